@@ -1,0 +1,69 @@
+# thothy-batch: `make run` and `make test` each set up everything from nothing.
+# `make help` lists the targets.
+
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-stamp
+# mypy does not find a package that the build maps to another folder: give it one by that name.
+STUBS := $(VENV)/mypy
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check format wheel gpu gpu-pack bench faults docs clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	mkdir -p $(STUBS) && ln -sfn ../../kernels $(STUBS)/thothy_kernels
+	touch $(STAMP)
+
+setup: $(STAMP) ## make the virtual environment (.venv)
+
+run: $(STAMP) ## run the sample night (0 and 1 are its good exit codes: some of its rows are bad on purpose)
+	@$(BIN)/thothy-batch run sample_data/manifest.yaml; code=$$?; \
+	if [ $$code -le 1 ]; then $(BIN)/thothy-batch report sample_data/artifacts.duckdb; else exit $$code; fi
+
+test: $(STAMP) ## run all tests
+	$(BIN)/python -m pytest -q
+
+check: $(STAMP) ## format, lint, types and the fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	MYPYPATH=$(STUBS) $(BIN)/mypy
+	$(BIN)/python -m pytest -q -m 'not slow'
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	MYPYPATH=$(STUBS) $(BIN)/mypy
+
+format: $(STAMP) ## rewrite the code as ruff formats it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: $(STAMP) ## build the wheel into dist/
+	$(BIN)/python -m build --wheel --quiet .
+
+docs: $(STAMP) ## rewrite the generated parts of README.md
+	$(BIN)/python tests/docs.py --write
+
+gpu: ## on a CUDA device: kernel tests, then benchmarks, JSON to tests/bench/results (see tests/bench/gpu.sh)
+	bash tests/bench/gpu.sh
+
+gpu-pack: ## copy what the GPU machine needs of the shared data into gpu_pack/
+	bash tests/bench/gpu_pack.sh
+
+bench: $(STAMP) ## speed of the engine beside transformers on a real workload (minutes; needs the shared folder)
+	$(BIN)/python tests/bench/bench_mix.py
+
+faults: $(STAMP) ## kill -9 at twenty random moments of the sample night (minutes)
+	$(BIN)/python tests/faults/campaign.py --kills 20
+
+clean: ## remove what was built, and the sample night's store
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis sample_data/artifacts.duckdb*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Operations on tensors, one folder each: contract, reference, implementations."""

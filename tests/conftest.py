@@ -1,0 +1,35 @@
+"""Fixtures of the whole suite: the shared material, and a wall against the network."""
+
+import socket
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real data beside the checkout; a test that needs it skips without it."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("the shared data folder is not beside the checkout")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests connect to nothing but local sockets."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> object:
+        if self.family == socket.AF_UNIX:
+            return connect(self, address)  # type: ignore[arg-type]
+        return _refuse(address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+def _refuse(address: object) -> NoReturn:
+    raise OSError(f"tests do not use the network (tried {address})")

@@ -1,0 +1,92 @@
+"""The errors that reach a user: what happened, where, and what to do.
+
+ThothyError
+  ManifestError        exit 2  bad usage, manifest, kind file or input files; nothing was started
+  ModelError           exit 2  the model cannot be used (missing files, unsupported architecture)
+  LockedError          exit 3  another run holds the store or the device
+  EngineError          exit 5  the engine failed
+  StoreError           exit 5  the store or its journal failed
+    StoreBusyError     exit 5  another program has the database file open right now
+"""
+
+from dataclasses import dataclass, field
+
+
+class ThothyError(Exception):
+    """Base of all errors meant for a user. `hint` says what to do next."""
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a file: where it stands, what is wrong, what would be right."""
+
+    message: str
+    path: str = ""
+    line: int | None = None
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = self.path + (f":{self.line}" if self.line is not None else "")
+        text = f"{where}: {self.message}" if where else self.message
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class ManifestError(ThothyError):
+    """Every problem of a manifest, kind file or input, collected before anything starts."""
+
+    exit_code = 2
+
+    def __init__(self, problems: "list[Problem] | str", *, hint: str = "") -> None:
+        self.problems = [Problem(problems)] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(str(p) for p in self.problems), hint=hint)
+
+
+class ModelError(ThothyError):
+    """The model directory or its configuration cannot be used; nothing was started."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class LockHolder:
+    """Who holds a lock, as written into the lock file by the holder."""
+
+    pid: int
+    host: str = ""
+    run_id: str = ""
+    since: str = ""
+    manifest: str = ""
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+class LockedError(ThothyError):
+    """Another run holds the store or the device."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, holder: LockHolder | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.holder = holder
+
+
+class EngineError(ThothyError):
+    """The engine process failed to start, crashed, or answered nonsense."""
+
+    exit_code = 5
+
+
+class StoreError(ThothyError):
+    """The store or its journal cannot be read or written."""
+
+    exit_code = 5
+
+
+class StoreBusyError(StoreError):
+    """The database file is held by another program at this moment; trying again later helps."""

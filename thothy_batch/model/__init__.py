@@ -1,0 +1,1 @@
+"""TODO: one sentence (owner fills in)."""

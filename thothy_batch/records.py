@@ -1,0 +1,199 @@
+"""The values that pass between the packages. Standard library only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+# array("i") where memory counts, a list or tuple elsewhere.
+TokenIds = Sequence[int]
+
+
+class FinishReason(StrEnum):
+    """Why a completion ended. Of several samples the worst counts: see `worst_finish_reason`."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    REPETITION = "repetition"
+
+
+class ItemStatus(StrEnum):
+    """How an entry ended in a run: exactly one of these."""
+
+    DONE = "done"
+    FAILED = "failed"
+    REUSED = "reused"
+    NOT_RUN = "not_run"
+
+
+class FailureCode(StrEnum):
+    """Why an entry failed."""
+
+    INVALID_INPUT = "invalid_input"
+    TEMPLATE_ERROR = "template_error"
+    PROMPT_TOO_LONG = "prompt_too_long"
+    INVALID_OUTPUT = "invalid_output"
+    ENGINE_ERROR = "engine_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. Resolved: the manifest's defaults are filled in."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: off
+    max_tokens: int = 128
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    seed: int | None = None  # None: run.seed
+    repetition_penalty: float = 1.0
+    repetition_stop: bool = True  # resolved from auto | true | false
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The manifest's model section. `id` "": the embedded model; "builtin:fake": the test one."""
+
+    id: str = ""
+    revision: str = "main"
+    dtype: str = "auto"  # auto | float32 | bfloat16
+    quantization: str = "none"
+    random_weights: bool = False
+    seed: int = 0  # of random weights
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Everything the engine process needs to start: the manifest's engine and model sections."""
+
+    model: ModelSpec = field(default_factory=ModelSpec)
+    device: str = "auto"  # auto | cpu | cuda
+    impl: str = "auto"  # auto | reference | cpu | triton | flex
+    block_size: int = 32
+    kv_memory: int | float | None = None  # bytes (int), share of free memory (float), None: auto
+    num_blocks: int | None = None
+    max_seqs: int | None = None  # None: auto
+    max_step_tokens: int | None = None  # None: auto
+    prefix_sharing: bool = True
+    admission: str = "auto"  # auto | optimistic
+    needed_tokens: int | None = None  # prompt + max_tokens of all requests; caps the auto pool
+    longest_tokens: int | None = None  # longest single prompt + max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt for the engine and how to sample it."""
+
+    request_id: int  # unique within a run
+    request_key: str
+    prompt_token_ids: TokenIds
+    sampling: Sampling
+    seed: int = 0  # 63 bits, derived from seed and request_key; used where temperature > 0
+    num_samples: int = 1
+    priority: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the model made for one sample, before any check."""
+
+    token_ids: tuple[int, ...]  # the stop token included
+    text: str  # decoded, special tokens left out, cut before a stop string
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class RequestResult:
+    """A finished request: its completions (one per sample) and what they cost."""
+
+    request_id: int
+    completions: tuple[Completion, ...]
+    prompt_tokens: int  # the prompt once, also where there are several samples
+    cached_prompt_tokens: int
+    output_tokens: int  # sum over samples
+    wasted_tokens: int
+    queue_s: float
+    engine_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailure:
+    """A request that the engine could not answer."""
+
+    request_id: int
+    code: FailureCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepSample:
+    """About one second of engine life (a row of engine_steps). Token counts are its sums."""
+
+    at_s: float  # since engine ready
+    num_running: int
+    num_waiting: int
+    prefill_tokens: int
+    decode_tokens: int
+    blocks_used: int
+    blocks_total: int
+    step_s: float  # mean seconds of a step
+    num_preempted: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTotals:
+    """Sums since engine ready."""
+
+    engine_s: float = 0.0  # from engine ready to the last token so far
+    prefill_tokens: int = 0  # prompt tokens computed
+    cached_prompt_tokens: int = 0
+    output_tokens: int = 0
+    wasted_tokens: int = 0
+    num_preempted: int = 0
+    num_steps: int = 0
+
+
+@dataclass(slots=True)
+class EngineUpdate:
+    """What happened since the last poll."""
+
+    results: list[RequestResult] = field(default_factory=list)
+    failures: list[RequestFailure] = field(default_factory=list)
+    steps: list[StepSample] = field(default_factory=list)
+    totals: EngineTotals = field(default_factory=EngineTotals)
+    num_running: int = 0
+    num_waiting: int = 0
+    blocks_used: int = 0
+    blocks_total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What the engine resolved while it started; stored with the run."""
+
+    model: dict[str, object]
+    engine: dict[str, object]  # every resolved setting, impl and device among them
+    versions: dict[str, str]
+    load_s: float
+    max_model_len: int
+    pool_tokens: int  # num_blocks * block_size
+
+
+@dataclass(slots=True)
+class Item:
+    """One input row. `problem` says why it cannot be used (then `values` may be incomplete)."""
+
+    row: int  # 0-based, within the job's input
+    where: str  # "products.parquet row 17", for messages
+    item_id: str
+    values: dict[str, object] = field(default_factory=dict)
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryKey:
+    """An entry: what is due exactly one artifact."""
+
+    job: str
+    item_id: str
+    variant: str = ""
