@@ -11,7 +11,8 @@ PACKAGE = ROOT / "thothy_batch"
 
 # A package may import those on lower lines, never its neighbours on its own line.
 LEVELS = (
-    ("cli", "__main__"),
+    ("__main__",),
+    ("cli",),
     ("runner",),
     ("plan", "kinds", "manifest", "store", "report"),
     ("engine",),

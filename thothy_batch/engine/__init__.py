@@ -1,1 +1,18 @@
-"""TODO: one sentence (owner fills in)."""
+"""Requests in, completions out: paged KV blocks, continuous batching, one step after another.
+
+Knows nothing of manifests, kinds or the store. The way in is `client` (start an engine, submit,
+poll) and `facts` (what is known of a model without loading its weights). Importing this package
+imports no torch.
+"""
+
+from thothy_batch.engine.client import EngineClient, start_child, start_in_process
+from thothy_batch.engine.facts import ModelFacts, model_facts, tokenizer_for
+
+__all__ = [
+    "EngineClient",
+    "ModelFacts",
+    "model_facts",
+    "start_child",
+    "start_in_process",
+    "tokenizer_for",
+]

@@ -1,1 +1,35 @@
-"""TODO: one sentence (owner fills in)."""
+"""An item to prompts (templates, stages), completions to an artifact (parse, checks)."""
+
+from thothy_batch.kinds.finish import Finished, finish
+from thothy_batch.kinds.kind import Kind, Output, ParamSpec, Stage
+from thothy_batch.kinds.languages import language_name
+from thothy_batch.kinds.loading import builtin_kinds, load_kind
+from thothy_batch.kinds.prompt import Prompt, render
+from thothy_batch.kinds.resolve import (
+    InvalidValueError,
+    resolve_languages,
+    resolve_params,
+    resolve_samples,
+    resolve_sampling,
+)
+from thothy_batch.kinds.templates import TemplateProblem
+
+__all__ = [
+    "Finished",
+    "InvalidValueError",
+    "Kind",
+    "Output",
+    "ParamSpec",
+    "Prompt",
+    "Stage",
+    "TemplateProblem",
+    "builtin_kinds",
+    "finish",
+    "language_name",
+    "load_kind",
+    "render",
+    "resolve_languages",
+    "resolve_params",
+    "resolve_samples",
+    "resolve_sampling",
+]

@@ -1,1 +1,1 @@
-"""TODO: one sentence (owner fills in)."""
+"""What a checkpoint is: its configuration, weights, tokenizer, and one decoder for all families."""

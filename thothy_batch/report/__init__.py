@@ -1,1 +1,4 @@
-"""TODO: one sentence (owner fills in)."""
+"""The morning report, for a terminal, a mail or a browser.
+
+Knows only the plain values that `store.read.report_data` gives; opens no file, asks no clock.
+"""

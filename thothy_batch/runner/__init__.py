@@ -1,1 +1,1 @@
-"""TODO: one sentence (owner fills in)."""
+"""One run from lock to exit code, and what can be known without one. Knows nothing of tensors."""

@@ -1,0 +1,71 @@
+"""Run a compiled worker on the threads that torch computes with.
+
+Torch's matrix products run on an OpenMP pool whose idle threads spin for milliseconds, waiting for
+more. A pool of our own would fight them for the cores, so workers run on that same pool, through
+the entry point of its runtime (GOMP_parallel; LLVM's runtime has it too). Where no such runtime
+is loaded (torch without OpenMP) plain Python threads do it.
+
+A worker takes its share by a counter (`memory.fetch_add`) until nothing is left, so it does the
+same work, to the same bits, on any number of threads.
+"""
+
+import ctypes
+import struct
+import threading
+from functools import cache
+
+import numpy as np
+import torch
+
+_WORKER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@cache
+def _openmp_parallel() -> ctypes._CFuncPtr | None:
+    try:
+        parallel = ctypes.CDLL(None).GOMP_parallel
+    except (AttributeError, OSError, TypeError):
+        return None
+    parallel.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    parallel.restype = None
+    return parallel
+
+
+def pool_name() -> str:
+    """Whose threads run the workers, for a report on the machine."""
+    return "openmp" if _openmp_parallel() is not None else "python"
+
+
+@cache
+def _function(address: int) -> ctypes._CFuncPtr:
+    return _WORKER(address)
+
+
+def float_bits(value: float) -> int:
+    """A float32 as an int64 argument; `memory.float32_of_bits` is the way back."""
+    return int(struct.unpack("<i", struct.pack("<f", value))[0])
+
+
+def launch(worker: int, args: np.ndarray, num_threads: int) -> None:
+    """Call the worker at this address with args (int64) on num_threads threads; wait for all."""
+    data = args.ctypes.data
+    if num_threads <= 1:
+        _function(worker)(data)
+        return
+    parallel = _openmp_parallel()
+    if parallel is not None:
+        parallel(worker, data, num_threads, 0)
+        return
+    helpers = [
+        threading.Thread(target=_function(worker), args=(data,)) for _ in range(num_threads - 1)
+    ]
+    for helper in helpers:
+        helper.start()
+    _function(worker)(data)
+    for helper in helpers:
+        helper.join()
+
+
+def num_threads_for(work: int, least: int) -> int:
+    """Threads worth starting for `work` units when one thread should have `least` of them."""
+    return max(1, min(torch.get_num_threads(), work // least))

@@ -1,0 +1,35 @@
+"""What all contracts share: finding an implementation, and refusing a bad argument by name."""
+
+from importlib import import_module
+from types import ModuleType
+from typing import NoReturn
+
+import torch
+
+FLOAT_DTYPES = (torch.float32, torch.bfloat16)
+
+_MODULES = {"reference": "reference", "cpu": "cpu_impl"}
+
+
+class Implementations(dict[str, ModuleType]):
+    """The implementations of one operation by name, imported at their first use.
+
+    Late, because `cpu` needs Numba: who runs `reference` does not wait for its import.
+    """
+
+    def __init__(self, package: str, names: tuple[str, ...] = ("reference", "cpu")) -> None:
+        super().__init__()
+        self.package = package
+        self.names = names
+
+    def __missing__(self, impl: str) -> ModuleType:
+        if impl not in self.names:
+            op = self.package.rpartition(".")[2]
+            raise ValueError(f"{op}: no implementation {impl!r}; there are {', '.join(self.names)}")
+        self[impl] = import_module(f"{self.package}.{_MODULES[impl]}")
+        return self[impl]
+
+
+def refuse(op: str, name: str, value: torch.Tensor, wanted: str) -> NoReturn:
+    """Raise the ValueError for argument `name` of operation `op`."""
+    raise ValueError(f"{op}: {name} is {value.dtype} {list(value.shape)}, expected {wanted}")

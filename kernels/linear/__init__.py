@@ -1,0 +1,48 @@
+"""y = x W^T + b with weights laid out once for the implementation that multiplies.
+
+In float32 a row of y has the same bits alone and in any batch, with any number of threads.
+"""
+
+from typing import Protocol
+
+import torch
+
+from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
+
+_impls = Implementations(__name__)
+
+
+class _Multiply(Protocol):
+    def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
+
+
+class PackedLinear:
+    """A weight matrix ready to multiply. Holds what it needs: the plain weight may be freed."""
+
+    __slots__ = ("_multiply", "dtype", "impl", "in_features", "out_features")
+
+    def __init__(self, multiply: _Multiply, weight: torch.Tensor, impl: str) -> None:
+        self.out_features, self.in_features = weight.shape
+        self.dtype = weight.dtype
+        self.impl = impl
+        self._multiply = multiply
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x [T, K] to [T, N], T >= 0, in the weight's dtype. Raises ValueError for others."""
+        if x.dim() != 2 or x.shape[1] != self.in_features or x.dtype != self.dtype:
+            refuse("linear", "x", x, f"{self.dtype} [T, {self.in_features}]")
+        if x.shape[0] == 0:
+            return x.new_empty((0, self.out_features))
+        return self._multiply(x)
+
+
+def pack_linear(weight: torch.Tensor, bias: torch.Tensor | None, *, impl: str) -> PackedLinear:
+    """Prepare weight [N, K] and bias [N] or None, float32 or bfloat16, for many products.
+
+    Raises ValueError for shapes and dtypes that do not fit.
+    """
+    if weight.dim() != 2 or weight.dtype not in FLOAT_DTYPES or not weight.numel():
+        refuse("pack_linear", "weight", weight, "float32 or bfloat16 [N, K], not empty")
+    if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != weight.dtype):
+        refuse("pack_linear", "bias", bias, f"{weight.dtype} [{weight.shape[0]}]")
+    return PackedLinear(_impls[impl].pack(weight, bias), weight, impl)

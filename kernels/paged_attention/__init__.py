@@ -1,0 +1,98 @@
+"""Causal attention of this step's queries over KV that lies in blocks.
+
+    out[t, h] = sum_x softmax_x(scale * q[t, h] . k[x, g]) * v[x, g]     g = h // (H // K)
+
+Query j of the n queries of a sequence with context length c sees positions 0 .. c - n + j.
+Position x of sequence s lies in block `block_tables[s, x // P]`, slot x % P.
+
+Softmax runs over fixed spans of `SPAN` positions, counted from position 0 of the sequence. Each
+span gives (maximum, sum, weighted values); spans are merged in order. So a row's arithmetic
+depends on its own context alone: in float32 its bits are the same alone and in any batch, in any
+chunk of a prompt, with any block size, in any pool.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
+
+SPAN = 256
+
+_impls = Implementations(__name__)
+
+
+@dataclass(slots=True)
+class AttentionMetadata:
+    """Who attends to what in one step; the same for all layers. Checked when it is made.
+
+    `plans` is filled by implementations: what they derive from it once a step.
+    """
+
+    cu_seqlens: torch.Tensor  # int32 [S + 1]: queries of sequence s are rows cu[s] .. cu[s + 1]
+    context_lens: torch.Tensor  # int32 [S]: visible tokens, this step's queries included
+    block_tables: torch.Tensor  # int32 [S, M], -1 pads
+    max_query_len: int
+    plans: dict[object, object] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        op = "AttentionMetadata"
+        cu, context, tables = self.cu_seqlens, self.context_lens, self.block_tables
+        S = context.shape[0] if context.dim() == 1 else -1
+        if context.dim() != 1 or context.dtype != torch.int32:
+            refuse(op, "context_lens", context, "int32 [S]")
+        if cu.dtype != torch.int32 or cu.shape != (S + 1,):
+            refuse(op, "cu_seqlens", cu, f"int32 [{S + 1}]")
+        if tables.dtype != torch.int32 or tables.dim() != 2 or tables.shape[0] != S:
+            refuse(op, "block_tables", tables, f"int32 [{S}, M]")
+        if cu.device.type == "cpu":
+            self._check_values()
+
+    def _check_values(self) -> None:
+        """Values are read on the CPU only: on a GPU each look would wait for the device."""
+        cu = self.cu_seqlens.numpy()
+        num_queries = cu[1:] - cu[:-1]
+        if cu[0] != 0 or (num_queries < 0).any():
+            raise ValueError("AttentionMetadata: cu_seqlens must start at 0 and never fall")
+        if (num_queries > self.context_lens.numpy()).any():
+            raise ValueError(
+                "AttentionMetadata: a sequence has more queries than context_lens visible tokens"
+            )
+        if num_queries.size and num_queries.max() > self.max_query_len:
+            raise ValueError(
+                f"AttentionMetadata: max_query_len is {self.max_query_len}, "
+                f"but a sequence has {num_queries.max()} queries"
+            )
+
+
+def paged_attention(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    meta: AttentionMetadata,
+    *,
+    scale: float,
+    impl: str,
+) -> torch.Tensor:
+    """Attend. KV of this step's tokens must have been written before.
+
+    q [T, H, D]; k_cache, v_cache [B, K, P, D] contiguous; one dtype, float32 or bfloat16.
+    Returns [T, H, D] in that dtype; sums are float32. Reads nothing beyond a sequence's context:
+    free blocks and slots may hold anything. Raises ValueError for shapes that do not fit, and for
+    a block id outside the pool where a context needs one.
+    """
+    op = "paged_attention"
+    if q.dim() != 3 or q.dtype not in FLOAT_DTYPES:
+        refuse(op, "q", q, "float32 or bfloat16 [T, H, D]")
+    T, H, D = q.shape
+    if k_cache.dim() != 4 or k_cache.shape[3] != D or k_cache.dtype != q.dtype:
+        refuse(op, "k_cache", k_cache, f"{q.dtype} [B, K, P, {D}]")
+    if v_cache.shape != k_cache.shape or v_cache.dtype != q.dtype:
+        refuse(op, "v_cache", v_cache, f"{q.dtype} {list(k_cache.shape)}, like k_cache")
+    if not (k_cache.is_contiguous() and v_cache.is_contiguous()):
+        raise ValueError(f"{op}: k_cache and v_cache must be contiguous [B, K, P, D]")
+    if k_cache.shape[1] == 0 or H % k_cache.shape[1]:
+        raise ValueError(f"{op}: {H} query heads do not divide among {k_cache.shape[1]} kv heads")
+    if meta.context_lens.device.type == "cpu" and int(meta.cu_seqlens[-1]) != T:
+        raise ValueError(f"{op}: q has {T} rows, cu_seqlens ends at {int(meta.cu_seqlens[-1])}")
+    return _impls[impl].paged_attention(q, k_cache, v_cache, meta, scale)

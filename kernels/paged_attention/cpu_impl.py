@@ -1,0 +1,77 @@
+"""paged_attention on the CPU: blocks are read in place, through the block table.
+
+This file hands work to the threads; `work_list` cuts it, `tile_kernel` computes.
+"""
+
+import threading
+
+import numpy as np
+import torch
+
+from thothy_kernels.compiled import threads
+from thothy_kernels.paged_attention import AttentionMetadata
+from thothy_kernels.paged_attention.tile_kernel import (
+    partial_size,
+    run_items,
+    scratch_size,
+)
+from thothy_kernels.paged_attention.work_list import TILE_ROWS, WorkList, work_list
+
+# Rows times positions (times head dim) that a thread should have before a second one is started.
+_LEAST_PER_THREAD = 1 << 18
+
+# Scratch memory is kept from call to call: fresh pages would cost more than a small call's work.
+_kept = threading.local()
+
+
+def paged_attention(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    meta: AttentionMetadata,
+    scale: float,
+) -> torch.Tensor:
+    T, H, D = q.shape
+    B, K, P, _ = k_cache.shape
+    out = q.new_empty((T, H, D))
+    if T == 0:
+        return out
+    if q.stride(2) != 1 or q.stride(1) != D:
+        q = q.contiguous()
+    work = _work_list(meta, (H, K, P, B))
+    num_threads = threads.num_threads_for(work.cost * D, _LEAST_PER_THREAD)
+    rows = max(TILE_ROWS, -(-(H // K) // 4) * 4)  # products go by four rows
+    per_thread = scratch_size(rows, D)
+    scratch = _scratch(num_threads * per_thread + work.num_partials * partial_size(rows, D))
+    finished = np.zeros(work.num_cut_tiles + 1, np.int64)
+    tables = meta.block_tables.contiguous()
+    args = np.array(
+        (
+            *(0, 0, len(work.items), num_threads, rows, per_thread, threads.float_bits(scale)),
+            *(H, K, P, D, tables.shape[1], q.stride(0), q.shape[0], k_cache.numel()),
+            *(len(meta.context_lens), work.num_partials, len(finished)),
+            *(work.items.ctypes.data, q.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr()),
+            *(out.data_ptr(), tables.data_ptr(), meta.cu_seqlens.data_ptr()),
+            *(meta.context_lens.data_ptr(), scratch.data_ptr(), finished.ctypes.data),
+            q.dtype == torch.float32,
+        ),
+        dtype=np.int64,
+    )
+    threads.launch(run_items, args, num_threads)
+    return out
+
+
+def _work_list(meta: AttentionMetadata, shape: tuple[int, int, int, int]) -> WorkList:
+    num_threads = torch.get_num_threads()
+    key = ("cpu", *shape, num_threads)
+    work = meta.plans.get(key)
+    if not isinstance(work, WorkList):
+        work = meta.plans[key] = work_list(meta, shape, num_threads)
+    return work
+
+
+def _scratch(size: int) -> torch.Tensor:
+    kept = getattr(_kept, "scratch", None)
+    if kept is None or kept.numel() < size:
+        kept = _kept.scratch = torch.empty(size, dtype=torch.float32)
+    return kept

@@ -1,0 +1,90 @@
+"""apply_rope in one pass over q and one over k, 16 elements of both halves at a time."""
+
+import numpy as np
+import torch
+
+from thothy_kernels.compiled import lanes, memory, threads
+from thothy_kernels.compiled.functions import inlined, worker
+
+# Elements that a thread should have before a second one is started: about 20 microseconds' work.
+_LEAST_PER_THREAD = 1 << 18
+
+
+def apply_rope(
+    q: torch.Tensor, k: torch.Tensor, positions: torch.Tensor, cos_sin: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    L = cos_sin.shape[0]
+    numbers = positions.numpy()
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() < L):
+        raise ValueError(f"apply_rope: positions must lie in 0 .. {L - 1}")
+    positions, cos_sin = positions.contiguous(), cos_sin.contiguous()
+    return _rotated(q, positions, cos_sin), _rotated(k, positions, cos_sin)
+
+
+def _rotated(x: torch.Tensor, positions: torch.Tensor, cos_sin: torch.Tensor) -> torch.Tensor:
+    if x.stride(2) != 1 or x.stride(1) != x.shape[2]:
+        x = x.contiguous()
+    T, H, D = x.shape
+    out = x.new_empty((T, H, D))
+    sizes = (T, H, D, x.stride(0), cos_sin.numel())
+    addresses = (x.data_ptr(), out.data_ptr(), positions.data_ptr(), cos_sin.data_ptr())
+    args = np.array((0, *sizes, *addresses), dtype=np.int64)
+    function = _float32_rows if x.dtype == torch.float32 else _bfloat16_rows
+    threads.launch(function, args, threads.num_threads_for(T * H * D, _LEAST_PER_THREAD))
+    return out
+
+
+@inlined
+def _rotate_rows(args, x, out):  # type: ignore[no-untyped-def]
+    T, H, D, stride = args[1], args[2], args[3], args[4]
+    positions = memory.int64_at(args[8], T)
+    cos_sin = memory.float32_at(args[9], args[5])
+    rows_at_once = max(1, 16384 // (H * D))
+    while True:
+        first = memory.fetch_add(args, 0, rows_at_once)
+        if first >= T:
+            return
+        for row in range(first, min(first + rows_at_once, T)):
+            for head in range(H):
+                source, target = row * stride + head * D, (row * H + head) * D
+                _rotate(x, source, out, target, cos_sin, positions[row] * D, D // 2)
+
+
+@inlined
+def _rotate(x, source, out, target, cos_sin, angles, half):  # type: ignore[no-untyped-def]
+    for i in range(0, half, 16):
+        n = min(16, half - i)
+        if n == 16:
+            a, b = lanes.load(x, source + i), lanes.load(x, source + half + i)
+            cos, sin = lanes.load(cos_sin, angles + i), lanes.load(cos_sin, angles + half + i)
+        else:
+            a = lanes.load_first(x, source + i, n)
+            b = lanes.load_first(x, source + half + i, n)
+            cos = lanes.load_first(cos_sin, angles + i, n)
+            sin = lanes.load_first(cos_sin, angles + half + i, n)
+        first = lanes.subtract(lanes.multiply(a, cos), lanes.multiply(b, sin))
+        second = lanes.add(lanes.multiply(b, cos), lanes.multiply(a, sin))
+        if n == 16:
+            lanes.store(out, target + i, first)
+            lanes.store(out, target + half + i, second)
+        else:
+            lanes.store_first(out, target + i, first, n)
+            lanes.store_first(out, target + half + i, second, n)
+
+
+@worker
+def _float32_rows(args):  # type: ignore[no-untyped-def]
+    _rotate_rows(
+        args,
+        memory.float32_at(args[6], args[1] * args[4]),
+        memory.float32_at(args[7], args[1] * args[2] * args[3]),
+    )
+
+
+@worker
+def _bfloat16_rows(args):  # type: ignore[no-untyped-def]
+    _rotate_rows(
+        args,
+        memory.bfloat16_at(args[6], args[1] * args[4]),
+        memory.bfloat16_at(args[7], args[1] * args[2] * args[3]),
+    )

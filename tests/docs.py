@@ -1,0 +1,112 @@
+"""The generated parts of README.md: --help, the manifest's keys, the tables of the store.
+
+python tests/docs.py           # exit 1 when README.md is out of date
+python tests/docs.py --write   # rewrite it (make docs)
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import duckdb
+
+from thothy_batch.manifest.settings import json_schema
+from thothy_batch.store.files import journal_folder
+from thothy_batch.store.schema import ensure_file
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+COMMANDS = ("run", "plan", "status", "report", "export", "doctor", "init")
+VIEWS = ("latest_artifacts", "latest_failures", "job_throughput", "nights")
+
+
+def help_text() -> str:
+    parts = ["## Commands\n"]
+    for name in COMMANDS:
+        parts.append(f"```text\n$ thothy-batch {name} --help\n{plain_help(name)}\n```\n")
+    return "\n".join(parts)
+
+
+def plain_help(command: str) -> str:
+    """--help as a log sees it: no colours, a fixed width."""
+    env = {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "100", "LANG": "C.UTF-8", "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "thothy_batch", command, "--help"],
+        capture_output=True, text=True, env=env, check=True,
+    )  # fmt: skip
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
+def manifest_reference() -> str:
+    schema = json_schema()
+    lines = ["## The manifest's keys\n", "| key | default | meaning |", "|---|---|---|"]
+    lines += rows_of(schema, schema, "")
+    return "\n".join(lines) + "\n"
+
+
+def rows_of(schema: dict, node: dict, prefix: str) -> list[str]:
+    lines = []
+    for name, field in node.get("properties", {}).items():
+        inner = follow(schema, field)
+        default = f"`{field['default']}`" if field.get("default") is not None else ""
+        about = (field.get("description") or inner.get("description", "")).replace("|", "\\|")
+        lines.append(
+            f"| `{prefix}{name}` | {default if 'properties' not in inner else ''} | {about} |"
+        )
+        lines += rows_of(schema, inner, f"{prefix}{name}.")
+    return lines
+
+
+def follow(schema: dict, field: dict) -> dict:
+    """The object that a field refers to, through $ref, lists and alternatives."""
+    for option in [field, field.get("items", {}), *field.get("anyOf", []), *field.get("allOf", [])]:
+        if "$ref" in option:
+            return dict(schema["$defs"][option["$ref"].rsplit("/", 1)[1]])
+        if "$ref" in option.get("items", {}):
+            return dict(schema["$defs"][option["items"]["$ref"].rsplit("/", 1)[1]])
+    return field
+
+
+def tables() -> str:
+    lines = ["## The store's tables\n", "| table or view | columns |", "|---|---|"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.duckdb"
+        journal_folder(path).mkdir()
+        ensure_file(path)
+        with duckdb.connect(str(path), read_only=True) as db:
+            found = db.execute(
+                """select table_name, list(column_name || ' ' || data_type order by column_index)
+                   from duckdb_columns() where not internal group by table_name order by 1"""
+            ).fetchall()
+    for name, columns in found:
+        if not name.startswith("_"):
+            listed = ", ".join(f"`{c}`" for c in columns)
+            lines.append(f"| {name}{' (view)' if name in VIEWS else ''} | {listed} |")
+    return "\n".join(lines) + "\n"
+
+
+def rendered(text: str) -> str:
+    for name, body in (
+        ("help", help_text()),
+        ("manifest", manifest_reference()),
+        ("tables", tables()),
+    ):
+        pattern = rf"(<!-- generated:{name} -->\n).*?(<!-- end -->)"
+        text = re.sub(pattern, lambda m, b=body: f"{m[1]}{b}{m[2]}", text, count=1, flags=re.DOTALL)
+    return text
+
+
+def main() -> int:
+    old = README.read_text(encoding="utf-8")
+    new = rendered(old)
+    if "--write" in sys.argv:
+        README.write_text(new, encoding="utf-8")
+        return 0
+    if new != old:
+        print("README.md is out of date: run `make docs`", file=sys.stderr)
+    return int(new != old)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

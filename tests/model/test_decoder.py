@@ -1,0 +1,166 @@
+"""The decoder against transformers, and against itself in other company."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from thothy_batch.model.decoder import Decoder
+from thothy_batch.model.loading import LoadedModel, load_decoder
+from thothy_batch.records import ModelSpec
+
+IMPLS = ["reference", "cpu"]
+Make = Callable[..., tuple[Path, Any]]
+
+
+def _prompt(length: int, seed: int = 0, vocab: int = 96) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(vocab, (length,), generator=generator).tolist()
+
+
+def _load(directory: Path, impl: str = "reference", dtype: str = "float32") -> LoadedModel:
+    return load_decoder(ModelSpec(id=str(directory), dtype=dtype), device="cpu", impl=impl)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_logits_equal_transformers(
+    variant: str, impl: str, make_checkpoint: Make, feeder: Any
+) -> None:
+    directory, oracle = make_checkpoint(variant)
+    ids = _prompt(75)
+    with torch.no_grad():
+        expected = oracle(torch.tensor([ids])).logits[0]
+    logits = feeder(_load(directory, impl), impl=impl).logits(ids)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, expected, atol=2e-5, rtol=2e-5)
+
+
+def test_greedy_tokens_equal_transformers(variant: str, make_checkpoint: Make, feeder: Any) -> None:
+    directory, oracle = make_checkpoint(variant)
+    prompt = _prompt(21, seed=2)
+    with torch.no_grad():
+        expected = oracle.generate(
+            torch.tensor([prompt]), max_new_tokens=24, do_sample=False, eos_token_id=-1
+        )
+    assert feeder(_load(directory)).greedy(prompt, 24) == expected[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_bfloat16_is_as_near_to_float32_as_transformers_in_bfloat16(
+    impl: str, make_checkpoint: Make, feeder: Any
+) -> None:
+    directory, oracle = make_checkpoint("qwen3")
+    ids = _prompt(60)
+    with torch.no_grad():
+        exact = oracle(torch.tensor([ids])).logits[0]
+        rounded = copy.deepcopy(oracle).to(torch.bfloat16)
+        theirs = rounded(torch.tensor([ids])).logits[0].float()
+    ours = feeder(_load(directory, impl, "bfloat16"), impl=impl).logits(ids)
+    assert ours.dtype == torch.float32
+    error, their_error = (ours - exact).square().mean(), (theirs - exact).square().mean()
+    assert 0 < error < 1.5 * their_error
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("variant", ["llama-odd-heads", "qwen2", "qwen3"])
+def test_a_row_has_the_same_bits_alone_and_in_a_batch(
+    variant: str, impl: str, make_checkpoint: Make, feeder: Any
+) -> None:
+    feed = feeder(_load(make_checkpoint(variant)[0], impl), impl=impl)
+    prompts = [_prompt(length, seed=length) for length in (3, 33, 1, 17, 60)]
+    alone = [feed.logits(ids) for ids in prompts]
+    together = feed.step([(ids, 0, feed.table(len(ids))) for ids in prompts])
+    for one, in_batch in zip(alone, together.split([len(p) for p in prompts]), strict=True):
+        assert torch.equal(one, in_batch)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize(("length", "chunk"), [(50, 1), (50, 7), (50, 16), (600, 130)])
+def test_a_prompt_has_the_same_bits_whole_and_in_chunks(
+    length: int, chunk: int, impl: str, make_checkpoint: Make, feeder: Any
+) -> None:
+    model = _load(make_checkpoint("qwen3")[0], impl)
+    feed = feeder(model, impl=impl, num_blocks=200)
+    ids = _prompt(length)
+    whole = feed.logits(ids)
+    table = feed.table(len(ids))
+    parts = [
+        feed.step([(ids[: start + chunk], start, table)]) for start in range(0, len(ids), chunk)
+    ]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_decode_rows_beside_prefill_keep_their_bits(
+    impl: str, make_checkpoint: Make, feeder: Any
+) -> None:
+    feed = feeder(_load(make_checkpoint("llama")[0], impl), impl=impl)
+    first, second = _prompt(30), _prompt(40, seed=9)
+    table = feed.table(31)
+    feed.step([(first, 0, table)])
+    alone = feed.step([([*first, 5], 30, table)])
+    beside = feed.step([(second, 0, feed.table(40)), ([*first, 5], 30, table)])
+    assert torch.equal(beside[-1:], alone)
+
+
+def test_logits_come_only_for_the_rows_asked_for(make_checkpoint: Make, feeder: Any) -> None:
+    feed = feeder(_load(make_checkpoint("qwen2")[0]))
+    ids = _prompt(20)
+    whole = feed.logits(ids)
+    last = feed.step([(ids, 0, feed.table(20))], rows="last")
+    assert torch.equal(last, whole[-1:])
+
+
+def test_a_chunk_without_sampling_still_writes_its_kv(make_checkpoint: Make, feeder: Any) -> None:
+    feed = feeder(_load(make_checkpoint("qwen3")[0]))
+    ids = _prompt(30)
+    whole = feed.logits(ids)
+    table = feed.table(30)
+    assert feed.step([(ids[:20], 0, table)], rows="none").shape == (0, 96)
+    assert torch.equal(feed.step([(ids, 20, table)]), whole[20:])
+
+
+def test_copied_blocks_continue_like_the_original(make_checkpoint: Make, feeder: Any) -> None:
+    feed = feeder(_load(make_checkpoint("mistral")[0]))
+    ids = _prompt(21)
+    table, other = feed.table(24), feed.table(24)
+    feed.step([(ids, 0, table)])
+    feed.pool.copy_blocks(list(zip(table, other, strict=True)))
+    original = feed.step([([*ids, 3], 21, table)])
+    assert torch.equal(feed.step([([*ids, 3], 21, other)]), original)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_the_tied_head_takes_no_second_table(impl: str, make_checkpoint: Make) -> None:
+    from thothy_batch.model.config import load_config
+    from thothy_batch.model.weights import empty_weights
+
+    config = load_config(make_checkpoint("llama-tied-bias")[0])
+    weights = empty_weights(config, "float32")
+    assert weights.head is None
+    decoder = Decoder(config, weights, impl)
+    assert decoder._head._multiply.weight.data_ptr() == weights.embedding.data_ptr()
+
+
+def test_packing_takes_the_layers_out_of_the_weights(make_checkpoint: Make) -> None:
+    from thothy_batch.model.config import load_config
+    from thothy_batch.model.weights import empty_weights
+
+    config = load_config(make_checkpoint("llama")[0])
+    weights = empty_weights(config, "float32")
+    Decoder(config, weights, "reference")
+    assert weights.layers == []
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_stories_golden(impl: str, shared: Path, feeder: Any) -> None:
+    directory = shared / "data" / "weights" / "stories260K"
+    lines = (directory / "golden_greedy.jsonl").read_text().splitlines()
+    feed = feeder(_load(directory, impl), impl=impl, num_blocks=200)
+    for line in [*lines[:5], lines[-1]]:
+        golden = json.loads(line)
+        assert feed.greedy(golden["prompt_token_ids"], 64) == golden["output_token_ids"]

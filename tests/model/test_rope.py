@@ -1,0 +1,73 @@
+"""Rotary tables against transformers' own functions."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from thothy_batch.model.rope import cos_sin_table, inverse_frequencies
+from thothy_batch.model.rope_config import parse_rope
+
+LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+CASES: list[dict[str, Any]] = [
+    {"rope_type": "default"},
+    {"rope_type": "linear", "factor": 3.0},
+    {**LLAMA3, "factor": 8.0, "original_max_position_embeddings": 8192},
+    {**LLAMA3, "factor": 32.0, "original_max_position_embeddings": 128},
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+    {"rope_type": "yarn", "factor": 40.0, "mscale": 1.0, "mscale_all_dim": 0.8},
+    {"rope_type": "yarn", "factor": 40.0, "mscale": 0.707, "mscale_all_dim": 0.707},
+    {"rope_type": "yarn", "factor": 2.0, "attention_factor": 0.75},
+    {"rope_type": "yarn", "factor": 1.0},
+    {
+        "rope_type": "yarn",
+        "factor": 16.0,
+        "beta_fast": 64,
+        "beta_slow": 2,
+        "truncate": False,
+        "original_max_position_embeddings": 4096,
+    },
+]
+
+
+def _oracle(settings: dict[str, Any], head_dim: int, theta: float) -> LlamaConfig:
+    return LlamaConfig(
+        hidden_size=head_dim * 4,
+        num_attention_heads=4,
+        head_dim=head_dim,
+        max_position_embeddings=65536,
+        rope_parameters={**settings, "rope_theta": theta},
+    )
+
+
+@pytest.mark.parametrize("settings", CASES, ids=lambda s: str(s["rope_type"]))
+@pytest.mark.parametrize(("head_dim", "theta"), [(16, 1e4), (128, 1e6), (64, 5e5)])
+def test_frequencies_and_attention_factor_equal_transformers(
+    settings: dict[str, Any], head_dim: int, theta: float
+) -> None:
+    rope = parse_rope({"rope_theta": theta, "rope_scaling": settings}, 65536, "config.json")
+    oracle = _oracle(settings, head_dim, theta)
+    if settings["rope_type"] == "default":
+        expected, factor = LlamaRotaryEmbedding.compute_default_rope_parameters(oracle)
+    else:
+        expected, factor = ROPE_INIT_FUNCTIONS[settings["rope_type"]](oracle)
+    assert rope.attention_factor == pytest.approx(factor, rel=1e-12)
+    torch.testing.assert_close(inverse_frequencies(rope, head_dim), expected, rtol=5e-7, atol=0)
+
+
+@pytest.mark.parametrize(
+    "settings", [CASES[0], CASES[2], CASES[4]], ids=["default", "llama3", "yarn"]
+)
+def test_table_equals_transformers(settings: dict[str, Any]) -> None:
+    rope = parse_rope({"rope_theta": 1e6, "rope_parameters": settings}, 65536, "config.json")
+    embedding = LlamaRotaryEmbedding(_oracle(settings, 64, 1e6))
+    positions = torch.arange(512)
+    cos, sin = embedding(torch.zeros(1, dtype=torch.float32), positions[None])
+    table = cos_sin_table(rope, 64, 512)
+    assert table.shape == (512, 64)
+    assert table.dtype == torch.float32
+    torch.testing.assert_close(table[:, :32], cos[0, :, :32], rtol=0, atol=5e-5)
+    torch.testing.assert_close(table[:, 32:], sin[0, :, :32], rtol=0, atol=5e-5)

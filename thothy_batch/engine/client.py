@@ -1,0 +1,62 @@
+"""The protocol behind which every engine stands, and the two ways to start one. No torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from thothy_batch.engine.supervisor import ChildEngine
+from thothy_batch.records import EngineInfo, EngineSpec, EngineUpdate, Request
+
+
+class EngineClient(Protocol):
+    """A running engine. Every method may raise EngineError once the engine has died."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine resolved while it started."""
+        ...
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Queue requests. Higher priority goes first, then the order of submission.
+
+        Each is answered once, by a RequestResult or a RequestFailure, unless `stop_admitting`
+        gave it back. Returns before they are looked at.
+        """
+        ...
+
+    def poll(self, timeout_s: float) -> EngineUpdate:
+        """What happened since the last poll; waits up to `timeout_s` for something to report.
+
+        An engine that works reports at least once a second. `num_waiting` counts requests that
+        were never started, `num_running` those that were and are not finished.
+        """
+        ...
+
+    def stop_admitting(self) -> None:
+        """Give back what was never started: it appears in no result, and `num_waiting` becomes 0.
+
+        What runs is finished. Requests that are submitted later are given back likewise.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the engine now, whatever it does. May be called again."""
+        ...
+
+
+def start_in_process(spec: EngineSpec) -> EngineClient:
+    """An engine in this process: it computes inside `poll`. For tests and small experiments."""
+    # Late: torch is imported only by processes that compute.
+    from thothy_batch.engine.local import LocalEngine
+
+    return LocalEngine.start(spec)
+
+
+def start_child(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
+    """An engine in a child process of its own; returns when it is ready to compute.
+
+    What the child prints goes to `log_path` (appended), or to a temporary file. Errors at start
+    (ModelError and others) arrive as themselves. The child ends when this process does. Call it
+    on a thread that lives as long as the engine shall: on Linux the child dies with that thread.
+    """
+    return ChildEngine.start(spec, log_path)

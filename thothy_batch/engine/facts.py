@@ -1,0 +1,71 @@
+"""What is known of a model before its weights are loaded: enough to plan, key and tokenise."""
+
+from dataclasses import asdict, dataclass
+
+from thothy_batch.engine.config import resolve_device
+from thothy_batch.engine.fake import FAKE_CONTEXT, ByteTokenizer, is_fake
+from thothy_batch.model.config import kv_bytes_per_token, load_config, resolve_dtype
+from thothy_batch.model.fingerprint import model_fingerprint
+from thothy_batch.model.locate import locate_model
+from thothy_batch.model.support import check_quantization
+from thothy_batch.model.tokenizer import Tokenizer, load_tokenizer
+from thothy_batch.records import EngineSpec, ModelSpec
+
+AnyTokenizer = Tokenizer | ByteTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model, seen without its weights."""
+
+    name: str
+    commit: str | None
+    dtype: str
+    fingerprint: str
+    max_model_len: int  # tokens, prompt and output together
+    vocab_size: int
+    kv_bytes_per_token: int
+    tokenizer: AnyTokenizer | None  # None: only prompts of token ids can be run
+    config: dict[str, object]
+
+
+def model_facts(spec: EngineSpec, *, need_weights: bool = True) -> ModelFacts:
+    """Locate and describe the model of `spec`. Raises ModelError when it cannot be used.
+
+    Without `need_weights` a model on the hub is not downloaded further than its small files.
+    """
+    model = spec.model
+    if is_fake(model.id):
+        return ModelFacts(
+            name=model.id,
+            commit=None,
+            dtype="float32",
+            fingerprint=f"{model.id}@1",
+            max_model_len=FAKE_CONTEXT,
+            vocab_size=256,
+            kv_bytes_per_token=8,
+            tokenizer=ByteTokenizer(),
+            config={},
+        )
+    check_quantization(model)
+    files = locate_model(model, need_weights=need_weights)
+    config = load_config(files.directory)
+    dtype = resolve_dtype(config, model, resolve_device(spec.device))
+    return ModelFacts(
+        name=files.name,
+        commit=files.commit,
+        dtype=dtype,
+        fingerprint=model_fingerprint(files, config, dtype, model),
+        max_model_len=config.max_model_len,
+        vocab_size=config.vocab_size,
+        kv_bytes_per_token=kv_bytes_per_token(config, dtype),
+        tokenizer=load_tokenizer(files.directory),
+        config=asdict(config),
+    )
+
+
+def tokenizer_for(spec: ModelSpec) -> AnyTokenizer | None:
+    """The tokenizer of a model; None where the checkpoint has none. Reads no weights."""
+    if is_fake(spec.id):
+        return ByteTokenizer()
+    return load_tokenizer(locate_model(spec, need_weights=False).directory)

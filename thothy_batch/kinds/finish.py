@@ -1,0 +1,165 @@
+"""Completions to an artifact: parsed, checked, with a verdict."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from thothy_batch.kinds.copied import copied_runs
+from thothy_batch.kinds.kind import Kind
+from thothy_batch.kinds.parsing import parse_line, parse_lines, parse_sections, visible
+from thothy_batch.kinds.prompt import with_optional
+from thothy_batch.kinds.templates import literal_head, render_template
+from thothy_batch.records import Completion, FinishReason, TokenIds
+
+# Of the output's tokens, the share that runs from the prompt have to cover before it is a copy.
+COPIED_SHARE = 0.8
+# One run of this many tokens is a copied passage in any document; below it, the output has to be
+# about as long as the whole document: one sentence taken over is a legitimate short summary.
+LONG_RUN = 96
+# Below this, an output that equals its document may be right: "Acme X200, 40 W" in any language.
+MIN_EQUAL_CHARS = 40
+# Shorter fixed words of a template ("Summarise:") may well stand in an honest output.
+MIN_HEAD_CHARS = 24
+MAX_HEAD_CHARS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What is stored of a finished request, or the sentence why it failed (invalid_output)."""
+
+    text: str
+    data: object = None  # list of texts (lines), {"sections": [...]}, None
+    verdict: str = "ok"  # ok | flagged
+    flags: list[str] = field(default_factory=list)
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """All that a check may look at."""
+
+    kind: Kind
+    completions: Sequence[Completion]
+    prompt_token_ids: TokenIds
+    variables: Mapping[str, object]
+    lines: list[str]
+    sections: list[dict[str, str]]
+    ignore_eos: bool
+
+
+def finish(
+    kind: Kind,
+    completions: Sequence[Completion],
+    *,
+    prompt_token_ids: TokenIds,
+    variables: Mapping[str, object],
+    ignore_eos: bool = False,
+) -> Finished:
+    """Parses the completions of a kind's last stage and applies its checks.
+
+    `variables` are those that the prompt was rendered with. With `ignore_eos` the length was asked
+    for, so that nothing is cut off.
+    """
+    if kind.raw:
+        return Finished(text=completions[0].text)
+    lines = parse_lines(completions) if kind.output.format == "lines" else []
+    text = "\n".join(lines) if lines else visible(completions[0].text)
+    sections = parse_sections(text) if kind.output.format == "sections" else []
+    answer = _Answer(kind, completions, prompt_token_ids, variables, lines, sections, ignore_eos)
+    found = {name: why for name in kind.checks if (why := _CHECKS[name](answer))}
+    failures = [why for name, why in found.items() if kind.checks[name] == "fail"]
+    data: object = {"sections": sections} if kind.output.format == "sections" else None
+    return Finished(
+        text=text,
+        data=lines if kind.output.format == "lines" else data,
+        verdict="flagged" if found else "ok",
+        flags=list(found),
+        failure="; ".join(failures),
+    )
+
+
+def _empty(answer: _Answer) -> str:
+    if any(visible(completion.text) for completion in answer.completions):
+        return ""
+    return "the model's output is empty"
+
+
+def _cut_off(answer: _Answer) -> str:
+    reasons = [completion.finish_reason for completion in answer.completions]
+    if answer.ignore_eos or FinishReason.LENGTH not in reasons:
+        return ""
+    return "the output was cut off at max_tokens"
+
+
+def _repetition(answer: _Answer) -> str:
+    reasons = [completion.finish_reason for completion in answer.completions]
+    return "the output repeats itself" if FinishReason.REPETITION in reasons else ""
+
+
+def _one_line(answer: _Answer) -> str:
+    several = sum(1 for line in answer.lines if len(line.splitlines()) > 1)
+    return f"{several} of {len(answer.lines)} outputs have more than one line" if several else ""
+
+
+def _count(answer: _Answer) -> str:
+    """Unusable lines: fewer good ones than samples were asked for."""
+    seen = set()
+    for line in answer.lines:
+        if line and len(line.splitlines()) == 1:
+            seen.add(" ".join(line.casefold().split()))
+    asked = len(answer.lines)
+    return "" if len(seen) == asked else f"{len(seen)} different lines instead of {asked}"
+
+
+def _sections(answer: _Answer) -> str:
+    wanted = [name.casefold() for name in answer.kind.output.sections]
+    found = [section["heading"].casefold() for section in answer.sections]
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        return f"the output lacks the section {missing[0]!r}"
+    if [name for name in found if name in wanted] != wanted:
+        return "the sections are out of order or stand twice"
+    empty = [s["heading"] for s in answer.sections if not s["body"]]
+    return f"the section {empty[0]!r} is empty" if empty else ""
+
+
+def _copied_prompt(answer: _Answer) -> str:
+    """The instruction's own words again, or nothing but runs that stand in the prompt.
+
+    With several stages only the former: a last stage may rightly leave most of a draft as it is.
+    """
+    heads = [literal_head(answer.kind.system), literal_head(answer.kind.stages[-1].instruction)]
+    heads = [head[:MAX_HEAD_CHARS] for head in heads if len(head) >= MIN_HEAD_CHARS]
+    for completion in answer.completions:
+        if any(head in completion.text for head in heads):
+            return "the output repeats the instruction"
+        if len(answer.kind.stages) > 1:
+            continue
+        if _copies_document(answer, completion):
+            return "the output repeats the document"
+    return ""
+
+
+def _copies_document(answer: _Answer, completion: Completion) -> bool:
+    text = parse_line(completion.text)
+    if len(text) < MIN_EQUAL_CHARS:
+        return False
+    runs = copied_runs(answer.prompt_token_ids, completion.token_ids)
+    in_runs = sum(runs) > COPIED_SHARE * len(completion.token_ids)
+    if in_runs and max(runs) >= LONG_RUN:
+        return True
+    values = with_optional(answer.kind, answer.variables)
+    document = render_template(answer.kind.document, values, what="document")
+    if in_runs:
+        return len(text) >= COPIED_SHARE * len(document)
+    return text.casefold().split() == document.casefold().split()
+
+
+_CHECKS: dict[str, Callable[[_Answer], str]] = {
+    "empty": _empty,
+    "cut_off": _cut_off,
+    "repetition": _repetition,
+    "copied_prompt": _copied_prompt,
+    "one_line": _one_line,
+    "count": _count,
+    "sections": _sections,
+}

@@ -1,0 +1,198 @@
+"""What holds for one entry: the kind's defaults under the job's settings under the row's own."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from thothy_batch.kinds.kind import Kind, ParamSpec
+from thothy_batch.records import Sampling
+from thothy_batch.yaml_source import did_you_mean
+
+_SAMPLING_KEYS = frozenset(Sampling.__dataclass_fields__)
+_TYPE_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "list": "a list of texts",
+}
+# sampling key: (whole numbers only, smallest value, smallest allowed itself, largest value)
+_BOUNDS: dict[str, tuple[bool, float, bool, float]] = {
+    "temperature": (False, 0, True, float("inf")),
+    "top_p": (False, 0, False, 1),
+    "top_k": (True, 0, True, 2**31 - 1),
+    "max_tokens": (True, 1, True, 2**31 - 1),
+    "repetition_penalty": (False, 0, False, float("inf")),
+    "seed": (True, 0, True, 2**63 - 1),
+}
+
+
+class InvalidValueError(ValueError):
+    """A param or sampling value that cannot be used: of a job a ManifestError, of a row
+    invalid_input. `problems` are sentences; `str()` joins them."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+def resolve_params(
+    kind: Kind,
+    job_params: Mapping[str, object] | None,
+    row_params: object = None,
+) -> dict[str, object]:
+    """Every parameter of the kind with its value. None means left out, in a job and in a row.
+
+    Raises InvalidValueError with all problems: unknown names, wrong types, out of bounds, missing.
+    """
+    if row_params is not None and not isinstance(row_params, Mapping):
+        raise InvalidValueError([f"params must be a mapping, found {_show(row_params)}"])
+    given = {**_without_none(job_params), **_without_none(row_params)}
+    problems = [
+        f"kind {kind.name!r} has no param {name!r}" + _in_brackets(did_you_mean(name, kind.params))
+        for name in given
+        if name not in kind.params
+    ]
+    values: dict[str, object] = {}
+    for name, spec in kind.params.items():
+        value = given.get(name, spec.default)
+        if value is None:
+            if spec.required:
+                problems.append(f"params.{name} is missing: kind {kind.name!r} has no default")
+            values[name] = None
+            continue
+        values[name], problem = _checked(f"params.{name}", spec, value)
+        problems += [problem] if problem else []
+    if problems:
+        raise InvalidValueError(problems)
+    return values
+
+
+def resolve_sampling(
+    kind: Kind, job_sampling: Mapping[str, object] | None, max_tokens: object = None
+) -> Sampling:
+    """How tokens are drawn: the kind's defaults, what the job sets, a row's own max_tokens.
+
+    Raises InvalidValueError with all problems.
+    """
+    given = {**kind.sampling, **_without_none(job_sampling)}
+    if max_tokens is not None:
+        given["max_tokens"] = max_tokens
+    problems = [f"unknown sampling key {name!r}" for name in given if name not in _SAMPLING_KEYS]
+    for name, (whole, *limits) in _BOUNDS.items():
+        if name not in given:
+            continue
+        number = _convert("int" if whole else "float", given[name])
+        problem = _bound_problem(name, whole, number, limits, given[name])
+        problems += [problem] if problem else []
+        given[name] = number
+    if problems:
+        raise InvalidValueError(problems)
+    repetition_stop = given.get("repetition_stop", "auto")
+    if repetition_stop == "auto":
+        given["repetition_stop"] = not kind.raw and not given.get("ignore_eos", False)
+    given["stop"] = tuple(cast(Sequence[str], given.get("stop", ())))
+    return Sampling(**cast(dict[str, Any], given))
+
+
+def resolve_samples(kind: Kind, params: Mapping[str, object], sampling: Sampling) -> int:
+    """How many samples of the prompt are drawn.
+
+    Raises InvalidValueError where several would come out alike, at temperature 0.
+    """
+    if not kind.samples:
+        return 1
+    num_samples = params[kind.samples]
+    assert isinstance(num_samples, int)
+    if num_samples > 1 and sampling.temperature == 0:
+        raise InvalidValueError(
+            [
+                f"params.{kind.samples} is {num_samples}, but at temperature 0 all samples are the "
+                f"same; set sampling.temperature above 0 or params.{kind.samples} to 1"
+            ]
+        )
+    return num_samples
+
+
+def resolve_languages(kind: Kind, params: Mapping[str, object], row_language: object) -> list[str]:
+    """The target languages of one item of a `target_lang` kind: the row's own, else the params'.
+
+    Each is once in the list. Raises InvalidValueError where there is none.
+    """
+    if row_language is not None and row_language != "":
+        if not isinstance(row_language, str):
+            raise InvalidValueError([f"target_lang must be text, found {_show(row_language)}"])
+        return [row_language]
+    languages = params.get("target_langs") or []
+    assert isinstance(languages, list)
+    if not languages:
+        raise InvalidValueError(
+            [
+                f"kind {kind.name!r} has no target language here: set params.target_langs, or give "
+                "a column target_lang"
+            ]
+        )
+    return list(dict.fromkeys(languages))
+
+
+def check_value(name: str, spec: ParamSpec, value: object) -> str:
+    """Why a value is not one for this parameter; "" where it is."""
+    return _checked(name, spec, value)[1]
+
+
+def _checked(name: str, spec: ParamSpec, value: object) -> tuple[object, str]:
+    """The value in the type of the parameter, and what is wrong with it ("": nothing)."""
+    converted = _convert(spec.type, value)
+    if converted is None:
+        return None, f"{name} must be {_TYPE_WORDS[spec.type]}, found {_show(value)}"
+    if isinstance(converted, int | float) and not isinstance(converted, bool):
+        if spec.min is not None and converted < spec.min:
+            return None, f"{name} must be at least {spec.min:g}, found {_show(value)}"
+        if spec.max is not None and converted > spec.max:
+            return None, f"{name} must be at most {spec.max:g}, found {_show(value)}"
+    return converted, ""
+
+
+def _convert(type_name: str, value: object) -> object:
+    """None where the value is not of the type. A whole float counts as an int: Parquet writers
+    turn integers beside nulls into floats."""
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if type_name == "int":
+        whole = isinstance(number, int) or (number is not None and number.is_integer())
+        return int(number) if number is not None and whole else None
+    if type_name == "float":
+        return number if number is not None and math.isfinite(number) else None
+    if type_name == "str":
+        return value if isinstance(value, str) else None
+    if type_name == "bool":
+        return value if isinstance(value, bool) else None
+    if not isinstance(value, list | tuple):
+        return None
+    return list(value) if all(isinstance(text, str) and text for text in value) else None
+
+
+def _bound_problem(
+    name: str, whole: bool, number: object, limits: Sequence[float], value: object
+) -> str:
+    if not isinstance(number, int | float):
+        return f"{name} must be {_TYPE_WORDS['int' if whole else 'float']}, found {_show(value)}"
+    low, low_itself, high = limits
+    if number < low or (number == low and not low_itself):
+        return f"{name} must be {'at least' if low_itself else 'more than'} {low:g}, found {value}"
+    return f"{name} must be at most {high:g}, found {value}" if number > high else ""
+
+
+def _without_none(values: object) -> dict[str, object]:
+    if not isinstance(values, Mapping):
+        return {}
+    # NaN is how some writers of Parquet say that a number is missing.
+    return {str(name): v for name, v in values.items() if v is not None and v == v}
+
+
+def _in_brackets(hint: str) -> str:
+    return f" ({hint})" if hint else ""
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

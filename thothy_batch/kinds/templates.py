@@ -1,0 +1,128 @@
+"""Jinja2 in a sandbox: compiled once per process, rendered under a limit on the output.
+
+A template sees values and nothing of Python: no attributes that start with an underscore, no
+changes to what it is given, no other files, nothing random. None renders as nothing.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from thothy_batch.kinds.languages import language_name
+
+MAX_RENDERED_CHARS = 4_000_000
+_FILENAME = "<template>"  # jinja2's own name for templates that come from a string
+
+
+class TemplateProblem(Exception):  # noqa: N818  (a finding about a row, no fault of ours)
+    """A template that cannot be rendered with these values (template_error)."""
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Also bounds what a product or a power may build before it is written anywhere."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**":
+            raise SecurityError("powers are not allowed in templates")
+        for value, times in ((left, right), (right, left)):
+            if isinstance(times, int) and hasattr(value, "__len__"):
+                _check_size(len(value) * times)
+        return super().call_binop(context, operator, left, right)
+
+
+def _none_is_nothing(value: object) -> object:
+    return "" if value is None else value
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = _Sandbox(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=False,
+        lstrip_blocks=False,
+        autoescape=False,
+        finalize=_none_is_nothing,
+    )
+    environment.filters["language_name"] = language_name
+    # Random text would make one request differ from night to night.
+    del environment.filters["random"]
+    del environment.globals["lipsum"]
+    return environment
+
+
+_ENVIRONMENT = _environment()
+GLOBAL_NAMES = frozenset(_ENVIRONMENT.globals)
+FILTER_NAMES = frozenset(_ENVIRONMENT.filters)
+TEST_NAMES = frozenset(_ENVIRONMENT.tests)
+
+
+def parse_template(source: str) -> nodes.Template:
+    """The syntax tree. Raises jinja2.TemplateSyntaxError, which knows its line."""
+    return _ENVIRONMENT.parse(source)
+
+
+@lru_cache(maxsize=256)
+def compile_template(source: str) -> jinja2.Template:
+    """The compiled template; a process compiles each source once."""
+    return _ENVIRONMENT.from_string(source)
+
+
+@lru_cache(maxsize=256)
+def is_constant(source: str) -> bool:
+    """True where the source is text without any template syntax."""
+    return not any(mark in source for mark in ("{{", "{%", "{#"))
+
+
+@lru_cache(maxsize=256)
+def literal_head(source: str) -> str:
+    """The text before the first template syntax, without the white space around it."""
+    ends = (source.find(mark) for mark in ("{{", "{%", "{#"))
+    return source[: min((end for end in ends if end >= 0), default=len(source))].strip()
+
+
+def render_template(source: str, variables: dict[str, Any], *, what: str) -> str:
+    """Renders and strips. `what` names the template in messages ("document").
+
+    Raises TemplateProblem: with the line inside the template where it is known.
+    """
+    if is_constant(source):
+        return source.strip()
+    template = compile_template(source)
+    try:
+        context = template.new_context(variables)
+        pieces = []
+        room = MAX_RENDERED_CHARS
+        for piece in template.root_render_func(context):
+            pieces.append(piece)
+            room -= len(piece)
+            if room < 0:
+                _check_size(MAX_RENDERED_CHARS - room)
+    except RecursionError:
+        raise TemplateProblem(f"template {what!r}: nested too deeply") from None
+    except Exception as error:  # a template may raise anything: int("x"), 1 / 0, missing keys
+        raise TemplateProblem(_message(template, error, what)) from error
+    return "".join(pieces).strip()
+
+
+def _check_size(num_chars: int) -> None:
+    if num_chars > MAX_RENDERED_CHARS:
+        raise SecurityError(f"the text grows beyond {MAX_RENDERED_CHARS:,} characters")
+
+
+def _message(template: jinja2.Template, error: Exception, what: str) -> str:
+    line = None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == _FILENAME:
+            line = template.get_corresponding_lineno(trace.tb_lineno)
+        trace = trace.tb_next
+    where = f"template {what!r}" + (f", line {line}" if line else "")
+    text = str(error) or type(error).__name__
+    if not isinstance(error, jinja2.TemplateError):
+        text = f"{type(error).__name__}: {text}"
+    return f"{where}: {text}"

@@ -1,0 +1,198 @@
+"""Input rows into items: streamed, checked before anything starts, one bad row at a time."""
+
+import hashlib
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from thothy_batch.errors import ManifestError, Problem
+from thothy_batch.manifest.columns import read_cells
+from thothy_batch.manifest.fields import (
+    RAW_FIELDS,
+    FieldPlan,
+    WantedField,
+    mapping_problems,
+    plan_fields,
+)
+from thothy_batch.manifest.files import DataFile, find_files
+from thothy_batch.manifest.inputs import FileInput, JobRowsInput, SqlInput
+from thothy_batch.manifest.sections import JobSettings
+from thothy_batch.manifest.sql import SqlRows
+from thothy_batch.manifest.tables import FileTable, JobTable, SqlTable, Table
+from thothy_batch.records import Item
+
+
+def open_items(
+    job: JobSettings,
+    base: Path,
+    *,
+    fields: set[str],
+    optional: set[str] | None = None,
+    limit: int | None = None,
+    raw: bool = False,
+) -> "ItemSource":
+    """The items of a job; reads nothing yet.
+
+    `fields` and `optional` are our names (`text`, `target_lang`, a name for params.group_by, ...);
+    `id` is always read. `raw`: each row has a `prompt` or `prompt_token_ids`, whichever column is
+    there (both: the ids, where a row has them). Rows of a Parquet job manifest also have `params`,
+    `priority`, `max_tokens` and `target_lang`. `limit`: only the first rows are looked at.
+    """
+    plan = plan_fields(job, set(fields), set(optional or ()), raw)
+    problems = mapping_problems(job, plan)
+    tables: list[Table] = []
+    if isinstance(job.input, FileInput):
+        files, unmatched = find_files(job.input.patterns, base)
+        tables = [FileTable(file) for file in files]
+        problems += [job.problem("input", f"no file matches {pattern!r}") for pattern in unmatched]
+    elif isinstance(job.input, SqlInput):
+        where = job.problem("input.sql", "")
+        tables = [SqlTable(SqlRows(job.input.sql, base, where), f"job {job.name!r} (SQL)")]
+    else:
+        assert isinstance(job.input, JobRowsInput)
+        tables = _job_tables(job.name, job.input, base)
+    return ItemSource(job.name, plan, tables, problems, limit)
+
+
+class ItemSource:
+    """The items of one job. Iterate as often as wanted: every pass reads the input again.
+
+    An item's values hold its fields by our names; optional ones that are null are left out, and so
+    is what a row's `problem` is about. Texts are str, `prompt_token_ids` array("i"), `params` dict.
+    Iterating raises ManifestError when a file turns out to be damaged on the way.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        plan: FieldPlan,
+        tables: list[Table],
+        problems: list[Problem],
+        limit: int | None,
+    ) -> None:
+        self._job = job
+        self._plan = plan
+        self._tables = tables
+        self._problems = problems
+        self._limit = limit
+
+    def check(self) -> list[Problem]:
+        """What is wrong with the input as a whole: missing files or columns, wrong types."""
+        found = list(self._problems)
+        more: dict[str, int] = {}
+        firsts: dict[str, Problem] = {}
+        for table in self._tables:
+            for problem in self._table_problems(table):
+                if problem.message in firsts:
+                    more[problem.message] = more.get(problem.message, 0) + 1
+                firsts.setdefault(problem.message, problem)
+        for message, problem in firsts.items():
+            if message in more:
+                said = f"{message}; the same in {more[message]} more of the job's files"
+                problem = Problem(said, problem.path, problem.line, problem.hint)
+            found.append(problem)
+        return found
+
+    def num_rows(self) -> int | None:
+        """How many items there are, where the files' footers say it; None for SQL and job files."""
+        total = 0
+        for table in self._tables:
+            num_rows = table.num_rows()
+            if num_rows is None:
+                return None
+            total += num_rows
+        return total if self._limit is None else min(total, self._limit)
+
+    def __iter__(self) -> Iterator[Item]:
+        ids = _SeenIds(self._job)
+        row = 0
+        for table in self._tables:
+            if self._limit is not None and row >= self._limit:
+                return
+            for item in self._items(table, ids, row):
+                yield item
+                row += 1
+                if self._limit is not None and row >= self._limit:
+                    return
+
+    def _table_problems(self, table: Table) -> list[Problem]:
+        try:
+            return self._plan.resolve(table.label, table.schema(), table.hive)[1]
+        except ManifestError as error:
+            return error.problems
+
+    def _items(self, table: Table, ids: "_SeenIds", row: int) -> Iterator[Item]:
+        schema = table.schema()
+        fields, problems = self._plan.resolve(table.label, schema, table.hive)
+        if problems:
+            raise ManifestError(problems)
+        columns = sorted({f.column for f in fields if f.column in schema.names})
+        for numbers, batch in table.batches(columns):
+            cells = [_cells(field, table, batch) for field in fields]
+            for number, row_cells in zip(numbers, zip(*cells, strict=True), strict=True):
+                item = self._item(table.label, number, fields, row_cells)
+                item.row = row
+                ids.note(item)
+                row += 1
+                yield item
+
+    def _item(
+        self, label: str, number: int, fields: list[WantedField], cells: tuple[Any, ...]
+    ) -> Item:
+        item = Item(0, f"{label} row {number}", "")
+        for field, cell in zip(fields, cells, strict=True):
+            problem = field.problem_of(cell)
+            if problem:
+                item.problem = item.problem or problem
+            elif field.name == "id":
+                item.item_id = cell
+            elif cell is not None:
+                item.values[field.name] = cell
+        if not item.item_id:
+            item.item_id = f"row {number} of {label}"
+        if self._plan.raw and not item.problem:
+            self._choose_prompt(item)
+        return item
+
+    def _choose_prompt(self, item: Item) -> None:
+        ids, text = RAW_FIELDS[1], RAW_FIELDS[0]
+        if ids in item.values:
+            item.values.pop(text, None)
+        elif text not in item.values:
+            item.problem = "the prompt is null"
+
+
+class _SeenIds:
+    """Finds ids that come again within a job. Keeps 16 bytes of each, not its text."""
+
+    def __init__(self, job: str) -> None:
+        self._job = job
+        self._seen: set[bytes] = set()
+        self._counts: dict[bytes, int] = {}  # only of ids that came again
+
+    def note(self, item: Item) -> None:
+        digest = hashlib.blake2b(item.item_id.encode(), digest_size=16).digest()
+        if digest not in self._seen:
+            self._seen.add(digest)
+            return
+        item.occurrence = self._counts[digest] = self._counts.get(digest, 1) + 1
+        item.problem = (
+            f"duplicate id {item.item_id!r} within job {self._job!r}: the first row with it is used"
+        )
+
+
+def _cells(field: WantedField, table: Table, batch: Any) -> Any:
+    if field.column in batch.schema.names:
+        return read_cells(batch.column(field.column), field.use)
+    return list(repeat(table.hive[field.column], batch.num_rows))
+
+
+def _job_tables(job: str, rows: JobRowsInput, base: Path) -> list[Table]:
+    tables: list[Table] = []
+    for name, groups in zip(rows.parquet, rows.row_groups, strict=True):
+        path = Path(name)
+        label = str(path.relative_to(base)) if path.is_relative_to(base) else name
+        if groups:
+            tables.append(JobTable(DataFile(path, label), job, groups))
+    return tables

@@ -1,0 +1,217 @@
+"""The keys of a manifest: their types, defaults and bounds. One class per section."""
+
+from typing import Annotated, Any, Literal
+
+from thothy_batch.errors import Problem
+from thothy_batch.manifest.inputs import InputSettings, JobFileSettings
+from thothy_batch.manifest.values import (
+    MAX_SEED,
+    AutoCount,
+    Duration,
+    KvMemory,
+    Name,
+    NonEmpty,
+    PossiblyNoTexts,
+    check_deadline,
+    later,
+)
+from thothy_batch.yaml_source import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    StrictModel,
+    Tag,
+)
+
+
+def _no_split(value: object) -> object:
+    if value == "split":
+        raise ValueError(
+            "'split' does not exist yet (splitting comes later); "
+            "use fail, truncate_head or truncate_tail"
+        )
+    return value
+
+
+def _jobs_shape(value: object) -> str:
+    return "file" if isinstance(value, dict | JobFileSettings) else "list"
+
+
+class ModelSettings(StrictModel):
+    """Which model answers."""
+
+    id: str = Field(default="", description="Hub id or directory; left out: the embedded model.")
+    revision: NonEmpty = Field(default="main", description="Branch, tag or commit on the hub.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="Number format of the weights and of the KV cache."
+    )
+    quantization: Annotated[Literal["none"], later("int8", "fp8", use="none")] = Field(
+        default="none", description="Weight quantization; only none exists so far."
+    )
+    random_weights: bool = Field(
+        default=False, description="For benchmarks: build from config.json alone, read no weights."
+    )
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of random weights.")
+
+
+class EngineSettings(StrictModel):
+    """How the engine works; results do not depend on it."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where the model runs."
+    )
+    impl: Annotated[
+        Literal["auto", "reference", "cpu"],
+        later("triton", "flex", use="auto, reference or cpu"),
+    ] = Field(default="auto", description="Which kernels are used.")
+    block_size: int = Field(default=32, ge=1, description="Tokens per KV block.")
+    kv_memory: KvMemory = Field(
+        default=None,
+        description='Memory for KV blocks: auto, "8GiB", or a share of free memory such as 0.9.',
+    )
+    num_blocks: int | None = Field(
+        default=None,
+        ge=1,
+        description="For tests: size of the KV pool in blocks, in place of kv_memory.",
+    )
+    max_seqs: AutoCount = Field(default=None, description="Most sequences that run at once.")
+    max_step_tokens: AutoCount = Field(
+        default=None, description="Most tokens computed in one step."
+    )
+    prefix_sharing: bool = Field(
+        default=True, description="Compute equal beginnings of prompts once."
+    )
+    admission: Literal["auto", "optimistic"] = Field(
+        default="auto",
+        description="auto reserves what is expected; optimistic admits while a block is free and "
+        "may preempt.",
+    )
+    order: Literal["auto", "fifo", "length", "prefix"] = Field(
+        default="auto", description="How the night is ordered."
+    )
+
+
+class RunSettings(StrictModel):
+    """When a run stops and how often it tries."""
+
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of jobs that name none.")
+    deadline: Annotated[str | None, BeforeValidator(check_deadline)] = Field(
+        default=None,
+        description="Stop at this time: 06:00 (its next occurrence) or an ISO date and time.",
+    )
+    time_budget: Duration | None = Field(
+        default=None, description="Stop after this long: 90s, 30m, 5h."
+    )
+    grace: Duration = Field(
+        default=30.0, description="How long a stopping run waits for what is under way: 30s."
+    )
+    max_attempts: int = Field(
+        default=2, ge=1, description="How often a bad completion is tried in all."
+    )
+
+
+class SamplingSettings(StrictModel):
+    """How tokens are drawn. What is left out (None) takes the kind's default."""
+
+    temperature: float | None = Field(
+        default=None, ge=0, description="0: the likeliest token; higher: more variety."
+    )
+    top_p: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Draw from the likeliest tokens of this total probability.",
+    )
+    top_k: int | None = Field(
+        default=None, ge=0, description="Draw from this many likeliest tokens; 0: no limit."
+    )
+    max_tokens: int | None = Field(default=None, ge=1, description="Most tokens of one completion.")
+    stop: PossiblyNoTexts | None = Field(
+        default=None, description="Texts that end a completion and are cut off."
+    )
+    ignore_eos: bool | None = Field(
+        default=None, description="Go on after the model's end token, up to max_tokens."
+    )
+    seed: int | None = Field(
+        default=None, ge=0, le=MAX_SEED, description="Seed of this job; left out: run.seed."
+    )
+    repetition_penalty: float | None = Field(
+        default=None, gt=0, description="Above 1: tokens that occurred before become less likely."
+    )
+    repetition_stop: Literal["auto", True, False] | None = Field(
+        default=None,
+        description="End completions that loop; auto: not for raw, not with ignore_eos.",
+    )
+
+    def given(self) -> dict[str, object]:
+        """What the manifest sets, without what is left to the kind."""
+        return self.model_dump(exclude_none=True)
+
+
+class JobSettings(StrictModel):
+    """One job: what is read, what is made of it, and how."""
+
+    name: Name = Field(description="Name of the job, unique in the manifest.")
+    kind: Name = Field(
+        description="summary, hook, translation, report, raw, or the path of a kind file."
+    )
+    input: InputSettings = Field(
+        description="Glob or globs of Parquet files or directories, or {sql: select ...}."
+    )
+    columns: dict[str, NonEmpty] = Field(
+        default_factory=dict, description="Our name: their name; left out: the same name."
+    )
+    params: dict[str, Any] = Field(default_factory=dict, description="Parameters of the kind.")
+    sampling: SamplingSettings = Field(
+        default=SamplingSettings(),
+        description="How tokens are drawn; keys left out take the kind's default.",
+    )
+    priority: int = Field(default=5, ge=0, le=9, description="9 runs first, 0 last.")
+    on_too_long: Annotated[
+        Literal["fail", "truncate_head", "truncate_tail"], BeforeValidator(_no_split)
+    ] = Field(default="fail", description="What happens to a prompt that does not fit.")
+    max_failed_pct: float = Field(
+        default=20,
+        ge=0,
+        le=100,
+        description="The job stops when more of its answered rows failed, after 20 of them.",
+    )
+    _path: str = PrivateAttr(default="")
+    _lines: dict[str, int] = PrivateAttr(default_factory=dict)
+
+    def problem(self, key: str, message: str, hint: str = "") -> Problem:
+        """A problem of this job, at the line of its key (`kind`, `sampling.temperature`, ...)."""
+        line = self._lines.get(key) or self._lines.get(key.split(".")[0]) or self._lines.get("")
+        return Problem(f"job {self.name!r}: {message}", self._path, line, hint)
+
+    def locate(self, path: str, lines: dict[str, int]) -> None:
+        """Notes where the job stands: the file, and lines by dotted key, "" for the job itself."""
+        self._path, self._lines = path, lines
+
+
+class OutputSettings(StrictModel):
+    """What is stored besides the text."""
+
+    token_ids: bool = Field(default=False, description="Also store output_token_ids.")
+
+
+class ManifestFile(StrictModel):
+    """A manifest as it is written."""
+
+    store: NonEmpty = Field(
+        default="artifacts.duckdb", description="The DuckDB file of the results."
+    )
+    model: ModelSettings = Field(
+        default=ModelSettings(), description="Which model answers, and in which number format."
+    )
+    engine: EngineSettings = Field(default=EngineSettings(), description="How the engine works.")
+    run: RunSettings = Field(default=RunSettings(), description="When a run stops.")
+    jobs: Annotated[
+        Annotated[list[JobSettings], Tag("list"), Field(min_length=1)]
+        | Annotated[JobFileSettings, Tag("file")],
+        Discriminator(_jobs_shape),
+    ] = Field(description="The jobs, or {parquet: night.parquet}.")
+    output: OutputSettings = Field(
+        default=OutputSettings(), description="What is stored besides the text of an artifact."
+    )

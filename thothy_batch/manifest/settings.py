@@ -1,0 +1,238 @@
+"""A manifest from its file to checked settings, every problem at once."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thothy_batch.errors import ManifestError, Problem
+from thothy_batch.manifest.inputs import FileInput, JobFileSettings, JobRowsInput, SqlInput
+from thothy_batch.manifest.job_file import discover_jobs, is_parquet
+from thothy_batch.manifest.sections import (
+    EngineSettings,
+    JobSettings,
+    ManifestFile,
+    ModelSettings,
+    OutputSettings,
+    RunSettings,
+    SamplingSettings,
+)
+from thothy_batch.manifest.units import parse_deadline, parse_duration, parse_memory
+from thothy_batch.records import EngineSpec, ModelSpec
+from thothy_batch.yaml_source import Located, did_you_mean, load_yaml, validate
+
+__all__ = [
+    "EngineSettings",
+    "FileInput",
+    "JobRowsInput",
+    "JobSettings",
+    "Manifest",
+    "ModelSettings",
+    "OutputSettings",
+    "Overrides",
+    "RunSettings",
+    "SamplingSettings",
+    "SqlInput",
+    "json_schema",
+    "load_manifest",
+    "parse_deadline",
+    "parse_duration",
+    "parse_memory",
+    "to_engine_spec",
+]
+
+_DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the command line sets over the manifest. Paths are relative to the working folder."""
+
+    store: Path | None = None
+    model: str | None = None
+    device: str | None = None
+    jobs: tuple[str, ...] = ()  # empty: all
+    limit: int | None = None  # only the first rows of each job are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A checked manifest with its overrides applied."""
+
+    path: Path  # the manifest file, absolute
+    base: Path  # its folder: where relative paths start
+    store: Path  # absolute
+    model: ModelSettings  # a model that is a directory has its absolute path as id
+    engine: EngineSettings
+    run: RunSettings
+    jobs: tuple[JobSettings, ...]
+    output: OutputSettings
+    limit: int | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """Every setting as plain JSON values, as it is stored with the run."""
+        return {
+            "store": str(self.store),
+            "model": self.model.model_dump(mode="json"),
+            "engine": self.engine.model_dump(mode="json"),
+            "run": self.run.model_dump(mode="json"),
+            "jobs": [job.model_dump(mode="json") for job in self.jobs],
+            "output": self.output.model_dump(mode="json"),
+            "limit": self.limit,
+        }
+
+    @property
+    def manifest_hash(self) -> str:
+        """32 hex digits over every setting but where the store lies."""
+        settings = {key: value for key, value in self.as_json().items() if key != "store"}
+        text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def load_manifest(path: Path, overrides: Overrides | None = None) -> Manifest:
+    """Reads and checks a manifest: YAML, or a Parquet job manifest.
+
+    Raises ManifestError with every problem that can be seen without reading the job's inputs.
+    """
+    overrides = overrides or Overrides()
+    path = Path(path).absolute()
+    settings, problems, located = _read(path)
+    problems += _override_problems(overrides)
+    if settings is None:
+        raise ManifestError(problems)
+    jobs, found = _jobs(settings, path, located)
+    problems += found
+    jobs, found = _selected(jobs, overrides.jobs)
+    problems += found
+    if problems:
+        raise ManifestError(problems)
+    engine = settings.engine
+    if overrides.device is not None:
+        engine = engine.model_copy(update={"device": overrides.device})
+    return Manifest(
+        path=path,
+        base=path.parent,
+        store=_store(settings, path, overrides),
+        model=_model(settings, path, overrides),
+        engine=engine,
+        run=settings.run,
+        jobs=tuple(jobs),
+        output=settings.output,
+        limit=overrides.limit,
+    )
+
+
+def to_engine_spec(manifest: Manifest) -> EngineSpec:
+    """What the engine needs to start; the two token counts are the plan's to add."""
+    engine, model = manifest.engine, manifest.model
+    return EngineSpec(
+        model=ModelSpec(
+            id=model.id,
+            revision=model.revision,
+            dtype=model.dtype,
+            quantization=model.quantization,
+            random_weights=model.random_weights,
+            seed=model.seed,
+        ),
+        device=engine.device,
+        impl=engine.impl,
+        block_size=engine.block_size,
+        kv_memory=engine.kv_memory,
+        num_blocks=engine.num_blocks,
+        max_seqs=engine.max_seqs,
+        max_step_tokens=engine.max_step_tokens,
+        prefix_sharing=engine.prefix_sharing,
+        admission=engine.admission,
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a YAML manifest, for editors."""
+    schema = ManifestFile.model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "thothy-batch manifest",
+    }
+
+
+def _read(path: Path) -> tuple[ManifestFile | None, list[Problem], Located | None]:
+    if path.is_file() and is_parquet(path):
+        return ManifestFile(jobs=JobFileSettings(parquet=[path.name])), [], None
+    located = load_yaml(path)
+    settings, problems = validate(ManifestFile, located)
+    problems += _same_names(located)
+    return settings, sorted(problems, key=lambda p: p.line or 0), located
+
+
+def _same_names(located: Located) -> list[Problem]:
+    """Two jobs of one name; looks at the plain values, so that other faults do not hide it."""
+    jobs = located.value.get("jobs") if isinstance(located.value, dict) else None
+    first_lines: dict[str, int | None] = {}
+    problems = []
+    for i, job in enumerate(jobs if isinstance(jobs, list) else []):
+        name = job.get("name") if isinstance(job, dict) else None
+        if not isinstance(name, str):
+            continue
+        line = located.line("jobs", i, "name")
+        if name in first_lines:
+            hint = f"the first stands on line {first_lines[name]}; names are unique"
+            problems.append(Problem(f"two jobs are named {name!r}", located.path, line, hint))
+        first_lines.setdefault(name, line)
+    return problems
+
+
+def _jobs(
+    settings: ManifestFile, path: Path, located: Located | None
+) -> tuple[list[JobSettings], list[Problem]]:
+    if isinstance(settings.jobs, JobFileSettings):
+        line = located.line("jobs", "parquet") if located else None
+        return discover_jobs(settings.jobs.parquet, path, line)
+    assert located is not None
+    for i, job in enumerate(settings.jobs):
+        lines = {
+            ".".join(str(key) for key in keys[2:]): line
+            for keys, line in located.lines.items()
+            if keys[:2] == ("jobs", i)
+        }
+        job.locate(str(path), lines)
+    return settings.jobs, []
+
+
+def _selected(
+    jobs: list[JobSettings], names: tuple[str, ...]
+) -> tuple[list[JobSettings], list[Problem]]:
+    if not names or not jobs:
+        return jobs, []
+    known = [job.name for job in jobs]
+    problems = [
+        Problem(f"--job {name}: there is no job of that name", hint=did_you_mean(name, known))
+        for name in names
+        if name not in known
+    ]
+    return [job for job in jobs if job.name in names], problems
+
+
+def _override_problems(overrides: Overrides) -> list[Problem]:
+    problems = []
+    if overrides.device is not None and overrides.device not in _DEVICES:
+        problems.append(Problem(f"--device {overrides.device}: must be auto, cpu or cuda"))
+    if overrides.limit is not None and overrides.limit < 1:
+        problems.append(Problem(f"--limit {overrides.limit}: must be at least 1"))
+    return problems
+
+
+def _store(settings: ManifestFile, path: Path, overrides: Overrides) -> Path:
+    if overrides.store is not None:
+        return Path(overrides.store).expanduser().absolute()
+    return path.parent / Path(settings.store).expanduser()
+
+
+def _model(settings: ManifestFile, path: Path, overrides: Overrides) -> ModelSettings:
+    base = path.parent if overrides.model is None else Path.cwd()
+    model_id = settings.model.id if overrides.model is None else overrides.model
+    folder = base / Path(model_id).expanduser()
+    if model_id and (model_id.startswith(("./", "../", "/", "~")) or folder.is_dir()):
+        model_id = str(folder.absolute())
+    return settings.model.model_copy(update={"id": model_id})

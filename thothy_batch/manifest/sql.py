@@ -1,0 +1,140 @@
+"""The SQL input of a job: one SELECT in an empty in-memory DuckDB, streamed.
+
+It runs in a process of its own whose working folder is the manifest's: DuckDB looks for a relative
+path in the working folder first, whatever `file_search_path` says, and that setting cannot name a
+folder with a comma. Nothing else of DuckDB is open to the SQL: no other statement, no download of
+extensions, no look into the program's variables.
+"""
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from thothy_batch.errors import ManifestError, Problem
+from thothy_batch.manifest.files import BATCH_ROWS
+
+
+class SqlRows:
+    """The rows of one SELECT. `where` is its place in the manifest, for problems."""
+
+    def __init__(self, sql: str, base: Path, where: Problem) -> None:
+        self._sql = sql
+        self._base = base
+        self._where = where
+        self._schema: Any = None
+
+    def schema(self) -> Any:
+        """The Arrow schema of the result. Raises ManifestError when DuckDB refuses the SQL."""
+        if self._schema is None:
+            with self._child(True) as messages:
+                self._schema = next(messages)
+        return self._schema
+
+    def batches(self) -> Iterator[Any]:
+        """Record batches of the result. Raises ManifestError when the query fails on the way."""
+        with self._child(False) as messages:
+            yield from messages
+
+    @contextmanager
+    def _child(self, only_schema: bool) -> Iterator[Iterator[Any]]:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        job = (theirs, self._sql, str(self._base), only_schema)
+        child = context.Process(target=_serve, args=job, daemon=True)
+        try:
+            child.start()
+            theirs.close()  # so that the end of the child is the end of the pipe
+            yield self._messages(ours)
+        finally:
+            ours.close()
+            child.terminate()
+            child.join()
+            child.close()
+
+    def _messages(self, connection: Connection) -> Iterator[Any]:
+        while True:
+            try:
+                kind, content = connection.recv()
+            except (EOFError, OSError):
+                raise self._error("the process that ran it ended without a word") from None
+            if kind == "error":
+                raise self._error(content)
+            if kind == "end":
+                return
+            yield content
+
+    def _error(self, message: str) -> ManifestError:
+        at = self._where
+        return ManifestError([Problem(f"{at.message}SQL: {message}", at.path, at.line)])
+
+
+def _serve(connection: Connection, sql: str, base: str, only_schema: bool) -> None:
+    """Runs in the child: sends ("rows", batch or schema), last ("end", None) or ("error", text)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        os.chdir(base)
+        reader = _query(sql, only_schema)
+        if only_schema:
+            connection.send(("rows", reader.schema))
+        else:
+            for batch in reader:
+                connection.send(("rows", batch))
+        message: tuple[str, object] = ("end", None)
+    except BrokenPipeError:
+        return  # the parent wants no more
+    except Exception as error:  # whatever it is, the parent words it for the user
+        message = ("error", _shortened(error))
+    with suppress(BrokenPipeError):
+        connection.send(message)
+
+
+def _query(sql: str, only_schema: bool) -> Any:
+    connection = duckdb.connect(":memory:")
+    temporary = tempfile.gettempdir().replace("'", "''")
+    connection.execute(f"SET temp_directory = '{temporary}'")
+    connection.execute("SET autoinstall_known_extensions = false")
+    connection.execute("SET python_enable_replacements = false")
+    connection.execute("SET lock_configuration = true")
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise ValueError("must be one SELECT and nothing else")
+    relation = connection.sql(_without_end(sql))
+    if only_schema:
+        relation = relation.limit(0)
+    # Older releases know only the second name, newer ones warn about it.
+    make = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
+    return make(BATCH_ROWS)
+
+
+def _without_end(sql: str) -> str:
+    """The SELECT without a final semicolon and comments: DuckDB wraps the text it is given."""
+    text = sql.encode()
+    end = len(text)
+    for offset, _ in reversed(duckdb.tokenize(sql)):
+        if not text.startswith((b";", b"--", b"/*"), offset):
+            break
+        end = offset
+    return text[:end].decode()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _shortened(error: Exception) -> str:
+    """DuckDB's message in one line, without its drawing of the query."""
+    text = str(error).split("\n\nLINE ")[0]
+    return " ".join(text.split())[:500]

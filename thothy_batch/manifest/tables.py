@@ -1,0 +1,105 @@
+"""What rows are read from: a Parquet file, one job's rows in a job manifest, the result of SQL."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from thothy_batch.manifest.columns import Use, read_cells
+from thothy_batch.manifest.files import DataFile, read_batches, reading
+from thothy_batch.manifest.sql import SqlRows
+
+# Row numbers (from 1, within the table) and the record batch that holds these rows.
+NumberedBatch = tuple[Sequence[int], Any]
+
+
+class Table(Protocol):
+    """Rows with columns. All methods raise ManifestError when the table cannot be read."""
+
+    label: str  # for messages
+    hive: Mapping[str, str | None]  # columns that are the same in every row
+
+    def schema(self) -> Any:
+        """The Arrow schema."""
+
+    def num_rows(self) -> int | None:
+        """How many rows there are, where it is known without reading them."""
+
+    def batches(self, columns: Sequence[str]) -> Iterator[NumberedBatch]:
+        """The rows, streamed."""
+
+
+class FileTable:
+    """All rows of a Parquet file."""
+
+    def __init__(self, file: DataFile) -> None:
+        self.label = file.label
+        self.hive: Mapping[str, str | None] = file.hive
+        self._file = file
+
+    def schema(self) -> Any:
+        with reading(self._file) as parquet:
+            return parquet.schema_arrow
+
+    def num_rows(self) -> int | None:
+        with reading(self._file) as parquet:
+            return int(parquet.metadata.num_rows)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[NumberedBatch]:
+        row = 1
+        with reading(self._file) as parquet:
+            for batch in read_batches(parquet, columns):
+                yield range(row, row + batch.num_rows), batch
+                row += batch.num_rows
+
+
+class JobTable:
+    """The rows of one job within a Parquet job manifest."""
+
+    def __init__(self, file: DataFile, job: str, row_groups: Sequence[int]) -> None:
+        self.label = file.label
+        self.hive: Mapping[str, str | None] = {}
+        self._file = file
+        self._job = job
+        self._row_groups = row_groups
+
+    def schema(self) -> Any:
+        with reading(self._file) as parquet:
+            return parquet.schema_arrow
+
+    def num_rows(self) -> int | None:
+        return None
+
+    def batches(self, columns: Sequence[str]) -> Iterator[NumberedBatch]:
+        wanted = sorted({*columns, "job"})
+        with reading(self._file) as parquet:
+            sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+            for group in self._row_groups:
+                row = 1 + sum(sizes[:group])
+                for batch in read_batches(parquet, wanted, [group]):
+                    jobs = read_cells(batch.column("job"), Use.TEXT)
+                    mine = [i for i, job in enumerate(jobs) if job == self._job]
+                    if mine:
+                        rows = batch if len(mine) == len(jobs) else batch.take(mine)
+                        yield [row + i for i in mine], rows
+                    row += batch.num_rows
+
+
+class SqlTable:
+    """The rows that a SELECT gives."""
+
+    hive: Mapping[str, str | None] = {}
+
+    def __init__(self, rows: SqlRows, label: str) -> None:
+        self.label = label
+        self._rows = rows
+
+    def schema(self) -> Any:
+        return self._rows.schema()
+
+    def num_rows(self) -> int | None:
+        return None
+
+    def batches(self, columns: Sequence[str]) -> Iterator[NumberedBatch]:
+        row = 1
+        for batch in self._rows.batches():
+            yield range(row, row + batch.num_rows), batch
+            row += batch.num_rows

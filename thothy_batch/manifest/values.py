@@ -1,0 +1,91 @@
+"""Types of manifest values that are written one way and used another, with their JSON Schema."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from thothy_batch.manifest.units import parse_deadline, parse_duration, parse_memory
+from thothy_batch.yaml_source import BeforeValidator, Field, WithJsonSchema
+
+MAX_SEED = 2**63 - 1  # fits the BIGINT column `seed`
+
+
+def later(*names: str, use: str) -> BeforeValidator:
+    """Refuses by name the values that will exist one day."""
+
+    def check(value: object) -> object:
+        if value in names:
+            raise ValueError(f"{value!r} does not exist yet; use {use}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _auto_is_none(value: object) -> object:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError(f"must be auto or a whole number, found {value!r}")
+    return None if value == "auto" else value
+
+
+def _one_or_many(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def check_deadline(value: object) -> str | None:
+    if value is None:
+        return None
+    parse_deadline(value, datetime(2026, 1, 1, tzinfo=UTC))  # only whether it can be read
+    return str(value)
+
+
+_DURATION = {"type": "string", "pattern": r"^(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s)?$"}
+TEXT_OR_TEXTS = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+}
+
+
+def name_fault(name: str) -> str:
+    """Why a text cannot be the name of a job, or ""."""
+    if not name.strip():
+        return "is empty"
+    return "" if name.isprintable() else "holds control characters"
+
+
+def _plain_name(name: object) -> object:
+    fault = name_fault(name) if isinstance(name, str) else ""
+    if fault:
+        raise ValueError(fault)
+    return name
+
+
+AutoCount = Annotated[
+    Annotated[int, Field(ge=1)] | None,
+    BeforeValidator(_auto_is_none),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
+]
+KvMemory = Annotated[
+    int | float | None,
+    BeforeValidator(parse_memory),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"const": "auto"},
+                {"type": "string", "pattern": r"^\d+(\.\d+)? ?[KMGT]i?B$"},
+                {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+            ]
+        }
+    ),
+]
+Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION)]
+NonEmpty = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, BeforeValidator(_plain_name)]
+PossiblyNoTexts = Annotated[
+    list[NonEmpty],
+    BeforeValidator(_one_or_many),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+Texts = Annotated[
+    list[NonEmpty],
+    BeforeValidator(_one_or_many),
+    Field(min_length=1),
+    WithJsonSchema(TEXT_OR_TEXTS),
+]

@@ -1,0 +1,121 @@
+"""The files of a checkpoint directory: which there must be, and what their headers say.
+
+Knows nothing of torch: a safetensors file begins with eight bytes of header length (little
+endian) and a JSON header, then the data.
+"""
+
+import json
+from pathlib import Path
+
+from thothy_batch.errors import ModelError
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_MAX_HEADER_BYTES = 256 << 20  # far above any real header; a damaged length must not fill memory
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """The JSON object in `path`; ModelError names the file and the place where it breaks."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"{path} is missing", hint="the model directory is incomplete: fetch it again"
+        ) from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ModelError(
+            f"{path} is not valid JSON: {error}", hint="fetch the file again"
+        ) from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds a {type(value).__name__}, not a JSON object")
+    return value
+
+
+def read_json_if_there(path: Path) -> dict[str, object]:
+    """Like `read_json`, but a file that does not exist is an empty object."""
+    return read_json(path) if path.is_file() else {}
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, sorted by name; ModelError names what is missing."""
+    index = directory / INDEX
+    if index.is_file():
+        return _shards(directory, index)
+    if (directory / SINGLE).is_file():
+        return [directory / SINGLE]
+    loose = sorted(directory.glob("*.safetensors"))
+    if loose:
+        return loose
+    others = sorted(p.name for p in directory.glob("*.bin")) or sorted(
+        p.name for p in directory.glob("*.gguf")
+    )
+    if others:
+        raise ModelError(
+            f"{directory} has its weights in {others[0]}; only safetensors are read",
+            hint="save the model with transformers' save_pretrained, which writes safetensors",
+        )
+    raise ModelError(
+        f"{directory} has neither {SINGLE} nor {INDEX}",
+        hint="the model directory is incomplete: fetch it again, "
+        "or set model.random_weights: true for a benchmark",
+    )
+
+
+def check_weight_file(path: Path) -> None:
+    """ModelError when a safetensors file is cut short or damaged (by its size and header)."""
+    header = read_header(path)
+    ends = [_data_end(path, entry) for name, entry in header.items() if name != "__metadata__"]
+    with path.open("rb") as file:
+        start = 8 + int.from_bytes(file.read(8), "little")
+    needed = start + max(ends, default=0)
+    size = path.stat().st_size
+    if size < needed:
+        raise ModelError(
+            f"{path} is cut short: {size} bytes of {needed}",
+            hint="the download did not finish: fetch the file again",
+        )
+
+
+def read_header(path: Path) -> dict[str, dict[str, object]]:
+    """Tensor name → {dtype, shape, data_offsets} of a safetensors file (and "__metadata__")."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= _MAX_HEADER_BYTES:
+            raise ModelError(
+                f"{path} is not a safetensors file", hint="the download is damaged: fetch it again"
+            )
+        raw = file.read(length)
+    try:
+        header = json.loads(raw)
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise ModelError(
+            f"{path} has a damaged header", hint="the download is damaged: fetch the file again"
+        )
+    return header
+
+
+def _shards(directory: Path, index: Path) -> list[Path]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{index} has no weight_map", hint="fetch the file again")
+    shards = [directory / name for name in sorted({str(name) for name in weight_map.values()})]
+    missing = [path.name for path in shards if not path.is_file()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(
+            f"{directory} lacks {missing[0]}{more}, named in {INDEX}",
+            hint="the model directory is incomplete: fetch it again",
+        )
+    return shards
+
+
+def _data_end(path: Path, entry: object) -> int:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    if not isinstance(offsets, list) or len(offsets) != 2:
+        raise ModelError(f"{path} has a damaged header", hint="fetch the file again")
+    return int(offsets[1])

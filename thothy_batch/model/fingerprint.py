@@ -1,0 +1,70 @@
+"""What a model is, as one hash: two runs with equal fingerprints would generate the same."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from thothy_batch.model.checkpoint import weight_files
+from thothy_batch.model.config import ModelConfig
+from thothy_batch.model.locate import ModelFiles
+from thothy_batch.records import ModelSpec
+
+_VERSION = "model-1"
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+_WHOLE_BYTES = 16 << 20  # up to here a file is hashed whole
+_PAGE_BYTES = 4096
+_NUM_PAGES = 256  # sampled evenly from a larger file, the first and the last among them
+
+
+def model_fingerprint(files: ModelFiles, config: ModelConfig, dtype: str, spec: ModelSpec) -> str:
+    """Hash of config, dtype, quantization, tokenizer and weights, as 32 hex digits.
+
+    Weights count by hub commit; else by name, size, header and sampled pages of each file;
+    random weights by their seed. Where the directory lies does not matter.
+    """
+    hasher = hashlib.blake2b(digest_size=16)
+    settings = {
+        "version": _VERSION,
+        "config": asdict(config),
+        "dtype": dtype,
+        "quantization": spec.quantization,
+    }
+    hasher.update(json.dumps(settings, sort_keys=True).encode())
+    for name in _TOKENIZER_FILES:
+        path = files.directory / name
+        if path.is_file():
+            _add(hasher, f"{name}:{hashlib.blake2b(path.read_bytes()).hexdigest()}")
+    if spec.random_weights:
+        _add(hasher, f"random:{spec.seed}")
+    elif files.commit is not None:
+        _add(hasher, f"commit:{files.commit}")
+    else:
+        for path in weight_files(files.directory):
+            _add(hasher, f"file:{path.name}:{path.stat().st_size}")
+            _add_contents(hasher, path)
+    return hasher.hexdigest()
+
+
+def _add(hasher: "hashlib.blake2b", text: str) -> None:
+    hasher.update(b"\0" + text.encode())
+
+
+def _add_contents(hasher: "hashlib.blake2b", path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= _WHOLE_BYTES:
+            hasher.update(file.read())
+            return
+        header = int.from_bytes(file.read(8), "little")
+        hasher.update(file.read(min(header, size)))
+        last = size - _PAGE_BYTES
+        for page in range(_NUM_PAGES):
+            file.seek(last * page // (_NUM_PAGES - 1))
+            hasher.update(file.read(_PAGE_BYTES))

@@ -1,0 +1,42 @@
+"""From a manifest's model section to a decoder that is ready to compute."""
+
+from dataclasses import dataclass
+
+from thothy_batch.model.config import ModelConfig, load_config, resolve_dtype
+from thothy_batch.model.decoder import Decoder
+from thothy_batch.model.locate import ModelFiles, locate_model
+from thothy_batch.model.support import check_quantization
+from thothy_batch.model.tokenizer import Tokenizer, load_tokenizer
+from thothy_batch.model.weight_source import load_weights, random_weights
+from thothy_batch.records import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in memory. `tokenizer` is None where the checkpoint has none."""
+
+    config: ModelConfig
+    decoder: Decoder
+    tokenizer: Tokenizer | None
+    files: ModelFiles
+    dtype: str  # "float32" | "bfloat16"
+
+    @property
+    def stop_token_ids(self) -> frozenset[int]:
+        """Ids that end a completion: of the configurations and the tokenizer together."""
+        ids = frozenset(self.config.stop_token_ids)
+        return ids if self.tokenizer is None else ids | self.tokenizer.stop_token_ids
+
+
+def load_decoder(spec: ModelSpec, *, device: str, impl: str) -> LoadedModel:
+    """Find, read and pack a model. Raises ModelError, with the file, for what cannot be used."""
+    check_quantization(spec)
+    files = locate_model(spec)
+    config = load_config(files.directory)
+    dtype = resolve_dtype(config, spec, device)
+    tokenizer = load_tokenizer(files.directory)
+    if spec.random_weights:
+        weights = random_weights(config, dtype, spec.seed, device)
+    else:
+        weights = load_weights(files, config, dtype, device)
+    return LoadedModel(config, Decoder(config, weights, impl), tokenizer, files, dtype)

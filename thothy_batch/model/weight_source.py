@@ -1,0 +1,137 @@
+"""Where a decoder's weights come from: the safetensors files of a checkpoint, or a seed."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from thothy_batch.errors import ModelError
+from thothy_batch.model.checkpoint import weight_files
+from thothy_batch.model.config import ModelConfig
+from thothy_batch.model.locate import ModelFiles
+from thothy_batch.model.weights import DecoderWeights, empty_weights, places
+
+_HEAD = "lm_head.weight"
+_READABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_RANDOM_STD = 0.02
+# Numbers drawn once and tiled over all tensors: eight billion normal draws would take minutes.
+# A prime, so that no two rows of a tensor hold the same part.
+_NUM_DRAWS = 4_194_301
+
+
+def load_weights(
+    files: ModelFiles, config: ModelConfig, dtype: str, device: str = "cpu"
+) -> DecoderWeights:
+    """Read a checkpoint, tensor by tensor, in `dtype`.
+
+    Raises ModelError that names tensors which are missing, unknown, or of the wrong shape or
+    dtype. Rotary buffers and a copy of tied embeddings under the head's name are no error.
+    """
+    weights = empty_weights(config, dtype, device)
+    loader = _Loader(config, weights)
+    for path in weight_files(files.directory):
+        loader.read(path)
+    loader.finish(files.directory)
+    return weights
+
+
+def random_weights(
+    config: ModelConfig, dtype: str, seed: int, device: str = "cpu"
+) -> DecoderWeights:
+    """Weights for measuring speed: norms 1, all else normal with deviation 0.02."""
+    weights = empty_weights(config, dtype, device)
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randn(_NUM_DRAWS, generator=generator) * _RANDOM_STD
+    offset = 0
+    for name, part in places(config, weights).items():
+        if name.endswith("norm.weight"):
+            part.fill_(1.0)
+        else:
+            offset = _fill(part, draws, offset)
+    return weights
+
+
+def _fill(part: torch.Tensor, draws: torch.Tensor, offset: int) -> int:
+    """Tile `draws` from `offset` over the tensor; returns where the next tensor goes on."""
+    flat = part.view(-1)
+    done = 0
+    while done < flat.numel():
+        length = min(draws.numel() - offset, flat.numel() - done)
+        flat[done : done + length].copy_(draws[offset : offset + length])
+        done += length
+        offset = (offset + length) % draws.numel()
+    return offset
+
+
+class _Loader:
+    """Copies tensors to their places and keeps account of which came."""
+
+    def __init__(self, config: ModelConfig, weights: DecoderWeights) -> None:
+        self._weights = weights
+        self._places = places(config, weights)
+        self._missing = set(self._places)
+        self._unknown: list[str] = []
+        self._tied_head: torch.Tensor | None = None
+
+    def read(self, path: Path) -> None:
+        try:
+            with safe_open(path, framework="pt", device="cpu") as file:
+                for name in file.keys():  # noqa: SIM118  it is no mapping
+                    self._take(name, file, path)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"{path} cannot be read: {error}", hint="the download is damaged: fetch it again"
+            ) from error
+
+    def finish(self, directory: Path) -> None:
+        if self._missing:
+            raise ModelError(
+                f"{directory} lacks {_listed(self._missing)}",
+                hint="the weights do not belong to this config.json, or the directory is "
+                "incomplete: fetch it again",
+            )
+        if self._unknown:
+            raise ModelError(
+                f"{directory} has tensors that its config.json does not call for: "
+                f"{_listed(self._unknown)}",
+                hint="the weights do not belong to this config.json",
+            )
+        self._settle_tied_head()
+
+    def _take(self, name: str, file: "safe_open", path: Path) -> None:
+        place = self._places.get(name)
+        if place is None and name != _HEAD:
+            if not name.endswith("rotary_emb.inv_freq"):
+                self._unknown.append(name)
+            return
+        tensor: torch.Tensor = file.get_tensor(name)  # type: ignore[no-untyped-call]
+        expected = self._weights.embedding if place is None else place
+        if tensor.shape != expected.shape:
+            raise ModelError(
+                f"{path}: {name} has shape {list(tensor.shape)}, config.json calls for "
+                f"{list(expected.shape)}",
+                hint="the weights do not belong to this config.json",
+            )
+        if tensor.dtype not in _READABLE:
+            raise ModelError(
+                f"{path}: {name} is {str(tensor.dtype).removeprefix('torch.')}; quantized "
+                "weights are not supported",
+                hint="use the unquantized checkpoint of the same model",
+            )
+        if place is None:
+            self._tied_head = tensor.to(expected.device, expected.dtype, copy=True)
+        else:
+            place.copy_(tensor)
+            self._missing.discard(name)
+
+    def _settle_tied_head(self) -> None:
+        """Tied by config.json, but a head came too: it counts where it differs, as elsewhere."""
+        head = self._tied_head
+        if head is not None and not torch.equal(head, self._weights.embedding):
+            self._weights.head = head
+
+
+def _listed(names: "set[str] | list[str]") -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
+    return ", ".join(ordered[:3]) + more

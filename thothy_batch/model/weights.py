@@ -1,0 +1,128 @@
+"""The tensors of a decoder as they are computed with: q, k, v merged, gate and up merged.
+
+A checkpoint's tensors are copied one at a time into their place in the merged ones, so that no
+second copy of the model exists. N hidden size, F intermediate size, V vocab, D head dim.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from thothy_batch.model.config import ModelConfig
+
+TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(slots=True)
+class LayerWeights:
+    """One layer. A bias or head norm that the family does not have is None."""
+
+    input_norm: torch.Tensor  # [N]
+    qkv: torch.Tensor  # [(H + 2K) * D, N]: q rows, then k, then v
+    qkv_bias: torch.Tensor | None
+    q_norm: torch.Tensor | None  # [D]
+    k_norm: torch.Tensor | None
+    o: torch.Tensor  # [N, H * D]
+    o_bias: torch.Tensor | None
+    post_norm: torch.Tensor  # [N]
+    gate_up: torch.Tensor  # [2F, N]: gate rows, then up
+    gate_up_bias: torch.Tensor | None
+    down: torch.Tensor  # [N, F]
+    down_bias: torch.Tensor | None
+
+
+@dataclass(slots=True)
+class DecoderWeights:
+    """All tensors of a model. `head` is None where the LM head is the embedding table."""
+
+    embedding: torch.Tensor  # [V, N]
+    layers: list[LayerWeights]
+    final_norm: torch.Tensor  # [N]
+    head: torch.Tensor | None  # [V, N]
+
+
+def empty_weights(config: ModelConfig, dtype: str, device: str = "cpu") -> DecoderWeights:
+    """Tensors of the right shapes, contents undefined."""
+    allocate = _Allocator(TORCH_DTYPES[dtype], device)
+    table = (config.vocab_size, config.hidden_size)
+    return DecoderWeights(
+        embedding=allocate(*table),
+        layers=[_empty_layer(config, allocate) for _ in range(config.num_layers)],
+        final_norm=allocate(config.hidden_size),
+        head=None if config.tie_word_embeddings else allocate(*table),
+    )
+
+
+def places(config: ModelConfig, weights: DecoderWeights) -> dict[str, torch.Tensor]:
+    """Name in a checkpoint → the part of our tensors that it fills (views, to copy into)."""
+    named = {"model.embed_tokens.weight": weights.embedding}
+    for number, layer in enumerate(weights.layers):
+        for name, part in _layer_places(config, layer).items():
+            named[f"model.layers.{number}.{name}"] = part
+    named["model.norm.weight"] = weights.final_norm
+    if weights.head is not None:
+        named["lm_head.weight"] = weights.head
+    return named
+
+
+class _Allocator:
+    def __init__(self, dtype: torch.dtype, device: str) -> None:
+        self.dtype = dtype
+        self.device = device
+
+    def __call__(self, *shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
+
+    def if_any(self, exists: bool, *shape: int) -> torch.Tensor | None:
+        return self(*shape) if exists else None
+
+
+def _empty_layer(config: ModelConfig, allocate: _Allocator) -> LayerWeights:
+    N, F, D = config.hidden_size, config.intermediate_size, config.head_dim
+    q_size = config.num_heads * D
+    qkv_size = q_size + 2 * config.num_kv_heads * D
+    return LayerWeights(
+        input_norm=allocate(N),
+        qkv=allocate(qkv_size, N),
+        qkv_bias=allocate.if_any(config.qkv_bias, qkv_size),
+        q_norm=allocate.if_any(config.qk_norm, D),
+        k_norm=allocate.if_any(config.qk_norm, D),
+        o=allocate(N, q_size),
+        o_bias=allocate.if_any(config.o_bias, N),
+        post_norm=allocate(N),
+        gate_up=allocate(2 * F, N),
+        gate_up_bias=allocate.if_any(config.mlp_bias, 2 * F),
+        down=allocate(N, F),
+        down_bias=allocate.if_any(config.mlp_bias, N),
+    )
+
+
+def _layer_places(config: ModelConfig, layer: LayerWeights) -> dict[str, torch.Tensor]:
+    q_size = config.num_heads * config.head_dim
+    kv_size = config.num_kv_heads * config.head_dim
+    merged = {
+        "self_attn": (("q_proj", "k_proj", "v_proj"), [q_size, kv_size, kv_size]),
+        "mlp": (("gate_proj", "up_proj"), [config.intermediate_size] * 2),
+    }
+    tensors = {
+        ("self_attn", "weight"): layer.qkv,
+        ("self_attn", "bias"): layer.qkv_bias,
+        ("mlp", "weight"): layer.gate_up,
+        ("mlp", "bias"): layer.gate_up_bias,
+    }
+    named = {
+        "input_layernorm.weight": layer.input_norm,
+        "self_attn.q_norm.weight": layer.q_norm,
+        "self_attn.k_norm.weight": layer.k_norm,
+        "self_attn.o_proj.weight": layer.o,
+        "self_attn.o_proj.bias": layer.o_bias,
+        "post_attention_layernorm.weight": layer.post_norm,
+        "mlp.down_proj.weight": layer.down,
+        "mlp.down_proj.bias": layer.down_bias,
+    }
+    for (module, kind), tensor in tensors.items():
+        if tensor is not None:
+            projections, sizes = merged[module]
+            for projection, part in zip(projections, torch.split(tensor, sizes), strict=True):
+                named[f"{module}.{projection}.{kind}"] = part
+    return {name: part for name, part in named.items() if part is not None}

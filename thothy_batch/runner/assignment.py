@@ -1,0 +1,110 @@
+"""Who answers each entry: the store, another entry of this run, or the engine."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from thothy_batch.plan import artifact_id, row_seed
+from thothy_batch.records import Request
+from thothy_batch.runner.entry import Entry
+from thothy_batch.store.answers import Answer
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One request to compute, and every entry that it answers. The first gives the artifact."""
+
+    request: Request
+    entries: list[Entry]
+    attempt: int = 1
+    stage: int = 0
+    cost: "Cost" = field(default_factory=lambda: Cost())
+
+    @property
+    def primary(self) -> Entry:
+        return self.entries[0]
+
+
+@dataclass(slots=True)
+class Cost:
+    """What the stages of a request took so far."""
+
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    output_tokens: int = 0
+    wasted_tokens: int = 0
+    queue_s: float | None = None
+    engine_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Assignment:
+    """The entries of a night by who answers them."""
+
+    entries: list[Entry]
+    failed: list[Entry] = field(default_factory=list)  # unusable: found in this run
+    reused: list[tuple[Entry, Answer]] = field(default_factory=list)
+    failed_before: list[tuple[Entry, Answer]] = field(default_factory=list)
+    work: list[Work] = field(default_factory=list)
+
+    @property
+    def num_duplicates(self) -> int:
+        """Entries that another entry's request answers."""
+        return sum(len(work.entries) - 1 for work in self.work)
+
+
+def entry_artifact_id(entry: Entry) -> str:
+    """The identity of the entry's artifact."""
+    return artifact_id(entry.job.name, entry.item_id, entry.variant, entry.request_key)
+
+
+def assign(
+    entries: Iterable[Entry],
+    answers: dict[str, Answer],
+    *,
+    run_seed: int,
+    retry_failed: bool = False,
+    force: bool = False,
+) -> Assignment:
+    """Splits the entries. `answers` is what the store knows of their request keys."""
+    found = Assignment(entries=list(entries))
+    by_key: dict[str, Work] = {}
+    for entry in found.entries:
+        answer = None if force else answers.get(entry.request_key)
+        if entry.code is not None:
+            found.failed.append(entry)
+        elif answer is not None and not answer.failed:
+            found.reused.append((entry, answer))
+        elif answer is not None and not retry_failed:
+            found.failed_before.append((entry, answer))
+        elif entry.request_key in by_key:
+            _join(by_key[entry.request_key], entry)
+        else:
+            attempt = answer.attempt + 1 if answer is not None else 1
+            work = _work(len(found.work), entry, run_seed, attempt)
+            by_key[entry.request_key] = work
+            found.work.append(work)
+    return found
+
+
+def request_keys(entries: Iterable[Entry]) -> Iterator[str]:
+    """The keys to ask the store for."""
+    return (entry.request_key for entry in entries if entry.request_key)
+
+
+def _join(work: Work, entry: Entry) -> None:
+    entry.prompt_token_ids = work.primary.prompt_token_ids
+    work.entries.append(entry)
+
+
+def _work(request_id: int, entry: Entry, run_seed: int, attempt: int) -> Work:
+    seed = row_seed(run_seed, entry.sampling.seed, entry.request_key, attempt=attempt)
+    request = Request(
+        request_id=request_id,
+        request_key=entry.request_key,
+        prompt_token_ids=entry.prompt_token_ids,
+        sampling=entry.sampling,
+        seed=seed,
+        num_samples=entry.num_samples,
+        priority=entry.job.settings.priority,
+    )
+    return Work(request, [entry], attempt)

@@ -1,0 +1,132 @@
+"""The jobs of a night, checked as a whole before anything starts."""
+
+from dataclasses import dataclass, field
+
+from thothy_batch.errors import ManifestError, Problem
+from thothy_batch.kinds import (
+    InvalidValueError,
+    Kind,
+    load_kind,
+    resolve_params,
+    resolve_samples,
+    resolve_sampling,
+)
+from thothy_batch.manifest.items import ItemSource, open_items
+from thothy_batch.manifest.settings import FileInput, JobRowsInput, JobSettings, Manifest, SqlInput
+from thothy_batch.records import Sampling
+
+_RAW_OPTIONAL = {"max_tokens"}
+
+
+@dataclass(slots=True)
+class Job:
+    """One job: its settings, its kind and the source of its items."""
+
+    index: int
+    settings: JobSettings
+    kind: Kind
+    source: ItemSource
+    params: dict[str, object]
+    sampling: Sampling
+    num_samples: int
+    _samplings: dict[object, Sampling] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def group_by(self) -> str:
+        """The field whose value groups the items of a `group` kind; "": each item by itself."""
+        value = self.params.get("group_by") if self.kind.entry == "group" else None
+        return value if isinstance(value, str) else ""
+
+    def params_of(self, row_params: object) -> dict[str, object]:
+        """The job's params under a row's own. Raises InvalidValueError."""
+        if row_params is None:
+            return self.params
+        return resolve_params(self.kind, self.settings.params, row_params)
+
+    def sampling_of(self, max_tokens: object) -> Sampling:
+        """The job's sampling with a row's own max_tokens. Raises InvalidValueError."""
+        if max_tokens is None:
+            return self.sampling
+        if max_tokens not in self._samplings:
+            given = self.settings.sampling.given()
+            self._samplings[max_tokens] = resolve_sampling(self.kind, given, max_tokens)
+        return self._samplings[max_tokens]
+
+
+def open_jobs(manifest: Manifest) -> list[Job]:
+    """Kinds, params, sampling and inputs of every job. Raises ManifestError with all problems."""
+    jobs: list[Job] = []
+    problems: list[Problem] = []
+    for settings in manifest.jobs:
+        try:
+            job = _open_job(len(jobs), settings, manifest)
+        except ManifestError as error:
+            problems += error.problems
+            continue
+        problems += job.source.check()
+        jobs.append(job)
+    if problems:
+        raise ManifestError(list(dict.fromkeys(problems)))
+    return jobs
+
+
+def _open_job(index: int, settings: JobSettings, manifest: Manifest) -> Job:
+    kind = _load_kind(settings, manifest)
+    problems: list[Problem] = []
+    params: dict[str, object] = {}
+    sampling, num_samples = Sampling(), 1
+    try:
+        params = resolve_params(kind, settings.params)
+    except InvalidValueError as error:
+        problems += [settings.problem("params", text) for text in error.problems]
+    try:
+        sampling = resolve_sampling(kind, settings.sampling.given())
+        if params or not problems:
+            num_samples = resolve_samples(kind, params, sampling)
+    except InvalidValueError as error:
+        problems += [settings.problem("sampling", text) for text in error.problems]
+    if problems:
+        raise ManifestError(problems)
+    fields, optional = _fields(kind, params, settings)
+    source = open_items(
+        settings,
+        manifest.base,
+        fields=fields,
+        optional=optional,
+        limit=manifest.limit,
+        raw=kind.raw,
+    )
+    return Job(index, settings, kind, source, params, sampling, num_samples)
+
+
+def _load_kind(settings: JobSettings, manifest: Manifest) -> Kind:
+    try:
+        return load_kind(settings.kind, manifest.base)
+    except ManifestError as error:
+        located = [
+            p if p.path else settings.problem("kind", p.message, p.hint) for p in error.problems
+        ]
+        raise ManifestError(located) from None
+
+
+def _fields(
+    kind: Kind, params: dict[str, object], settings: JobSettings
+) -> tuple[set[str], set[str]]:
+    """Required and optional fields of the items."""
+    fields, optional = set(kind.fields), set(kind.optional_fields)
+    optional |= _RAW_OPTIONAL
+    if "max_tokens" in fields:
+        optional -= _RAW_OPTIONAL
+    if kind.entry == "target_lang":
+        # With languages in the params a column of that name is the item's own, if it says one.
+        has_languages = bool(params.get("target_langs"))
+        in_job_file = isinstance(settings.input, JobRowsInput)
+        (optional if has_languages or in_job_file else fields).add("target_lang")
+    if kind.entry == "group" and isinstance(params.get("group_by"), str):
+        fields.add(str(params["group_by"]))
+    assert isinstance(settings.input, FileInput | SqlInput | JobRowsInput)
+    return fields, optional - fields

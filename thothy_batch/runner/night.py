@@ -1,0 +1,192 @@
+"""The loop of a night: requests to the engine, answers to the ledger, until done or stopped."""
+
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from thothy_batch.engine.client import EngineClient
+from thothy_batch.kinds import finish
+from thothy_batch.records import (
+    EngineTotals,
+    EngineUpdate,
+    RequestFailure,
+    RequestResult,
+)
+from thothy_batch.runner.assignment import Work
+from thothy_batch.runner.entry import Entry
+from thothy_batch.runner.ledger import Ledger
+from thothy_batch.runner.prepare import draft_of
+from thothy_batch.runner.progress import Forecast
+from thothy_batch.runner.rendering import Render
+from thothy_batch.runner.stopping import Stopping
+
+JOB_STOPPED = "job_stopped"
+_POLL_S = 0.25
+_WINDOW_OF_MAX_SEQS = 4
+_SMALLEST_WINDOW = 64
+
+
+@dataclass(slots=True)
+class Night:
+    """The state of the loop. `pulse` is called after every poll: ticks, status, display."""
+
+    engine: EngineClient
+    ledger: Ledger
+    stopping: Stopping
+    render: Render
+    grace_s: float
+    pulse: Callable[[EngineUpdate, bool], None]
+    note: Callable[[str], None]
+    forecast: Forecast
+    pending: deque[Work] = field(default_factory=deque)  # in the order of submission
+    in_engine: dict[int, Work] = field(default_factory=dict)
+    totals: EngineTotals = field(default_factory=EngineTotals)
+    stop_reason: str = ""
+    _last: EngineUpdate = field(default_factory=EngineUpdate)
+    _answer_times: deque[float] = field(default_factory=deque)
+
+    def run(self) -> None:
+        """Until every request is answered, or it is time to stop and the grace is over."""
+        while self.pending or self.in_engine:
+            self.stop_reason = self.stopping.reason
+            if self.stop_reason:
+                self._drain()
+                return
+            self._submit()
+            self._poll()
+
+    def _submit(self) -> None:
+        """Fills the engine's queue: enough to choose from, few enough to stop at any time."""
+        room = self._window() - len(self.in_engine)
+        batch: list[Work] = []
+        while self.pending and len(batch) < room:
+            work = self.pending.popleft()
+            if self._still_wanted(work):
+                batch.append(work)
+        if batch:
+            self.in_engine |= {work.request.request_id: work for work in batch}
+            self.engine.submit([work.request for work in batch])
+
+    def _window(self) -> int:
+        max_seqs = self.engine.info.engine.get("max_seqs")
+        lanes = max_seqs if isinstance(max_seqs, int) else _SMALLEST_WINDOW
+        return max(_SMALLEST_WINDOW, _WINDOW_OF_MAX_SEQS * lanes) + len(self._answer_times)
+
+    def _still_wanted(self, work: Work) -> bool:
+        """Drops the entries of stopped jobs; False when none is left."""
+        stopped = [e for e in work.entries if self.ledger.account.job_of(e).stopped]
+        for entry in stopped:
+            self.ledger.not_run(entry, JOB_STOPPED)
+        if stopped:
+            work.entries = [e for e in work.entries if e not in stopped]
+        if not work.entries:
+            self.forecast.drop(work.request)
+        return bool(work.entries)
+
+    def _poll(self) -> EngineUpdate:
+        update = self.engine.poll(_POLL_S)
+        for result in update.results:
+            self._take(result)
+        for failure in update.failures:
+            self._refuse(failure)
+        for step in update.steps:
+            self.ledger.store.add(
+                "engine_steps", {name: getattr(step, name) for name in step.__slots__}
+            )
+        if update.totals.num_steps:
+            self.totals = update.totals
+        # A poll that timed out has nothing to say of the engine's state.
+        if update.blocks_total:
+            self._last = replace(update, results=[], failures=[], steps=[])
+        self.pulse(self._last, bool(self.stop_reason))
+        return update
+
+    def _take(self, result: RequestResult) -> None:
+        now = time.monotonic()
+        self._answer_times.append(now)
+        while now - self._answer_times[0] > 1.0:
+            self._answer_times.popleft()
+        work = self.in_engine.pop(result.request_id)
+        _add_cost(work, result)
+        primary = work.primary
+        text = result.completions[0].text
+        if work.stage + 1 < len(primary.job.kind.stages):
+            self._next_stage(work, text)
+            return
+        self.forecast.finish(work.request, result.output_tokens)
+        finished = finish(
+            primary.job.kind,
+            result.completions,
+            prompt_token_ids=work.request.prompt_token_ids,
+            variables=primary.variables,
+            ignore_eos=primary.sampling.ignore_eos,
+        )
+        self.ledger.answer(work, finished, result.completions)
+        _let_go(work)
+        self._judge(primary)
+
+    def _next_stage(self, work: Work, previous: str) -> None:
+        """The request of the following stage goes before everything that has not begun."""
+        entry = work.primary
+        work.stage += 1
+        for each in work.entries:
+            each.variables = {**each.variables, "previous": previous}
+        (rendered,) = self.render([draft_of(entry, work.stage)])
+        if rendered.code is not None:
+            self.forecast.drop(work.request)
+            failure = RequestFailure(work.request.request_id, rendered.code, rendered.message)
+            self.ledger.reject(work, failure)
+            return
+        work.request = replace(work.request, prompt_token_ids=rendered.prompt_token_ids)
+        self.pending.appendleft(work)
+
+    def _refuse(self, failure: RequestFailure) -> None:
+        work = self.in_engine.pop(failure.request_id)
+        self.forecast.drop(work.request)
+        self.ledger.reject(work, failure)
+        _let_go(work)
+        self._judge(work.primary)
+
+    def _judge(self, entry: Entry) -> None:
+        count = self.ledger.account.job_of(entry)
+        if count.stopped or not count.too_many_failed:
+            return
+        count.stopped = True
+        self.note(
+            f"job {count.name!r} stops: {count.num_rejected} of {count.num_answered} answers were "
+            f"no good (max_failed_pct {count.max_failed_pct:g}); the other jobs go on"
+        )
+
+    def _drain(self) -> None:
+        """Lets what runs come to its end, for as long as the grace lasts."""
+        self.engine.stop_admitting()
+        end = time.monotonic() + self.grace_s
+        while self.in_engine and time.monotonic() < end and not self.stopping.at_once:
+            update = self._poll()
+            if update.blocks_total and not update.num_running and not update.num_waiting:
+                return
+
+    def leftovers(self) -> Iterator[Work]:
+        """Requests that were not answered."""
+        yield from self.in_engine.values()
+        yield from self.pending
+
+
+def _add_cost(work: Work, result: RequestResult) -> None:
+    cost = work.cost
+    cost.prompt_tokens += result.prompt_tokens
+    cost.cached_prompt_tokens += result.cached_prompt_tokens
+    cost.output_tokens += result.output_tokens
+    cost.wasted_tokens += result.wasted_tokens
+    cost.engine_s += result.engine_s
+    if cost.queue_s is None:
+        cost.queue_s = result.queue_s
+
+
+def _let_go(work: Work) -> None:
+    """Frees the texts and prompts of answered entries: a night holds many."""
+    for entry in work.entries:
+        entry.variables = {}
+        entry.prompt_token_ids = array("i")

@@ -1,0 +1,50 @@
+"""What a command asks of a run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from thothy_batch.engine.client import EngineClient, start_child
+from thothy_batch.errors import ManifestError
+from thothy_batch.manifest.settings import Overrides, parse_duration
+
+# Starts an engine; `log_path` takes what a child process prints.
+StartEngine = Callable[..., EngineClient]
+
+
+@dataclass(frozen=True, slots=True)
+class IfLocked:
+    """What happens when another run holds the store: fail | skip | wait."""
+
+    action: str = "fail"
+    wait_s: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "IfLocked":
+        """`fail`, `skip` or `wait=30m`. Raises ManifestError (bad usage)."""
+        action, _, length = text.partition("=")
+        if action in ("fail", "skip") and not length:
+            return cls(action)
+        if action == "wait" and length:
+            try:
+                return cls("wait", parse_duration(length))
+            except ValueError as error:
+                raise ManifestError(f"--if-locked {text}: {error}") from None
+        raise ManifestError(
+            f"--if-locked {text}: unknown", hint="use fail, skip or wait=30m (90s, 30m, 5h)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """A manifest and the options of `run`; `plan` uses the first two."""
+
+    manifest: Path
+    overrides: Overrides = field(default_factory=Overrides)
+    deadline: str | None = None  # None: the manifest's
+    time_budget_s: float | None = None  # None: the manifest's
+    if_locked: IfLocked = field(default_factory=IfLocked)
+    retry_failed: bool = False
+    force: bool = False
+    start_engine: StartEngine = start_child
+

@@ -1,0 +1,373 @@
+"""One run: check, lock, prepare, compute what is missing, account, publish."""
+
+import platform
+import secrets
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from thothy_batch import __version__
+from thothy_batch.engine.config import resolve_device
+from thothy_batch.engine.facts import ModelFacts, model_facts
+from thothy_batch.errors import LockedError, LockHolder, ManifestError, StoreError, ThothyError
+from thothy_batch.manifest.settings import (
+    Manifest,
+    load_manifest,
+    parse_deadline,
+    to_engine_spec,
+)
+from thothy_batch.plan import night_stats, order_requests
+from thothy_batch.records import EngineSpec
+from thothy_batch.runner.accounting import Account
+from thothy_batch.runner.assignment import Assignment, assign, request_keys
+from thothy_batch.runner.entry import Entry
+from thothy_batch.runner.job import Job, open_jobs
+from thothy_batch.runner.ledger import Ledger
+from thothy_batch.runner.locking import holder_of, locked
+from thothy_batch.runner.night import JOB_STOPPED, Night
+from thothy_batch.runner.options import RunOptions
+from thothy_batch.runner.prepare import prepare, setting_of
+from thothy_batch.runner.progress import Forecast, Observer
+from thothy_batch.runner.pulse import Pulse, StatusFile
+from thothy_batch.runner.rendering import Setting, make_renderer
+from thothy_batch.runner.stopping import Stopping, StopNow
+from thothy_batch.runner.summary import RunSummary
+from thothy_batch.store.files import journal_folder
+from thothy_batch.store.store import Store
+
+# What is written as the reason of entries that a stop left: the contract knows no time_budget.
+_NOT_RUN_REASONS = {"time_budget": "deadline"}
+
+
+@dataclass(slots=True)
+class _Run:
+    """The parts of a run, found out one after another."""
+
+    options: RunOptions
+    observer: Observer
+    manifest: Manifest
+    jobs: list[Job]
+    spec: EngineSpec
+    facts: ModelFacts
+    setting: Setting
+    started: datetime
+    run_id: str
+    stopping: Stopping
+    began: float = field(default_factory=time.monotonic)
+    load_s: float = 0.0
+
+
+def run_night(options: RunOptions, observer: Observer) -> RunSummary:
+    """Does the night's work of a manifest; what is answered already is not computed again.
+
+    Raises ManifestError and ModelError before anything starts, LockedError, and StoreError. An
+    engine that dies ends the run, with everything finished so far published: the summary then has
+    the error.
+    """
+    run = _open(options, observer)
+    holder = holder_of(run.run_id, run.manifest.path, run.started)
+    try:
+        return _locked_run(run, holder)
+    except LockedError as busy:
+        if options.if_locked.action != "skip":
+            raise
+        message = f"skipped: {busy.message}"
+        return RunSummary(run.manifest.store, status="skipped", messages=[message])
+
+
+def _open(options: RunOptions, observer: Observer) -> _Run:
+    observer.phase("checking the manifest")
+    started = datetime.now().astimezone()
+    manifest = load_manifest(options.manifest, options.overrides)
+    deadline = _deadline(options, manifest, started)
+    jobs = open_jobs(manifest)
+    spec = to_engine_spec(manifest)
+    facts = model_facts(spec)
+    budget = options.time_budget_s
+    if budget is None:
+        budget = manifest.run.time_budget
+    return _Run(
+        options=options,
+        observer=observer,
+        manifest=manifest,
+        jobs=jobs,
+        spec=spec,
+        facts=facts,
+        setting=setting_of(manifest, jobs, facts, spec),
+        started=started,
+        run_id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        stopping=Stopping(deadline=deadline, time_budget_s=budget, started=started),
+    )
+
+
+def _deadline(options: RunOptions, manifest: Manifest, now: datetime) -> datetime | None:
+    text = options.deadline or manifest.run.deadline
+    if text is None:
+        return None
+    try:
+        return parse_deadline(text, now)
+    except ValueError as error:
+        raise ManifestError(f"--deadline: {error}") from None
+
+
+def _locked_run(run: _Run, holder: LockHolder) -> RunSummary:
+    store_path, note = run.manifest.store, run.observer.note
+    with (
+        locked(store_path, resolve_device(run.spec.device), holder, run.options.if_locked, note),
+        ExitStack() as stack,
+    ):
+        store = Store.open(store_path)
+        stack.callback(store.close)
+        for run_id in store.recovered.killed_runs:
+            note(f"run {run_id} had been killed; what it had finished is in the store")
+        stack.enter_context(run.stopping.watching())
+        status = StatusFile(store_path, run.run_id, run.manifest.path, run.started)
+        status.write("preparing")
+        try:
+            summary = _run_locked(run, store, status)
+        except StopNow:
+            status.write("finished", status="stopped", exit_code=4)
+            return _stopped_early(run)
+        except ThothyError as error:
+            status.write("finished", status="failed", exit_code=error.exit_code, error=str(error))
+            raise
+        status.write("finished", **summary.as_json())
+        return summary
+
+
+def _stopped_early(run: _Run) -> RunSummary:
+    message = f"stopped by {run.stopping.signal_name} before anything was computed"
+    return RunSummary(
+        run.manifest.store,
+        status="stopped",
+        stop_reason="signal",
+        exit_code=4,
+        model=run.facts.name,
+        messages=[message],
+    )
+
+
+def _run_locked(run: _Run, store: Store, status: StatusFile) -> RunSummary:
+    assignment = _assign(run, store)
+    account = Account.of(run.jobs, assignment.entries)
+    keep_ids = run.manifest.output.token_ids
+    ledger = Ledger(store, account, run.facts.name, keep_ids)
+    with run.stopping.interruptible():
+        _begin(run, store, account)
+    ledger.open_with(assignment)
+    store.tick()
+    if not assignment.work:
+        return _end(run, ledger, None, None)
+    night: Night | None = None
+    error: ThothyError | None = None
+    try:
+        night = _start(run, ledger, status, assignment)
+        night.run()
+    except StopNow:
+        pass
+    except StoreError:
+        raise
+    except ThothyError as caught:
+        error = caught
+    finally:
+        if night is not None:
+            night.engine.close()
+    _leave_open(run, ledger, assignment, night, error)
+    return _end(run, ledger, night, error)
+
+
+def _assign(run: _Run, store: Store) -> Assignment:
+    """Everything rendered, tokenised, and looked up in the store."""
+    run.observer.phase("reading and tokenising")
+    with run.stopping.interruptible():
+        entries = list(_prepared(run))
+        run.observer.phase("looking up what is answered already")
+        answers = {} if run.options.force else store.answers(request_keys(entries))
+        return assign(
+            entries,
+            answers,
+            run_seed=run.manifest.run.seed,
+            retry_failed=run.options.retry_failed,
+            force=run.options.force,
+        )
+
+
+def _prepared(run: _Run) -> Iterable[Entry]:
+    def report(num: int) -> None:
+        run.observer.phase(f"reading and tokenising: {num:,} entries")
+
+    return prepare(run.manifest, run.jobs, run.setting, report=report)
+
+
+def _begin(run: _Run, store: Store, account: Account) -> None:
+    manifest = run.manifest
+    store.begin_run(
+        {
+            "run_id": run.run_id,
+            "name": manifest.path.stem,
+            "status": "running",
+            "started_at": run.started,
+            "manifest": manifest.as_json(),
+            "manifest_hash": manifest.manifest_hash,
+            "model": {"id": manifest.model.id, "name": run.facts.name},
+            "engine": manifest.engine.model_dump(mode="json"),
+            "versions": {"thothy-batch": __version__, "python": platform.python_version()},
+            "host": socket.gethostname(),
+            "jobs": [
+                {
+                    "job": count.name,
+                    "kind": count.kind,
+                    "priority": count.priority,
+                    "num_items": count.num_items,
+                }
+                for count in account.jobs
+            ],
+        }
+    )
+
+
+def _start(run: _Run, ledger: Ledger, status: StatusFile, assignment: Assignment) -> Night:
+    """The engine loaded and the night in its order."""
+    run.observer.phase("planning")
+    requests = [work.request for work in assignment.work]
+    stats = night_stats(requests, block_size=run.spec.block_size)
+    order = order_requests(requests, run.manifest.engine.order, block_size=run.spec.block_size)
+    spec = replace(
+        run.spec, needed_tokens=stats.needed_tokens, longest_tokens=stats.longest_tokens
+    )
+    run.observer.phase(f"loading {run.facts.name}")
+    status.write("loading", **ledger.account.as_json())
+    log_path = journal_folder(run.manifest.store) / "engine.log"
+    with run.stopping.interruptible():
+        engine = run.options.start_engine(spec, log_path=log_path)
+    info = engine.info
+    run.load_s = info.load_s
+    ledger.store.update_run(
+        {
+            "model": {**info.model, "fingerprint": run.facts.fingerprint},
+            "engine": {**info.engine, "order": run.manifest.engine.order},
+            "versions": {**info.versions, "thothy-batch": __version__},
+            "load_s": info.load_s,
+            "engine_ready_at": datetime.now().astimezone(),
+        }
+    )
+    forecast = Forecast.of(requests)
+    night = Night(
+        engine=engine,
+        ledger=ledger,
+        stopping=run.stopping,
+        render=make_renderer(run.setting),
+        grace_s=run.manifest.run.grace,
+        pulse=Pulse(ledger.store, status, ledger.account, forecast, run.observer, run.began),
+        note=run.observer.note,
+        forecast=forecast,
+    )
+    night.pending.extend(assignment.work[index] for index in order)
+    run.observer.phase("computing")
+    return night
+
+
+def _leave_open(
+    run: _Run,
+    ledger: Ledger,
+    assignment: Assignment,
+    night: Night | None,
+    error: ThothyError | None,
+) -> None:
+    """Entries without an answer were not run; the reason says why."""
+    stop = night.stop_reason if night is not None else run.stopping.reason
+    reason = "engine_failed" if error is not None else _NOT_RUN_REASONS.get(stop, stop)
+    for work in assignment.work:
+        for entry in work.entries:
+            if ledger.account.is_open(entry):
+                stopped = ledger.account.job_of(entry).stopped
+                ledger.not_run(entry, JOB_STOPPED if stopped else reason)
+
+
+def _end(
+    run: _Run, ledger: Ledger, night: Night | None, error: ThothyError | None
+) -> RunSummary:
+    account = ledger.account
+    summary = RunSummary(run.manifest.store, run.run_id, model=run.facts.name, error=error)
+    summary.counts = account.as_json()
+    summary.jobs = [count.as_json() for count in account.jobs]
+    summary.prompt_tokens = account.tokens.prompt_tokens
+    summary.cached_prompt_tokens = account.tokens.cached_prompt_tokens
+    summary.output_tokens = account.tokens.output_tokens
+    summary.load_s = run.load_s
+    if night is not None:
+        summary.engine_s = night.totals.engine_s
+        summary.wasted_tokens = _wasted(account, night)
+    _judge(run, account, night, summary)
+    _say(account, summary)
+    summary.wall_s = (datetime.now().astimezone() - run.started) / timedelta(seconds=1)
+    run.observer.phase("publishing")
+    summary.published = ledger.store.end_run(
+        {
+            "status": summary.status,
+            "stop_reason": summary.stop_reason or None,
+            "exit_code": summary.exit_code,
+            "engine_s": summary.engine_s,
+            "load_s": summary.load_s,
+            "wall_s": summary.wall_s,
+            "wasted_tokens": summary.wasted_tokens,
+        }
+    )
+    if not summary.published:
+        summary.messages.append(
+            "another program has the store open: the journal keeps what could not be published "
+            "yet, and the next command that opens the store publishes it"
+        )
+    return summary
+
+
+def _wasted(account: Account, night: Night) -> int:
+    """Recomputed, computed for answers that were no good, and dropped when time was up."""
+    totals, tokens = night.totals, account.tokens
+    kept = tokens.prompt_tokens - tokens.cached_prompt_tokens + tokens.output_tokens
+    computed = totals.prefill_tokens + totals.output_tokens
+    dropped = computed - totals.wasted_tokens - kept - tokens.rejected_tokens
+    return totals.wasted_tokens + tokens.rejected_tokens + (
+        max(0, dropped) if night.stop_reason else 0
+    )
+
+
+def _judge(run: _Run, account: Account, night: Night | None, summary: RunSummary) -> None:
+    """Status and exit code."""
+    reason = night.stop_reason if night is not None else run.stopping.reason
+    stopped = any(count.num_not_run and not count.stopped for count in account.jobs)
+    if summary.error is not None:
+        summary.status, summary.exit_code = "failed", summary.error.exit_code
+        summary.stop_reason = "engine_failed"
+    elif not account.adds_up():
+        summary.status, summary.exit_code = "failed", 5
+        summary.stop_reason = "counts_do_not_add_up"
+        summary.error = ThothyError(
+            "the counts of this run do not add up: some entries ended in no way",
+            hint="this is a fault of the program; the store keeps what was finished",
+        )
+    elif reason and stopped:
+        summary.status, summary.stop_reason, summary.exit_code = "stopped", reason, 4
+    elif account.total("num_failed") or account.total("num_not_run"):
+        summary.exit_code = 1
+
+
+def _say(account: Account, summary: RunSummary) -> None:
+    """Sentences for the user."""
+    counts = summary.counts
+    if counts["num_items"] == 0:
+        summary.messages.append("nothing to do: the inputs have no rows")
+    elif not counts["num_done"] and not counts["num_not_run"] and counts["num_reused"]:
+        before = f"{counts['num_reused']:,} entries were answered before"
+        summary.messages.append(f"nothing left to do: {before}")
+    for count in account.jobs:
+        if count.stopped:
+            summary.messages.append(
+                f"job {count.name!r} was stopped: too many of its answers were no good"
+            )
+    if summary.status == "stopped":
+        left = f"{counts['num_not_run']:,} entries are left for the next run"
+        summary.messages.append(f"stopped early ({summary.stop_reason}): {left}")

@@ -1,0 +1,88 @@
+"""When a run ends before its work does: deadline, time budget, signals."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StopNow(Exception):  # noqa: N818  (not an error: the user asked for it)
+    """A signal while nothing can be drained: reading the input, loading the model."""
+
+
+class Stopping:
+    """Knows whether to go on. The first signal stops admission, the second waits for nothing."""
+
+    def __init__(
+        self, *, deadline: datetime | None, time_budget_s: float | None, started: datetime
+    ) -> None:
+        self._ends: list[tuple[float, str]] = []
+        if deadline is not None:
+            left = (deadline - started).total_seconds()
+            self._ends.append((time.monotonic() + left, "deadline"))
+        if time_budget_s is not None:
+            self._ends.append((time.monotonic() + time_budget_s, "time_budget"))
+        self._signal = ""
+        self._num_signals = 0
+        self._interruptible = False
+
+    @property
+    def reason(self) -> str:
+        """Why to stop: 'deadline', 'time_budget', 'signal', or '' to go on."""
+        if self._signal:
+            return "signal"
+        now = time.monotonic()
+        return next((why for at, why in sorted(self._ends) if now >= at), "")
+
+    @property
+    def signal_name(self) -> str:
+        return self._signal
+
+    @property
+    def at_once(self) -> bool:
+        """True after a second signal: publish and go, whatever still runs."""
+        return self._num_signals > 1
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the deadline or the end of the budget; None where there is neither."""
+        return max(0.0, min(self._ends)[0] - time.monotonic()) if self._ends else None
+
+    @contextmanager
+    def watching(self) -> Iterator["Stopping"]:
+        """Takes over the signals until left. Only the main thread may; elsewhere none are seen."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        taken = {}
+        for number in _SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
+                taken[number] = signal.signal(number, self._receive)
+        try:
+            yield self
+        finally:
+            for number, handler in taken.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within, a signal raises StopNow where it strikes; so does one that came before."""
+        if self._signal:
+            raise StopNow
+        self._interruptible = True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._signal = signal.Signals(number).name
+        self._num_signals += 1
+        if self._interruptible:
+            self._interruptible = False
+            raise StopNow

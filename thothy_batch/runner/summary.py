@@ -1,0 +1,70 @@
+"""How a run ended, for the screen, for `--json` and for the exit code."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from thothy_batch.errors import ThothyError
+
+
+@dataclass(slots=True)
+class RunSummary:
+    """The end of a run. `error`: what ended it, where it did not end by itself."""
+
+    store: Path
+    run_id: str = ""
+    status: str = "completed"  # completed | stopped | failed | skipped
+    stop_reason: str = ""
+    exit_code: int = 0
+    counts: dict[str, object] = field(default_factory=dict)
+    jobs: list[dict[str, object]] = field(default_factory=list)
+    model: str = ""
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    output_tokens: int = 0
+    wasted_tokens: int = 0
+    load_s: float = 0.0
+    engine_s: float = 0.0
+    wall_s: float = 0.0
+    published: bool = True
+    messages: list[str] = field(default_factory=list)
+    error: ThothyError | None = None
+
+    @property
+    def output_tokens_per_s(self) -> float | None:
+        return round(self.output_tokens / self.engine_s, 1) if self.engine_s else None
+
+    @property
+    def artifacts_per_hour(self) -> float | None:
+        done = self.counts.get("num_done", 0)
+        assert isinstance(done, int)
+        return round(done * 3600 / self.engine_s, 1) if self.engine_s else None
+
+    def as_json(self) -> dict[str, object]:
+        """The document of `run --json`."""
+        plain = ("run_id", "status", "stop_reason", "exit_code")
+        tokens = ("prompt_tokens", "cached_prompt_tokens", "output_tokens", "wasted_tokens")
+        seconds = ("load_s", "engine_s", "wall_s")
+        document: dict[str, object] = {name: getattr(self, name) for name in plain}
+        document |= {"store": str(self.store), "model": self.model, **self.counts}
+        document |= {name: getattr(self, name) for name in tokens}
+        document |= {name: round(getattr(self, name), 3) for name in seconds}
+        document |= {
+            "output_tokens_per_s": self.output_tokens_per_s,
+            "artifacts_per_hour": self.artifacts_per_hour,
+            "published": self.published,
+            "jobs": self.jobs,
+            "messages": self.messages,
+        }
+        if self.error is not None:
+            document["error"] = error_json(self.error)
+        return document
+
+
+def error_json(error: ThothyError) -> dict[str, object]:
+    """An error as `--json` shows it."""
+    return {
+        "type": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }

@@ -1,0 +1,146 @@
+"""The database file: opened for a moment, never twice at once in this process.
+
+DuckDB locks its file with POSIX locks. Those end when this process closes *any* descriptor of
+the file, so a second open and close here would let a foreign writer in beside the first.
+"""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from thothy_batch.errors import StoreBusyError, StoreError
+from thothy_batch.store.files import journal_folder, real_path, storage_error
+
+_guard = threading.Lock()
+_THREADS = 2  # a merge is small; the cores belong to the engine
+
+
+@contextmanager
+def open_database(
+    store_path: Path, *, read_only: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to an existing store file, closed at the end.
+
+    Raises StoreBusyError while another program holds the file in a way that excludes this one,
+    StoreError for everything else that DuckDB refuses; inside the block too.
+    """
+    path = real_path(store_path)
+    if not _guard.acquire(timeout=600):
+        raise StoreError(f"{path} is already open in this process")
+    try:
+        with translated(path):
+            connection = duckdb.connect(str(path), read_only=read_only, config=_settings(path))
+            try:
+                yield connection
+            finally:
+                connection.close()
+    finally:
+        _guard.release()
+
+
+@contextmanager
+def open_copy(store_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A read-only connection to a copy of a file that another program keeps shut.
+
+    That program is taken for a reader: what it writes at this moment may be missing. Costs the
+    copying of the whole file. Raises StoreError where the copy cannot be made or read.
+    """
+    path = real_path(store_path)
+    copy = journal_folder(path) / "copy.duckdb"
+    pairs = [(path, copy), (wal_path(path), wal_path(copy))]
+    try:
+        with _guard:
+            for source, target in pairs:
+                target.unlink(missing_ok=True)
+                if source.exists():
+                    shutil.copyfile(source, target)
+        with open_database(copy, read_only=True) as connection:
+            yield connection
+    except OSError as error:
+        raise storage_error(error, "cannot copy the store beside", path) from error
+    finally:
+        for _, target in pairs:
+            target.unlink(missing_ok=True)
+
+
+def wal_path(path: Path) -> Path:
+    """DuckDB's log beside a database: what is committed and not yet in the file."""
+    return path.with_name(path.name + ".wal")
+
+
+def create_file(path: Path) -> None:
+    """An empty database in the format that DuckDB 1.2 reads. `path` must not exist."""
+    with _guard, translated(path):
+        connection = duckdb.connect(config=_settings(path))
+        try:
+            quoted = str(path).replace("'", "''")
+            connection.execute(f"ATTACH '{quoted}' AS store (STORAGE_VERSION 'v1.2.0')")
+            connection.execute("DETACH store")
+        finally:
+            connection.close()
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """DuckDB's errors as errors that say what to do."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise _store_error(path, str(error)) from error
+
+
+def fetch_row(
+    connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object] = ()
+) -> tuple[Any, ...] | None:
+    """The first row, with the result read to its end: an unfinished one blocks the connection."""
+    rows = connection.execute(query, list(parameters)).fetchall()
+    return rows[0] if rows else None
+
+
+def _settings(path: Path) -> dict[str, str | bool | int | float | list[str]]:
+    folder = journal_folder(path)
+    temporary = folder if folder.is_dir() else Path(os.path.dirname(path))
+    return {
+        "threads": _THREADS,
+        "temp_directory": str(temporary / "spill"),
+        "autoinstall_known_extensions": False,  # no network at night
+    }
+
+
+_KNOWN = (
+    ("not a valid DuckDB database", "is not a DuckDB file", "move it away or choose another path"),
+    ("Could not read enough bytes", "is damaged: a part is missing", "restore a copy of it"),
+    ("checksum", "is damaged", "restore a copy of it, or move it away to start a new store"),
+    ("newer version", "was written by a newer DuckDB", "upgrade with: pip install -U duckdb"),
+    ("Is a directory", "is a directory", "name a file, for example --store artifacts.duckdb"),
+    ("No space left", "cannot grow: the disk is full", "free some space and run it again"),
+    ("File too large", "cannot grow: file size limit (ulimit -f)", "raise it and run it again"),
+    ("Permission denied", "cannot be written by this user", "change its permissions or the path"),
+    ("Read-only file system", "is on a read-only file system", "choose another path: --store"),
+    ("does not exist", "does not exist", "run a manifest first, or name another store"),
+    ("No such file", "cannot be made: its folder does not exist", "create the folder first"),
+)
+
+
+def _store_error(path: Path, text: str) -> StoreError:
+    first_line = text.splitlines()[0] if text else "unknown error"
+    if "lock on file" in text or "Conflicting lock" in text:
+        holder = first_line.partition("held in ")[2].partition(". ")[0]
+        by = f" by {holder.strip()}" if holder else ""
+        return StoreBusyError(
+            f"{path} is open in another program{by}",
+            hint="close it there; what is not published yet waits in the journal",
+        )
+    for sign, what, hint in _KNOWN:
+        if sign in text:
+            return StoreError(f"{path} {what} ({first_line})", hint=hint)
+    return StoreError(
+        f"DuckDB refuses {path}: {first_line}",
+        hint="the journal keeps every unpublished row; check the file and run the command again",
+    )

@@ -1,0 +1,11 @@
+"""The schema's history: numbered, append-only. A released migration is never edited."""
+
+from collections.abc import Callable
+
+import duckdb
+
+from thothy_batch.store.migrations import m0001_tables
+
+Migration = Callable[[duckdb.DuckDBPyConnection], None]
+
+MIGRATIONS: tuple[Migration, ...] = (m0001_tables.apply,)

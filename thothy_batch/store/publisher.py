@@ -1,0 +1,110 @@
+"""Publishing: the journal's closed segments into DuckDB, each exactly once, then out of the way."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from thothy_batch.errors import StoreBusyError
+from thothy_batch.store.answer_index import AnswerIndex, read_state
+from thothy_batch.store.database import fetch_row, open_database
+from thothy_batch.store.files import storage_error
+from thothy_batch.store.journal import Journal
+from thothy_batch.store.merge import Merger
+from thothy_batch.store.run_summary import bury_dead_runs
+from thothy_batch.store.schema import ensure_file, migrate
+from thothy_batch.store.segment import read_segment, segment_id
+
+_PUBLISH_EVERY_S = 5.0
+_PUBLISH_SHARE = 20  # a merge may take one part in this many of the run's time
+_MAX_BACK_OFF_S = 30.0
+
+
+class Publisher:
+    """Merges when it is time and the file is free. The caller holds the store's lock."""
+
+    def __init__(self, path: Path, journal: Journal, index: AnswerIndex) -> None:
+        self._path = path
+        self._journal = journal
+        self._index = index
+        self._next = 0.0  # time.monotonic() from which a merge is due
+        self._back_off_s = 1.0
+        self.buried: list[str] = []  # runs found dead and marked killed
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() >= self._next
+
+    def hurry(self) -> None:
+        """Makes the next merge due now."""
+        self._next = 0.0
+
+    def publish(self, *, alive: str) -> bool:
+        """Merges everything committed; False while another program holds the file.
+
+        `alive` is the run that is going on ("": none): every other running run is marked killed.
+        Raises StoreError where the database cannot take the rows; the segments then stay.
+        """
+        begin = time.monotonic()
+        try:
+            ensure_file(self._path)
+            with open_database(self._path) as connection:
+                migrate(connection, self._path)
+                self._journal.rotate(last=not alive)
+                segments = self._journal.closed_segments()
+                self._merge(connection, segments, alive)
+        except StoreBusyError:
+            self._next = time.monotonic() + self._back_off_s
+            self._back_off_s = min(2 * self._back_off_s, _MAX_BACK_OFF_S)
+            return False
+        # Only now: the database has been closed whole, and the index holds what it answers.
+        for path in segments:
+            _remove(path)
+        end = time.monotonic()
+        self._back_off_s = 1.0
+        self._next = end + max(_PUBLISH_EVERY_S, _PUBLISH_SHARE * (end - begin))
+        return True
+
+    def _merge(
+        self, connection: duckdb.DuckDBPyConnection, segments: Sequence[Path], alive: str
+    ) -> None:
+        mirrored = self._index.mirrors(read_state(connection))
+        merger = Merger(connection)
+        for path in segments:
+            _merge_segment(connection, merger, path)
+        connection.begin()
+        self.buried += bury_dead_runs(connection, alive=alive)
+        connection.commit()
+        state = read_state(connection)
+        if not mirrored:
+            self._index.rebuild(connection, state)
+        elif merger.artifact_ids or merger.failures or not self._index.mirrors(state):
+            self._index.extend(connection, state, merger.artifact_ids, merger.failures)
+
+
+def _merge_segment(connection: duckdb.DuckDBPyConnection, merger: Merger, path: Path) -> None:
+    """One transaction: the segment's rows, and the note that they are in."""
+    name = segment_id(path)
+    known = "SELECT 1 FROM merged_segments WHERE segment_id = ?"
+    if fetch_row(connection, known, [name]):
+        return
+    try:
+        records = read_segment(path).records
+    except OSError as error:
+        raise storage_error(error, "cannot read the journal", path) from error
+    connection.begin()
+    merger.apply(records)
+    connection.execute("INSERT INTO merged_segments VALUES (?, now())", [name])
+    connection.execute(
+        "UPDATE store_info SET generation = generation + 1, merge_id = ?", [uuid.uuid4().hex]
+    )
+    connection.commit()
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(error, "cannot remove the merged segment", path) from error

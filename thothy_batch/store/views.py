@@ -1,0 +1,66 @@
+"""The views that a reader queries instead of joining by hand."""
+
+# The last run that answered an entry decides, whether it made the artifact or found it there.
+_LATEST_ARTIFACTS = """
+SELECT artifacts.*
+FROM (
+    SELECT arg_max(i.artifact_id, (r.started_at, r.run_id)) AS artifact_id
+    FROM run_items i JOIN runs r ON r.run_id = i.run_id
+    WHERE i.status IN ('done', 'reused')
+    GROUP BY i.job, i.item_id, i.variant
+) latest JOIN artifacts ON artifacts.artifact_id = latest.artifact_id
+"""
+
+_LATEST_FAILURES = """
+SELECT last.run_id, last.job, coalesce(f.kind, '') AS kind, last.item_id, last.variant,
+    coalesce(f.code, 'engine_error') AS code,
+    coalesce(f.message, 'failed; no message was recorded') AS message, f.attempt, f.failed_at
+FROM (
+    SELECT i.job, i.item_id, i.variant, arg_max(i.run_id, (r.started_at, r.run_id)) AS run_id,
+        arg_max(i.status, (r.started_at, r.run_id)) AS status
+    FROM run_items i JOIN runs r ON r.run_id = i.run_id
+    WHERE i.status IN ('done', 'reused', 'failed')
+    GROUP BY i.job, i.item_id, i.variant
+) last
+LEFT JOIN (
+    SELECT job, item_id, variant, last(kind ORDER BY failed_at, rowid) AS kind,
+        last(code ORDER BY failed_at, rowid) AS code,
+        last(message ORDER BY failed_at, rowid) AS message,
+        last(attempt ORDER BY failed_at, rowid) AS attempt, max(failed_at) AS failed_at
+    FROM failures GROUP BY job, item_id, variant
+) f ON f.job = last.job AND f.item_id = last.item_id AND f.variant = last.variant
+WHERE last.status = 'failed'
+"""
+
+_JOB_THROUGHPUT = """
+SELECT r.run_id, r.name, r.started_at, r.status, s.job, s.kind, s.priority, s.num_items,
+    s.num_done, s.num_failed, s.num_reused, s.num_not_run, s.num_flagged,
+    s.prompt_tokens, s.cached_prompt_tokens, s.output_tokens, s.engine_s,
+    s.output_tokens_per_s, s.artifacts_per_hour, s.queue_s_p50, s.queue_s_p95,
+    s.output_tokens_p50, s.output_tokens_p95
+FROM job_stats s JOIN runs r ON r.run_id = s.run_id
+"""
+
+# A change of 0.1 is ten per cent more than the average of up to seven runs before it (of the
+# same name). Runs that computed nothing have no speed and do not pull the average down.
+_NIGHTS = """
+SELECT run_id, name, started_at, status, stop_reason, wall_s, engine_s, num_items, num_done,
+    num_failed, num_reused, num_not_run, prompt_tokens, cached_prompt_tokens, output_tokens,
+    wasted_tokens, output_tokens_per_s, artifacts_per_hour,
+    output_tokens_per_s / nullif(avg(output_tokens_per_s) OVER before, 0) - 1
+        AS output_tokens_per_s_change,
+    artifacts_per_hour / nullif(avg(artifacts_per_hour) OVER before, 0) - 1
+        AS artifacts_per_hour_change,
+    engine_s / nullif(avg(nullif(engine_s, 0)) OVER before, 0) - 1 AS engine_s_change,
+    count(output_tokens_per_s) OVER before AS num_compared
+FROM runs
+WINDOW before AS (PARTITION BY name ORDER BY started_at, run_id
+    ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING)
+"""
+
+VIEWS = {
+    "latest_artifacts": _LATEST_ARTIFACTS,
+    "job_throughput": _JOB_THROUGHPUT,
+    "latest_failures": _LATEST_FAILURES,
+    "nights": _NIGHTS,
+}

@@ -1,0 +1,36 @@
+"""YAML files into checked settings, every problem with its line.
+
+The only package that knows yaml and pydantic; it knows nothing of what the settings mean.
+"""
+
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from thothy_batch.yaml_source.checking import StrictModel, validate
+from thothy_batch.yaml_source.reading import Located, load_yaml, parse_yaml
+from thothy_batch.yaml_source.wording import did_you_mean
+
+__all__ = [
+    "BeforeValidator",
+    "Discriminator",
+    "Field",
+    "Located",
+    "PrivateAttr",
+    "StrictModel",
+    "Tag",
+    "WithJsonSchema",
+    "did_you_mean",
+    "field_validator",
+    "load_yaml",
+    "model_validator",
+    "parse_yaml",
+    "validate",
+]

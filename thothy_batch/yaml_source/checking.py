@@ -1,0 +1,64 @@
+"""Plain values into settings, and the problems that pydantic finds in our words."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from thothy_batch.errors import Problem
+from thothy_batch.yaml_source.reading import Keys, Located
+from thothy_batch.yaml_source.wording import did_you_mean, dotted, names_at, show, wording
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class StrictModel(BaseModel):
+    """Base of all settings: frozen, unknown keys refused, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def validate(
+    model_cls: type[Model], located: Located, path: str | Path = ""
+) -> tuple[Model | None, list[Problem]]:
+    """Checks a file against a model: the instance, or None with all its problems.
+
+    `path` is how messages name the file (left out: as it was loaded).
+    """
+    where = str(path) or located.path
+    problems = list(located.problems)
+    if not isinstance(located.value, dict):
+        found = "empty" if located.value is None else f"not a mapping but {show(located.value)}"
+        return None, [*problems, Problem(f"the file is {found}", where)]
+    instance = None
+    try:
+        instance = model_cls.model_validate(located.value)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False):
+            problems.append(_problem(model_cls, located, where, dict(fault)))
+    problems.sort(key=lambda p: p.line or 0)
+    return (None if problems else instance), problems
+
+
+def _problem(
+    model_cls: type[BaseModel], located: Located, path: str, fault: dict[str, Any]
+) -> Problem:
+    """One fault that pydantic found, in our words."""
+    loc: Keys = tuple(fault["loc"])
+    known = located.resolve(loc)
+    name = dotted(known)
+    hint = ""
+    if fault["type"] == "extra_forbidden":
+        message = f"unknown key {name!r}"
+        hint = did_you_mean(str(loc[-1]), names_at(model_cls, loc[:-1]))
+    elif fault["type"] == "missing":
+        message = f"{dotted((*known, loc[-1]))} is missing"
+    else:
+        message = f"{name} {wording(fault)}" if name else wording(fault)
+        expected = fault.get("ctx", {}).get("expected")
+        if fault["type"] == "literal_error" and isinstance(fault["input"], str):
+            near = difflib.get_close_matches(fault["input"], re.findall(r"'(\w+)'", expected), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else ""
+    return Problem(message, path, located.line(*known), hint)
