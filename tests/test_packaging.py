@@ -52,15 +52,16 @@ def test_the_wheel_holds_every_tracked_file_of_the_packages(wheel: Path) -> None
 @pytest.mark.slow
 def test_an_unpacked_wheel_finds_its_kinds_and_its_model(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    folders = [str(tmp_path / "site"), *site_folders()]
     code = (
+        f"import sys; sys.path[:0] = {folders!r}\n"
         "from thothy_batch.resources import data_path\n"
         "import thothy_kernels, thothy_batch.model.locate as l, thothy_batch.records as r\n"
         "print(thothy_kernels.__file__, data_path('jobs'), l.locate_model(r.ModelSpec()).directory)"
     )
     done = subprocess.run(
-        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {[str(tmp_path / 'site'), *site_folders()]!r}\n" + code],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert str(ROOT) not in done.stdout
     assert done.stdout.count(str(tmp_path / "site")) == 3

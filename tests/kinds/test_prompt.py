@@ -37,6 +37,7 @@ def test_prompt_is_system_then_document_then_instruction() -> None:
     user = prompt.messages[1]["content"]
     assert user.startswith("The Alba lamp.\n\nTask: summary. Summarise the text above in English")
     assert user.endswith("main figures.")
+    assert user[: prompt.num_document_chars] == "The Alba lamp."
 
 
 def test_kinds_over_one_document_share_everything_before_the_instruction() -> None:

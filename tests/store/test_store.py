@@ -139,6 +139,32 @@ def test_a_dead_run_is_counted_before_the_next_run_replaces_its_rows(night: Any,
     assert night.query("SELECT run_id, text FROM artifacts") == [("r2", "made anew")]
 
 
+def test_a_backlog_is_merged_piece_by_piece_while_the_run_goes_on(
+    night: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thothy_batch.store.publisher._BACKLOG_PAUSE_S", 0.0)
+    with night.reader(read_only=False):
+        dead = _abandoned(night, [])
+        rows.add_done(dead, 0)
+        dead._journal.commit()
+        store = Store.open(night.path)
+        store.begin_run({"run_id": "r2", "name": "night"})
+        for item in range(1, 6):
+            rows.add_done(store, item)
+            store._journal.rotate()
+    store._publisher.hurry()
+    counts = []
+    while len(counts) < 10 and (not counts or counts[-1] < 6):
+        store.tick()
+        counts += night.query("SELECT count(*)::INTEGER FROM artifacts")[0]
+    assert counts == sorted(set(counts))
+    assert len(counts) >= 3
+    store.end_run({"status": "completed"})
+    store.close()
+    ends = night.query("SELECT run_id, status, num_done FROM runs ORDER BY run_id")
+    assert ends == [("r1", "failed", 1), ("r2", "completed", 5)]
+
+
 def test_a_segment_counts_once_even_if_it_could_not_be_removed(night: Any, rows: Any) -> None:
     with night.run() as store:
         store.publish()

@@ -1,1 +1,1 @@
-"""TODO: one sentence (owner fills in)."""
+"""The thin edge: options in, tables, documents and exit codes out. Knows not how anything works."""

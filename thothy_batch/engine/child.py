@@ -1,100 +1,109 @@
-"""The engine's own process: `python -m thothy_batch.engine.child FD`. Started by client.py only."""
+"""The engine process: `python -m thothy_batch.engine.child FD PARENT_PID`, started by supervisor.
+
+The main thread computes; a reader thread takes messages meanwhile and ends the process at once
+when the parent's end of the socket closes. Signals meant for the run (Ctrl-C in the terminal, a
+service manager's SIGTERM to the whole group) are the parent's affair: the child lets it decide.
+"""
 
 import ctypes
+import faulthandler
 import os
 import queue
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 
+from thothy_batch.engine.assembly import build_engine
+from thothy_batch.engine.channel import Channel
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.start import start_engine
-from thothy_batch.engine.wire import Message, Tag, receive, send
+from thothy_batch.engine.messages import Failed, Ready, Start, StopAdmitting, Submit, Update
 from thothy_batch.errors import EngineError, ThothyError
 
-REPORT_EVERY_S = 0.1
+REPORT_S = 0.1  # results of this long travel together
+HEARTBEAT_S = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
-def main(fd: int) -> None:
-    """Start, then compute until the parent closes its end."""
-    _die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    sock = socket.socket(fileno=fd)
-    inbox: queue.Queue[Message] = queue.Queue()
-    threading.Thread(target=_read, args=(sock, inbox), daemon=True).start()
-    outbox: queue.Queue[Message] = queue.Queue()
-    threading.Thread(target=_write, args=(sock, outbox), daemon=True).start()
+def main(argv: list[str]) -> int:
+    """Serve one parent until it hangs up. Returns the exit code after a failure."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    faulthandler.enable()
+    fd, parent_pid, dies_with_parent = int(argv[0]), int(argv[1]), argv[2] == "1"
+    if dies_with_parent:
+        _die_with(parent_pid)
+    # os._exit: the main thread may be inside a compiler or a kernel and must not be waited for.
+    channel = Channel(socket.socket(fileno=fd), on_close=lambda: os._exit(0))
     try:
-        started = start_engine(inbox.get().body)
-        outbox.put(Message(Tag.READY, started.info))
-        _serve(started.engine, inbox, outbox)
-    except ThothyError as error:
-        outbox.put(Message(Tag.FAILED, error))
+        start = channel.receive(None)
+        assert isinstance(start, Start)
+        engine, info = build_engine(start.spec, owns_process=True)
+        channel.send(Ready(info))
+        _serve(engine, channel)
     except Exception as error:
         traceback.print_exc()
-        outbox.put(Message(Tag.FAILED, EngineError(f"{type(error).__name__}: {error}")))
-    while True:  # the reader ends this process once the parent has read and closes
-        time.sleep(1)
+        channel.send(Failed(_as_thothy_error(error)))
+        channel.flush(5.0)
+        return 1
+    return 0
 
 
-def _die_with_parent() -> None:
-    """Linux kills this process with its parent, even inside a long computation."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(0)
-
-
-def _read(sock: socket.socket, inbox: "queue.Queue[Message]") -> None:
+def _serve(engine: LLMEngine, channel: Channel) -> None:
+    """Step and report, for ever: the process ends when the parent hangs up."""
+    reported_at = 0.0
+    is_quiet = False  # nothing happened since the last report
     while True:
-        try:
-            inbox.put(receive(sock))
-        except (EOFError, OSError):
-            os._exit(0)  # the parent is gone: nothing that this process does matters any more
-
-
-def _write(sock: socket.socket, outbox: "queue.Queue[Message]") -> None:
-    """Sends from a thread of its own: a slow parent never holds up the engine."""
-    while True:
-        try:
-            send(sock, outbox.get())
-        except OSError:
-            os._exit(0)
-
-
-def _serve(
-    engine: LLMEngine, inbox: "queue.Queue[Message]", outbox: "queue.Queue[Message]"
-) -> None:
-    reported = time.monotonic()
-    while True:
-        _take_messages(engine, inbox, wait=not engine.has_work)
+        while _take_message(engine, channel, wait=is_quiet):
+            is_quiet = False
         if engine.has_work:
             engine.step()
-        if not engine.has_work:
-            engine.meter.flush(engine.scheduler)
-        now = time.monotonic()
-        if now - reported >= REPORT_EVERY_S or not engine.has_work:
-            outbox.put(Message(Tag.UPDATE, engine.take_update()))
-            reported = now
+        since = time.monotonic() - reported_at
+        if engine.has_work:
+            is_due = since >= (REPORT_S if engine.has_news else HEARTBEAT_S)
+        else:
+            is_due = not is_quiet
+        # A parent that reads slowly gets fewer and larger reports, never a queue of them.
+        if is_due and not (engine.has_work and channel.has_backlog):
+            channel.send(Update(engine.take_update()))
+            reported_at = time.monotonic()
+            is_quiet = not engine.has_work
 
 
-def _take_messages(engine: LLMEngine, inbox: "queue.Queue[Message]", *, wait: bool) -> None:
+def _take_message(engine: LLMEngine, channel: Channel, *, wait: bool) -> bool:
+    """Carry out one message of the parent; false when there is none (`wait`: there will be)."""
     try:
-        message = inbox.get(timeout=0.5) if wait else inbox.get_nowait()
-        while True:
-            if message.tag == Tag.SUBMIT:
-                engine.submit(message.body)
-            elif message.tag == Tag.STOP_ADMITTING:
-                engine.stop_admitting()
-            message = inbox.get_nowait()
+        message = channel.receive(None if wait else 0)
     except queue.Empty:
+        return False
+    if isinstance(message, Submit):
+        engine.submit(message.requests)
+    elif isinstance(message, StopAdmitting):
+        engine.stop_admitting()
+    return True
+
+
+def _as_thothy_error(error: Exception) -> ThothyError:
+    if isinstance(error, ThothyError):
+        return error
+    text = str(error).split("\n")[0]
+    if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
+        return EngineError(
+            "the engine ran out of memory" + (f": {text}" if text else ""),
+            hint="lower engine.kv_memory or engine.max_step_tokens, or use a smaller model",
+        )
+    return EngineError(f"the engine failed: {type(error).__name__}: {text}")
+
+
+def _die_with(parent_pid: int) -> None:
+    """On Linux the kernel ends this process with its parent, even where no thread of it can run."""
+    if sys.platform != "linux":
         return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it died before the line above
+        os._exit(0)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

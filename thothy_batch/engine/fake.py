@@ -128,5 +128,7 @@ class ByteTokenizer:
     def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         return self.encode(self.render_chat(messages))
 
-    def chat_ids_batch(self, conversations: Sequence[Sequence[Mapping[str, str]]]) -> list[list[int]]:
+    def chat_ids_batch(
+        self, conversations: Sequence[Sequence[Mapping[str, str]]]
+    ) -> list[list[int]]:
         return [self.chat_ids(messages) for messages in conversations]

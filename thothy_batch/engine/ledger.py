@@ -78,5 +78,3 @@ class Ledger:
         )
         self._since, self._busy_s = now, 0.0
         self._num_steps = self._prefill = self._decode = self._preempted = 0
-
-

@@ -8,7 +8,7 @@ from thothy_batch.engine.batch import Batch, BatchBuilder, Int64Array
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.ledger import Ledger, PoolState
 from thothy_batch.engine.scheduler import Scheduler
-from thothy_batch.engine.sequence import RequestState, Sequence
+from thothy_batch.engine.sequence import Sequence
 from thothy_batch.engine.span import Span
 from thothy_batch.engine.stop_rules import StopRules
 from thothy_batch.records import (
@@ -53,7 +53,6 @@ class LLMEngine:
         self._builder = BatchBuilder(config.block_size)
         self._ledger = Ledger()
         self._span: tuple[Span, Batch] | None = None
-        self._num_submitted = 0
         self._num_unstarted = 0  # requests
         self._num_unfinished = 0  # requests, the unstarted ones among them
         self._admits = True
@@ -78,20 +77,20 @@ class LLMEngine:
         if not self._admits:
             return
         for request in requests:
-            failure = self._refuse(request)
-            if failure is not None:
-                self._failures.append(failure)
+            if message := self._invalid(request):
+                self._fail(request, FailureCode.INVALID_INPUT, message)
                 continue
-            self._num_submitted += 1
+            seq = Sequence.first_of(request)
+            if message := self._too_long(seq):
+                self._fail(request, FailureCode.PROMPT_TOO_LONG, message)
+                continue
+            self._scheduler.add(seq)
             self._num_unstarted += 1
             self._num_unfinished += 1
-            state = RequestState.of(request, self._num_submitted)
-            self._scheduler.add(Sequence.first_of(state))
         self._span = None  # a newcomer may be admitted now
 
     def step(self) -> None:
-        """Compute one step. When it raises, nothing of the step counts and it can be tried again.
-        """
+        """Compute one step. When it raises, nothing of the step counts and it can be tried again."""
         span, batch = self._next_batch()
         started_at = self._now()
         token_ids = self._runner.run(batch)
@@ -147,6 +146,7 @@ class LLMEngine:
 
     def _harvest(self, seq: Sequence) -> None:
         state = seq.state
+        state.num_unfinished -= 1
         state.completions[seq.sample] = self._rules.completion(seq)
         if state.num_unfinished:
             return
@@ -167,12 +167,8 @@ class LLMEngine:
             )
         )
 
-    def _refuse(self, request: Request) -> RequestFailure | None:
-        """Why a request can never run; None when it can."""
-        message, code = self._invalid(request), FailureCode.INVALID_INPUT
-        if not message:
-            message, code = self._too_long(request), FailureCode.PROMPT_TOO_LONG
-        return RequestFailure(request.request_id, code, message) if message else None
+    def _fail(self, request: Request, code: FailureCode, message: str) -> None:
+        self._failures.append(RequestFailure(request.request_id, code, message))
 
     def _invalid(self, request: Request) -> str:
         sampling = request.sampling
@@ -188,15 +184,13 @@ class LLMEngine:
             return f"token id {wrong} is outside the vocabulary of {self._vocab_size}"
         return ""
 
-    def _too_long(self, request: Request) -> str:
-        prompt_len, max_tokens = len(request.prompt_token_ids), request.sampling.max_tokens
-        sizes = f"prompt of {prompt_len} tokens + max_tokens {max_tokens}"
-        limit = self.config.max_model_len
-        if prompt_len + max_tokens > limit:
+    def _too_long(self, seq: Sequence) -> str:
+        num_samples, limit = seq.num_slots, self.config.max_model_len
+        sizes = f"prompt of {seq.prompt_len} tokens + max_tokens {seq.max_len - seq.prompt_len}"
+        if seq.max_len > limit:
             return f"{sizes} is more than the model's context of {limit} tokens"
-        probe = Sequence.first_of(RequestState.of(request, 0))
-        if not self._scheduler.fits(probe):
-            samples = f" x {request.num_samples} samples" if request.num_samples > 1 else ""
+        if not self._scheduler.fits(seq):
+            samples = f" x {num_samples} samples" if num_samples > 1 else ""
             pool = self.config.pool_tokens
             return f"{sizes}{samples} is more than the KV pool of {pool} tokens"
         return ""

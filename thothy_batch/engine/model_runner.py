@@ -1,39 +1,78 @@
-"""Turns spans into forward passes of a decoder over the KV pool."""
+"""Turns a batch into tensors, runs the decoder over it and draws tokens. Torch begins here."""
 
+import numpy as np
 import torch
+from thothy_kernels.paged_attention import AttentionMetadata
 
-from thothy_batch.engine.batch import Batch
+from thothy_batch.engine.batch import Batch, Int64Array
 from thothy_batch.engine.sampler import Sampler
-from thothy_batch.engine.scheduler import Span
 from thothy_batch.model.decoder import Decoder
+from thothy_batch.model.inputs import ForwardInputs
 from thothy_batch.model.kv_pool import KVPool
 
 
 class ModelRunner:
-    """Holds the decoder, the KV pool and the sampler; the scheduler never sees a tensor."""
+    """A decoder, its KV pool and a sampler."""
 
     def __init__(self, decoder: Decoder, kv: KVPool, sampler: Sampler) -> None:
         self._decoder = decoder
         self._kv = kv
         self._sampler = sampler
-        self._span: Span | None = None
-        self._batch: Batch | None = None
-        self.last_logits: torch.Tensor | None = None  # of the newest step, for tests
 
-    def begin(self, span: Span) -> None:
-        if span.copies:
-            self._kv.copy_blocks(span.copies)
-        self._span = span
-        self._batch = Batch.of(span, self._kv.block_size)
+    def run(self, batch: Batch) -> Int64Array:
+        """One step: copy blocks, write KV, draw int64 [R].
 
-    def step(self) -> list[int]:
-        assert self._span is not None, "begin comes first"
-        assert self._batch is not None, "begin comes first"
-        rows = [row for row in self._span.rows if row.num_draws]
-        logits = self._decoder.forward(self._batch.inputs(), self._kv)
-        self.last_logits = logits
-        return self._sampler.draw(logits, rows) if rows else []
+        Overwrites only blocks and slots that the batch names, so a failed step can be repeated.
+        """
+        logits_RV = self.forward(batch)
+        if not len(batch.logits_rows):
+            return np.empty(0, np.int64)
+        return self._sampler.sample(logits_RV, batch)
 
-    def advance(self, token_ids: list[int]) -> None:
-        assert self._batch is not None, "begin comes first"
-        self._batch.advance(token_ids)
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Float32 logits [R, V]."""
+        if batch.copies:
+            self._kv.copy_blocks(batch.copies)
+        meta = AttentionMetadata(
+            cu_seqlens=torch.from_numpy(batch.cu_seqlens),
+            context_lens=torch.from_numpy(batch.context_lens),
+            block_tables=torch.from_numpy(batch.block_tables),
+            max_query_len=batch.max_query_len,
+        )
+        inputs = ForwardInputs(
+            token_ids=torch.from_numpy(batch.token_ids),
+            positions=torch.from_numpy(batch.positions),
+            slot_mapping=torch.from_numpy(batch.slot_mapping),
+            attention=meta,
+            logits_rows=torch.from_numpy(batch.logits_rows),
+        )
+        return self._decoder.forward(inputs, self._kv)
+
+    def warm_up(self) -> None:
+        """Compute one throw-away token greedily and one sampled, so that all code is compiled.
+
+        Writes into block 0, which nobody owns yet.
+        """
+        for temperature in (0.0, 1.0):
+            self.run(_single_token(temperature))
+
+
+def _single_token(temperature: float) -> Batch:
+    zero = np.zeros(1, np.int64)
+    return Batch(
+        token_ids=zero,
+        positions=zero,
+        slot_mapping=zero,
+        cu_seqlens=np.array([0, 1], np.int32),
+        context_lens=np.ones(1, np.int32),
+        block_tables=np.zeros((1, 1), np.int32),
+        max_query_len=1,
+        logits_rows=zero,
+        temperature=np.array([temperature], np.float32),
+        top_k=np.zeros(1, np.int32),
+        top_p=np.ones(1, np.float32),
+        seeds=zero,
+        sample_positions=np.ones(1, np.int64),
+        penalties=[],
+        copies=[],
+    )

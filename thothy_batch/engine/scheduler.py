@@ -200,6 +200,5 @@ class Scheduler:
             self._blocks.release(seq.block_ids)
             del seq.block_ids[:]
             seq.num_reserved = 0
-            seq.state.num_unfinished -= 1
             seq.state.finished_at = now
         self._running = [seq for seq in self._running if seq.status is SequenceStatus.RUNNING]

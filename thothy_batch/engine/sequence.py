@@ -24,7 +24,6 @@ class RequestState:
     """What is known of a request beyond its sequences: cost, times, finished samples."""
 
     request: Request
-    order: int  # of submission
     num_unfinished: int  # samples
     completions: list[Completion | None]
     cached_prompt_tokens: int = 0
@@ -34,8 +33,8 @@ class RequestState:
     finished_at: float = 0.0  # its last token
 
     @classmethod
-    def of(cls, request: Request, order: int) -> "RequestState":
-        return cls(request, order, request.num_samples, [None] * request.num_samples)
+    def of(cls, request: Request) -> "RequestState":
+        return cls(request, request.num_samples, [None] * request.num_samples)
 
 
 @dataclass(slots=True, eq=False)
@@ -64,12 +63,11 @@ class Sequence:
     _hashes: list[bytes] = field(default_factory=list)
 
     @classmethod
-    def first_of(cls, state: RequestState) -> "Sequence":
+    def first_of(cls, request: Request) -> "Sequence":
         """The sequence that computes the prompt of a request."""
-        request = state.request
         tokens = array("i", request.prompt_token_ids)
         return cls(
-            state=state,
+            state=RequestState.of(request),
             sample=0,
             token_ids=tokens,
             prompt_len=len(tokens),

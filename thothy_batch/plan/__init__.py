@@ -1,7 +1,7 @@
 """The whole night before its first token: identities, order, sharing, figures."""
 
 from thothy_batch.plan.chains import Chains, chain_prompts
-from thothy_batch.plan.fit import Unfit, find_unfit
+from thothy_batch.plan.fit import Unfit, blocks_needed, find_unfit
 from thothy_batch.plan.keys import artifact_id, request_key, row_seed
 from thothy_batch.plan.night import LengthStats, NightStats, night_stats
 from thothy_batch.plan.order import POLICIES, order_requests
@@ -16,6 +16,7 @@ __all__ = [
     "SharingStats",
     "Unfit",
     "artifact_id",
+    "blocks_needed",
     "chain_prompts",
     "find_unfit",
     "map_chunks",

@@ -43,9 +43,7 @@ class Ledger:
                 entry.item_id,
                 entry.variant,
             ):
-                self._write_failure(
-                    entry, FailureCode(answer.code), answer.message, answer.attempt
-                )
+                self._write_failure(entry, FailureCode(answer.code), answer.message, answer.attempt)
             self._settle(entry, ItemStatus.FAILED)
 
     def answer(self, work: Work, finished: Finished, completions: tuple[Completion, ...]) -> None:

@@ -48,3 +48,10 @@ class RunOptions:
     force: bool = False
     start_engine: StartEngine = start_child
 
+
+def time_budget_s(text: str | None) -> float | None:
+    """Seconds of `--time-budget 5h`. Raises ManifestError (bad usage)."""
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise ManifestError(f"--time-budget {text}: {error}") from None

@@ -83,9 +83,7 @@ def draft_of(entry: Entry, stage: int = 0) -> Draft:
     return Draft(entry.job.index, entry.variables, entry.sampling, entry.num_samples, stage)
 
 
-def _paired(
-    chunk: list[Entry], results: list[Rendered]
-) -> Iterator[tuple[Entry, Rendered | None]]:
+def _paired(chunk: list[Entry], results: list[Rendered]) -> Iterator[tuple[Entry, Rendered | None]]:
     rendered = iter(results)
     for entry in chunk:
         yield entry, next(rendered) if entry.code is None else None

@@ -64,7 +64,7 @@ def _render_all(setting: Setting, drafts: Sequence[Draft]) -> list[Rendered]:
     return [_render_one(setting, draft) for draft in drafts]
 
 
-class _Unusable(Exception):
+class _Unusable(Exception):  # noqa: N818  (a finding about a row, no fault of ours)
     def __init__(self, code: FailureCode, message: str) -> None:
         super().__init__(message)
         self.code, self.message = code, message
@@ -190,9 +190,7 @@ def _longest(
     return search
 
 
-def _cut_ids(
-    ids: list[int], num: int, how: str, tokenizer: AnyTokenizer | None
-) -> list[int]:
+def _cut_ids(ids: list[int], num: int, how: str, tokenizer: AnyTokenizer | None) -> list[int]:
     if how == "truncate_tail" or num == 0:
         return ids[:num]
     first = ids[:1] if ids[0] == getattr(tokenizer, "bos_token_id", None) else []

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from thothy_batch import __version__
 from thothy_batch.engine.config import resolve_device
@@ -23,6 +23,7 @@ from thothy_batch.plan import night_stats, order_requests
 from thothy_batch.records import EngineSpec
 from thothy_batch.runner.accounting import Account
 from thothy_batch.runner.assignment import Assignment, assign, request_keys
+from thothy_batch.runner.closing import end_run
 from thothy_batch.runner.entry import Entry
 from thothy_batch.runner.job import Job, open_jobs
 from thothy_batch.runner.ledger import Ledger
@@ -33,7 +34,7 @@ from thothy_batch.runner.prepare import prepare, setting_of
 from thothy_batch.runner.progress import Forecast, Observer
 from thothy_batch.runner.pulse import Pulse, StatusFile
 from thothy_batch.runner.rendering import Setting, make_renderer
-from thothy_batch.runner.stopping import Stopping, StopNow
+from thothy_batch.runner.stopping import StopNow, Stopping
 from thothy_batch.runner.summary import RunSummary
 from thothy_batch.store.files import journal_folder
 from thothy_batch.store.store import Store
@@ -235,9 +236,7 @@ def _start(run: _Run, ledger: Ledger, status: StatusFile, assignment: Assignment
     requests = [work.request for work in assignment.work]
     stats = night_stats(requests, block_size=run.spec.block_size)
     order = order_requests(requests, run.manifest.engine.order, block_size=run.spec.block_size)
-    spec = replace(
-        run.spec, needed_tokens=stats.needed_tokens, longest_tokens=stats.longest_tokens
-    )
+    spec = replace(run.spec, needed_tokens=stats.needed_tokens, longest_tokens=stats.longest_tokens)
     run.observer.phase(f"loading {run.facts.name}")
     status.write("loading", **ledger.account.as_json())
     log_path = journal_folder(run.manifest.store) / "engine.log"
@@ -287,87 +286,15 @@ def _leave_open(
                 ledger.not_run(entry, JOB_STOPPED if stopped else reason)
 
 
-def _end(
-    run: _Run, ledger: Ledger, night: Night | None, error: ThothyError | None
-) -> RunSummary:
-    account = ledger.account
-    summary = RunSummary(run.manifest.store, run.run_id, model=run.facts.name, error=error)
-    summary.counts = account.as_json()
-    summary.jobs = [count.as_json() for count in account.jobs]
-    summary.prompt_tokens = account.tokens.prompt_tokens
-    summary.cached_prompt_tokens = account.tokens.cached_prompt_tokens
-    summary.output_tokens = account.tokens.output_tokens
-    summary.load_s = run.load_s
-    if night is not None:
-        summary.engine_s = night.totals.engine_s
-        summary.wasted_tokens = _wasted(account, night)
-    _judge(run, account, night, summary)
-    _say(account, summary)
-    summary.wall_s = (datetime.now().astimezone() - run.started) / timedelta(seconds=1)
+def _end(run: _Run, ledger: Ledger, night: Night | None, error: ThothyError | None) -> RunSummary:
     run.observer.phase("publishing")
-    summary.published = ledger.store.end_run(
-        {
-            "status": summary.status,
-            "stop_reason": summary.stop_reason or None,
-            "exit_code": summary.exit_code,
-            "engine_s": summary.engine_s,
-            "load_s": summary.load_s,
-            "wall_s": summary.wall_s,
-            "wasted_tokens": summary.wasted_tokens,
-        }
+    return end_run(
+        ledger,
+        night,
+        store_path=run.manifest.store,
+        run_id=run.run_id,
+        started=run.started,
+        load_s=run.load_s,
+        stop_reason=night.stop_reason if night is not None else run.stopping.reason,
+        error=error,
     )
-    if not summary.published:
-        summary.messages.append(
-            "another program has the store open: the journal keeps what could not be published "
-            "yet, and the next command that opens the store publishes it"
-        )
-    return summary
-
-
-def _wasted(account: Account, night: Night) -> int:
-    """Recomputed, computed for answers that were no good, and dropped when time was up."""
-    totals, tokens = night.totals, account.tokens
-    kept = tokens.prompt_tokens - tokens.cached_prompt_tokens + tokens.output_tokens
-    computed = totals.prefill_tokens + totals.output_tokens
-    dropped = computed - totals.wasted_tokens - kept - tokens.rejected_tokens
-    return totals.wasted_tokens + tokens.rejected_tokens + (
-        max(0, dropped) if night.stop_reason else 0
-    )
-
-
-def _judge(run: _Run, account: Account, night: Night | None, summary: RunSummary) -> None:
-    """Status and exit code."""
-    reason = night.stop_reason if night is not None else run.stopping.reason
-    stopped = any(count.num_not_run and not count.stopped for count in account.jobs)
-    if summary.error is not None:
-        summary.status, summary.exit_code = "failed", summary.error.exit_code
-        summary.stop_reason = "engine_failed"
-    elif not account.adds_up():
-        summary.status, summary.exit_code = "failed", 5
-        summary.stop_reason = "counts_do_not_add_up"
-        summary.error = ThothyError(
-            "the counts of this run do not add up: some entries ended in no way",
-            hint="this is a fault of the program; the store keeps what was finished",
-        )
-    elif reason and stopped:
-        summary.status, summary.stop_reason, summary.exit_code = "stopped", reason, 4
-    elif account.total("num_failed") or account.total("num_not_run"):
-        summary.exit_code = 1
-
-
-def _say(account: Account, summary: RunSummary) -> None:
-    """Sentences for the user."""
-    counts = summary.counts
-    if counts["num_items"] == 0:
-        summary.messages.append("nothing to do: the inputs have no rows")
-    elif not counts["num_done"] and not counts["num_not_run"] and counts["num_reused"]:
-        before = f"{counts['num_reused']:,} entries were answered before"
-        summary.messages.append(f"nothing left to do: {before}")
-    for count in account.jobs:
-        if count.stopped:
-            summary.messages.append(
-                f"job {count.name!r} was stopped: too many of its answers were no good"
-            )
-    if summary.status == "stopped":
-        left = f"{counts['num_not_run']:,} entries are left for the next run"
-        summary.messages.append(f"stopped early ({summary.stop_reason}): {left}")

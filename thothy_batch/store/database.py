@@ -17,7 +17,8 @@ import duckdb
 from thothy_batch.errors import StoreBusyError, StoreError
 from thothy_batch.store.files import journal_folder, real_path, storage_error
 
-_guard = threading.Lock()
+_guard = threading.RLock()
+_num_open = 0  # guarded by _guard
 _THREADS = 2  # a merge is small; the cores belong to the engine
 
 
@@ -31,17 +32,12 @@ def open_database(
     StoreError for everything else that DuckDB refuses; inside the block too.
     """
     path = real_path(store_path)
-    if not _guard.acquire(timeout=600):
-        raise StoreError(f"{path} is already open in this process")
-    try:
-        with translated(path):
-            connection = duckdb.connect(str(path), read_only=read_only, config=_settings(path))
-            try:
-                yield connection
-            finally:
-                connection.close()
-    finally:
-        _guard.release()
+    with _one_at_a_time(), translated(path):
+        connection = duckdb.connect(str(path), read_only=read_only, config=_settings(path))
+        try:
+            yield connection
+        finally:
+            connection.close()
 
 
 @contextmanager
@@ -55,7 +51,7 @@ def open_copy(store_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     copy = journal_folder(path) / "copy.duckdb"
     pairs = [(path, copy), (wal_path(path), wal_path(copy))]
     try:
-        with _guard:
+        with _one_at_a_time():
             for source, target in pairs:
                 target.unlink(missing_ok=True)
                 if source.exists():
@@ -76,7 +72,7 @@ def wal_path(path: Path) -> Path:
 
 def create_file(path: Path) -> None:
     """An empty database in the format that DuckDB 1.2 reads. `path` must not exist."""
-    with _guard, translated(path):
+    with _one_at_a_time(), translated(path):
         connection = duckdb.connect(config=_settings(path))
         try:
             quoted = str(path).replace("'", "''")
@@ -84,6 +80,19 @@ def create_file(path: Path) -> None:
             connection.execute("DETACH store")
         finally:
             connection.close()
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Threads wait for each other; the same thread twice is our own mistake."""
+    global _num_open
+    with _guard:
+        assert _num_open == 0, "a database is opened while another one is open"
+        _num_open += 1
+        try:
+            yield
+        finally:
+            _num_open -= 1
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from thothy_batch.store.segment import read_segment, segment_id
 _PUBLISH_EVERY_S = 5.0
 _PUBLISH_SHARE = 20  # a merge may take one part in this many of the run's time
 _MAX_BACK_OFF_S = 30.0
+_BACKLOG_PAUSE_S = 1.0  # between merges of what a reader has kept waiting: the run goes on
 
 
 class Publisher:
@@ -41,11 +42,13 @@ class Publisher:
         """Makes the next merge due now."""
         self._next = 0.0
 
-    def publish(self, *, alive: str) -> bool:
-        """Merges everything committed; False while another program holds the file.
+    def publish(self, *, alive: str, max_segments: int | None = None) -> bool:
+        """Merges what is committed; True when all of it is in the database.
 
-        `alive` is the run that is going on ("": none): every other running run is marked killed.
-        Raises StoreError where the database cannot take the rows; the segments then stay.
+        False while another program holds the file, and where `max_segments` left some for the
+        next time. `alive` is the run that is going on ("": none): every other running run is
+        marked killed. Raises StoreError where the database cannot take the rows; the segments
+        then stay.
         """
         begin = time.monotonic()
         try:
@@ -53,8 +56,9 @@ class Publisher:
             with open_database(self._path) as connection:
                 migrate(connection, self._path)
                 self._journal.rotate(last=not alive)
-                segments = self._journal.closed_segments()
-                self._merge(connection, segments, alive)
+                waiting = self._journal.closed_segments()
+                segments = waiting[:max_segments]
+                self._merge(connection, segments, alive, last=segments == waiting)
         except StoreBusyError:
             self._next = time.monotonic() + self._back_off_s
             self._back_off_s = min(2 * self._back_off_s, _MAX_BACK_OFF_S)
@@ -65,18 +69,26 @@ class Publisher:
         end = time.monotonic()
         self._back_off_s = 1.0
         self._next = end + max(_PUBLISH_EVERY_S, _PUBLISH_SHARE * (end - begin))
-        return True
+        if segments != waiting:
+            self._next = end + _BACKLOG_PAUSE_S
+        return segments == waiting
 
     def _merge(
-        self, connection: duckdb.DuckDBPyConnection, segments: Sequence[Path], alive: str
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        segments: Sequence[Path],
+        alive: str,
+        *,
+        last: bool,
     ) -> None:
         mirrored = self._index.mirrors(read_state(connection))
         merger = Merger(connection)
         for path in segments:
             _merge_segment(connection, merger, path)
-        connection.begin()
-        self.buried += bury_dead_runs(connection, alive=alive)
-        connection.commit()
+        if last:  # a run whose rows are still waiting is not counted yet
+            connection.begin()
+            self.buried += bury_dead_runs(connection, alive=alive)
+            connection.commit()
         state = read_state(connection)
         if not mirrored:
             self._index.rebuild(connection, state)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import duckdb
 
 from thothy_batch.errors import StoreBusyError, StoreError
+from thothy_batch.store.answers import Answer, AnswerBook, read_answers
 from thothy_batch.store.database import fetch_row, open_database
 from thothy_batch.store.files import real_path
 from thothy_batch.store.schema import check_version, read_version
@@ -62,6 +63,26 @@ def list_runs(store_path: Path, *, limit: int = 20) -> list[Fields]:
     """The last runs, newest first: rows of the view `nights`."""
     query = "SELECT * FROM nights ORDER BY started_at DESC, run_id DESC LIMIT ?"
     return read_store(store_path, lambda connection: _rows(connection, query, [limit]))
+
+
+def past_speed(store_path: Path, model_name: str, *, num_runs: int = 5) -> float | None:
+    """Output tokens per engine second over the last runs with a model; None where there are none.
+
+    Runs of less than a second of engine time tell nothing and are left out.
+    """
+    rows = read_store(store_path, lambda c: _rows(c, _SPEEDS, [model_name, num_runs]))
+    engine_s = sum(row["engine_s"] for row in rows)
+    return sum(row["output_tokens"] for row in rows) / engine_s if engine_s else None
+
+
+def past_answers(store_path: Path, keys: Iterable[str]) -> dict[str, Answer]:
+    """What the database has under these request keys, for commands that do not lock the store.
+
+    What still waits in the journal is not seen. Raises StoreError, StoreBusyError.
+    """
+    book = AnswerBook(frozenset(keys))
+    read_store(store_path, lambda connection: read_answers(connection, book))
+    return book.answers()
 
 
 def _check_schema(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -191,6 +212,12 @@ SELECT max(at_s) AS at_s, sum(decode_tokens) / nullif(sum(span_s), 0) AS decode_
 FROM samples
 GROUP BY floor(at_s * ? / (SELECT max(at_s) + 0.001 FROM engine_steps WHERE run_id = ?))
 ORDER BY at_s
+"""
+
+_SPEEDS = """
+SELECT output_tokens, engine_s FROM runs
+WHERE model ->> 'name' = ? AND engine_s >= 1 AND output_tokens > 0
+ORDER BY started_at DESC LIMIT ?
 """
 
 _NIGHTS = """

@@ -34,6 +34,7 @@ from thothy_batch.store.publisher import Publisher
 from thothy_batch.store.segment import Record, Row, segment_paths
 
 _COMMIT_AFTER_S = 0.5  # a caller that ticks twice a second syncs every row within one
+_SEGMENTS_PER_TICK = 2  # what a reader kept waiting all night is not merged in one go
 _CLOSE_PATIENCE_S = 1.0  # for a reader that looks in for a moment
 _ANSWERING = {
     "artifacts": ARTIFACT_FIELDS,
@@ -171,15 +172,18 @@ class Store:
         if oldest is not None and time.monotonic() - oldest >= _COMMIT_AFTER_S:
             self._journal.commit()
         if self._unpublished and self._publisher.due:
-            self.publish()
+            self._publish(max_segments=_SEGMENTS_PER_TICK)
 
     def publish(self) -> bool:
         """Merges the journal into DuckDB now; False when another program holds the file.
 
         Raises StoreError where the database cannot take the rows; the journal then keeps them.
         """
+        return self._publish()
+
+    def _publish(self, max_segments: int | None = None) -> bool:
         self._journal.commit()
-        published = self._publisher.publish(alive=self._run_id)
+        published = self._publisher.publish(alive=self._run_id, max_segments=max_segments)
         if published:
             self._unpublished = False
             self._leftovers.clear()

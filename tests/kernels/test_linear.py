@@ -1,0 +1,89 @@
+"""Linear: within rounding of float64, and in float32 a row has the same bits in every batch."""
+
+import pytest
+import torch
+from thothy_kernels.linear import pack_linear
+
+IMPLS = ("reference", "cpu")
+# (out, in): odd, narrow, wide, and the shapes of small models.
+SHAPES = [(1, 8), (7, 5), (33, 17), (64, 172), (127, 63), (512, 64), (1000, 256)]
+BATCHES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 17, 31, 33, 64, 100, 255, 600)
+
+
+def _matrices(N, K, rows, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(N * 1000 + K)
+    return (
+        torch.randn(N, K, generator=generator).to(dtype),
+        torch.randn(N, generator=generator).to(dtype),
+        torch.randn(rows, K, generator=generator).to(dtype),
+    )
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_products_are_within_rounding_of_float64(shape, dtype, impl, has_bias):
+    weight, bias, x = _matrices(*shape, 19, dtype)
+    linear = pack_linear(weight, bias if has_bias else None, impl=impl)
+    y = linear(x)
+    exact = x.double() @ weight.double().T + (bias.double() if has_bias else 0.0)
+    # A sum of K products errs by at most K roundings of the sum of their sizes (float32); then the
+    # result is rounded to its dtype, in bfloat16 perhaps once more before the bias.
+    sizes = x.double().abs() @ weight.double().abs().T + bias.double().abs()
+    bound = sizes * (shape[1] + 2) * torch.finfo(torch.float32).eps / 2
+    if dtype == torch.bfloat16:
+        bound += (exact.abs() + sizes * 2**-8 + bias.double().abs()) * torch.finfo(dtype).eps
+    assert y.dtype == dtype
+    assert ((y - exact).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_float32_row_alone_equals_row_in_batch(shape, impl):
+    weight, bias, x = _matrices(*shape, max(BATCHES))
+    linear = pack_linear(weight, bias, impl=impl)
+    whole = linear(x)
+    for size in BATCHES:
+        assert torch.equal(linear(x[:size]), whole[:size]), f"first {size} rows"
+        assert torch.equal(linear(x[-size:]), whole[-size:]), f"last {size} rows"
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("shape", [(512, 64), (1000, 256)])
+def test_number_of_threads_changes_no_bit_in_float32(shape, impl):
+    weight, bias, x = _matrices(*shape, 100)
+    linear = pack_linear(weight, bias, impl=impl)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for num_threads in (1, 2):
+            torch.set_num_threads(num_threads)
+            results.append([linear(x[:size]) for size in (1, 9, 100)])
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*results, strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_rows_give_no_rows_and_the_plain_weight_may_go(impl, dtype):
+    weight, bias, x = _matrices(12, 8, 3, dtype)
+    linear = pack_linear(weight, bias, impl=impl)
+    assert linear(x[:0]).shape == (0, 12)
+    assert (linear.in_features, linear.out_features, linear.impl) == (8, 12, impl)
+
+
+def test_bad_arguments_are_refused_by_name():
+    weight, bias, x = _matrices(12, 8, 3)
+    with pytest.raises(ValueError, match="no implementation 'triton'; there are reference, cpu"):
+        pack_linear(weight, None, impl="triton")
+    with pytest.raises(ValueError, match="weight is torch.float16"):
+        pack_linear(weight.half(), None, impl="cpu")
+    with pytest.raises(ValueError, match="bias is torch.float32"):
+        pack_linear(weight, bias[:3], impl="cpu")
+    linear = pack_linear(weight, bias, impl="cpu")
+    for wrong in (x[:, :4], x.bfloat16(), x[0]):
+        with pytest.raises(ValueError, match="x is"):
+            linear(wrong)

@@ -1,0 +1,29 @@
+"""`doctor` and `init`: what is about this machine and a first night on it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thothy_batch.cli.output import print_json
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """What this machine can do: device, kernels, versions, measured compute and bandwidth."""
+    from thothy_batch.cli.wording import doctor_text
+    from thothy_batch.runner.doctor import examine
+
+    found = examine()
+    print_json(found) if as_json else typer.echo(doctor_text(found), nl=False)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")],
+) -> None:
+    """A working starter: manifest, sample Parquet, cron line."""
+    from thothy_batch.cli.wording import starter_text
+    from thothy_batch.runner.starter import make_starter
+
+    typer.echo(starter_text(make_starter(folder)), nl=False)

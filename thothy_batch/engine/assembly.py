@@ -1,0 +1,120 @@
+"""Builds an engine from its specification: model, pool, runner, rules."""
+
+import os
+import time
+from dataclasses import asdict
+from importlib import metadata
+
+from thothy_batch.engine.config import (
+    EngineConfig,
+    resolve_config,
+    resolve_device,
+    resolve_impl,
+)
+from thothy_batch.engine.fake import ByteTokenizer, FakeKnobs, FakeModelRunner, is_fake
+from thothy_batch.engine.llm_engine import LLMEngine
+from thothy_batch.engine.memory import available_bytes, num_cores
+from thothy_batch.engine.stop_rules import StopRules
+from thothy_batch.records import EngineInfo, EngineSpec
+
+_FAKE_BYTES_PER_TOKEN = 64
+
+
+def build_engine(spec: EngineSpec, *, owns_process: bool) -> tuple[LLMEngine, EngineInfo]:
+    """Load, size, compile and warm up; returns an engine that is ready.
+
+    `owns_process`: torch may be told how many threads to use. Raises ModelError for a model or
+    setting that cannot be used, EngineError where memory does not suffice.
+    """
+    started_at = time.monotonic()
+    build = _build_fake if is_fake(spec.model.id) else _build_real
+    return build(spec, started_at, owns_process)
+
+
+def _build_fake(
+    spec: EngineSpec, started_at: float, owns_process: bool
+) -> tuple[LLMEngine, EngineInfo]:
+    knobs = FakeKnobs.of(spec.model.id)
+    time.sleep(knobs.load_ms / 1000)
+    config = resolve_config(
+        spec,
+        dtype="float32",
+        max_model_len=knobs.context,
+        bytes_per_token=_FAKE_BYTES_PER_TOKEN,
+        free_bytes=_FAKE_BYTES_PER_TOKEN * (1 << 20),  # the pool is bookkeeping alone
+    )
+    tokenizer = ByteTokenizer()
+    runner = FakeModelRunner(knobs, config.num_blocks, config.block_size)
+    info = _info(config, {"name": spec.model.id, "dtype": config.dtype}, started_at)
+    rules = StopRules(tokenizer.stop_token_ids, tokenizer)
+    return LLMEngine(config, runner, rules, vocab_size=tokenizer.vocab_size), info
+
+
+def _build_real(
+    spec: EngineSpec, started_at: float, owns_process: bool
+) -> tuple[LLMEngine, EngineInfo]:
+    # Late: torch takes a second to import, and the fake model does without.
+    import torch
+
+    from thothy_batch.engine.model_runner import ModelRunner
+    from thothy_batch.engine.sampler import Sampler
+    from thothy_batch.model.config import kv_bytes_per_token, num_parameters
+    from thothy_batch.model.kv_pool import KVPool
+    from thothy_batch.model.loading import load_decoder
+
+    device = resolve_device(spec.device)
+    impl = resolve_impl(spec.impl, device)
+    if owns_process and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(num_cores())
+    model = load_decoder(spec.model, device=device, impl=impl)
+    config = resolve_config(
+        spec,
+        dtype=model.dtype,
+        max_model_len=model.config.max_model_len,
+        bytes_per_token=kv_bytes_per_token(model.config, model.dtype),
+        free_bytes=available_bytes(),
+        threads=torch.get_num_threads(),
+    )
+    kv = KVPool.allocate(
+        model.config, config.num_blocks, config.block_size, model.dtype, device, impl=impl
+    )
+    runner = ModelRunner(model.decoder, kv, Sampler(impl))
+    runner.warm_up()
+    described = {
+        "name": model.files.name,
+        "commit": model.files.commit,
+        "dtype": model.dtype,
+        "architecture": model.config.architecture,
+        "num_parameters": num_parameters(model.config),
+        "num_layers": model.config.num_layers,
+        "vocab_size": model.config.vocab_size,
+        "max_model_len": model.config.max_model_len,
+        "random_weights": spec.model.random_weights,
+    }
+    info = _info(config, described, started_at)
+    engine = LLMEngine(
+        config,
+        runner,
+        StopRules(model.stop_token_ids, model.tokenizer),
+        vocab_size=model.config.vocab_size,
+        has_tokenizer=model.tokenizer is not None,
+    )
+    return engine, info
+
+
+def _info(config: EngineConfig, model: dict[str, object], started_at: float) -> EngineInfo:
+    return EngineInfo(
+        model=model,
+        engine=asdict(config),
+        versions={name: _version(name) for name in ("thothy-batch", "torch", "numba", "numpy")},
+        load_s=time.monotonic() - started_at,
+        max_model_len=config.max_model_len,
+        pool_tokens=config.pool_tokens,
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""  # our own, run from a checkout

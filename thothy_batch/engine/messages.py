@@ -1,0 +1,41 @@
+"""What parent and child say to each other."""
+
+from dataclasses import dataclass
+
+from thothy_batch.records import EngineInfo, EngineSpec, EngineUpdate, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """To the child, first: what to load."""
+
+    spec: EngineSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    requests: list[Request]
+
+
+@dataclass(frozen=True, slots=True)
+class StopAdmitting:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From the child, once: it can compute."""
+
+    info: EngineInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    update: EngineUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """From the child, last: why it ends."""
+
+    error: Exception  # a ThothyError

@@ -1,0 +1,193 @@
+"""The engine in a child process, seen from the parent: start it, talk to it, notice its death."""
+
+import contextlib
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from thothy_batch.engine.channel import Channel, ChannelClosedError
+from thothy_batch.engine.messages import Failed, Ready, Start, StopAdmitting, Submit, Update
+from thothy_batch.errors import EngineError
+from thothy_batch.records import EngineInfo, EngineSpec, EngineUpdate, Request
+
+_LOG_LINES = 8
+_LOG_BYTES = 4096
+
+
+class ChildEngine:
+    """An EngineClient whose engine is a process of its own."""
+
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", channel: Channel, log: BinaryIO, log_start: int
+    ) -> None:
+        self._process = process
+        self._channel = channel
+        self._log = log
+        self._log_start = log_start
+        self._last = EngineUpdate()
+        self._error: EngineError | None = None
+        self._info: EngineInfo | None = None
+
+    @classmethod
+    def start(cls, spec: EngineSpec, log_path: Path | None) -> "ChildEngine":
+        """Start the process and wait until it is ready."""
+        log: BinaryIO = log_path.open("ab+") if log_path else tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the engine
+        log_start = log.seek(0, os.SEEK_END)
+        ours, theirs = socket.socketpair()
+        try:
+            process = _spawn(theirs, log)
+        except OSError as error:
+            ours.close()
+            log.close()
+            raise EngineError(f"the engine process could not be started: {error}") from error
+        finally:
+            theirs.close()
+        engine = cls(process, Channel(ours), log, log_start)
+        try:
+            engine._wait_until_ready(spec)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    @property
+    def info(self) -> EngineInfo:
+        assert self._info is not None, "set before start() returns"
+        return self._info
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        self._check()
+        self._channel.send(Submit(list(requests)))
+
+    def stop_admitting(self) -> None:
+        self._check()
+        self._channel.send(StopAdmitting())
+
+    def poll(self, timeout_s: float) -> EngineUpdate:
+        """See EngineClient. EngineError when the child has died; what it sent before comes first.
+
+        Several reports that have piled up are given as one.
+        """
+        self._check()
+        merged = EngineUpdate()
+        until = time.monotonic() + timeout_s
+        while True:
+            try:
+                message = self._channel.receive(max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                break
+            except ChannelClosedError:
+                self._error = self._death()
+                if merged.results or merged.failures:
+                    break
+                raise self._error from None
+            if isinstance(message, Failed):
+                self._error = _as_engine_error(message.error)
+                if merged.results or merged.failures:
+                    break
+                raise self._error
+            assert isinstance(message, Update)
+            _merge(merged, message.update)
+            self._last = message.update
+            until = 0.0  # only what is here already
+        _copy_state(self._last, merged)
+        return merged
+
+    def close(self) -> None:
+        """Hang up, upon which the child ends at once; kill it where it does not."""
+        self._channel.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1.0)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+        if self._error is None:
+            self._error = EngineError("the engine was closed")
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _wait_until_ready(self, spec: EngineSpec) -> None:
+        self._channel.send(Start(spec))
+        try:
+            message = self._channel.receive(None)
+        except ChannelClosedError:
+            raise self._death() from None
+        if isinstance(message, Failed):
+            raise message.error
+        assert isinstance(message, Ready)
+        self._info = message.info
+
+    def _death(self) -> EngineError:
+        """Say how the child ended, with the last lines of its log."""
+        try:
+            code = self._process.wait(timeout=2.0)
+        except subprocess.TimeoutExpired:
+            return EngineError("the engine process closed its connection", hint=self._log_tail())
+        if code < 0:
+            name = signal.Signals(-code).name
+            message = f"the engine process was killed by signal {-code} ({name})"
+            if -code == signal.SIGKILL:
+                message += ", as the system does when memory runs out"
+        else:
+            message = f"the engine process ended with exit code {code}"
+        return EngineError(message, hint=self._log_tail())
+
+    def _log_tail(self) -> str:
+        with contextlib.suppress(OSError, ValueError):
+            end = self._log.seek(0, os.SEEK_END)
+            self._log.seek(max(self._log_start, end - _LOG_BYTES))
+            lines = self._log.read().decode(errors="replace").splitlines()
+            if lines:
+                return "its last lines:\n" + "\n".join(lines[-_LOG_LINES:])
+        return "it left no message; lower engine.kv_memory if memory was short"
+
+
+def _spawn(theirs: socket.socket, log: BinaryIO) -> "subprocess.Popen[bytes]":
+    # The kernel's notice of a parent's death follows the thread that started the child.
+    dies_with_parent = threading.current_thread() is threading.main_thread()
+    command = [sys.executable, "-m", "thothy_batch.engine.child"]
+    command += [str(theirs.fileno()), str(os.getpid()), str(int(dies_with_parent))]
+    environment = dict(os.environ)
+    # A checkout that was put on the path by hand must be found by the child too.
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=(theirs.fileno(),),
+        close_fds=True,
+        env=environment,
+    )
+
+
+def _as_engine_error(error: Exception) -> EngineError:
+    return error if isinstance(error, EngineError) else EngineError(str(error))
+
+
+def _merge(into: EngineUpdate, update: EngineUpdate) -> None:
+    into.results += update.results
+    into.failures += update.failures
+    into.steps += update.steps
+
+
+def _copy_state(source: EngineUpdate, target: EngineUpdate) -> None:
+    target.totals = source.totals
+    target.num_running, target.num_waiting = source.num_running, source.num_waiting
+    target.blocks_used, target.blocks_total = source.blocks_used, source.blocks_total

@@ -1,0 +1,110 @@
+"""The end of a run: counts, status, exit code, sentences, and the last write to the store."""
+
+from datetime import datetime
+from pathlib import Path
+
+from thothy_batch.errors import ThothyError
+from thothy_batch.runner.accounting import Account
+from thothy_batch.runner.ledger import Ledger
+from thothy_batch.runner.night import Night
+from thothy_batch.runner.summary import RunSummary
+
+
+def end_run(
+    ledger: Ledger,
+    night: Night | None,
+    *,
+    store_path: Path,
+    run_id: str,
+    started: datetime,
+    load_s: float,
+    stop_reason: str,
+    error: ThothyError | None,
+) -> RunSummary:
+    """Judges the run and writes its end. `night`: None where the engine was not started.
+
+    `stop_reason` says why it was stopped, "" where it was not.
+    """
+    account = ledger.account
+    summary = RunSummary(store_path, run_id, model=ledger.model_name, error=error)
+    summary.counts = account.as_json()
+    summary.jobs = [count.as_json() for count in account.jobs]
+    summary.prompt_tokens = account.tokens.prompt_tokens
+    summary.cached_prompt_tokens = account.tokens.cached_prompt_tokens
+    summary.output_tokens = account.tokens.output_tokens
+    summary.load_s = load_s
+    if night is not None:
+        summary.engine_s = night.totals.engine_s
+        summary.wasted_tokens = _wasted(account, night)
+    _judge(account, stop_reason, summary)
+    _say(account, summary, computed=night is not None)
+    summary.wall_s = (datetime.now().astimezone() - started).total_seconds()
+    summary.published = ledger.store.end_run(
+        {
+            "status": summary.status,
+            "stop_reason": summary.stop_reason or None,
+            "exit_code": summary.exit_code,
+            "engine_s": summary.engine_s,
+            "load_s": summary.load_s,
+            "wall_s": summary.wall_s,
+            "wasted_tokens": summary.wasted_tokens,
+        }
+    )
+    if not summary.published:
+        summary.messages.append(
+            "another program has the store open: the journal keeps what could not be published "
+            "yet, and the next command that opens the store publishes it"
+        )
+    return summary
+
+
+def _wasted(account: Account, night: Night) -> int:
+    """Recomputed, computed for answers that were no good, and dropped when time was up."""
+    totals, tokens = night.totals, account.tokens
+    kept = tokens.prompt_tokens - tokens.cached_prompt_tokens + tokens.output_tokens
+    computed = totals.prefill_tokens + totals.output_tokens
+    dropped = computed - totals.wasted_tokens - kept - tokens.rejected_tokens
+    return (
+        totals.wasted_tokens
+        + tokens.rejected_tokens
+        + (max(0, dropped) if night.stop_reason else 0)
+    )
+
+
+def _judge(account: Account, reason: str, summary: RunSummary) -> None:
+    """Status and exit code."""
+    stopped = any(count.num_not_run and not count.stopped for count in account.jobs)
+    if summary.error is not None:
+        summary.status, summary.exit_code = "failed", summary.error.exit_code
+        summary.stop_reason = "engine_failed"
+    elif not account.adds_up():
+        summary.status, summary.exit_code = "failed", 5
+        summary.stop_reason = "counts_do_not_add_up"
+        summary.error = ThothyError(
+            "the counts of this run do not add up: some entries ended in no way",
+            hint="this is a fault of the program; the store keeps what was finished",
+        )
+    elif reason and stopped:
+        summary.status, summary.stop_reason, summary.exit_code = "stopped", reason, 4
+    elif account.total("num_failed") or account.total("num_not_run"):
+        summary.exit_code = 1
+
+
+def _say(account: Account, summary: RunSummary, *, computed: bool) -> None:
+    """Sentences for the user."""
+    counts = summary.counts
+    if counts["num_items"] == 0:
+        summary.messages.append("nothing to do: the inputs have no rows")
+    elif not computed and not counts["num_not_run"]:
+        failed = f", {counts['num_failed']:,} failed" if counts["num_failed"] else ""
+        summary.messages.append(
+            f"nothing left to do: {counts['num_reused']:,} entries were answered before{failed}"
+        )
+    for count in account.jobs:
+        if count.stopped:
+            summary.messages.append(
+                f"job {count.name!r} was stopped: too many of its answers were no good"
+            )
+    if summary.status == "stopped":
+        left = f"{counts['num_not_run']:,} entries are left for the next run"
+        summary.messages.append(f"stopped early ({summary.stop_reason}): {left}")

@@ -1,0 +1,40 @@
+"""What was made, read from the store: the report's data, its page, and exports."""
+
+from pathlib import Path
+from typing import Any
+
+from thothy_batch.errors import ManifestError, StoreError
+from thothy_batch.report.html import render_html
+from thothy_batch.store.export import FORMATS, export, format_of
+from thothy_batch.store.read import report_data
+from thothy_batch.store.store import publish_if_free
+
+
+def morning_data(store: Path, run: str | None) -> dict[str, Any]:
+    """The report of one run (None: the last). What a dead run left is published first."""
+    publish_if_free(store)
+    return report_data(store, run)
+
+
+def write_page(data: dict[str, Any], path: Path) -> None:
+    """The report as one HTML page. Raises StoreError where it cannot be written."""
+    try:
+        path.write_text(render_html(data), encoding="utf-8")
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {path}: {error.strerror or error}", hint="choose another file"
+        ) from error
+
+
+def export_artifacts(
+    store: Path, *, job: str | None, run: str | None, format: str | None, output: Path
+) -> int:
+    """Writes artifacts; their number. `format` left out: by the ending of `output`."""
+    chosen = format or format_of(output)
+    if chosen not in FORMATS:
+        what = f"--format {format}" if format else f"the name {output.name}"
+        raise ManifestError(
+            f"{what} says no format that is known", hint=f"--format {' | '.join(FORMATS)}"
+        )
+    publish_if_free(store)
+    return export(store, job=job, run=run, format=chosen, output=output)

@@ -1,0 +1,78 @@
+"""A first night to copy from: manifest, sample rows, cron line."""
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from thothy_batch.errors import ManifestError
+from thothy_batch.resources import data_path
+
+_SAMPLE = "products.parquet"
+_MANIFEST = """\
+# A first night. Check it, then run it:
+#   thothy-batch plan manifest.yaml
+#   thothy-batch run manifest.yaml
+store: artifacts.duckdb
+# The embedded model needs no download and knows little. For real work name one from the hub:
+# model:
+#   id: Qwen/Qwen3-4B-Instruct-2507
+run:
+  grace: 30s
+jobs:
+  - name: product-summaries
+    kind: summary                    # or hook, translation, report, raw, path/to/kind.yaml
+    input: products.parquet          # a glob of your own Parquet files
+    columns: {id: sku, text: body}   # our name: their name
+    params: {max_words: 60, language: en}
+    sampling: {temperature: 0.0, max_tokens: 120}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """What was made."""
+
+    files: tuple[Path, ...]
+    manifest: Path
+    cron_line: str
+
+
+def make_starter(folder: Path) -> Starter:
+    """Writes the starter into a folder; overwrites nothing. Raises ManifestError."""
+    folder = folder.expanduser().absolute()
+    names = ("manifest.yaml", _SAMPLE, "crontab.txt")
+    taken = [name for name in names if (folder / name).exists()]
+    if taken:
+        raise ManifestError(
+            f"{folder / taken[0]} exists already; nothing was written",
+            hint="choose a new folder",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data_path("sample_data") / _SAMPLE, folder / _SAMPLE)
+        (folder / "manifest.yaml").write_text(_MANIFEST, encoding="utf-8")
+        line = _cron_line(folder)
+        (folder / "crontab.txt").write_text(line + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ManifestError(
+            f"cannot write into {folder}: {error.strerror or error}", hint="choose another folder"
+        ) from error
+    return Starter(tuple(folder / name for name in names), folder / "manifest.yaml", line)
+
+
+def _cron_line(folder: Path) -> str:
+    """cron knows neither PATH nor locale nor folder; % ends a command there."""
+    program = Path(sys.executable).parent
+    command = (
+        f"cd {_quoted(folder)} && PATH={_quoted(program)}:/usr/bin:/bin LC_ALL=C.UTF-8 "
+        "thothy-batch run manifest.yaml --if-locked skip --deadline 06:00 >> night.log 2>&1"
+    )
+    return "30 22 * * * " + command.replace("%", "\\%")
+
+
+def _quoted(path: Path) -> str:
+    text = os.fspath(path)
+    plain = all(c.isalnum() or c in "/._-+" for c in text)
+    return text if plain else "'" + text.replace("'", "'\\''") + "'"
