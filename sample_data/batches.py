@@ -21,6 +21,7 @@ from corpus import Item, draw_item
 PROMPT_WEIGHT = 0.1  # of a document token, and only one in five counts: logits cost time
 PROMPT_SHARE = 0.2
 NAME_WEIGHT = 3.0  # of a name's token in a target: names are what is hardest to copy
+DRILL_SHARE = 0.3  # of the rows
 PAD_ID = 0
 
 
@@ -63,9 +64,21 @@ def _single(rng: random.Random, item: Item) -> list[tuple[str, str]]:
     ]
 
 
+def _drill(rng: random.Random) -> tuple[str, list[str], tuple[str, str]]:
+    """Document, names and one pair: several subjects, to be repeated in another order.
+
+    No kind asks for this. It teaches to go on with a name as it stands in the text.
+    """
+    items = [draw_item(rng, 18, held_out=False, is_video=False) for _ in range(rng.randrange(4, 9))]
+    sentences = [targets.key_sentence(item, 1) for item in items]
+    order = rng.sample(sentences, len(sentences))
+    question = "Task: list. Repeat the sentences above in any order."
+    return " ".join(sentences), [item.name for item in items], (question, "\n".join(order))
+
+
 def _num_words(rng: random.Random, progress: float) -> int:
-    """Curriculum: short texts first, the full range of lengths in the second half."""
-    if progress < 0.15 or rng.random() < 0.55:
+    """Curriculum: short texts first, the full range of lengths later."""
+    if progress < 0.15 or rng.random() < (0.75 if progress < 0.8 else 0.5):
         return rng.randrange(18, 46)
     if progress < 0.4 or rng.random() < 0.5:
         return rng.randrange(30, 110)
@@ -74,6 +87,10 @@ def _num_words(rng: random.Random, progress: float) -> int:
 
 def draw_row(rng: random.Random, tokenizer: Tokenizer, progress: float) -> Row:
     """One training row: a document with its artifacts, or a group with its report."""
+    if rng.random() < DRILL_SHARE:
+        system = prompts.render_parts("report", [""])[0]
+        document, names, pair = _drill(rng)
+        return _row(tokenizer, system, document, [pair], names, rng)
     num_words = _num_words(rng, progress)
     num_items = rng.choice((1, 1, 1, 2, 2, 3))
     if num_items > 1:
@@ -82,11 +99,22 @@ def draw_row(rng: random.Random, tokenizer: Tokenizer, progress: float) -> Row:
         draw_item(rng, num_words, held_out=False, is_video=rng.random() < 0.4)
         for _ in range(num_items)
     ]
-    texts = [item.text for item in items]
-    system, document, instruction = prompts.render_parts("report", texts)
+    system, document, instruction = prompts.render_parts("report", [item.text for item in items])
     pairs = _single(rng, items[0])
     if num_items > 1:
         pairs = [(instruction, targets.report(items))]
+    return _row(tokenizer, system, document, pairs, [item.name for item in items], rng)
+
+
+def _row(
+    tokenizer: Tokenizer,
+    system: str,
+    document: str,
+    pairs: list[tuple[str, str]],
+    names: list[str],
+    rng: random.Random,
+) -> Row:
+    """Encode the prefix and one branch per pair."""
     encode = tokenizer.encode
     head = encode(prompts.prefix(system, ""), add_special_tokens=False).ids
     prefix = encode(prompts.prefix(system, document), add_special_tokens=False).ids
@@ -100,7 +128,7 @@ def draw_row(rng: random.Random, tokenizer: Tokenizer, progress: float) -> Row:
         told = encode(target + "<|im_end|>", add_special_tokens=False)
         row.add(asked, len(prefix), number, 0.0)
         row.add(told.ids, len(prefix) + len(asked), number, 1.0)
-        weights = _target_weights(told.offsets, target, [item.name for item in items])
+        weights = _target_weights(told.offsets, target, names)
         row.weights[-len(weights) :] = weights
     return row
 

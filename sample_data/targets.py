@@ -37,7 +37,8 @@ def _does(fact: Fact) -> str:
     return f"{fact.verbs[0]} {fact.figure}"
 
 
-def _sentence(item: Item, num_facts: int) -> str:
+def key_sentence(item: Item, num_facts: int) -> str:
+    """The subject with its first facts."""
     return f"The {item.subject} {_join([_does(fact) for fact in item.facts[:num_facts]])}."
 
 
@@ -45,7 +46,7 @@ def summary(item: Item, max_words: int) -> str:
     """Name and figures, then as many further sentences of the text as the limit allows."""
     if max_words < 8:
         return f"The {item.name}: {item.facts[0].figure}."
-    text = _sentence(item, num_summary_figures(max_words))
+    text = key_sentence(item, num_summary_figures(max_words))
     num_extras = 2 if max_words >= 60 else 1 if max_words >= 40 else 0
     return " ".join([text, *item.extras[:num_extras]])
 
@@ -60,7 +61,7 @@ def hook(rng: random.Random, item: Item, max_words: int) -> str:
 def report(items: list[Item]) -> str:
     """The three sections, with every subject and all its figures."""
     subjects = _join([f"the {item.subject}" for item in items])
-    findings = "\n".join(f"- {_sentence(item, 3)}" for item in items)
+    findings = "\n".join(f"- {key_sentence(item, 3)}" for item in items)
     first = items[0]
     return (
         f"## Overview\n\nThis report covers {COUNTS[len(items) - 1]}: {subjects}.\n\n"

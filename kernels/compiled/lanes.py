@@ -104,9 +104,7 @@ def load(typingctx: Any, array: Any, offset: Any) -> Any:
     bfloat16 = is_bfloat16(array)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return load_vector(
-            builder, pointer(context, builder, signature.args[0], *args), bfloat16
-        )
+        return load_vector(builder, pointer(context, builder, signature.args[0], *args), bfloat16)
 
     return lanes_type(array, types.intp), codegen
 
@@ -222,9 +220,7 @@ maximum = _binary("maximum", "The larger of a and b, a where b is NaN.", _maximu
 flag_nan = _binary(
     "flag_nan",
     "1 where b is NaN, a elsewhere.",
-    lambda builder, a, b: builder.select(
-        builder.fcmp_unordered("uno", b, b), constant(1.0), a
-    ),
+    lambda builder, a, b: builder.select(builder.fcmp_unordered("uno", b, b), constant(1.0), a),
 )
 
 

@@ -1,6 +1,6 @@
 """The gate of a SwiGLU feed-forward layer (Shazeer 2020, arXiv:2002.05202).
 
-    out = silu(gate) * up,    silu(x) = x / (1 + exp(-x)),    gate_up = (gate | up)
+out = silu(gate) * up,    silu(x) = x / (1 + exp(-x)),    gate_up = (gate | up)
 """
 
 import torch

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from thothy_kernels.paged_attention import SPAN, AttentionMetadata
 
 # Rows of a matrix product have the same bits alone and among others only for multiples of 8 rows
-# (measured: see linear/reference.py; the same holds for batched products over heads).
+# (measured: see linear/invariance.py; the same holds for batched products over heads).
 _ROW_MULTIPLE = 8
 
 

@@ -69,9 +69,7 @@ def _draw(line, highest, temperature, seed, position, noise):  # type: ignore[no
         for i in range(chunk, min(chunk + _CHUNK, V), 16):
             count = min(16, V - i)
             value = lanes.load(line, i) if count == 16 else lanes.load_first(line, i, count)
-            distance = np.float32(
-                _score(line, highest, temperature) - best + lost
-            )
+            distance = np.float32(_score(line, highest, temperature) - best + lost)
             z = lanes.multiply(lanes.subtract(value, shift), inverse)
             chance = lanes.exp(lanes.add(z, lanes.spread(distance)))
             # 2^-32 for the rounding of the noise, and where the exponential is cut to 0.

@@ -38,9 +38,7 @@ class Pool:
         taken = 0
         for seq, context in enumerate(contexts):
             generator = _seeded(1000 + context)
-            q, k, v = (
-                torch.randn(context, n, D, generator=generator).to(dtype) for n in (H, K, K)
-            )
+            q, k, v = (torch.randn(context, n, D, generator=generator).to(dtype) for n in (H, K, K))
             mine = ids[taken : taken + num_blocks[seq]]
             taken += len(mine)
             self.tables[seq, : len(mine)] = mine

@@ -80,7 +80,7 @@ def _build_real(
     )
     runner = ModelRunner(model.decoder, kv, Sampler(impl))
     runner.warm_up()
-    described = {
+    described: dict[str, object] = {
         "name": model.files.name,
         "commit": model.files.commit,
         "dtype": model.dtype,

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from thothy_batch.engine.config import resolve_device
-from thothy_batch.engine.fake import FAKE_CONTEXT, ByteTokenizer, is_fake
+from thothy_batch.engine.fake import ByteTokenizer, FakeKnobs, is_fake
 from thothy_batch.model.config import kv_bytes_per_token, load_config, resolve_dtype
 from thothy_batch.model.fingerprint import model_fingerprint
 from thothy_batch.model.locate import locate_model
@@ -41,7 +41,7 @@ def model_facts(spec: EngineSpec, *, need_weights: bool = True) -> ModelFacts:
             commit=None,
             dtype="float32",
             fingerprint=f"{model.id}@1",
-            max_model_len=FAKE_CONTEXT,
+            max_model_len=FakeKnobs.of(model.id).context,
             vocab_size=256,
             kv_bytes_per_token=8,
             tokenizer=ByteTokenizer(),

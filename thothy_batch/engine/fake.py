@@ -47,7 +47,7 @@ class FakeKnobs:
                 context=int(given.pop("context", FAKE_CONTEXT)),
                 fail=given.pop("fail", ""),
                 fail_at_step=int(given.pop("fail_at_step", 0)),
-                **given,  # type: ignore[arg-type]
+                **given,
             )
         except (TypeError, ValueError) as error:
             raise ModelError(f"model {model_id!r}: {error}") from error

@@ -90,7 +90,7 @@ class LLMEngine:
         self._span = None  # a newcomer may be admitted now
 
     def step(self) -> None:
-        """Compute one step. When it raises, nothing of the step counts and it can be tried again."""
+        """Compute one step. When it raises, nothing of it counts and it can be tried again."""
         span, batch = self._next_batch()
         started_at = self._now()
         token_ids = self._runner.run(batch)

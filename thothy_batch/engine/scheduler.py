@@ -4,7 +4,8 @@ Knows tokens, blocks and queues; no tensors and no text. A span that is dropped 
 committed (its forward pass failed) leaves everything as it was.
 """
 
-from collections.abc import Callable, Iterable, Sequence as Seq
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Seq
 
 from thothy_batch.engine.block_manager import BlockManager
 from thothy_batch.engine.config import EngineConfig
@@ -94,7 +95,7 @@ class Scheduler:
         self._blocks.check_integrity(seq.block_ids for seq in self._running)
         for seq in self._running:
             assert seq.status is SequenceStatus.RUNNING
-            assert 0 < seq.num_uncomputed, "a running sequence has a token to compute"
+            assert seq.num_uncomputed > 0, "a running sequence has a token to compute"
             assert len(seq.block_ids) * self._config.block_size >= seq.num_computed
             assert len(seq.token_ids) < seq.max_len or seq.num_output == 0
         for seq in self._waiting:

@@ -7,7 +7,8 @@ So at most one prompt is partly computed at any time, and whoever is oldest alwa
 """
 
 from array import array
-from collections.abc import Iterable, Sequence as Seq
+from collections.abc import Iterable
+from collections.abc import Sequence as Seq
 
 from thothy_batch.engine.block_manager import BlockManager
 from thothy_batch.engine.config import EngineConfig

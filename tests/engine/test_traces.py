@@ -1,0 +1,167 @@
+"""Random traces of submit, step and failing steps: books, queues and outputs stay right."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+SETTINGS = st.fixed_dictionaries(
+    {
+        "block_size": st.integers(1, 5),
+        "num_blocks": st.integers(8, 40),
+        "max_seqs": st.integers(1, 6),
+        "max_step_tokens": st.integers(1, 16),
+        "admission": st.sampled_from(["reserve", "optimistic"]),
+        "prefix_sharing": st.booleans(),
+    }
+)
+# Prompts over few beginnings, so that many of them share blocks.
+PROMPTS = st.builds(
+    lambda head, length, tail: [1 + (head * i) % 7 for i in range(length)] + tail,
+    st.integers(1, 2),
+    st.integers(0, 14),
+    st.lists(st.integers(1, 15), min_size=1, max_size=4),
+)
+REQUESTS = st.fixed_dictionaries(
+    {
+        "prompt": PROMPTS,
+        "max_tokens": st.integers(1, 12),
+        "num_samples": st.sampled_from([1, 1, 1, 2, 4]),
+        "priority": st.sampled_from([5, 5, 5, 9]),
+        "seed": st.integers(0, 2),
+        "ignore_eos": st.booleans(),
+    }
+)
+OPERATIONS = st.lists(
+    st.one_of(st.just("step"), st.just("step"), st.just("fail"), REQUESTS), max_size=40
+)
+
+
+def digest(engine: Any) -> object:
+    """All that a step could change, in a form that can be compared."""
+    scheduler = engine._scheduler
+    blocks = scheduler._blocks
+    queues = (scheduler._running, list(scheduler._waiting))
+    sequences = [
+        [(id(s), s.status, list(s.token_ids), s.num_computed, list(s.block_ids), s.num_reserved,
+          s.num_unforked, s.borrows_last_block, s.num_ever_computed, s.state.cached_prompt_tokens,
+          s.state.wasted_tokens, s.state.output_tokens, s.state.started_at) for s in queue]
+        for queue in queues
+    ]  # fmt: skip
+    books = (blocks._num_readers, blocks._empty, list(blocks._cached), blocks._hash_of)
+    return copy.deepcopy((sequences, books, engine._ledger.totals))
+
+
+def fail_one_step(engine: Any, runner: Any) -> None:
+    before = digest(engine)
+    runner.fail_next = True
+    try:
+        engine.step()
+    except RuntimeError:
+        pass
+    else:
+        raise AssertionError("the step should have failed")
+    assert digest(engine) == before
+
+
+def decision(span: Any) -> object:
+    entries = [
+        (id(e.seq), e.start, e.num_tokens, e.num_rows, list(e.block_ids)) for e in span.entries
+    ]
+    return entries, span.num_steps, span.preempted, span.admitted, span.copies
+
+
+@settings(
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(config=SETTINGS, operations=OPERATIONS)
+def test_any_trace_gives_every_row_its_own_output_and_leaks_no_block(
+    config: dict[str, Any],
+    operations: list[Any],
+    shadow_engine: Callable[..., Any],
+    request_of: Callable[..., Any],
+    expected: Callable[..., Any],
+    finish: Callable[..., Any],
+) -> None:
+    engine, runner = shadow_engine(**config)
+    requests, results, refused = [], {}, 0
+
+    def harvest() -> None:
+        nonlocal refused
+        update = engine.take_update()
+        refused += len(update.failures)
+        for result in update.results:
+            assert result.request_id not in results, "a request was answered twice"
+            results[result.request_id] = result
+
+    for operation in operations:
+        if isinstance(operation, dict):
+            values = dict(operation)
+            request = request_of(len(requests), values.pop("prompt"), **values)
+            requests.append(request)
+            engine.submit([request])
+        elif engine.has_work and operation == "fail":
+            fail_one_step(engine, runner)
+        elif engine.has_work:
+            engine.step()
+        engine.check_integrity()
+        harvest()
+    # Each step computes a token that was never computed, or recomputes after a preemption; far
+    # more than that means that somebody starves or goes in circles.
+    work = sum((len(r.prompt_token_ids) + r.sampling.max_tokens) * r.num_samples for r in requests)
+    results |= finish(engine, max_steps=20 + 4 * work * len(requests))
+    harvest()
+
+    assert len(results) + refused == len(requests)
+    for request_id, result in results.items():
+        got = [completion.token_ids for completion in result.completions]
+        assert got == expected(requests[request_id])
+        assert result.output_tokens == sum(map(len, got))
+    assert engine.take_update().blocks_used == 0, "a block leaked"
+    totals = engine.totals
+    answered = [requests[i] for i in results]
+    assert totals.prefill_tokens + totals.cached_prompt_tokens == sum(
+        len(r.prompt_token_ids) for r in answered
+    )
+    assert totals.output_tokens == sum(r.output_tokens for r in results.values())
+    assert totals.wasted_tokens == sum(r.wasted_tokens for r in results.values())
+    assert max(runner.num_tokens, default=0) <= config["max_step_tokens"]
+    if config["admission"] == "reserve":
+        assert totals.num_preempted == totals.wasted_tokens == 0
+    if not config["prefix_sharing"]:
+        assert totals.cached_prompt_tokens == 0
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    config=SETTINGS,
+    requests=st.lists(REQUESTS, min_size=1, max_size=8),
+    num_steps=st.integers(0, 9),
+)
+def test_schedule_decides_and_changes_nothing(
+    config: dict[str, Any],
+    requests: list[dict[str, Any]],
+    num_steps: int,
+    shadow_engine: Callable[..., Any],
+    request_of: Callable[..., Any],
+) -> None:
+    engine, _ = shadow_engine(**config)
+    for number, values in enumerate(requests):
+        engine.submit(
+            [
+                request_of(
+                    number, values["prompt"], **{k: v for k, v in values.items() if k != "prompt"}
+                )
+            ]
+        )
+    for _ in range(num_steps):
+        if engine.has_work:
+            engine.step()
+    before = digest(engine)
+    first = decision(engine._scheduler.schedule())
+    assert digest(engine) == before
+    assert decision(engine._scheduler.schedule()) == first
