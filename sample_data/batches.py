@@ -16,12 +16,12 @@ from tokenizers import Tokenizer
 
 import prompts
 import targets
-from corpus import Item, draw_item
+from corpus import Item, draw_group, draw_item
 
 PROMPT_WEIGHT = 0.1  # of a document token, and only one in five counts: logits cost time
 PROMPT_SHARE = 0.2
 NAME_WEIGHT = 3.0  # of a name's token in a target: names are what is hardest to copy
-DRILL_SHARE = 0.3  # of the rows
+DRILL_SHARE, LATE_DRILL_SHARE = 0.5, 0.15  # of the rows, until late in training and then
 PAD_ID = 0
 
 
@@ -87,18 +87,15 @@ def _num_words(rng: random.Random, progress: float) -> int:
 
 def draw_row(rng: random.Random, tokenizer: Tokenizer, progress: float) -> Row:
     """One training row: a document with its artifacts, or a group with its report."""
-    if rng.random() < DRILL_SHARE:
+    if rng.random() < (DRILL_SHARE if progress < 0.75 else LATE_DRILL_SHARE):
         system = prompts.render_parts("report", [""])[0]
         document, names, pair = _drill(rng)
         return _row(tokenizer, system, document, [pair], names, rng)
     num_words = _num_words(rng, progress)
-    num_items = rng.choice((1, 1, 1, 2, 2, 3))
+    num_items = rng.choice((1, 1, 1, 2, 2, 3, 3))
     if num_items > 1:
         num_words = min(num_words, 560 // num_items)
-    items = [
-        draw_item(rng, num_words, held_out=False, is_video=rng.random() < 0.4)
-        for _ in range(num_items)
-    ]
+    items = draw_group(rng, num_words, num_items, held_out=False)
     system, document, instruction = prompts.render_parts("report", [item.text for item in items])
     pairs = _single(rng, items[0])
     if num_items > 1:

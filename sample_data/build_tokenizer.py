@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import prompts
 import targets
-from corpus import ENDS, STARTS, draw_item
+from corpus import STARTS, draw_item
 
 VOCAB_SIZE = 2048
 CONTEXT = 1024
@@ -24,19 +24,11 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
 def _split_names(text: str, name: str) -> str:
-    """`Velora` becomes `Vel`, line break, `ora` wherever it stands."""
-    for word in name.split():
-        for start in STARTS:
-            rest = word.removeprefix(start)
-            if rest != word and rest.endswith(ENDS):
-                text = text.replace(word, f"{start}\n{_split_end(rest)}")
-                break
-    return text
-
-
-def _split_end(rest: str) -> str:
-    """`arora` becomes `ar`, line break, `ora`; an end alone stays as it is."""
-    return f"{rest[:2]}\n{rest[2:]}" if rest[2:] in ENDS else rest
+    """`Velinora` becomes `Vel`, `in` and `ora`, a line break between, wherever it stands."""
+    word = name.split()[0]
+    start = next(start for start in STARTS if word.startswith(start))
+    middle, end = word[len(start) :][:2], word[len(start) + 2 :]
+    return text.replace(word, f"{start}\n{middle}\n{end}")
 
 
 def _texts(seed: int, num_items: int) -> Iterator[str]:

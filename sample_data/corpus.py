@@ -15,19 +15,17 @@ from zlib import crc32
 import fillers
 import phrases
 
+# Chosen so that the tokenizer cuts every name into its three groups.
 STARTS = (
-    *("Vel", "Tar", "Kin", "Mor", "Bel", "Dor", "Fen", "Gal", "Hal", "Jun", "Kal", "Lum", "Mir"),
-    *("Nor", "Pel", "Quin", "Ros", "Sil", "Tam", "Ul", "Var", "Wen", "Yar", "Zel", "Bran", "Cas"),
-    *("Dren", "Ell", "Fal", "Gran", "Hest", "Ist", "Jor", "Kest", "Lin", "Mal", "Nev", "Ost"),
+    *("Vel", "Kin", "Bel", "Fen", "Gal", "Hal", "Jun", "Kal", "Lum", "Pel", "Quin", "Ros", "Sil"),
+    *("Tam", "Wen", "Zel", "Bran", "Cas", "Dren", "Fal", "Gran", "Hest", "Ist", "Kest", "Lin"),
+    *("Mal", "Ost"),
 )
+MIDDLES = ("ab", "ig", "um", "en", "is", "ot", "al", "in", "on", "us", "im", "ob", "el", "om")
 ENDS = (
-    *("ora", "ix", "ano", "ea", "us", "eth", "ina", "ow", "ark", "elo", "ita", "und", "aro"),
-    *("ia", "onn", "eska", "imo", "uva", "att", "ent", "ovi", "ulla", "ock", "erra", "issa"),
-    *("ado", "omi", "ular", "etto", "ax", "osk", "ene", "ami", "ilo"),
-)
-MIDDLES = (
-    *("ab", "ed", "ig", "ol", "um", "ar", "en", "is", "ot", "ul", "al", "er", "in", "on", "us"),
-    *("av", "ek", "im", "ob", "ur", "ad", "el", "iv", "om"),
+    *("ora", "ix", "ano", "us", "eth", "ina", "ow", "ark", "elo", "und", "aro", "onn", "eska"),
+    *("imo", "uva", "att", "ent", "ulla", "issa", "ado", "omi", "ular", "etto", "osk", "ene"),
+    *("ami", "ilo"),
 )
 ARTICLES = {
     "en": {"m": ("the", "the", "it"), "f": ("the", "the", "it"), "n": ("the", "the", "it")},
@@ -76,18 +74,16 @@ def is_held_out(word: str) -> bool:
     return crc32(word.encode()) % 8 == 0
 
 
-def draw_name(rng: random.Random, *, held_out: bool) -> str:
-    """A word of three syllable groups, sometimes a second, shorter one or a model number.
+def draw_names(rng: random.Random, count: int, *, held_out: bool) -> list[str]:
+    """Names that have no syllable group in common, some with a model number.
 
-    Three groups, because the model learns which pairs never occur if pairs are held out.
+    Three groups each, because the model learns which pairs never occur if pairs are held out.
     """
-    word = rng.choice(STARTS) + rng.choice(MIDDLES) + rng.choice(ENDS)
-    if is_held_out(word) != held_out:
-        return draw_name(rng, held_out=held_out)
-    chance = rng.random()
-    if chance < 0.2:
-        return f"{word} {rng.choice(STARTS)}{rng.choice(ENDS)}"
-    return f"{word} {rng.randrange(2, 100)}" if chance < 0.4 else word
+    words: list[str] = []
+    while not words or any(is_held_out(word) != held_out for word in words):
+        parts = (rng.sample(groups, count) for groups in (STARTS, MIDDLES, ENDS))
+        words = ["".join(groups) for groups in zip(*parts, strict=True)]
+    return [f"{word} {rng.randrange(2, 100)}" if rng.random() < 0.3 else word for word in words]
 
 
 def draw_facts(rng: random.Random, *, is_video: bool) -> tuple[Fact, Fact, Fact]:
@@ -131,9 +127,11 @@ def _fill(template: str, slots: dict[str, str]) -> str:
     return ". ".join(part[0].upper() + part[1:] for part in sentences).replace("  ", " ")
 
 
-def draw_item(rng: random.Random, num_words: int, *, held_out: bool, is_video: bool) -> Item:
-    """An item whose English text has about `num_words` words (never more than 60 above it)."""
-    name = draw_name(rng, held_out=held_out)
+def draw_item(
+    rng: random.Random, num_words: int, *, held_out: bool, is_video: bool, name: str | None = None
+) -> Item:
+    """An item whose English text has `num_words` words or a few more."""
+    name = name or draw_names(rng, 1, held_out=held_out)[0]
     category = rng.choice(tuple(phrases.VIDEOS if is_video else phrases.PRODUCTS))
     facts = draw_facts(rng, is_video=is_video)
     own = fillers.VIDEO_ONLY if is_video else fillers.PRODUCT_ONLY
@@ -154,3 +152,13 @@ def draw_item(rng: random.Random, num_words: int, *, held_out: bool, is_video: b
     langs = phrases.LANGS if translated else ("en",)
     texts = {lang: " ".join(sentences[lang]) for lang in langs}
     return Item(name, category, is_video, facts, tuple(sentences["en"][2:]), texts)
+
+
+def draw_group(
+    rng: random.Random, num_words: int, num_items: int, *, held_out: bool, video_share: float = 0.4
+) -> list[Item]:
+    """Items for one report: products and video notes with names that are well apart."""
+    return [
+        draw_item(rng, num_words, held_out=held_out, is_video=rng.random() < video_share, name=name)
+        for name in draw_names(rng, num_items, held_out=held_out)
+    ]

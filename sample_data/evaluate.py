@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import phrases
 import prompts
 import targets
-from corpus import Item, draw_item
+from corpus import Item, draw_group
 
 CHECKS = ("non_empty", "ended", "names", "figures", "none_invented", "form", "passed")
 SECTIONS = ("## Overview", "## Findings", "## Recommendation")
@@ -60,10 +60,7 @@ def draw_cases(seed: int, num_rows: int) -> list[Case]:
         num_items = 1 + (index // 4) % 3 if kind == "report" else 1
         longest = 60 if kind == "translation" else 400 if num_items == 1 else 180
         num_words = round(20 * (longest / 20) ** rng.random())
-        items = tuple(
-            draw_item(rng, num_words, held_out=True, is_video=rng.random() < 0.4)
-            for _ in range(num_items)
-        )
+        items = tuple(draw_group(rng, num_words, num_items, held_out=True))
         cases.append(_case(rng, kind, items))
     return cases
 

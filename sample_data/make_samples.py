@@ -18,21 +18,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpus import Item, draw_item
+from corpus import Item, draw_group, draw_item
 
 Record = dict[str, Any]
 NUM_PRODUCTS, NUM_VIDEOS, NUM_GROUPS = 84, 84, 40
 FIRST_WEEK = 2600  # written as year and week: 2601, 2602, ...
 
 
-def _items(name: str, count: int, longest: int, *, is_video: bool | None = None) -> list[Item]:
+def _items(name: str, count: int, longest: int, *, is_video: bool) -> list[Item]:
     """`count` held-out items with distinct names, 20 to `longest` words."""
     rng = random.Random(f"samples-{name}")
     items: dict[str, Item] = {}
     while len(items) < count:
         num_words = round(20 * (longest / 20) ** rng.random())
-        video = rng.random() < 0.4 if is_video is None else is_video
-        item = draw_item(rng, num_words, held_out=True, is_video=video)
+        item = draw_item(rng, num_words, held_out=True, is_video=is_video)
         items.setdefault(item.name, item)
     return list(items.values())
 
@@ -70,13 +69,15 @@ def videos() -> list[Record]:
 
 def notes() -> list[Record]:
     """Notes of 40 weeks, one to three of them each."""
-    sizes = [1 + index % 3 for index in range(NUM_GROUPS)]
-    items = iter(_items("notes", sum(sizes), 180))
-    return [
-        {"note_id": f"N{week:02d}-{number}", "week": f"{FIRST_WEEK + week}", "text": item.text}
-        for week, size in enumerate(sizes, 1)
-        for number, item in zip(range(1, size + 1), items, strict=False)
-    ]
+    rng = random.Random("samples-notes")
+    records: list[Record] = []
+    for week in range(1, NUM_GROUPS + 1):
+        num_items = 1 + week % 3
+        num_words = round(20 * 9 ** rng.random())
+        for number, item in enumerate(draw_group(rng, num_words, num_items, held_out=True), 1):
+            note_id = f"N{week:02d}-{number}"
+            records.append({"note_id": note_id, "week": f"{FIRST_WEEK + week}", "text": item.text})
+    return records
 
 
 def night() -> list[Record]:

@@ -52,6 +52,15 @@ def inlined(function: Function) -> Function:
     return numba.njit(**_OPTIONS)(function)
 
 
+def spliced(function: Function) -> Function:
+    """`inlined` before anything is compiled: for a large helper with one caller.
+
+    LLVM sees it once, in its caller, and not again by itself: nested helpers would be optimised
+    once per level, which doubled the time that attention takes to compile.
+    """
+    return numba.njit(inline="always", **_OPTIONS)(function)
+
+
 class _SourceCache(FunctionCache):  # type: ignore[misc]
     """Numba's cache, which knows a function by the file that it stands in, made to look at all.
 

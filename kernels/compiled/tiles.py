@@ -6,7 +6,6 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-
 from thothy_kernels.compiled import lanes
 from thothy_kernels.compiled.lanes import NUM_LANES
 
@@ -188,8 +187,8 @@ def _store_line(
 
 
 @intrinsic
-def prefetch(typingctx: Any, source: Any, offset: Any) -> Any:
-    """Ask for the cache line of source[offset]; never faults, changes nothing."""
+def prefetch(typingctx: Any, address: Any) -> Any:
+    """Ask for the cache line at an address; never faults, changes nothing."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -198,10 +197,9 @@ def prefetch(typingctx: Any, source: Any, offset: Any) -> Any:
             ir.FunctionType(ir.VoidType(), [byte, number, number, number]),
             "llvm.prefetch.p0",
         )
-        address = lanes.pointer(context, builder, signature.args[0], *args)
         # For reading, to the level 2 cache, data.
         hints = [ir.Constant(number, hint) for hint in (0, 2, 1)]
-        builder.call(function, [builder.bitcast(address, byte), *hints])
+        builder.call(function, [builder.inttoptr(args[0], byte), *hints])
         return context.get_dummy_value()
 
-    return types.void(source, types.intp), codegen
+    return types.void(types.int64), codegen

@@ -14,7 +14,6 @@ chunk of a prompt, with any block size, in any pool.
 from dataclasses import dataclass, field
 
 import torch
-
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
 
 SPAN = 256
@@ -45,6 +44,8 @@ class AttentionMetadata:
             refuse(op, "cu_seqlens", cu, f"int32 [{S + 1}]")
         if tables.dtype != torch.int32 or tables.dim() != 2 or tables.shape[0] != S:
             refuse(op, "block_tables", tables, f"int32 [{S}, M]")
+        if not (cu.is_contiguous() and context.is_contiguous() and tables.is_contiguous()):
+            raise ValueError(f"{op}: cu_seqlens, context_lens, block_tables must be contiguous")
         if cu.device.type == "cpu":
             self._check_values()
 

@@ -1,20 +1,16 @@
 """paged_attention on the CPU: blocks are read in place, through the block table.
 
-This file hands work to the threads; `work_list` cuts it, `tile_kernel` computes.
+This file hands work to the threads; `work_list` cuts it, `item_kernel` computes.
 """
 
 import threading
 
 import numpy as np
 import torch
-
 from thothy_kernels.compiled import threads
 from thothy_kernels.paged_attention import AttentionMetadata
-from thothy_kernels.paged_attention.tile_kernel import (
-    partial_size,
-    run_items,
-    scratch_size,
-)
+from thothy_kernels.paged_attention.arguments import partial_size, scratch_size
+from thothy_kernels.paged_attention.item_kernel import run_items
 from thothy_kernels.paged_attention.work_list import TILE_ROWS, WorkList, work_list
 
 # Rows times positions (times head dim) that a thread should have before a second one is started.
@@ -44,7 +40,7 @@ def paged_attention(
     per_thread = scratch_size(rows, D)
     scratch = _scratch(num_threads * per_thread + work.num_partials * partial_size(rows, D))
     finished = np.zeros(work.num_cut_tiles + 1, np.int64)
-    tables = meta.block_tables.contiguous()
+    tables = meta.block_tables
     args = np.array(
         (
             *(0, 0, len(work.items), num_threads, rows, per_thread, threads.float_bits(scale)),

@@ -10,7 +10,6 @@ How work is cut changes no bits: the arithmetic is by row and span.
 from dataclasses import dataclass
 
 import numpy as np
-
 from thothy_kernels.compiled.functions import kernel
 from thothy_kernels.paged_attention import SPAN, AttentionMetadata
 
@@ -23,7 +22,7 @@ _ITEMS_PER_THREAD = 8
 
 # Columns of the item table.
 SEQ, HEAD, FIRST_QUERY, NUM_QUERIES, FIRST_SPAN, END_SPAN, PARTIAL, TILE, NUM_SPANS = range(9)
-_COLUMNS = 9
+NUM_COLUMNS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ def work_list(
     cu, context, tables = (
         meta.cu_seqlens.numpy(),
         meta.context_lens.numpy(),
-        np.ascontiguousarray(meta.block_tables.numpy()),
+        meta.block_tables.numpy(),
     )
     sizes = np.zeros(5, np.int64)
     _measure(cu, context, tables, H, K, P, B, sizes)
@@ -57,7 +56,7 @@ def work_list(
         )
     most = cost // (num_threads * _ITEMS_PER_THREAD) if num_threads > 1 else cost
     cuts = longest > most
-    items = np.empty((num_spans if cuts else num_tiles, _COLUMNS), np.int64)
+    items = np.empty((num_spans if cuts else num_tiles, NUM_COLUMNS), np.int64)
     used = np.zeros(3, np.int64)
     _fill(cu, context, H, K, max(most, 1), items, used)
     num_items, num_partials, num_cut_tiles = (int(size) for size in used)

@@ -12,7 +12,6 @@ token alone, so a draw survives batching, preemption and restart.
 from dataclasses import dataclass
 
 import torch
-
 from thothy_kernels.contract import Implementations, refuse
 
 _impls = Implementations(__name__)

@@ -1,7 +1,6 @@
 """sample and penalize_repetition in plain torch: the definition."""
 
 import torch
-
 from thothy_kernels.sample import SamplingTensors
 
 _LOW32 = 0xFFFFFFFF

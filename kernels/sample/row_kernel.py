@@ -9,8 +9,8 @@ in float64.
 import math
 
 import numpy as np
-
 from thothy_kernels.compiled import lanes, memory
+from thothy_kernels.compiled.exponential import exp
 from thothy_kernels.compiled.functions import inlined, worker
 from thothy_kernels.sample.philox import complements, gumbel
 
@@ -71,7 +71,7 @@ def _draw(line, highest, temperature, seed, position, noise):  # type: ignore[no
             value = lanes.load(line, i) if count == 16 else lanes.load_first(line, i, count)
             distance = np.float32(_score(line, highest, temperature) - best + lost)
             z = lanes.multiply(lanes.subtract(value, shift), inverse)
-            chance = lanes.exp(lanes.add(z, lanes.spread(distance)))
+            chance = exp(lanes.add(z, lanes.spread(distance)))
             # 2^-32 for the rounding of the noise, and where the exponential is cut to 0.
             chance = lanes.add(chance, lanes.spread(np.float32(2.0**-32)))
             if not lanes.any_below(lanes.load(noise, i - chunk), chance):

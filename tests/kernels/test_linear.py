@@ -6,7 +6,7 @@ from thothy_kernels.linear import pack_linear
 
 IMPLS = ("reference", "cpu")
 # (out, in): odd, narrow, wide, and the shapes of small models.
-SHAPES = [(1, 8), (7, 5), (33, 17), (64, 172), (127, 63), (512, 64), (1000, 256)]
+SHAPES = [(1, 8), (7, 5), (33, 17), (64, 172), (127, 63), (512, 64), (1000, 256), (333, 2051)]
 BATCHES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 17, 31, 33, 64, 100, 255, 600)
 
 

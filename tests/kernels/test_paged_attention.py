@@ -54,7 +54,7 @@ class Pool:
         meta = AttentionMetadata(
             torch.tensor([0, *sizes]).cumsum(0).int(),
             torch.tensor([end for _, _, end in work], dtype=torch.int32),
-            self.tables[[seq for seq, _, _ in work]],
+            self.tables[[seq for seq, _, _ in work]].contiguous(),
             max(sizes),
         )
         q = torch.cat([self.seqs[seq][0][first:end] for seq, first, end in work])

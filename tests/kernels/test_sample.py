@@ -1,4 +1,4 @@
-"""Sampling: exact draws from softmax, exact filters, and draws that depend on nothing but the row."""
+"""Sampling: exact draws from softmax, exact filters, draws that depend on the row alone."""
 
 import itertools
 

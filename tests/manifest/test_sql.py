@@ -42,7 +42,7 @@ def test_rows_of_a_select_become_items(parquet: Write, source: Open) -> None:
         (1, "b", {"text": "1"}),
         (2, "d", {"text": "4"}),
     ]
-    assert items[1].where == "job 'j' (SQL) row 2"
+    assert items[1].where == "SQL row 2"
 
 
 def test_relative_paths_start_at_the_manifest_and_nowhere_else(

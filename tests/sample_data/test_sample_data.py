@@ -36,8 +36,8 @@ def draw(seed: int, num_words: int = 60, *, held_out: bool = True) -> corpus.Ite
 
 def test_held_out_names_never_occur_in_training():
     rng = random.Random(0)
-    trained = {corpus.draw_name(rng, held_out=False).split()[0] for _ in range(5000)}
-    held_out = {corpus.draw_name(rng, held_out=True).split()[0] for _ in range(500)}
+    trained = {corpus.draw_names(rng, 1, held_out=False)[0].split()[0] for _ in range(9000)}
+    held_out = {corpus.draw_names(rng, 1, held_out=True)[0].split()[0] for _ in range(500)}
     assert not trained & held_out
 
 

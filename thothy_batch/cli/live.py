@@ -22,12 +22,13 @@ class LiveDisplay:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
-        self._live = Live(
-            console=self._console, refresh_per_second=4, transient=True, get_renderable=self._draw
-        )
         self._phase = ""
         self._snapshot: Snapshot | None = None
         self._began = time.monotonic()
+        # Last: it draws at once.
+        self._live = Live(
+            console=self._console, refresh_per_second=4, transient=True, get_renderable=self._draw
+        )
 
     def __enter__(self) -> Self:
         self._live.start()

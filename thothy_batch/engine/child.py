@@ -53,9 +53,11 @@ def main(argv: list[str]) -> int:
 def _serve(engine: LLMEngine, channel: Channel) -> None:
     """Step and report, for ever: the process ends when the parent hangs up."""
     reported_at = 0.0
+    num_messages = 0
     is_quiet = False  # nothing happened since the last report
     while True:
         while _take_message(engine, channel, wait=is_quiet):
+            num_messages += 1
             is_quiet = False
         if engine.has_work:
             engine.step()
@@ -66,7 +68,7 @@ def _serve(engine: LLMEngine, channel: Channel) -> None:
             is_due = not is_quiet
         # A parent that reads slowly gets fewer and larger reports, never a queue of them.
         if is_due and not (engine.has_work and channel.has_backlog):
-            channel.send(Update(engine.take_update()))
+            channel.send(Update(engine.take_update(), num_messages))
             reported_at = time.monotonic()
             is_quiet = not engine.has_work
 

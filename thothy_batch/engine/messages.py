@@ -32,6 +32,7 @@ class Ready:
 @dataclass(frozen=True, slots=True)
 class Update:
     update: EngineUpdate
+    num_messages: int  # of the parent's, after Start, that were carried out before it
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ class ModelRunner:
         self._kv = kv
         self._sampler = sampler
 
+    @torch.inference_mode()
     def run(self, batch: Batch) -> Int64Array:
         """One step: copy blocks, write KV, draw int64 [R].
 

@@ -27,7 +27,6 @@ class Scheduler:
         self._blocks = BlockManager(config.num_blocks, config.block_size)
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []  # oldest admission first
-        self._num_steps = 0
 
     @property
     def num_running(self) -> int:
@@ -84,7 +83,6 @@ class Scheduler:
             if entry.num_rows:
                 self._draw(entry, rows, outcome)
         span.num_done += 1
-        self._num_steps += 1
         if outcome.finished:
             self._finish(outcome.finished, finished_at)
             span.num_steps = span.num_done
@@ -148,7 +146,6 @@ class Scheduler:
         seq, num_tokens = entry.seq, entry.num_tokens
         start, known = seq.num_computed, seq.num_ever_computed
         end = seq.num_computed = start + num_tokens
-        seq.last_step = self._num_steps
         if start < known:
             recomputed = min(end, known) - start
             outcome.recomputed_tokens += recomputed

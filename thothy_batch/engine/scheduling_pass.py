@@ -76,8 +76,6 @@ class SchedulingPass:
 
     def _continue_running(self) -> None:
         turns = list(self._running)
-        if len(turns) > self._budget:  # more samples of one request than a step holds
-            turns.sort(key=lambda seq: seq.last_step)
         index = 0
         while index < len(turns) and self._budget:
             seq = turns[index]

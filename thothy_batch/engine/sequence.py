@@ -59,7 +59,6 @@ class Sequence:
     # A fork's last block is its origin's until the fork writes: then it is copied first.
     borrows_last_block: bool = False
     finish_reason: FinishReason | None = None
-    last_step: int = -1  # number of the step that computed it last
     _hashes: list[bytes] = field(default_factory=list)
 
     @classmethod
@@ -88,7 +87,6 @@ class Sequence:
             num_computed=self.num_computed,
             num_ever_computed=self.num_ever_computed,
             block_ids=array("i", self.block_ids),
-            last_step=self.last_step,
             _hashes=list(self._hashes),
         )
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -34,6 +35,8 @@ class ChildEngine:
         self._log = log
         self._log_start = log_start
         self._last = EngineUpdate()
+        self._num_messages = 0
+        self._unseen: deque[tuple[int, int]] = deque()  # (number of the message, its requests)
         self._error: EngineError | None = None
         self._info: EngineInfo | None = None
 
@@ -69,12 +72,10 @@ class ChildEngine:
         return self._process.pid
 
     def submit(self, requests: Sequence[Request]) -> None:
-        self._check()
-        self._channel.send(Submit(list(requests)))
+        self._send(Submit(list(requests)), len(requests))
 
     def stop_admitting(self) -> None:
-        self._check()
-        self._channel.send(StopAdmitting())
+        self._send(StopAdmitting(), 0)
 
     def poll(self, timeout_s: float) -> EngineUpdate:
         """See EngineClient. EngineError when the child has died; what it sent before comes first.
@@ -102,8 +103,11 @@ class ChildEngine:
             assert isinstance(message, Update)
             _merge(merged, message.update)
             self._last = message.update
+            self._forget_seen(message.num_messages)
             until = 0.0  # only what is here already
         _copy_state(self._last, merged)
+        # What the child has not looked at yet waits, though its report could not say so.
+        merged.num_waiting += sum(num_requests for _, num_requests in self._unseen)
         return merged
 
     def close(self) -> None:
@@ -117,6 +121,16 @@ class ChildEngine:
         self._log.close()
         if self._error is None:
             self._error = EngineError("the engine was closed")
+
+    def _send(self, message: Submit | StopAdmitting, num_requests: int) -> None:
+        self._check()
+        self._num_messages += 1
+        self._unseen.append((self._num_messages, num_requests))
+        self._channel.send(message)
+
+    def _forget_seen(self, num_messages: int) -> None:
+        while self._unseen and self._unseen[0][0] <= num_messages:
+            self._unseen.popleft()
 
     def _check(self) -> None:
         if self._error is not None:

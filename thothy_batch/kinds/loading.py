@@ -37,7 +37,11 @@ def _find(name_or_path: str, base: Path) -> Path:
         return data_path("jobs") / f"{name_or_path}.yaml"
     looks_like_path = "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
     if looks_like_path:
-        return base / Path(name_or_path).expanduser()
+        path = base / Path(name_or_path).expanduser()
+        if not path.is_file():
+            hint = f"built-in kinds: {', '.join(names)}"
+            raise ManifestError([Problem(f"there is no kind file {path}", hint=hint)])
+        return path
     hint = did_you_mean(name_or_path, names)
     message = f"unknown kind {name_or_path!r}: neither a built-in kind nor the path of a .yaml file"
     raise ManifestError([Problem(message, hint=hint)])

@@ -48,7 +48,7 @@ def open_items(
         problems += [job.problem("input", f"no file matches {pattern!r}") for pattern in unmatched]
     elif isinstance(job.input, SqlInput):
         where = job.problem("input.sql", "")
-        tables = [SqlTable(SqlRows(job.input.sql, base, where), f"job {job.name!r} (SQL)")]
+        tables = [SqlTable(SqlRows(job.input.sql, base, where), "SQL")]
     else:
         assert isinstance(job.input, JobRowsInput)
         tables = _job_tables(job.name, job.input, base)

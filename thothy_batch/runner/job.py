@@ -67,11 +67,18 @@ def open_jobs(manifest: Manifest) -> list[Job]:
         except ManifestError as error:
             problems += error.problems
             continue
-        problems += job.source.check()
+        problems += [_at_input(settings, problem) for problem in job.source.check()]
         jobs.append(job)
     if problems:
         raise ManifestError(list(dict.fromkeys(problems)))
     return jobs
+
+
+def _at_input(settings: JobSettings, problem: Problem) -> Problem:
+    """A problem of an input file, at the line of the manifest that names the file."""
+    if problem.line is not None or not problem.path:
+        return problem
+    return settings.problem("input", f"{problem.path}: {problem.message}", problem.hint)
 
 
 def _open_job(index: int, settings: JobSettings, manifest: Manifest) -> Job:

@@ -1,64 +1,34 @@
 """One run: check, lock, prepare, compute what is missing, account, publish."""
 
-import platform
-import secrets
-import socket
-import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 
 from thothy_batch import __version__
 from thothy_batch.engine.config import resolve_device
-from thothy_batch.engine.facts import ModelFacts, model_facts
-from thothy_batch.errors import LockedError, LockHolder, ManifestError, StoreError, ThothyError
-from thothy_batch.manifest.settings import (
-    Manifest,
-    load_manifest,
-    parse_deadline,
-    to_engine_spec,
-)
+from thothy_batch.errors import LockedError, LockHolder, StoreError, ThothyError
 from thothy_batch.plan import night_stats, order_requests
-from thothy_batch.records import EngineSpec
 from thothy_batch.runner.accounting import Account
 from thothy_batch.runner.assignment import Assignment, assign, request_keys
 from thothy_batch.runner.closing import end_run
 from thothy_batch.runner.entry import Entry
-from thothy_batch.runner.job import Job, open_jobs
 from thothy_batch.runner.ledger import Ledger
 from thothy_batch.runner.locking import holder_of, locked
 from thothy_batch.runner.night import JOB_STOPPED, Night
+from thothy_batch.runner.opening import Setup, begin_run, open_night
 from thothy_batch.runner.options import RunOptions
-from thothy_batch.runner.prepare import prepare, setting_of
+from thothy_batch.runner.prepare import prepare
 from thothy_batch.runner.progress import Forecast, Observer
 from thothy_batch.runner.pulse import Pulse, StatusFile
-from thothy_batch.runner.rendering import Setting, make_renderer
-from thothy_batch.runner.stopping import StopNow, Stopping
+from thothy_batch.runner.rendering import make_renderer
+from thothy_batch.runner.stopping import StopNow
 from thothy_batch.runner.summary import RunSummary
 from thothy_batch.store.files import journal_folder
-from thothy_batch.store.store import Store
+from thothy_batch.store.store import Store, check_path
 
 # What is written as the reason of entries that a stop left: the contract knows no time_budget.
 _NOT_RUN_REASONS = {"time_budget": "deadline"}
-
-
-@dataclass(slots=True)
-class _Run:
-    """The parts of a run, found out one after another."""
-
-    options: RunOptions
-    observer: Observer
-    manifest: Manifest
-    jobs: list[Job]
-    spec: EngineSpec
-    facts: ModelFacts
-    setting: Setting
-    started: datetime
-    run_id: str
-    stopping: Stopping
-    began: float = field(default_factory=time.monotonic)
-    load_s: float = 0.0
 
 
 def run_night(options: RunOptions, observer: Observer) -> RunSummary:
@@ -68,7 +38,7 @@ def run_night(options: RunOptions, observer: Observer) -> RunSummary:
     engine that dies ends the run, with everything finished so far published: the summary then has
     the error.
     """
-    run = _open(options, observer)
+    run = open_night(options, observer)
     holder = holder_of(run.run_id, run.manifest.path, run.started)
     try:
         return _locked_run(run, holder)
@@ -79,43 +49,9 @@ def run_night(options: RunOptions, observer: Observer) -> RunSummary:
         return RunSummary(run.manifest.store, status="skipped", messages=[message])
 
 
-def _open(options: RunOptions, observer: Observer) -> _Run:
-    observer.phase("checking the manifest")
-    started = datetime.now().astimezone()
-    manifest = load_manifest(options.manifest, options.overrides)
-    deadline = _deadline(options, manifest, started)
-    jobs = open_jobs(manifest)
-    spec = to_engine_spec(manifest)
-    facts = model_facts(spec)
-    budget = options.time_budget_s
-    if budget is None:
-        budget = manifest.run.time_budget
-    return _Run(
-        options=options,
-        observer=observer,
-        manifest=manifest,
-        jobs=jobs,
-        spec=spec,
-        facts=facts,
-        setting=setting_of(manifest, jobs, facts, spec),
-        started=started,
-        run_id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
-        stopping=Stopping(deadline=deadline, time_budget_s=budget, started=started),
-    )
-
-
-def _deadline(options: RunOptions, manifest: Manifest, now: datetime) -> datetime | None:
-    text = options.deadline or manifest.run.deadline
-    if text is None:
-        return None
-    try:
-        return parse_deadline(text, now)
-    except ValueError as error:
-        raise ManifestError(f"--deadline: {error}") from None
-
-
-def _locked_run(run: _Run, holder: LockHolder) -> RunSummary:
+def _locked_run(run: Setup, holder: LockHolder) -> RunSummary:
     store_path, note = run.manifest.store, run.observer.note
+    check_path(store_path)  # before the lock, which makes a folder beside the store
     with (
         locked(store_path, resolve_device(run.spec.device), holder, run.options.if_locked, note),
         ExitStack() as stack,
@@ -139,7 +75,7 @@ def _locked_run(run: _Run, holder: LockHolder) -> RunSummary:
         return summary
 
 
-def _stopped_early(run: _Run) -> RunSummary:
+def _stopped_early(run: Setup) -> RunSummary:
     message = f"stopped by {run.stopping.signal_name} before anything was computed"
     return RunSummary(
         run.manifest.store,
@@ -151,13 +87,13 @@ def _stopped_early(run: _Run) -> RunSummary:
     )
 
 
-def _run_locked(run: _Run, store: Store, status: StatusFile) -> RunSummary:
+def _run_locked(run: Setup, store: Store, status: StatusFile) -> RunSummary:
     assignment = _assign(run, store)
     account = Account.of(run.jobs, assignment.entries)
     keep_ids = run.manifest.output.token_ids
     ledger = Ledger(store, account, run.facts.name, keep_ids)
     with run.stopping.interruptible():
-        _begin(run, store, account)
+        begin_run(run, store, account)
     ledger.open_with(assignment)
     store.tick()
     if not assignment.work:
@@ -180,7 +116,7 @@ def _run_locked(run: _Run, store: Store, status: StatusFile) -> RunSummary:
     return _end(run, ledger, night, error)
 
 
-def _assign(run: _Run, store: Store) -> Assignment:
+def _assign(run: Setup, store: Store) -> Assignment:
     """Everything rendered, tokenised, and looked up in the store."""
     run.observer.phase("reading and tokenising")
     with run.stopping.interruptible():
@@ -196,41 +132,14 @@ def _assign(run: _Run, store: Store) -> Assignment:
         )
 
 
-def _prepared(run: _Run) -> Iterable[Entry]:
+def _prepared(run: Setup) -> Iterable[Entry]:
     def report(num: int) -> None:
         run.observer.phase(f"reading and tokenising: {num:,} entries")
 
     return prepare(run.manifest, run.jobs, run.setting, report=report)
 
 
-def _begin(run: _Run, store: Store, account: Account) -> None:
-    manifest = run.manifest
-    store.begin_run(
-        {
-            "run_id": run.run_id,
-            "name": manifest.path.stem,
-            "status": "running",
-            "started_at": run.started,
-            "manifest": manifest.as_json(),
-            "manifest_hash": manifest.manifest_hash,
-            "model": {"id": manifest.model.id, "name": run.facts.name},
-            "engine": manifest.engine.model_dump(mode="json"),
-            "versions": {"thothy-batch": __version__, "python": platform.python_version()},
-            "host": socket.gethostname(),
-            "jobs": [
-                {
-                    "job": count.name,
-                    "kind": count.kind,
-                    "priority": count.priority,
-                    "num_items": count.num_items,
-                }
-                for count in account.jobs
-            ],
-        }
-    )
-
-
-def _start(run: _Run, ledger: Ledger, status: StatusFile, assignment: Assignment) -> Night:
+def _start(run: Setup, ledger: Ledger, status: StatusFile, assignment: Assignment) -> Night:
     """The engine loaded and the night in its order."""
     run.observer.phase("planning")
     requests = [work.request for work in assignment.work]
@@ -270,7 +179,7 @@ def _start(run: _Run, ledger: Ledger, status: StatusFile, assignment: Assignment
 
 
 def _leave_open(
-    run: _Run,
+    run: Setup,
     ledger: Ledger,
     assignment: Assignment,
     night: Night | None,
@@ -286,7 +195,7 @@ def _leave_open(
                 ledger.not_run(entry, JOB_STOPPED if stopped else reason)
 
 
-def _end(run: _Run, ledger: Ledger, night: Night | None, error: ThothyError | None) -> RunSummary:
+def _end(run: Setup, ledger: Ledger, night: Night | None, error: ThothyError | None) -> RunSummary:
     run.observer.phase("publishing")
     return end_run(
         ledger,

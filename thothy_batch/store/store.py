@@ -78,7 +78,7 @@ class Store:
         StoreError for a path that cannot be a store, a newer schema, a full or read-only disk.
         """
         path = real_path(path)
-        _check_path(path)
+        check_path(path)
         store = cls(path)
         leftovers: list[Record] = []
         for _, content in store._journal.recover():
@@ -261,7 +261,7 @@ def publish_if_free(path: Path) -> bool:
     return not segment_paths(folder)
 
 
-def _check_path(path: Path) -> None:
+def check_path(path: Path) -> None:
     """Refuses what cannot be a store before anything is written."""
     if path.is_dir():
         raise StoreError(

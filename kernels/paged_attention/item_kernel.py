@@ -1,0 +1,173 @@
+"""One item of the work list: the queries of a tile against spans of positions.
+
+Per span: pack 64 keys at a time, transposed and widened, and multiply by the rows of the tile;
+softmax of each row over what it sees; pack 64 values at a time and multiply by the weights. While
+one pack is multiplied the next is fetched from memory.
+"""
+
+from collections import namedtuple
+
+from thothy_kernels.compiled import memory
+from thothy_kernels.compiled.functions import inlined, spliced, worker
+from thothy_kernels.paged_attention import SPAN, arguments, packing, row_math
+from thothy_kernels.paged_attention.packing import KEYS
+from thothy_kernels.paged_attention.work_list import (
+    END_SPAN,
+    FIRST_QUERY,
+    FIRST_SPAN,
+    HEAD,
+    NUM_COLUMNS,
+    NUM_QUERIES,
+    NUM_SPANS,
+    PARTIAL,
+    SEQ,
+    TILE,
+)
+
+# `sees`: positions that the first query of the tile sees; the next sees one more. `end` positions
+# are seen by the last.
+_Tile = namedtuple("_Tile", "seq head first_row num_rows sees end")
+
+
+@inlined
+def _tile_of(args, item):  # type: ignore[no-untyped-def]
+    cu_seqlens = memory.int32_at(args[arguments.CU_SEQLENS], args[arguments.S] + 1)
+    context_lens = memory.int32_at(args[arguments.CONTEXT_LENS], args[arguments.S])
+    seq, num_queries = item[SEQ], item[NUM_QUERIES]
+    first_row = cu_seqlens[seq] + item[FIRST_QUERY]
+    sees = context_lens[seq] - (cu_seqlens[seq + 1] - first_row) + 1
+    num_rows = num_queries * (args[arguments.H] // args[arguments.K])
+    return _Tile(seq, item[HEAD], first_row, num_rows, sees, sees + num_queries - 1)
+
+
+@spliced
+def _load_queries(args, tile, queries):  # type: ignore[no-untyped-def]
+    address, stride = args[arguments.Q], args[arguments.Q_STRIDE]
+    size = args[arguments.T] * stride
+    G, D = args[arguments.H] // args[arguments.K], args[arguments.D]
+    scale = memory.float32_of_bits(args[arguments.SCALE])
+    at = (tile.first_row, tile.num_rows, tile.head)
+    if args[arguments.IS_FLOAT32]:
+        q32 = memory.float32_at(address, size)
+        row_math.load_queries(q32, queries, at[0], at[1], at[2], G, D, stride, scale)
+    else:
+        q16 = memory.bfloat16_at(address, size)
+        row_math.load_queries(q16, queries, at[0], at[1], at[2], G, D, stride, scale)
+
+
+@spliced
+def _write_out(args, tile, run):  # type: ignore[no-untyped-def]
+    address, H, D = args[arguments.OUT], args[arguments.H], args[arguments.D]
+    size, G, rows = args[arguments.T] * H * D, H // args[arguments.K], args[arguments.ROWS]
+    at = (tile.first_row, tile.num_rows, tile.head)
+    if args[arguments.IS_FLOAT32]:
+        out32 = memory.float32_at(address, size)
+        row_math.write_out(out32, run, at[0], at[1], at[2], H, G, D, rows)
+    else:
+        out16 = memory.bfloat16_at(address, size)
+        row_math.write_out(out16, run, at[0], at[1], at[2], H, G, D, rows)
+
+
+@inlined
+def _fetch_ahead(args, which, table, head, begin, end):  # type: ignore[no-untyped-def]
+    size = 4 if args[arguments.IS_FLOAT32] else 2
+    K, P, D = args[arguments.K], args[arguments.P], args[arguments.D]
+    packing.fetch_ahead(args[which], size, table, begin, min(end, begin + KEYS), head, K, P, D)
+
+
+@spliced
+def _score_span(args, tile, table, scratch, begin, end):  # type: ignore[no-untyped-def]
+    """Scores of the tile's rows for positions begin .. end, to scratch.weights."""
+    address, size, D = args[arguments.K_CACHE], args[arguments.CACHE_SIZE], args[arguments.D]
+    for first in range(0, end - begin, KEYS):
+        ahead = begin + first + KEYS
+        if ahead < end:
+            _fetch_ahead(args, arguments.K_CACHE, table, tile.head, ahead, end)
+        else:
+            _fetch_ahead(args, arguments.V_CACHE, table, tile.head, begin, end)
+        count = min(KEYS, end - begin - first)
+        if args[arguments.IS_FLOAT32]:
+            k32 = memory.float32_at(address, size)
+            packing.pack_keys(k32, scratch.starts, first, count, scratch.packed, D)
+        else:
+            k16 = memory.bfloat16_at(address, size)
+            packing.pack_keys_bfloat16(k16, scratch.starts, first, count, scratch.packed, D)
+        row_math.score(scratch.queries, scratch.packed, scratch.weights, first, tile.num_rows, D)
+
+
+@spliced
+def _weigh_span(args, tile, table, scratch, begin, end):  # type: ignore[no-untyped-def]
+    """Values of positions begin .. end times the weights of the tile's rows, to scratch.part."""
+    address, size, D = args[arguments.V_CACHE], args[arguments.CACHE_SIZE], args[arguments.D]
+    G = args[arguments.H] // args[arguments.K]
+    part, packed, rows = scratch.part, scratch.packed, tile.num_rows
+    row_math.clear(part, rows * ((D + 15) // 16 * 16))
+    for first in range(0, end - begin, KEYS):
+        ahead = begin + first + KEYS
+        if ahead < end:
+            _fetch_ahead(args, arguments.V_CACHE, table, tile.head, ahead, end)
+        elif end < tile.end:
+            _fetch_ahead(args, arguments.K_CACHE, table, tile.head, end, tile.end)
+        count = min(KEYS, end - begin - first)
+        if args[arguments.IS_FLOAT32]:
+            v32 = memory.float32_at(address, size)
+            packing.pack_values(v32, scratch.starts, first, count, packed, D)
+        else:
+            v16 = memory.bfloat16_at(address, size)
+            packing.pack_values(v16, scratch.starts, first, count, packed, D)
+        sees = tile.sees - begin - first
+        row_math.weigh(scratch.weights, packed, part, first, count, sees, rows, G, D)
+
+
+@spliced
+def _run_spans(args, item, tile, scratch):  # type: ignore[no-untyped-def]
+    """Sum up the item's spans: into scratch.run, or each to its place in scratch.stored."""
+    K, P, D = args[arguments.K], args[arguments.P], args[arguments.D]
+    M, rows, G = args[arguments.M], args[arguments.ROWS], args[arguments.H] // K
+    width = (D + 15) // 16 * 16
+    tables = memory.int32_at(args[arguments.TABLES], args[arguments.S] * M)
+    table = tables[tile.seq * M : (tile.seq + 1) * M]
+    for span in range(item[FIRST_SPAN], item[END_SPAN]):
+        begin = span * SPAN
+        end = min(begin + SPAN, tile.end)
+        packing.locate_keys(scratch.starts, table, begin, end - begin, tile.head, K, P, D)
+        _score_span(args, tile, table, scratch, begin, end)
+        sees = tile.sees - begin
+        row_math.soften(scratch.weights, scratch.part, sees, tile.num_rows, G, rows * width, rows)
+        _weigh_span(args, tile, table, scratch, begin, end)
+        if item[PARTIAL] < 0:
+            row_math.merge(scratch.run, scratch.part, 0, span == 0, tile.num_rows, width, rows)
+        else:
+            to = (item[PARTIAL] + span) * rows * (width + 2)
+            row_math.copy(scratch.stored, to, scratch.part, tile.num_rows, width, rows)
+
+
+@spliced
+def _merge_stored(args, item, tile, scratch):  # type: ignore[no-untyped-def]
+    """Merge the spans of a tile that was cut, if this item is the last; whether it is."""
+    finished = memory.int64_at(args[arguments.FINISHED], args[arguments.NUM_FINISHED])
+    rows, width = args[arguments.ROWS], (args[arguments.D] + 15) // 16 * 16
+    spans = item[END_SPAN] - item[FIRST_SPAN]
+    if memory.fetch_add(finished, item[TILE], spans) + spans < item[NUM_SPANS]:
+        return False
+    for span in range(item[NUM_SPANS]):
+        start = (item[PARTIAL] + span) * rows * (width + 2)
+        row_math.merge(scratch.run, scratch.stored, start, span == 0, tile.num_rows, width, rows)
+    return True
+
+
+@worker
+def run_items(args):  # type: ignore[no-untyped-def]
+    """Take items of the work list until none is left."""
+    scratch = arguments.scratch_of(args)
+    items = memory.int64_at(args[arguments.ITEMS], args[arguments.NUM_ITEMS] * NUM_COLUMNS)
+    while True:
+        number = memory.fetch_add(args, arguments.NEXT_ITEM, 1)
+        if number >= args[arguments.NUM_ITEMS]:
+            return
+        item = items[number * NUM_COLUMNS : (number + 1) * NUM_COLUMNS]
+        tile = _tile_of(args, item)
+        _load_queries(args, tile, scratch.queries)
+        _run_spans(args, item, tile, scratch)
+        if item[PARTIAL] < 0 or _merge_stored(args, item, tile, scratch):
+            _write_out(args, tile, scratch.run)

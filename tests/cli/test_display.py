@@ -1,0 +1,57 @@
+"""What is shown: a live display on a terminal, few plain lines in a log."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from thothy_batch.cli.display import LineDisplay
+from thothy_batch.cli.live import LiveDisplay
+from thothy_batch.runner.accounting import JobCount
+from thothy_batch.runner.progress import Snapshot
+
+
+def snapshot() -> Snapshot:
+    job = JobCount("jobs [bold]", "raw", 5, 20.0, num_items=10, num_done=4, num_failed=1)
+    return Snapshot(
+        "running", "r1", 12.0, (job,), 10, 5, 3, 2, 25, 100, 400, 123.4, tokens_left=80, eta_s=65.0
+    )
+
+
+def test_a_log_gets_a_line_only_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    with LineDisplay(every_s=3600) as display:
+        for num in range(50):
+            display.phase(f"reading and tokenising: {num} entries")
+        for _ in range(50):
+            display.progress(snapshot())
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_a_line_tells_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    LineDisplay(every_s=0).progress(snapshot())
+    line = capsys.readouterr().err
+    for word in (
+        "5 of 10",
+        "1 failed",
+        "123 tokens/s",
+        "KV 25%",
+        "3 running",
+        "2 waiting",
+        "1 min",
+    ):
+        assert word in line
+
+
+def test_the_live_display_draws_jobs_as_plain_text() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with LiveDisplay(console) as display:
+        display.phase("computing")
+        display.progress(snapshot())
+        display.note("a note")
+        drawn = io.StringIO()
+        Console(file=drawn, width=120).print(display._draw())
+    assert "jobs [bold]" in drawn.getvalue()
+    assert "5/10" in drawn.getvalue()
+    assert "a note" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -1,0 +1,265 @@
+"""Greedy tokens equal the golden ones and transformers', however the work is scheduled."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from thothy_batch.engine.local import LocalEngine
+from thothy_batch.records import EngineSpec, ModelSpec, Request, RequestResult, Sampling
+
+GREEDY = Sampling(max_tokens=64, ignore_eos=True, repetition_stop=False)
+
+# Every way to schedule that must not show in the output. block_size 32 where nothing is said.
+WAYS: dict[str, dict[str, Any]] = {
+    "together": {"num_blocks": 400},
+    "blocks-of-1-no-sharing": {"num_blocks": 9000, "block_size": 1, "prefix_sharing": False},
+    "blocks-of-16-preempting": {"num_blocks": 40, "block_size": 16, "admission": "optimistic"},
+    "chunks-of-7": {"num_blocks": 200, "max_step_tokens": 7},
+}
+IMPLS = ("cpu", "reference")
+
+
+def run_all(spec: EngineSpec, requests: Iterable[Request]) -> tuple[list[RequestResult], Any]:
+    """Results in the order of request ids, and the engine's totals. Blocks must not leak."""
+    requests = list(requests)
+    engine = LocalEngine.start(spec)
+    engine.submit(requests)
+    results: dict[int, RequestResult] = {}
+    steps = []
+    while True:
+        update = engine.poll(60.0)
+        assert not update.failures
+        steps += update.steps
+        results |= {result.request_id: result for result in update.results}
+        if not update.num_running and not update.num_waiting:
+            break
+    engine.engine.check_integrity()
+    assert update.blocks_used == 0
+    assert sum(step.num_preempted for step in steps) == update.totals.num_preempted
+    assert len(results) == len(requests)
+    return [results[i] for i in sorted(results)], update.totals
+
+
+def outputs(results: list[RequestResult]) -> list[tuple[int, ...]]:
+    return [completion.token_ids for result in results for completion in result.completions]
+
+
+@pytest.fixture(scope="module")
+def stories(shared: Path) -> tuple[Path, list[dict[str, Any]]]:
+    directory = shared / "data" / "weights" / "stories260K"
+    lines = (directory / "golden_greedy.jsonl").read_text().splitlines()
+    return directory, [json.loads(line) for line in lines]
+
+
+def golden_requests(rows: list[dict[str, Any]], sampling: Sampling = GREEDY) -> list[Request]:
+    return [
+        Request(i, "", row["prompt_token_ids"], sampling, seed=1000 + i)
+        for i, row in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_golden_tokens_come_out_however_they_are_scheduled(
+    stories: tuple[Path, list[dict[str, Any]]], way: str
+) -> None:
+    directory, rows = stories
+    spec = EngineSpec(model=ModelSpec(id=str(directory)), impl="cpu", **WAYS[way])
+    results, totals = run_all(spec, golden_requests(rows))
+    for row, result in zip(rows, results, strict=True):
+        assert list(result.completions[0].token_ids) == row["output_token_ids"], row["id"]
+        assert result.completions[0].text.strip() == row["output_text"].strip()
+    if way == "blocks-of-16-preempting":
+        assert totals.num_preempted > 0
+        assert totals.wasted_tokens > 0
+        assert totals.wasted_tokens == sum(result.wasted_tokens for result in results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_golden_tokens_come_out_of_the_reference(
+    stories: tuple[Path, list[dict[str, Any]]], way: str
+) -> None:
+    directory, rows = stories
+    spec = EngineSpec(model=ModelSpec(id=str(directory)), impl="reference", **WAYS[way])
+    results, totals = run_all(spec, golden_requests(rows))
+    assert [list(ids) for ids in outputs(results)] == [row["output_token_ids"] for row in rows]
+    assert (totals.wasted_tokens > 0) == (way == "blocks-of-16-preempting")
+
+
+def test_golden_tokens_come_out_in_shuffled_order(
+    stories: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    directory, rows = stories
+    spec = EngineSpec(model=ModelSpec(id=str(directory)), impl="cpu", num_blocks=400, max_seqs=20)
+    requests = golden_requests(rows)
+    Random(7).shuffle(requests)
+    results, _ = run_all(spec, requests)
+    assert [list(ids) for ids in outputs(results)] == [row["output_token_ids"] for row in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("impl", IMPLS)
+def test_golden_tokens_come_out_of_a_row_alone(
+    stories: tuple[Path, list[dict[str, Any]]], impl: str
+) -> None:
+    directory, rows = stories
+    spec = EngineSpec(model=ModelSpec(id=str(directory)), impl=impl, num_blocks=400, max_seqs=1)
+    results, _ = run_all(spec, golden_requests(rows))
+    assert [list(ids) for ids in outputs(results)] == [row["output_token_ids"] for row in rows]
+
+
+SAMPLED = Sampling(
+    temperature=0.9,
+    top_p=0.95,
+    top_k=40,
+    max_tokens=32,
+    repetition_penalty=1.1,
+    repetition_stop=False,
+)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_seed_gives_the_same_text_however_it_is_scheduled(
+    stories: tuple[Path, list[dict[str, Any]]], impl: str
+) -> None:
+    """Three samples of each prompt; with stop tokens, so that rows leave the batch early."""
+    directory, rows = stories
+    model = ModelSpec(id=str(directory))
+    rows = rows[:: 3 if impl == "cpu" else 9]
+    requests = [
+        Request(i, "", row["prompt_token_ids"], SAMPLED, seed=31 * i, num_samples=3)
+        for i, row in enumerate(rows)
+    ]
+    found = {
+        way: run_all(EngineSpec(model=model, impl=impl, **settings), requests)
+        for way, settings in WAYS.items()
+    }
+    texts = [[c.text for r in results for c in r.completions] for results, _ in found.values()]
+    tokens = [outputs(results) for results, _ in found.values()]
+    assert all(other == tokens[0] for other in tokens)
+    assert all(other == texts[0] for other in texts)
+    assert len(set(tokens[0])) > 2 * len(rows), "samples of one prompt differ"
+    if impl == "cpu":
+        assert found["blocks-of-16-preempting"][1].num_preempted > 0
+
+
+# Families, heads (query, kv) and head dims as they differ among checkpoints.
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama-gqa-dim16": ("LlamaConfig", {"num_key_value_heads": 2, "head_dim": 16}),
+    "llama-odd-heads": ("LlamaConfig", {"hidden_size": 72, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 24}),
+    "mistral-one-kv-head-dim64": ("MistralConfig", {"sliding_window": None, "num_key_value_heads": 1, "head_dim": 64}),
+    "qwen2-bias-odd-heads": ("Qwen2Config", {"num_attention_heads": 3, "num_key_value_heads": 1, "hidden_size": 96}),
+    "qwen3-dim128": ("Qwen3Config", {"head_dim": 128, "num_key_value_heads": 2}),
+    "qwen3-tied-dim256": ("Qwen3Config", {"head_dim": 256, "num_key_value_heads": 4, "tie_word_embeddings": True}),
+}  # fmt: skip
+PROMPT_LENS = (1, 2, 7, 31, 32, 33, 70, 70)
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def family(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[list[int]], list[tuple[int, ...]]]:
+    """A tiny random checkpoint, prompts, and the tokens that transformers gives for them."""
+    import transformers
+
+    class_name, settings = FAMILIES[request.param]
+    tiny = {
+        "vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+        "tie_word_embeddings": False, "bos_token_id": None, "eos_token_id": None,
+        "pad_token_id": None,
+    }  # fmt: skip
+    torch.manual_seed(3)
+    config = getattr(transformers, class_name)(**(tiny | settings))
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    directory = tmp_path_factory.mktemp(request.param)
+    model.save_pretrained(directory)
+    random = Random(5)
+    prompts = [[random.randrange(128) for _ in range(length)] for length in PROMPT_LENS]
+    prompts[-1][:40] = prompts[-2][:40]  # a shared prefix
+    wanted = []
+    for prompt in prompts:
+        ids = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)
+        wanted.append(tuple(ids[0, len(prompt) :].tolist()))
+    return directory, prompts, wanted
+
+
+TINY_WAYS: dict[str, dict[str, Any]] = {
+    "together": {"num_blocks": 40},
+    "blocks-of-1-chunks-of-7": {"num_blocks": 600, "block_size": 1, "max_step_tokens": 7},
+    "preempting-no-sharing": {
+        "num_blocks": 7, "block_size": 16, "admission": "optimistic", "prefix_sharing": False,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_every_family_gives_transformers_tokens(
+    family: tuple[Path, list[list[int]], list[tuple[int, ...]]], impl: str
+) -> None:
+    directory, prompts, wanted = family
+    sampling = Sampling(max_tokens=12, ignore_eos=True, repetition_stop=False)
+    requests = [Request(i, "", prompt, sampling) for i, prompt in enumerate(prompts)]
+    for way, settings in TINY_WAYS.items():
+        spec = EngineSpec(model=ModelSpec(id=str(directory)), impl=impl, **settings)
+        results, totals = run_all(spec, requests)
+        assert outputs(results) == wanted, way
+        assert (totals.num_preempted > 0) == way.startswith("preempting")
+
+
+class _Tap:
+    """Stands before a model runner and keeps the logits of every row that samples."""
+
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+        self._forward: Callable[..., torch.Tensor] = runner.forward
+        self.seen: dict[tuple[int, int], np.ndarray] = {}  # (seed, position) → logits
+        runner.forward = self.forward
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        logits = self._forward(batch)
+        for row in range(len(batch.logits_rows)):
+            key = int(batch.seeds[row]), int(batch.sample_positions[row])
+            self.seen[key] = logits[row].numpy().copy()
+        return logits
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_logits_of_a_row_have_the_same_bits_alone_and_in_any_batch(
+    stories: tuple[Path, list[dict[str, Any]]], impl: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, rows = stories
+    rows = rows[:58:8]
+    sampling = Sampling(max_tokens=6, ignore_eos=True, repetition_stop=False)
+    requests = golden_requests(rows, sampling)
+
+    def logits_of(batches: list[list[Request]], **settings: Any) -> dict[tuple[int, int], Any]:
+        spec = EngineSpec(model=ModelSpec(id=str(directory)), impl=impl, **settings)
+        engine = LocalEngine.start(spec)
+        tap = _Tap(engine.engine._runner)
+        for batch in batches:
+            engine.submit(batch)
+            while engine.engine.has_work:
+                engine.poll(60.0)
+        return tap.seen
+
+    alone = logits_of([[request] for request in requests], num_blocks=64, prefix_sharing=False)
+    ways = (
+        logits_of([requests], num_blocks=400),
+        logits_of([requests[::-1]], num_blocks=800, block_size=1, max_step_tokens=7),
+        logits_of([requests], num_blocks=45, block_size=16, admission="optimistic"),
+    )
+    assert len(alone) == 6 * len(requests)
+    for seen in ways:
+        assert seen.keys() == alone.keys()
+        for key, logits in alone.items():
+            assert seen[key].tobytes() == logits.tobytes(), f"seed, position {key}"
