@@ -21,7 +21,7 @@ from corpus import Item, draw_group, draw_item
 PROMPT_WEIGHT = 0.1  # of a document token, and only one in five counts: logits cost time
 PROMPT_SHARE = 0.2
 NAME_WEIGHT = 3.0  # of a name's token in a target: names are what is hardest to copy
-DRILL_SHARE, LATE_DRILL_SHARE = 0.5, 0.15  # of the rows, until late in training and then
+DRILL_SHARE, LATE_DRILL_SHARE = 0.5, 0.4  # of the rows, until late in training and then
 PAD_ID = 0
 
 

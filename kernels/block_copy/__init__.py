@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+
 from thothy_kernels.contract import Implementations, refuse
 
 _impls = Implementations(__name__)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from numba.extending import intrinsic
+
 from thothy_kernels.compiled import lanes
 
 # exp(x) = 2^n * exp(r), n = round(x / ln 2), r = x - n ln 2 in two parts (Cody and Waite), exp(r)

@@ -6,6 +6,7 @@ from llvmlite import ir
 from numba import carray, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
+
 from thothy_kernels.compiled.functions import inlined
 
 

@@ -6,6 +6,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
 from thothy_kernels.compiled import lanes
 from thothy_kernels.compiled.lanes import NUM_LANES
 

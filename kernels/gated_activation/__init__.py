@@ -4,6 +4,7 @@ out = silu(gate) * up,    silu(x) = x / (1 + exp(-x)),    gate_up = (gate | up)
 """
 
 import torch
+
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
 
 _impls = Implementations(__name__)

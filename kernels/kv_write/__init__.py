@@ -1,6 +1,7 @@
 """Store this step's keys and values in their slots of the KV pool."""
 
 import torch
+
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
 
 _impls = Implementations(__name__)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+
 from thothy_kernels.compiled import memory, threads
 from thothy_kernels.compiled.functions import inlined, worker
 

@@ -6,6 +6,7 @@ In float32 a row of y has the same bits alone and in any batch, with any number 
 from typing import Protocol
 
 import torch
+
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
 
 _impls = Implementations(__name__)

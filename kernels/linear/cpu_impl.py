@@ -8,6 +8,7 @@ microseconds more, so up to about 2^16 elements MKL is faster at the batch sizes
 from collections.abc import Callable
 
 import torch
+
 from thothy_kernels.linear.invariance import InvariantLinear, padded_rows
 
 _LEAST_ELEMENTS_TO_PACK = 1 << 16

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+
 from thothy_kernels.linear.invariance import InvariantLinear
 
 

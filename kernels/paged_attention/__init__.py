@@ -14,6 +14,7 @@ chunk of a prompt, with any block size, in any pool.
 from dataclasses import dataclass, field
 
 import torch
+
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
 
 SPAN = 256

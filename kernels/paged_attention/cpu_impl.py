@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import torch
+
 from thothy_kernels.compiled import threads
 from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.paged_attention.arguments import partial_size, scratch_size

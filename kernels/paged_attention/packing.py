@@ -1,6 +1,7 @@
 """From blocks to packed tiles: find keys and values, fetch them ahead, widen, transpose."""
 
 import numpy as np
+
 from thothy_kernels.compiled import lanes, tiles
 from thothy_kernels.compiled.functions import inlined
 

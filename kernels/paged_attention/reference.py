@@ -5,6 +5,7 @@ One sequence and one span of positions at a time, all heads together, in float32
 
 import torch
 import torch.nn.functional as F
+
 from thothy_kernels.paged_attention import SPAN, AttentionMetadata
 
 # Rows of a matrix product have the same bits alone and among others only for multiples of 8 rows

@@ -5,6 +5,7 @@ for a position that the row does not see: its arithmetic does not depend on the 
 """
 
 import numpy as np
+
 from thothy_kernels.compiled import lanes, tiles
 from thothy_kernels.compiled.exponential import exp
 from thothy_kernels.compiled.functions import inlined

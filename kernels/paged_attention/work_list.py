@@ -10,6 +10,7 @@ How work is cut changes no bits: the arithmetic is by row and span.
 from dataclasses import dataclass
 
 import numpy as np
+
 from thothy_kernels.compiled.functions import kernel
 from thothy_kernels.paged_attention import SPAN, AttentionMetadata
 

@@ -7,6 +7,7 @@ of Llama and its kin were trained.
 """
 
 import torch
+
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
 
 _impls = Implementations(__name__)

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import torch
+
 from thothy_kernels.compiled import lanes, memory, threads
 from thothy_kernels.compiled.functions import inlined, worker
 

@@ -5,6 +5,7 @@ angle whose cosine and sine are `cos_sin[position, i]` and `cos_sin[position, D/
 """
 
 import torch
+
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
 
 _impls = Implementations(__name__)

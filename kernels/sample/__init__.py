@@ -12,6 +12,7 @@ token alone, so a draw survives batching, preemption and restart.
 from dataclasses import dataclass
 
 import torch
+
 from thothy_kernels.contract import Implementations, refuse
 
 _impls = Implementations(__name__)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+
 from thothy_kernels.compiled import threads
 from thothy_kernels.compiled.functions import kernel
 from thothy_kernels.sample import SamplingTensors

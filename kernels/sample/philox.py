@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+
 from thothy_kernels.compiled.functions import inlined
 
 _MULTIPLIER_0, _MULTIPLIER_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

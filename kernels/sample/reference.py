@@ -1,6 +1,7 @@
 """sample and penalize_repetition in plain torch: the definition."""
 
 import torch
+
 from thothy_kernels.sample import SamplingTensors
 
 _LOW32 = 0xFFFFFFFF

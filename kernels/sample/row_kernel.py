@@ -9,6 +9,7 @@ in float64.
 import math
 
 import numpy as np
+
 from thothy_kernels.compiled import lanes, memory
 from thothy_kernels.compiled.exponential import exp
 from thothy_kernels.compiled.functions import inlined, worker

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 import torch
+
 from thothy_kernels.paged_attention import AttentionMetadata, paged_attention
 
 _KV_HEADS, _GROUP, _HEAD_DIM, _BLOCK_SIZE = 8, 2, 128, 32

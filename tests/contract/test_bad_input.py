@@ -85,8 +85,10 @@ def test_inputs_that_cannot_be_read_are_all_named_before_anything_starts(folder:
 def test_row_whose_template_fails_is_a_template_error_beside_good_ones(folder: Any) -> None:
     folder.parquet("rows.parquet", {"id": ["a", "b"], "text": ["seven..", "eight..."]})
     (folder.path / "breaks.yaml").write_text(BREAKS)
-    folder.manifest("jobs:\n  - {name: b, kind: breaks.yaml, input: rows.parquet,"
-                    " sampling: {ignore_eos: true}}\n")
+    folder.manifest(
+        "jobs:\n  - {name: b, kind: breaks.yaml, input: rows.parquet,"
+        " sampling: {ignore_eos: true}}\n"
+    )
     assert folder.run().code == 1
     assert folder.sql("select item_id, code from failures") == [("a", "template_error")]
     assert folder.sql("select item_id from artifacts") == [("b",)]
@@ -94,8 +96,10 @@ def test_row_whose_template_fails_is_a_template_error_beside_good_ones(folder: A
 
 def test_undecodable_text_in_sql_ends_the_command(folder: Any) -> None:
     folder.parquet("rows.parquet", {"id": ["a", "b"], "text": pa.array([b"good", b"\xff\xfe"])})
-    folder.manifest("jobs:\n  - {name: q, kind: summary,\n"
-                    "     input: {sql: \"select id, decode(text) as text from 'rows.parquet'\"}}\n")
+    folder.manifest(
+        "jobs:\n  - {name: q, kind: summary,\n"
+        "     input: {sql: \"select id, decode(text) as text from 'rows.parquet'\"}}\n"
+    )
     outcome = folder.run()
     assert outcome.code == 2
     assert "q" in outcome.stderr
@@ -105,8 +109,7 @@ def test_undecodable_text_in_sql_ends_the_command(folder: Any) -> None:
 def test_pool_that_is_too_small_for_a_row_fails_that_row_or_cuts_it(
     folder: Any, on_too_long: str
 ) -> None:
-    folder.parquet(
-        "rows.parquet", {"id": ["long", "short"], "prompt": ["ab" * 50, "c" * 20]})
+    folder.parquet("rows.parquet", {"id": ["long", "short"], "prompt": ["ab" * 50, "c" * 20]})
     folder.manifest(f"""
         engine: {{num_blocks: 4, block_size: 16}}
         jobs:
@@ -138,8 +141,11 @@ def test_store_of_a_newer_version_is_refused_and_left_alone(folder: Any) -> None
     with duckdb.connect(str(folder.store)) as connection:
         connection.execute("update schema_version set version = 999")
     before = folder.store.read_bytes()
-    for command in (["run", folder.path / "night.yaml"], ["report", folder.store],
-                    ["status", folder.store]):
+    for command in (
+        ["run", folder.path / "night.yaml"],
+        ["report", folder.store],
+        ["status", folder.store],
+    ):
         outcome = folder.call(*command)
         assert outcome.code == 5, command
         assert "999" in outcome.stderr
@@ -214,11 +220,14 @@ def test_model_that_is_nowhere_is_said_without_a_traceback(folder: Any) -> None:
 
 def test_engine_that_dies_exits_5_and_keeps_what_was_finished(folder: Any) -> None:
     folder.parquet("rows.parquet", {"id": list(range(20)), "prompt": [f"r{n}" for n in range(20)]})
-    folder.manifest("""
+    folder.manifest(
+        """
         engine: {max_seqs: 2}
         jobs:
           - {name: r, kind: raw, input: rows.parquet, sampling: {max_tokens: 4, ignore_eos: true}}
-    """, model="builtin:fake?step_ms=20&fail=exit&fail_at_step=30")
+    """,
+        model="builtin:fake?step_ms=20&fail=exit&fail_at_step=30",
+    )
     outcome = folder.run()
     assert outcome.code == 5
     assert "engine" in outcome.stderr.lower()

@@ -10,8 +10,20 @@ import pyarrow.parquet as pq
 import pytest
 
 COMMANDS = ("run", "plan", "status", "report", "export", "bench", "doctor", "init")
-RUN_OPTIONS = ("--store", "--model", "--device", "--job", "--limit", "--deadline", "--time-budget",
-               "--if-locked", "--retry-failed", "--force", "--json", "--quiet")
+RUN_OPTIONS = (
+    "--store",
+    "--model",
+    "--device",
+    "--job",
+    "--limit",
+    "--deadline",
+    "--time-budget",
+    "--if-locked",
+    "--retry-failed",
+    "--force",
+    "--json",
+    "--quiet",
+)
 TWO_JOBS = """
 jobs:
   - {name: one, kind: summary, input: rows.parquet, sampling: {max_tokens: 8}}
@@ -23,10 +35,13 @@ jobs:
 @pytest.fixture(scope="module")
 def night(module_folder: Any) -> Any:
     """Two jobs over texts that a spreadsheet or a browser could take for something else."""
-    module_folder.parquet("rows.parquet", {
-        "id": ["=1+1", "<script>alert(1)</script>", 'a "quoted", id', "bad"],
-        "text": ["One.", "Two & <b>three</b>.", "Four.", None],
-    })
+    module_folder.parquet(
+        "rows.parquet",
+        {
+            "id": ["=1+1", "<script>alert(1)</script>", 'a "quoted", id', "bad"],
+            "text": ["One.", "Two & <b>three</b>.", "Four.", None],
+        },
+    )
     module_folder.manifest(TWO_JOBS)
     module_folder.outcome = module_folder.run()
     return module_folder
@@ -83,8 +98,9 @@ def test_quiet_run_is_quiet_and_its_json_is_one_document(night: Any) -> None:
     outcome = night.run("--json", "--job", "two", "--limit", 2)
     assert outcome.code == 0
     assert outcome.json["num_items"] == outcome.json["num_reused"] == 2
-    assert night.sql("select distinct job from run_items where run_id = ?",
-                     outcome.json["run_id"]) == [("two",)]
+    assert night.sql(
+        "select distinct job from run_items where run_id = ?", outcome.json["run_id"]
+    ) == [("two",)]
 
 
 def test_plan_counts_and_names_bad_rows_without_a_store(night: Any) -> None:
@@ -102,8 +118,12 @@ def test_plan_counts_and_names_bad_rows_without_a_store(night: Any) -> None:
 def test_same_program_by_python_m(night: Any) -> None:
     import subprocess
 
-    done = subprocess.run([sys.executable, "-m", "thothy_batch", "status", str(night.store)],
-                          capture_output=True, encoding="utf-8", cwd=night.cwd)
+    done = subprocess.run(
+        [sys.executable, "-m", "thothy_batch", "status", str(night.store)],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=night.cwd,
+    )
     assert done.returncode == 0
     assert night.call("status", night.store).stdout == done.stdout
 
@@ -146,7 +166,7 @@ def test_html_report_is_one_page_in_which_nothing_of_the_input_runs(night: Any) 
     html = page.read_text()
     assert "<script>alert" not in html
     assert "<b>three" not in html
-    for outside in ("src=", "href=\"http", "@import", "url("):
+    for outside in ("src=", 'href="http', "@import", "url("):
         assert outside not in html
 
 
@@ -161,8 +181,13 @@ def test_thothy_debug_shows_the_trace(folder: Any) -> None:
     import subprocess
 
     from_environment = {"THOTHY_DEBUG": "1", "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(folder.command("run", "nowhere.yaml"), capture_output=True,
-                          encoding="utf-8", cwd=folder.cwd, env=from_environment)
+    done = subprocess.run(
+        folder.command("run", "nowhere.yaml"),
+        capture_output=True,
+        encoding="utf-8",
+        cwd=folder.cwd,
+        env=from_environment,
+    )
     assert "Traceback" in done.stderr
     assert done.returncode != 0
 
@@ -173,9 +198,15 @@ def test_init_writes_a_starter_that_plans(folder: Any) -> None:
     assert outcome.code == 0
     written = {path.suffix for path in target.rglob("*") if path.is_file()}
     assert {".yaml", ".parquet"} <= written
-    everything = outcome.stdout + outcome.stderr + "".join(
-        path.read_text() for path in target.rglob("*")
-        if path.is_file() and path.suffix != ".parquet")
+    everything = (
+        outcome.stdout
+        + outcome.stderr
+        + "".join(
+            path.read_text()
+            for path in target.rglob("*")
+            if path.is_file() and path.suffix != ".parquet"
+        )
+    )
     assert "* * *" in everything
     assert "--if-locked" in everything
     (manifest,) = target.glob("*.yaml")

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-
 SUMMARY = """
 jobs:
   - name: {name}
@@ -58,8 +57,9 @@ def test_a_night_goes_on_where_the_last_one_stopped(folder: Any) -> None:
     assert again.json["num_reused"] == 5
 
     # One row edited, ten added: eleven are computed, the artifact of the old text stays.
-    rows = [{"id": f"i{n}", "text": f"Text number {n} on the lamp L-{n}, {n + 3} W."}
-            for n in range(15)]
+    rows = [
+        {"id": f"i{n}", "text": f"Text number {n} on the lamp L-{n}, {n + 3} W."} for n in range(15)
+    ]
     rows[2]["text"] = "Another text."
     folder.parquet("rows.parquet", rows)
     assert folder.run().code == 0
@@ -86,7 +86,8 @@ def test_a_night_goes_on_where_the_last_one_stopped(folder: Any) -> None:
     assert counts(folder) == {"done": 2}
     assert folder.one("select count(*) from artifacts where job = 'renamed'") == 15
     replaced = folder.sql(
-        "select reused_from, run_id from artifacts where job = 'renamed' and item_id = 'i14'")
+        "select reused_from, run_id from artifacts where job = 'renamed' and item_id = 'i14'"
+    )
     assert replaced == [(None, folder.last_run()["run_id"])]
 
     nights = folder.sql("select num_done, num_reused from nights order by started_at")
@@ -107,7 +108,8 @@ def test_failed_entries_stay_failed_until_they_are_retried_or_repaired(folder: A
     assert folder.run().code == 1
     assert counts(folder) == {"failed": 4}
     rows = folder.sql(
-        "select item_id, code, message <> '', attempt from failures where job = 'strict' order by 1")
+        "select item_id, code, message <> '', attempt from failures where job = 'strict' order by 1"
+    )
     assert {row[1] for row in rows} == {"invalid_output"}
     assert {row[2] for row in rows} == {True}
     assert {row[0] for row in rows} == {"i0", "i1", "i2"}
@@ -205,5 +207,3 @@ def test_job_stops_when_too_many_answered_rows_failed(folder: Any) -> None:
     reasons = folder.sql("select distinct reason from run_items where status = 'not_run'")
     assert reasons == [("job_stopped",)]
     assert folder.last_run()["status"] == "completed"
-
-

@@ -183,28 +183,53 @@ def test_impossible_sampling_values_are_errors_with_lines(folder: Any) -> None:
     folder.manifest(SAMPLING)
     outcome = folder.call("plan", folder.path / "night.yaml")
     assert outcome.code == 2
-    for key in ("temperature", "top_p", "top_k", "max_tokens", "stop", "ignore_eos", "seed",
-                "repetition_penalty", "repetition_stop"):
+    for key in (
+        "temperature",
+        "top_p",
+        "top_k",
+        "max_tokens",
+        "stop",
+        "ignore_eos",
+        "seed",
+        "repetition_penalty",
+        "repetition_stop",
+    ):
         outcome.error_line(f"night.yaml:{folder.line_of(f' {key}:')}:", key)
 
 
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("jobs:\n  - {name: one, kind: hook, input: rows.parquet, params: {variants: 3},\n"
-         "     sampling: {temperature: 0}}", ["variants", "temperature"]),
+        (
+            "jobs:\n  - {name: one, kind: hook, input: rows.parquet, params: {variants: 3},\n"
+            "     sampling: {temperature: 0}}",
+            ["variants", "temperature"],
+        ),
         ("jobs: [\n  - {name: one", ["night.yaml:"]),
         ("jobs: []\n", ["jobs"]),
         ("", ["jobs"]),
-        ("jobs:\n  - {name: one, kind: summary, input: rows.parquet, params: {max_wrds: 5}}\n",
-         ["max_wrds", "max_words"]),
-        ("jobs:\n  - name: one\n    kind: sumary\n    input: rows.parquet\n",
-         ["night.yaml:4:", "sumary", "summary"]),
-        ("jobs:\n  - name: one\n    kind: nowhere.yaml\n    input: rows.parquet\n",
-         ["night.yaml:4:", "nowhere.yaml"]),
+        (
+            "jobs:\n  - {name: one, kind: summary, input: rows.parquet, params: {max_wrds: 5}}\n",
+            ["max_wrds", "max_words"],
+        ),
+        (
+            "jobs:\n  - name: one\n    kind: sumary\n    input: rows.parquet\n",
+            ["night.yaml:4:", "sumary", "summary"],
+        ),
+        (
+            "jobs:\n  - name: one\n    kind: nowhere.yaml\n    input: rows.parquet\n",
+            ["night.yaml:4:", "nowhere.yaml"],
+        ),
     ],
-    ids=["variants-at-0", "broken-yaml", "no-jobs", "empty", "unknown-param", "unknown-kind",
-         "no-kind-file"],
+    ids=[
+        "variants-at-0",
+        "broken-yaml",
+        "no-jobs",
+        "empty",
+        "unknown-param",
+        "unknown-kind",
+        "no-kind-file",
+    ],
 )
 def test_manifest_error_exits_2_and_names_the_file(
     folder: Any, text: str, parts: list[str]
@@ -220,16 +245,56 @@ def test_manifest_error_exits_2_and_names_the_file(
 
 
 NIGHT_ROWS = [
-    {"job": "s", "kind": "summary", "id": "1", "text": "A lamp, 12 W.", "params": '{"max_words": 9}',
-     "priority": 9, "max_tokens": 6, "target_lang": None},
-    {"job": "h", "kind": "hook", "id": "1", "text": "A lamp, 12 W.", "params": '{"variants": 2}',
-     "priority": 1, "max_tokens": 7, "target_lang": None},
-    {"job": "t", "kind": "translation", "id": "1", "text": "A lamp, 12 W.", "params": None,
-     "priority": None, "max_tokens": None, "target_lang": "no"},
-    {"job": "s", "kind": "summary", "id": "2", "text": "A chair, 4 kg.", "params": None,
-     "priority": 9, "max_tokens": None, "target_lang": None},
-    {"job": "s", "kind": "summary", "id": "3", "text": "A desk.", "params": "{broken",
-     "priority": 9, "max_tokens": None, "target_lang": None},
+    {
+        "job": "s",
+        "kind": "summary",
+        "id": "1",
+        "text": "A lamp, 12 W.",
+        "params": '{"max_words": 9}',
+        "priority": 9,
+        "max_tokens": 6,
+        "target_lang": None,
+    },
+    {
+        "job": "h",
+        "kind": "hook",
+        "id": "1",
+        "text": "A lamp, 12 W.",
+        "params": '{"variants": 2}',
+        "priority": 1,
+        "max_tokens": 7,
+        "target_lang": None,
+    },
+    {
+        "job": "t",
+        "kind": "translation",
+        "id": "1",
+        "text": "A lamp, 12 W.",
+        "params": None,
+        "priority": None,
+        "max_tokens": None,
+        "target_lang": "no",
+    },
+    {
+        "job": "s",
+        "kind": "summary",
+        "id": "2",
+        "text": "A chair, 4 kg.",
+        "params": None,
+        "priority": 9,
+        "max_tokens": None,
+        "target_lang": None,
+    },
+    {
+        "job": "s",
+        "kind": "summary",
+        "id": "3",
+        "text": "A desk.",
+        "params": "{broken",
+        "priority": 9,
+        "max_tokens": None,
+        "target_lang": None,
+    },
 ]
 
 
@@ -243,18 +308,24 @@ def test_parquet_job_manifest_mixes_jobs_and_kinds(folder: Any) -> None:
     assert folder.run().code == 1
     entries = folder.sql("select job, item_id, variant, status from run_items order by all")
     assert entries == [
-        ("h", "1", "", "done"), ("s", "1", "", "done"), ("s", "2", "", "done"),
-        ("s", "3", "", "failed"), ("t", "1", "no", "done")]
+        ("h", "1", "", "done"),
+        ("s", "1", "", "done"),
+        ("s", "2", "", "done"),
+        ("s", "3", "", "failed"),
+        ("t", "1", "no", "done"),
+    ]
     assert folder.one("select code from failures") == "invalid_input"
     assert folder.sql("select job, kind, priority from job_stats order by job") == [
-        ("h", "hook", 1), ("s", "summary", 9), ("t", "translation", 5)]
+        ("h", "hook", 1),
+        ("s", "summary", 9),
+        ("t", "translation", 5),
+    ]
     hooks = json.loads(folder.one("select data from artifacts where job = 'h'"))
     assert len(hooks) == 2
     assert folder.one("select output_tokens from artifacts where job = 's' and item_id = '1'") <= 6
 
     # The same file as MANIFEST: its jobs are answered; the store is the one that is named.
-    again = folder.run("--model", "builtin:fake", "--store", folder.store,
-                       manifest="night.parquet")
+    again = folder.run("--model", "builtin:fake", "--store", folder.store, manifest="night.parquet")
     assert again.code == 1
     run = folder.last_run()
     assert (run["num_reused"], run["num_failed"], run["output_tokens"]) == (4, 1, 0)
@@ -263,8 +334,16 @@ def test_parquet_job_manifest_mixes_jobs_and_kinds(folder: Any) -> None:
 def test_params_of_a_parquet_job_manifest_may_be_a_struct(folder: Any) -> None:
     folder.parquet(
         "night.parquet",
-        [{"job": "h", "kind": "hook", "id": n, "text": f"Lamp {n}", "params": {"variants": n + 1}}
-         for n in range(2)],
+        [
+            {
+                "job": "h",
+                "kind": "hook",
+                "id": n,
+                "text": f"Lamp {n}",
+                "params": {"variants": n + 1},
+            }
+            for n in range(2)
+        ],
     )
     outcome = folder.run("--model", "builtin:fake", manifest="night.parquet", cwd=folder.path)
     assert outcome.code == 0

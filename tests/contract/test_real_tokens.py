@@ -57,22 +57,27 @@ def test_raw_artifacts_are_the_decoded_greedy_tokens(folder: Any, shared: Path) 
 def test_golden_tokens_come_out_of_a_night_whatever_the_pool(folder: Any, shared: Path) -> None:
     rows = goldens(shared)
     prompt_key = next(k for k in rows[0] if "prompt" in k and isinstance(rows[0][k], list))
-    output_key = next(
-        k for k in rows[0] if k != prompt_key and isinstance(rows[0][k], list))
+    output_key = next(k for k in rows[0] if k != prompt_key and isinstance(rows[0][k], list))
     longest = max(len(row[output_key]) for row in rows)
-    folder.parquet("rows.parquet", {
-        "id": list(range(len(rows))),
-        "prompt_token_ids": [row[prompt_key] for row in rows],
-        "max_tokens": [len(row[output_key]) for row in rows],
-    })
+    folder.parquet(
+        "rows.parquet",
+        {
+            "id": list(range(len(rows))),
+            "prompt_token_ids": [row[prompt_key] for row in rows],
+            "max_tokens": [len(row[output_key]) for row in rows],
+        },
+    )
     blocks = 2 * (longest + max(len(row[prompt_key]) for row in rows)) // 16 + 2
-    folder.manifest(f"""
+    folder.manifest(
+        f"""
         engine: {{block_size: 16, num_blocks: {blocks}, admission: optimistic,
           max_step_tokens: 32}}
         output: {{token_ids: true}}
         jobs:
           - {{name: golden, kind: raw, input: rows.parquet, sampling: {{ignore_eos: true}}}}
-    """, model=str(shared / "data/weights/stories260K"))
+    """,
+        model=str(shared / "data/weights/stories260K"),
+    )
     outcome = folder.run()
     assert outcome.code == 0, outcome.stderr
     found = folder.sql("select output_token_ids from artifacts order by item_id::int")
@@ -84,12 +89,15 @@ def test_random_weights_need_only_the_config(folder: Any, shared: Path) -> None:
     model.mkdir()
     shutil.copy(shared / "data/weights/stories260K/config.json", model)
     folder.parquet("ids.parquet", {"id": ["a"], "prompt_token_ids": [[1, 5, 9]]})
-    folder.manifest(f"""
+    folder.manifest(
+        f"""
         model: {{id: "{model}", random_weights: true}}
         jobs:
           - {{name: r, kind: raw, input: ids.parquet,
              sampling: {{max_tokens: 6, ignore_eos: true}}}}
-    """, model=None)
+    """,
+        model=None,
+    )
     outcome = folder.run()
     assert outcome.code == 0, outcome.stderr
     assert folder.one("select output_tokens from artifacts") == 6

@@ -32,8 +32,9 @@ def slow_night(folder: Any) -> Any:
 
 
 def statuses(folder: Any, run_id: str) -> dict[str, int]:
-    return dict(folder.sql(
-        "select status, count(*) from run_items where run_id = ? group by all", run_id))
+    return dict(
+        folder.sql("select status, count(*) from run_items where run_id = ? group by all", run_id)
+    )
 
 
 def assert_counts_add_up(folder: Any, run: dict[str, Any]) -> None:
@@ -71,7 +72,8 @@ def test_second_run_meets_the_lock_and_sigterm_stops_the_first(slow_night: Any) 
     assert run["num_done"] > 0
     assert_counts_add_up(slow_night, run)
     assert slow_night.sql("select distinct reason from run_items where status = 'not_run'") == [
-        ("signal",)]
+        ("signal",)
+    ]
     assert slow_night.one("select count(*) from runs") == 1, "the refused left no rows"
     # About one row of engine_steps a second.
     steps = slow_night.one("select count(*) from engine_steps")

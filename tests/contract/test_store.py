@@ -204,7 +204,9 @@ def test_artifact_id_is_the_primary_key(night: Any) -> None:
     assert keys == [(["artifact_id"],)]
 
 
-@pytest.mark.parametrize("view", ["latest_artifacts", "job_throughput", "latest_failures", "nights"])
+@pytest.mark.parametrize(
+    "view", ["latest_artifacts", "job_throughput", "latest_failures", "nights"]
+)
 def test_views_have_rows(night: Any, view: str) -> None:
     assert night.one(f"select count(*) from {view}") > 0
     assert night.sql(
@@ -222,9 +224,7 @@ def test_every_entry_stands_once_in_run_items(night: Any) -> None:
 
 
 def test_counts_of_run_and_jobs_add_up_to_run_items(night: Any) -> None:
-    by_job = night.sql(
-        f"select job, {', '.join(COUNTS.split())} from job_stats order by job"
-    )
+    by_job = night.sql(f"select job, {', '.join(COUNTS.split())} from job_stats order by job")
     counted = night.sql("""
         select job, count(*), count(*) filter (status = 'done'),
             count(*) filter (status = 'failed'), count(*) filter (status = 'reused'),
@@ -240,8 +240,12 @@ def test_totals_count_computed_requests_only(night: Any) -> None:
     computed = night.sql("""
         select job, sum(prompt_tokens), sum(cached_prompt_tokens), sum(output_tokens)
         from artifacts where reused_from is null group by job order by job""")
-    failed = {job for (job,) in night.sql(
-        "select job from failures where code not in ('invalid_input', 'prompt_too_long')")}
+    failed = {
+        job
+        for (job,) in night.sql(
+            "select job from failures where code not in ('invalid_input', 'prompt_too_long')"
+        )
+    }
     assert failed == set(), "this night has no failures that the engine computed"
     stats = night.sql("""
         select job, prompt_tokens, cached_prompt_tokens, output_tokens
@@ -290,7 +294,8 @@ def test_engine_steps_are_written_and_stay_within_the_pool(night: Any) -> None:
 
 def test_unusable_rows_fail_as_invalid_input_and_neighbours_are_done(night: Any) -> None:
     rows = night.sql(
-        "select item_id, code, message from failures where job = 'summaries' order by 1")
+        "select item_id, code, message from failures where job = 'summaries' order by 1"
+    )
     assert {code for _, code, _ in rows} == {"invalid_input"}
     by_id = {item: message.lower() for item, _, message in rows}
     assert "null" in by_id["A2"]
@@ -301,16 +306,18 @@ def test_unusable_rows_fail_as_invalid_input_and_neighbours_are_done(night: Any)
         assert "products-a.parquet" in message
     done = night.sql(
         "select item_id, status from run_items where job = 'summaries' and status <> 'failed' "
-        "order by 1")
+        "order by 1"
+    )
     assert [item for item, _ in done] == ["A1", "A5", "A6", "B1", "B2"]
 
 
 def test_first_row_of_a_duplicate_id_wins(night: Any) -> None:
-    (message,) = [m for _, m in night.sql(
-        "select item_id, message from failures where message ilike '%A5%'")]
+    (message,) = [
+        m for _, m in night.sql("select item_id, message from failures where message ilike '%A5%'")
+    ]
     assert "A5" in message
-    tokens, = artifacts(night, "summaries", "prompt_tokens")[1]
-    first, = artifacts(night, "summaries", "prompt_tokens")[0]
+    (tokens,) = artifacts(night, "summaries", "prompt_tokens")[1]
+    (first,) = artifacts(night, "summaries", "prompt_tokens")[0]
     assert tokens == first  # "Lamp A5, 15 W." is as long as "Lamp A1, 12 W."
 
 
@@ -328,7 +335,9 @@ def test_identical_rows_of_a_run_are_computed_once(night: Any) -> None:
 
 
 def test_hook_variants_are_one_artifact_with_a_list(night: Any) -> None:
-    rows = artifacts(night, "hooks", "item_id, variant, text, data, output_token_ids, output_tokens")
+    rows = artifacts(
+        night, "hooks", "item_id, variant, text, data, output_token_ids, output_tokens"
+    )
     assert [row[:2] for row in rows] == [("B1", ""), ("B2", "")]
     for _, _, text, data, ids, tokens in rows:
         hooks = json.loads(data)
@@ -347,7 +356,8 @@ def test_one_hook_is_a_list_of_one_with_its_tokens(night: Any) -> None:
 
 def test_translation_is_one_entry_per_language_and_no_is_norwegian(night: Any) -> None:
     found = night.sql(
-        "select item_id, variant from artifacts where job = 'translations' order by all")
+        "select item_id, variant from artifacts where job = 'translations' order by all"
+    )
     assert found == [(i, v) for i in ("h1", "h2") for v in ("de", "no", "sv")]
 
 
@@ -362,8 +372,10 @@ def test_report_is_one_per_group_and_its_item_id_is_the_groups_value(night: Any)
     assert [row[0] for row in grouped] == ["north", "south"]
     assert [row[0] for row in alone] == ["n1", "n2", "n3"]
     assert grouped[0][1] > max(alone[0][1], alone[2][1]) + 10, "both texts stand in the prompt"
-    assert all(d is None or json.loads(d) is None or isinstance(json.loads(d), dict | list)
-               for (d,) in artifacts(night, "alone", "data"))
+    assert all(
+        d is None or json.loads(d) is None or isinstance(json.loads(d), dict | list)
+        for (d,) in artifacts(night, "alone", "data")
+    )
 
 
 def test_raw_prompt_is_the_prompt_as_it_is(night: Any) -> None:
@@ -430,15 +442,17 @@ def test_priority_9_is_admitted_before_priority_0(night: Any) -> None:
         where job in ('summaries', 'prompts')""")
     assert first <= last
     assert night.sql("select job, priority from job_stats where priority <> 5 order by 1") == [
-        ("prompts", 0), ("summaries", 9)]
+        ("prompts", 0),
+        ("summaries", 9),
+    ]
 
 
 def test_finish_reasons_count_the_artifacts_of_the_job(night: Any) -> None:
     reasons = dict(night.sql("select job, finish_reasons from job_stats"))
     assert reasons["prompts"] == {"length": 2}
-    flagged = dict(night.sql(
-        "select job, count(*) filter (verdict = 'flagged') "
-        "from artifacts group by job"))
+    flagged = dict(
+        night.sql("select job, count(*) filter (verdict = 'flagged') from artifacts group by job")
+    )
     assert flagged == dict(night.sql("select job, num_flagged from job_stats"))
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from thothy_kernels.block_copy import copy_blocks
 
 IMPLS = ("reference", "cpu")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import thothy_kernels
 import torch
+
+import thothy_kernels
 from thothy_kernels.compiled import lanes, memory, threads
 from thothy_kernels.compiled.exponential import exp
 from thothy_kernels.compiled.functions import kernel, worker

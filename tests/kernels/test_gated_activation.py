@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from thothy_kernels.gated_activation import silu_mul
 
 IMPLS = ("reference", "cpu")

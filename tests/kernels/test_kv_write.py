@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from thothy_kernels.kv_write import write_kv
 
 IMPLS = ("reference", "cpu")

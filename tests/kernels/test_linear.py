@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from thothy_kernels.linear import pack_linear
 
 IMPLS = ("reference", "cpu")

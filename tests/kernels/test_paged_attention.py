@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from thothy_kernels.paged_attention import AttentionMetadata, paged_attention
 
 IMPLS = ("reference", "cpu")

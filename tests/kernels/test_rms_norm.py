@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from thothy_kernels.rms_norm import rms_norm
 
 IMPLS = ("reference", "cpu")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from thothy_kernels.rope import apply_rope
 
 IMPLS = ("reference", "cpu")

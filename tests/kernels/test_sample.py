@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+
 from thothy_kernels.sample import SamplingTensors, penalize_repetition, sample
 from thothy_kernels.sample.reference import gumbel, philox_4x32_10
 
@@ -49,6 +50,7 @@ def test_philox_gives_the_published_words(counter, key, expected):
 @pytest.mark.parametrize(("counter", "key", "expected"), PHILOX)
 def test_compiled_philox_gives_the_published_words(counter, key, expected):
     import numpy as np
+
     from thothy_kernels.sample.philox import philox
 
     assert philox(*(np.uint32(word) for word in (*counter, *key))) == expected

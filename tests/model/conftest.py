@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from thothy_kernels.paged_attention import AttentionMetadata
 
 from thothy_batch.model.inputs import ForwardInputs
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.loading import LoadedModel
 from thothy_batch.model.tokenizer import Tokenizer
+from thothy_kernels.paged_attention import AttentionMetadata
 
 BLOCK_SIZE = 8
 

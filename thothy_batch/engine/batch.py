@@ -63,13 +63,12 @@ class BatchBuilder:
         context_lens[:] = starts + lens
         slot_mapping = self._take("slot_mapping", np.int64, T)
         self._map_slots(block_tables, seq_of, positions, slot_mapping)
-        last_rows = (ends - 1).tolist()
         rows = [
-            (entry, row, sample)
-            for entry, row in zip(entries, last_rows, strict=True)
+            (entry.seq, row, sample)
+            for entry, row in zip(entries, (ends - 1).tolist(), strict=True)
             for sample in range(entry.num_rows)
         ]
-        sampling = [entry.seq.state.request.sampling for entry, _, _ in rows]
+        sampling = [seq.state.request.sampling for seq, _, _ in rows]
         return Batch(
             token_ids=self._fill_tokens(entries, T),
             positions=positions,
@@ -82,12 +81,14 @@ class BatchBuilder:
             temperature=self._fill("temperature", np.float32, [s.temperature for s in sampling]),
             top_k=self._fill("top_k", np.int32, [s.top_k for s in sampling]),
             top_p=self._fill("top_p", np.float32, [s.top_p for s in sampling]),
-            seeds=self._fill("seeds", np.int64, [e.seq.seed_of(sample) for e, _, sample in rows]),
+            seeds=self._fill(
+                "seeds", np.int64, [s.seed_of(fork) if fork else s.seed for s, _, fork in rows]
+            ),
             sample_positions=self._fill(
-                "sample_positions", np.int64, [len(e.seq.token_ids) for e, _, _ in rows]
+                "sample_positions", np.int64, [len(seq.token_ids) for seq, _, _ in rows]
             ),
             penalties=[
-                (index, s.repetition_penalty, rows[index][0].seq.token_ids)
+                (index, s.repetition_penalty, rows[index][0].token_ids)
                 for index, s in enumerate(sampling)
                 if s.repetition_penalty != 1.0
             ],
@@ -115,26 +116,27 @@ class BatchBuilder:
         out += offset
 
     def _fill_tables(self, entries: list[ScheduledSequence]) -> Int32Array:
-        M = max(len(entry.block_ids) for entry in entries)
+        lens = np.fromiter((len(e.block_ids) for e in entries), np.int64, len(entries))
+        M = int(lens.max())
         flat: Int32Array = self._take("block_tables", np.int32, len(entries) * M)
         tables = flat.reshape(len(entries), M)
         tables.fill(-1)
-        for row, entry in zip(tables, entries, strict=True):
-            row[: len(entry.block_ids)] = np.frombuffer(entry.block_ids, np.int32)
+        block_ids = b"".join(entry.block_ids for entry in entries)
+        tables[np.arange(M) < lens[:, None]] = np.frombuffer(block_ids, np.int32)
         return tables
 
     def _fill_tokens(self, entries: list[ScheduledSequence], T: int) -> Int64Array:
         out: Int64Array = self._take("token_ids", np.int64, T)
+        if len(entries) == T:
+            out[:] = [entry.seq.token_ids[entry.start] for entry in entries]
+            return out
         at = 0
         for entry in entries:
-            start, num_tokens = entry.start, entry.num_tokens
+            num_tokens = entry.num_tokens
             tokens = entry.seq.token_ids
-            if num_tokens == 1:
-                out[at] = tokens[start]
-            else:
-                out[at : at + num_tokens] = np.frombuffer(
-                    tokens, np.int32, num_tokens, start * tokens.itemsize
-                )
+            out[at : at + num_tokens] = np.frombuffer(
+                tokens, np.int32, num_tokens, entry.start * tokens.itemsize
+            )
             at += num_tokens
         return out
 

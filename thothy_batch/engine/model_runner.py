@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
-from thothy_kernels.paged_attention import AttentionMetadata
 
 from thothy_batch.engine.batch import Batch, Int64Array
 from thothy_batch.engine.sampler import Sampler
 from thothy_batch.model.decoder import Decoder
 from thothy_batch.model.inputs import ForwardInputs
 from thothy_batch.model.kv_pool import KVPool
+from thothy_kernels.paged_attention import AttentionMetadata
 
 
 class ModelRunner:

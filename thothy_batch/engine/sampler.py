@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from thothy_kernels.sample import SamplingTensors, penalize_repetition, sample
 
 from thothy_batch.engine.batch import Batch, Int64Array
+from thothy_kernels.sample import SamplingTensors, penalize_repetition, sample
 
 
 class Sampler:

@@ -4,7 +4,7 @@ Knows tokens, blocks and queues; no tensors and no text. A span that is dropped 
 committed (its forward pass failed) leaves everything as it was.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Seq
 
 from thothy_batch.engine.block_manager import BlockManager
@@ -73,14 +73,17 @@ class Scheduler:
         """
         outcome = StepOutcome()
         if not span.num_done:
-            self._apply(span, outcome)
+            self._apply(span, started_at, outcome)
         rows = iter(token_ids)
         for entry in span.entries:
-            self._advance(entry, outcome)
-            if entry.seq.state.started_at is None:
-                entry.seq.state.started_at = started_at
-                outcome.num_started += 1
-            if entry.num_rows:
+            seq = entry.seq
+            if (
+                entry.num_tokens == 1
+                and seq.num_computed == seq.num_ever_computed >= seq.prompt_len
+            ):
+                self._decode(seq, next(rows), outcome)
+            else:
+                self._advance(entry, outcome)
                 self._draw(entry, rows, outcome)
         span.num_done += 1
         if outcome.finished:
@@ -103,7 +106,7 @@ class Scheduler:
         reserved = sum(seq.num_reserved for seq in self._running)
         assert reserved <= self._blocks.num_free, "more is reserved than is free"
 
-    def _apply(self, span: Span, outcome: StepOutcome) -> None:
+    def _apply(self, span: Span, now: float, outcome: StepOutcome) -> None:
         self._blocks.apply(span.draft)
         for seq in span.preempted:
             self._running.remove(seq)
@@ -117,10 +120,13 @@ class Scheduler:
             # What it borrowed is copied by now, or its own: no other reader was left.
             seq.borrows_last_block = False
             if seq.status is SequenceStatus.WAITING:
-                self._admit(entry, outcome)
+                self._admit(entry, now, outcome)
 
-    def _admit(self, entry: ScheduledSequence, outcome: StepOutcome) -> None:
+    def _admit(self, entry: ScheduledSequence, now: float, outcome: StepOutcome) -> None:
         seq = entry.seq
+        if seq.state.started_at is None:
+            seq.state.started_at = now
+            outcome.num_started += 1
         self._waiting.remove_head(seq)
         self._running.append(seq)
         seq.status = SequenceStatus.RUNNING
@@ -156,24 +162,39 @@ class Scheduler:
         prefill = max(0, min(end, seq.prompt_len) - start)
         outcome.prefill_tokens += prefill
         outcome.decode_tokens += end - start - prefill
+        if num_tokens == 1:
+            self._register_if_full(seq)
+
+    def _decode(self, seq: Sequence, token_id: int, outcome: StepOutcome) -> None:
+        """`_advance` and `_draw` for the common case: one token, never computed before."""
+        seq.num_computed += 1
+        seq.num_ever_computed = seq.num_computed
+        self._register_if_full(seq)
+        outcome.decode_tokens += 1
+        self._append(seq, token_id, outcome)
+
+    def _register_if_full(self, seq: Sequence) -> None:
+        """Make the last computed block findable when it is complete."""
         block_size = self._config.block_size
-        if num_tokens == 1 and not end % block_size and self._config.prefix_sharing:
-            index = end // block_size - 1
+        if not seq.num_computed % block_size and self._config.prefix_sharing:
+            index = seq.num_computed // block_size - 1
             self._blocks.register(seq.block_hash(index, block_size), seq.block_ids[index])
 
-    def _draw(self, entry: ScheduledSequence, rows: "Iterable[int]", outcome: StepOutcome) -> None:
+    def _draw(self, entry: ScheduledSequence, rows: Iterator[int], outcome: StepOutcome) -> None:
         """Append the tokens that were drawn; at the end of a prompt the samples part here."""
-        seq = entry.seq
-        group = [seq]
-        if seq.num_unforked:
-            group += self._fork(seq)
-        for member, token_id in zip(group, rows, strict=False):
-            member.token_ids.append(token_id)
-            member.state.output_tokens += 1
-            member.finish_reason = self._stop_rule(member)
-            if member.finish_reason is not None:
-                outcome.finished.append(member)
-        outcome.output_tokens += len(group)
+        if entry.num_rows:
+            seq = entry.seq
+            group = [seq, *self._fork(seq)] if seq.num_unforked else [seq]
+            for member in group:
+                self._append(member, next(rows), outcome)
+
+    def _append(self, seq: Sequence, token_id: int, outcome: StepOutcome) -> None:
+        seq.token_ids.append(token_id)
+        outcome.output_tokens += 1
+        reason = self._stop_rule(seq)
+        if reason is not None:
+            seq.finish_reason = reason
+            outcome.finished.append(seq)
 
     def _fork(self, seq: Sequence) -> list[Sequence]:
         """The other samples of a computed prompt. The origin writes on in its last block; the
@@ -198,5 +219,6 @@ class Scheduler:
             self._blocks.release(seq.block_ids)
             del seq.block_ids[:]
             seq.num_reserved = 0
+            seq.state.output_tokens += seq.num_output
             seq.state.finished_at = now
         self._running = [seq for seq in self._running if seq.status is SequenceStatus.RUNNING]

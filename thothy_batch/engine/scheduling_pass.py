@@ -80,7 +80,9 @@ class SchedulingPass:
         while index < len(turns) and self._budget:
             seq = turns[index]
             if self._decodes_in_place(seq):  # nearly always: worth a short cut
-                self._schedule(seq, seq.num_computed, 1, seq.block_ids, 0)
+                self._budget -= 1
+                entry = ScheduledSequence(seq, seq.num_computed, 1, seq.num_slots, seq.block_ids)
+                self._entries.append(entry)
                 index += 1
                 continue
             missing = self._blocks_missing(seq, min(seq.num_uncomputed, self._budget))
@@ -96,10 +98,10 @@ class SchedulingPass:
 
     def _decodes_in_place(self, seq: Sequence) -> bool:
         """Whether the next token is computed alone and has its slot already."""
-        num_slots = len(seq.block_ids) * self._block_size
+        num_computed = seq.num_computed
         return (
-            len(seq.token_ids) - seq.num_computed == 1
-            and seq.num_computed < num_slots
+            len(seq.token_ids) - num_computed == 1
+            and num_computed < len(seq.block_ids) * self._block_size
             and not seq.borrows_last_block
         )
 

@@ -28,7 +28,7 @@ class RequestState:
     completions: list[Completion | None]
     cached_prompt_tokens: int = 0
     wasted_tokens: int = 0
-    output_tokens: int = 0
+    output_tokens: int = 0  # of finished samples
     started_at: float | None = None  # seconds since engine ready: its first computed token
     finished_at: float = 0.0  # its last token
 
@@ -47,6 +47,7 @@ class Sequence:
 
     state: RequestState
     sample: int
+    seed: int
     token_ids: "array[int]"
     prompt_len: int
     max_len: int  # prompt + max_tokens
@@ -68,6 +69,7 @@ class Sequence:
         return cls(
             state=RequestState.of(request),
             sample=0,
+            seed=request.seed & _SEED_BITS,
             token_ids=tokens,
             prompt_len=len(tokens),
             max_len=len(tokens) + request.sampling.max_tokens,
@@ -79,6 +81,7 @@ class Sequence:
         return Sequence(
             state=self.state,
             sample=sample,
+            seed=self.seed_of(sample),
             token_ids=array("i", self.token_ids),
             prompt_len=self.prompt_len,
             max_len=self.max_len,
@@ -104,9 +107,9 @@ class Sequence:
         """How many sequences this one becomes."""
         return 1 + self.num_unforked
 
-    def seed_of(self, fork: int) -> int:
-        """The seed of this sequence (0) or of a fork that is still to come."""
-        return (self.state.request.seed + (self.sample + fork) * _SEED_STEP) & _SEED_BITS
+    def seed_of(self, sample: int) -> int:
+        """The seed of a sample that is forked from this sequence, or of this one itself."""
+        return (self.seed + (sample - self.sample) * _SEED_STEP) & _SEED_BITS
 
     @property
     def output_ids(self) -> "array[int]":

@@ -30,19 +30,19 @@ class StopRules:
         A stop token goes before all; a loop that reaches its last allowed token is a loop.
         """
         sampling = seq.state.request.sampling
-        if not sampling.ignore_eos and seq.token_ids[-1] in self._stop_token_ids:
+        token_ids = seq.token_ids
+        if token_ids[-1] in self._stop_token_ids and not sampling.ignore_eos:
             return FinishReason.STOP
         if sampling.stop and self._finds_stop(seq, sampling.stop):
             return FinishReason.STOP
+        num_tokens = len(token_ids)
         if (
             sampling.repetition_stop
-            and repetition.is_due(seq.num_output)
+            and repetition.is_due(num_tokens - seq.prompt_len)
             and repetition.repeats_itself(seq.output_ids)
         ):
             return FinishReason.REPETITION
-        if len(seq.token_ids) >= seq.max_len:
-            return FinishReason.LENGTH
-        return None
+        return FinishReason.LENGTH if num_tokens >= seq.max_len else None
 
     def completion(self, seq: Sequence) -> Completion:
         """What a finished sequence came to. Without a tokenizer the text is empty."""

@@ -6,18 +6,18 @@ V vocab.
 """
 
 import torch
-from thothy_kernels.gated_activation import silu_mul
-from thothy_kernels.kv_write import write_kv
-from thothy_kernels.linear import pack_linear
-from thothy_kernels.paged_attention import paged_attention
-from thothy_kernels.rms_norm import rms_norm
-from thothy_kernels.rope import apply_rope
 
 from thothy_batch.model.config import ModelConfig
 from thothy_batch.model.inputs import ForwardInputs
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.rope import cos_sin_table
 from thothy_batch.model.weights import DecoderWeights, LayerWeights
+from thothy_kernels.gated_activation import silu_mul
+from thothy_kernels.kv_write import write_kv
+from thothy_kernels.linear import pack_linear
+from thothy_kernels.paged_attention import paged_attention
+from thothy_kernels.rms_norm import rms_norm
+from thothy_kernels.rope import apply_rope
 
 
 class Decoder:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+
 from thothy_kernels.paged_attention import AttentionMetadata
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from thothy_kernels.block_copy import copy_blocks
 
 from thothy_batch.model.config import ModelConfig
 from thothy_batch.model.weights import TORCH_DTYPES
+from thothy_kernels.block_copy import copy_blocks
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ def examine() -> dict[str, Any]:
 def _usable_impls() -> tuple[list[str], list[str]]:
     """The implementations that work here, proven by a small product."""
     import torch
+
     from thothy_kernels.linear import pack_linear
 
     usable, warnings = [], []

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain, islice
 
 from thothy_batch.engine.facts import ModelFacts
-from thothy_batch.errors import ManifestError
+from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.manifest.settings import Manifest
 from thothy_batch.plan import map_chunks
 from thothy_batch.records import EngineSpec
@@ -25,7 +25,18 @@ Report = Callable[[int], None]
 
 
 def setting_of(manifest: Manifest, jobs: list[Job], facts: ModelFacts, spec: EngineSpec) -> Setting:
-    """What rendering needs to know of the night."""
+    """What rendering needs to know of the night.
+
+    Raises ModelError where a job renders text and the model has no tokenizer. Rows of kind raw
+    may hold token ids: there each row is judged for itself.
+    """
+    needs_tokenizer = [job.name for job in jobs if not job.kind.raw]
+    if facts.tokenizer is None and needs_tokenizer:
+        raise ModelError(
+            f"model {facts.name!r} has no tokenizer.json, which job {needs_tokenizer[0]!r} needs",
+            hint=f"add the file to {spec.model.id}; without it only kind raw with "
+            "prompt_token_ids can be run",
+        )
     return Setting(
         kinds=tuple(job.kind for job in jobs),
         on_too_long=tuple(job.settings.on_too_long for job in jobs),

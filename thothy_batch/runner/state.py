@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from thothy_batch.errors import StoreError
+from thothy_batch.errors import StoreBusyError, StoreError
 from thothy_batch.store.files import lock_path, real_path, status_path
 from thothy_batch.store.lock import read_holder
 from thothy_batch.store.status import read_status
@@ -44,7 +44,13 @@ def _idle(store: Path, progress: dict[str, object] | None) -> dict[str, object]:
     from thothy_batch.store.store import publish_if_free
 
     published = publish_if_free(store)
-    runs = list_runs(store, limit=1) if store.exists() else []
+    try:
+        runs = list_runs(store, limit=1) if store.exists() else []
+    except StoreBusyError:
+        # Another program holds the file, but the last run left its end in the status file, too.
+        if progress is None or progress.get("state") != "finished" or "num_items" not in progress:
+            raise
+        runs = [progress]
     return {
         "store": str(store),
         "state": "idle",
