@@ -4,6 +4,7 @@ python tests/docs.py           # exit 1 when README.md is out of date
 python tests/docs.py --write   # rewrite it (make docs)
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -35,7 +36,8 @@ def plain_help(command: str) -> str:
         [sys.executable, "-m", "thothy_batch", command, "--help"],
         capture_output=True, text=True, env=env, check=True,
     )  # fmt: skip
-    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+    text = done.stdout.replace("python -m thothy_batch", "thothy-batch")
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
 def manifest_reference() -> str:
@@ -49,7 +51,8 @@ def rows_of(schema: dict, node: dict, prefix: str) -> list[str]:
     lines = []
     for name, field in node.get("properties", {}).items():
         inner = follow(schema, field)
-        default = f"`{field['default']}`" if field.get("default") is not None else ""
+        value = field.get("default")
+        default = f"`{json.dumps(value)}`" if value is not None else ""
         about = (field.get("description") or inner.get("description", "")).replace("|", "\\|")
         lines.append(
             f"| `{prefix}{name}` | {default if 'properties' not in inner else ''} | {about} |"
@@ -60,11 +63,11 @@ def rows_of(schema: dict, node: dict, prefix: str) -> list[str]:
 
 def follow(schema: dict, field: dict) -> dict:
     """The object that a field refers to, through $ref, lists and alternatives."""
-    for option in [field, field.get("items", {}), *field.get("anyOf", []), *field.get("allOf", [])]:
-        if "$ref" in option:
-            return dict(schema["$defs"][option["$ref"].rsplit("/", 1)[1]])
-        if "$ref" in option.get("items", {}):
-            return dict(schema["$defs"][option["items"]["$ref"].rsplit("/", 1)[1]])
+    if "$ref" in field:
+        return dict(schema["$defs"][field["$ref"].rsplit("/", 1)[1]])
+    for option in [field.get("items", {}), *field.get("anyOf", []), *field.get("oneOf", [])]:
+        if option and "properties" in (found := follow(schema, option)):
+            return found
     return field
 
 

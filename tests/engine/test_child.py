@@ -1,4 +1,4 @@
-"""The engine in a process of its own: it answers, it fails with a sentence, it never stays behind."""
+"""The engine in its own process: it answers, fails with a sentence, and never stays behind."""
 
 import os
 import signal

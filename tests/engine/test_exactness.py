@@ -80,15 +80,22 @@ def test_golden_tokens_come_out_however_they_are_scheduled(
         assert totals.wasted_tokens == sum(result.wasted_tokens for result in results)
 
 
+def short(num_tokens: int) -> Sampling:
+    return Sampling(max_tokens=num_tokens, ignore_eos=True, repetition_stop=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_golden_tokens_come_out_of_the_reference(
     stories: tuple[Path, list[dict[str, Any]]], way: str
 ) -> None:
+    """The reference is slow: all tokens in one way, the first of each row in the others."""
     directory, rows = stories
+    num_tokens = 64 if way == "together" else 16
     spec = EngineSpec(model=ModelSpec(id=str(directory)), impl="reference", **WAYS[way])
-    results, totals = run_all(spec, golden_requests(rows))
-    assert [list(ids) for ids in outputs(results)] == [row["output_token_ids"] for row in rows]
+    results, totals = run_all(spec, golden_requests(rows, short(num_tokens)))
+    wanted = [tuple(row["output_token_ids"][:num_tokens]) for row in rows]
+    assert outputs(results) == wanted
     assert (totals.wasted_tokens > 0) == (way == "blocks-of-16-preempting")
 
 
@@ -104,14 +111,14 @@ def test_golden_tokens_come_out_in_shuffled_order(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize(("impl", "num_tokens"), [("cpu", 64), ("reference", 8)])
 def test_golden_tokens_come_out_of_a_row_alone(
-    stories: tuple[Path, list[dict[str, Any]]], impl: str
+    stories: tuple[Path, list[dict[str, Any]]], impl: str, num_tokens: int
 ) -> None:
     directory, rows = stories
     spec = EngineSpec(model=ModelSpec(id=str(directory)), impl=impl, num_blocks=400, max_seqs=1)
-    results, _ = run_all(spec, golden_requests(rows))
-    assert [list(ids) for ids in outputs(results)] == [row["output_token_ids"] for row in rows]
+    results, _ = run_all(spec, golden_requests(rows, short(num_tokens)))
+    assert outputs(results) == [tuple(row["output_token_ids"][:num_tokens]) for row in rows]
 
 
 SAMPLED = Sampling(
@@ -131,7 +138,7 @@ def test_a_seed_gives_the_same_text_however_it_is_scheduled(
     """Three samples of each prompt; with stop tokens, so that rows leave the batch early."""
     directory, rows = stories
     model = ModelSpec(id=str(directory))
-    rows = rows[:: 3 if impl == "cpu" else 9]
+    rows = rows[:: 3 if impl == "cpu" else 16]
     requests = [
         Request(i, "", row["prompt_token_ids"], SAMPLED, seed=31 * i, num_samples=3)
         for i, row in enumerate(rows)
@@ -152,19 +159,33 @@ def test_a_seed_gives_the_same_text_however_it_is_scheduled(
 # Families, heads (query, kv) and head dims as they differ among checkpoints.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-gqa-dim16": ("LlamaConfig", {"num_key_value_heads": 2, "head_dim": 16}),
-    "llama-odd-heads": ("LlamaConfig", {"hidden_size": 72, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 24}),
-    "mistral-one-kv-head-dim64": ("MistralConfig", {"sliding_window": None, "num_key_value_heads": 1, "head_dim": 64}),
-    "qwen2-bias-odd-heads": ("Qwen2Config", {"num_attention_heads": 3, "num_key_value_heads": 1, "hidden_size": 96}),
+    "llama-odd-heads": (
+        "LlamaConfig",
+        {"hidden_size": 72, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 24},
+    ),
+    "mistral-one-kv-head": (
+        "MistralConfig",
+        {"sliding_window": None, "num_key_value_heads": 1, "head_dim": 64},
+    ),
+    "qwen2-bias-odd-heads": (
+        "Qwen2Config",
+        {"num_attention_heads": 3, "num_key_value_heads": 1, "hidden_size": 96},
+    ),
     "qwen3-dim128": ("Qwen3Config", {"head_dim": 128, "num_key_value_heads": 2}),
-    "qwen3-tied-dim256": ("Qwen3Config", {"head_dim": 256, "num_key_value_heads": 4, "tie_word_embeddings": True}),
-}  # fmt: skip
+    "qwen3-tied-dim256": (
+        "Qwen3Config",
+        {"head_dim": 256, "num_key_value_heads": 4, "tie_word_embeddings": True},
+    ),
+}
 PROMPT_LENS = (1, 2, 7, 31, 32, 33, 70, 70)
 
 
+# Directory, prompts, and by repetition penalty the tokens wanted.
+Family = tuple[Path, list[list[int]], dict[float, list[tuple[int, ...]]]]
+
+
 @pytest.fixture(scope="module", params=list(FAMILIES))
-def family(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[list[int]], list[tuple[int, ...]]]:
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
     """A tiny random checkpoint, prompts, and the tokens that transformers gives for them."""
     import transformers
 
@@ -186,10 +207,16 @@ def family(
     random = Random(5)
     prompts = [[random.randrange(128) for _ in range(length)] for length in PROMPT_LENS]
     prompts[-1][:40] = prompts[-2][:40]  # a shared prefix
-    wanted = []
-    for prompt in prompts:
-        ids = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)
-        wanted.append(tuple(ids[0, len(prompt) :].tolist()))
+    wanted: dict[float, list[tuple[int, ...]]] = {1.0: [], 1.3: []}
+    for penalty, rows in wanted.items():
+        for prompt in prompts:
+            ids = model.generate(
+                torch.tensor([prompt]),
+                max_new_tokens=12,
+                do_sample=False,
+                repetition_penalty=penalty,
+            )
+            rows.append(tuple(ids[0, len(prompt) :].tolist()))
     return directory, prompts, wanted
 
 
@@ -203,17 +230,26 @@ TINY_WAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-def test_every_family_gives_transformers_tokens(
-    family: tuple[Path, list[list[int]], list[tuple[int, ...]]], impl: str
-) -> None:
+def test_every_family_gives_transformers_tokens(family: Family, impl: str) -> None:
     directory, prompts, wanted = family
-    sampling = Sampling(max_tokens=12, ignore_eos=True, repetition_stop=False)
-    requests = [Request(i, "", prompt, sampling) for i, prompt in enumerate(prompts)]
+    requests = [Request(i, "", prompt, short(12)) for i, prompt in enumerate(prompts)]
     for way, settings in TINY_WAYS.items():
         spec = EngineSpec(model=ModelSpec(id=str(directory)), impl=impl, **settings)
         results, totals = run_all(spec, requests)
-        assert outputs(results) == wanted, way
+        assert outputs(results) == wanted[1.0], way
         assert (totals.num_preempted > 0) == way.startswith("preempting")
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_the_repetition_penalty_is_that_of_transformers(family: Family, impl: str) -> None:
+    directory, prompts, wanted = family
+    sampling = Sampling(
+        max_tokens=12, ignore_eos=True, repetition_stop=False, repetition_penalty=1.3
+    )
+    spec = EngineSpec(model=ModelSpec(id=str(directory)), impl=impl, num_blocks=40)
+    results, _ = run_all(spec, [Request(i, "", ids, sampling) for i, ids in enumerate(prompts)])
+    assert outputs(results) == wanted[1.3]
+    assert wanted[1.3] != wanted[1.0]
 
 
 class _Tap:
@@ -239,8 +275,7 @@ def test_logits_of_a_row_have_the_same_bits_alone_and_in_any_batch(
 ) -> None:
     directory, rows = stories
     rows = rows[:58:8]
-    sampling = Sampling(max_tokens=6, ignore_eos=True, repetition_stop=False)
-    requests = golden_requests(rows, sampling)
+    requests = golden_requests(rows, short(6))
 
     def logits_of(batches: list[list[Request]], **settings: Any) -> dict[tuple[int, int], Any]:
         spec = EngineSpec(model=ModelSpec(id=str(directory)), impl=impl, **settings)

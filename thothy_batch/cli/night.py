@@ -10,6 +10,14 @@ from thothy_batch.cli.output import print_json, report_error
 if TYPE_CHECKING:
     from thothy_batch.manifest.settings import Overrides
 
+
+def _num_rows(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"--limit is {text!r}; use a whole number of rows") from None
+
+
 ManifestPath = Annotated[
     Path, typer.Argument(metavar="MANIFEST", help="YAML manifest, or a Parquet job manifest.")
 ]
@@ -24,7 +32,10 @@ JobNames = Annotated[
     list[str] | None, typer.Option("--job", metavar="NAME", help="Only this job; repeatable.")
 ]
 Limit = Annotated[
-    int | None, typer.Option(metavar="N", help="Look only at the first N rows of each job.")
+    int | None,
+    typer.Option(
+        metavar="N", parser=_num_rows, help="Look only at the first N rows of each job."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the end.")]

@@ -1,5 +1,6 @@
-"""A first night to copy from: manifest, sample rows, cron line."""
+"""A first night to copy from: manifest and its JSON Schema, sample rows, cron line."""
 
+import json
 import os
 import shutil
 import sys
@@ -7,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thothy_batch.errors import ManifestError
+from thothy_batch.manifest.settings import json_schema
 from thothy_batch.resources import data_path
 
 _SAMPLE = "products.parquet"
+_SCHEMA = "manifest.schema.json"
 _MANIFEST = """\
+# yaml-language-server: $schema=manifest.schema.json
 # A first night. Check it, then run it:
 #   thothy-batch plan manifest.yaml
 #   thothy-batch run manifest.yaml
@@ -42,7 +46,7 @@ class Starter:
 def make_starter(folder: Path) -> Starter:
     """Writes the starter into a folder; overwrites nothing. Raises ManifestError."""
     folder = folder.expanduser().absolute()
-    names = ("manifest.yaml", _SAMPLE, "crontab.txt")
+    names = ("manifest.yaml", _SAMPLE, _SCHEMA, "crontab.txt")
     taken = [name for name in names if (folder / name).exists()]
     if taken:
         raise ManifestError(
@@ -53,6 +57,8 @@ def make_starter(folder: Path) -> Starter:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(data_path("sample_data") / _SAMPLE, folder / _SAMPLE)
         (folder / "manifest.yaml").write_text(_MANIFEST, encoding="utf-8")
+        schema = json.dumps(json_schema(), indent=1) + "\n"
+        (folder / _SCHEMA).write_text(schema, encoding="utf-8")
         line = _cron_line(folder)
         (folder / "crontab.txt").write_text(line + "\n", encoding="utf-8")
     except OSError as error:
