@@ -105,7 +105,14 @@ def test_undecodable_text_in_sql_ends_the_command(folder: Any) -> None:
     assert "q" in outcome.stderr
 
 
-@pytest.mark.parametrize("on_too_long", ["fail", "truncate_head", "truncate_tail"])
+@pytest.mark.parametrize(
+    "on_too_long",
+    [
+        "fail",
+        pytest.param("truncate_head", marks=pytest.mark.slow),
+        pytest.param("truncate_tail", marks=pytest.mark.slow),
+    ],
+)
 def test_pool_that_is_too_small_for_a_row_fails_that_row_or_cuts_it(
     folder: Any, on_too_long: str
 ) -> None:
@@ -193,6 +200,7 @@ def test_missing_files_and_stores_are_said(folder: Any) -> None:
     assert not list(folder.cwd.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_incomplete_model_directory_is_named_with_the_missing_file(
     folder: Any, shared: Path, missing: str

@@ -1,6 +1,7 @@
 """One night of every kind, looked at with SQL: tables, counts, failures, artifacts, views."""
 
 import json
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -58,6 +59,10 @@ jobs:
     kind: raw
     input: ids.parquet
     sampling: {max_tokens: 5, ignore_eos: true}
+  - name: stops
+    kind: raw
+    input: {sql: "select id, prompt from 'prompts.parquet' where id in ('p1', 'p2')"}
+    sampling: {max_tokens: 60, stop: ["e", "o"]}
 """
 
 PRODUCTS_A = [
@@ -69,6 +74,7 @@ PRODUCTS_A = [
     ("A5", b"Another text under an id that stands twice."),
     ("A6", b"Lamp A1, 12 W."),
     (None, b"A lamp without an id."),
+    ("A7", b"{{ 7 * 7 }}"),
 ]
 PRODUCTS_B = [("B1", b"Chair B1, 4 kg."), ("B2", b"Chair B2, 5 kg.")]
 LONG = "x" * 4090
@@ -145,9 +151,9 @@ def write_inputs(folder: Any) -> None:
     folder.parquet(
         "prompts.parquet",
         {
-            "id": ["p1", "p2", "p3", "p4"],
-            "prompt": ["Once", "Grüße", LONG, "Once"],
-            "max_tokens": [4, None, None, 4],
+            "id": ["p1", "p2", "p3", "p4", "p5"],
+            "prompt": ["Once", "Grüße", LONG, "Once", "Zero"],
+            "max_tokens": [4, None, None, 4, 0],
         },
     )
     folder.parquet("ids.parquet", {"id": [1, 2, 3], "prompt_token_ids": [[72, 105], [999], []]})
@@ -308,7 +314,7 @@ def test_unusable_rows_fail_as_invalid_input_and_neighbours_are_done(night: Any)
         "select item_id, status from run_items where job = 'summaries' and status <> 'failed' "
         "order by 1"
     )
-    assert [item for item, _ in done] == ["A1", "A5", "A6", "B1", "B2"]
+    assert [item for item, _ in done] == ["A1", "A5", "A6", "A7", "B1", "B2"]
 
 
 def test_first_row_of_a_duplicate_id_wins(night: Any) -> None:
@@ -385,12 +391,32 @@ def test_raw_prompt_is_the_prompt_as_it_is(night: Any) -> None:
         assert len(ids) == tokens
 
 
+def test_stop_text_ends_a_completion_and_is_cut_off(night: Any) -> None:
+    rows = artifacts(night, "stops", "text, finish_reason, output_tokens")
+    assert len(rows) == 2
+    for text, reason, tokens in rows:
+        assert reason == "stop"
+        assert not set("eo") & set(text)
+        assert tokens == len(text) + 1  # the fake's tokens are letters; the stop counts
+
+
+def test_text_of_a_row_is_data_and_never_a_template(night: Any) -> None:
+    tokens = dict(artifacts(night, "summaries", "item_id, prompt_tokens"))
+    assert tokens["A1"] - tokens["A7"] == len("Lamp A1, 12 W.") - len("{{ 7 * 7 }}")
+
+
+def test_impossible_max_tokens_of_a_row_is_an_invalid_input(night: Any) -> None:
+    ((code, message),) = night.sql("select code, message from failures where item_id = 'p5'")
+    assert code == "invalid_input"
+    assert "max_tokens" in message
+    assert "0" in message
+
+
 def test_too_long_prompt_fails_with_the_three_numbers(night: Any) -> None:
     ((code, message),) = night.sql("select code, message from failures where item_id = 'p3'")
     assert code == "prompt_too_long"
     digits = message.replace(",", "")
-    for number in ("4090", "9", "4096"):
-        assert number in digits.split() or f"{number} " in digits or f"({number}" in digits, message
+    assert {"4090", "9", "4096"} <= set(re.findall(r"\d+", digits)), message
 
 
 def test_prompt_token_ids_are_taken_and_those_out_of_range_refused(night: Any) -> None:

@@ -1,5 +1,6 @@
 """The engine in its own process: it answers, fails with a sentence, and never stays behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from thothy_batch.engine.client import start_child, start_in_process
 from thothy_batch.errors import EngineError, ModelError
-from thothy_batch.records import EngineSpec, EngineUpdate, FailureCode, ModelSpec
+from thothy_batch.records import EngineSpec, EngineUpdate, FailureCode, ModelSpec, Request, Sampling
 
 ENDLESS = 4000  # tokens: with a slow fake this goes on for the whole test
 
@@ -190,6 +191,26 @@ def test_signals_of_the_terminal_do_not_end_the_child(child: Any, request_of: An
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(engine.pid, number)
     assert len(drain(engine).results) == 1
+
+
+@pytest.mark.slow
+def test_a_real_model_runs_in_a_child(shared: Path) -> None:
+    directory = shared / "data" / "weights" / "stories260K"
+    rows = [json.loads(s) for s in (directory / "golden_greedy.jsonl").read_text().splitlines()[:6]]
+    engine = start_child(EngineSpec(model=ModelSpec(id=str(directory)), needed_tokens=4000))
+    try:
+        sampling = Sampling(max_tokens=64, ignore_eos=True, repetition_stop=False)
+        engine.submit(
+            [Request(i, "", row["prompt_token_ids"], sampling) for i, row in enumerate(rows)]
+        )
+        results = {r.request_id: r for r in drain(engine, 60).results}
+        for i, row in enumerate(rows):
+            assert list(results[i].completions[0].token_ids) == row["output_token_ids"]
+        assert engine.info.engine["impl"] == "cpu"
+        assert engine.info.engine["threads"]
+        assert engine.info.model["architecture"] == "LlamaForCausalLM"
+    finally:
+        engine.close()
 
 
 PARENT = """

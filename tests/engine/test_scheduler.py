@@ -226,3 +226,23 @@ def test_decode_computes_each_token_once(shadow_engine: Any, request_of: Any, fi
     engine.submit([request_of(i, [i + 1] * 5, 9, ignore_eos=True) for i in range(4)])
     finish(engine)
     assert sum(runner.num_tokens) == 4 * (5 + 9 - 1)
+
+
+def test_a_failed_step_does_not_leave_overwritten_blocks_findable(
+    shadow_engine: Any, request_of: Any, finish: Any, expected: Any
+) -> None:
+    """The failing step takes the free blocks of an earlier prompt and writes into them."""
+    engine, runner = shadow_engine(num_blocks=4, block_size=4)
+    engine.submit([request_of(0, PROMPT, 2)])
+    finish(engine)
+    engine.submit([request_of(1, [7] * 14, 2)])
+    runner.fail_next = True
+    with pytest.raises(RuntimeError):
+        engine.step()
+    engine.stop_admitting()
+    again, _ = shadow_engine(num_blocks=4, block_size=4)
+    again._scheduler, again._runner = engine._scheduler, runner
+    request = request_of(2, PROMPT, 2)
+    again.submit([request])
+    result = finish(again)[2]
+    assert [result.completions[0].token_ids] == expected(request)

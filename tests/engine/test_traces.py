@@ -37,7 +37,7 @@ def draw_request(random: Random, number: int, request_of: Callable[..., Any]) ->
     )
 
 
-def digest(engine: Any) -> object:
+def digest(engine: Any) -> Any:
     """All that a step could change, in a form that can be compared."""
     scheduler = engine._scheduler
     blocks = scheduler._blocks
@@ -52,8 +52,14 @@ def digest(engine: Any) -> object:
     return copy.deepcopy((sequences, books, engine._ledger.totals))
 
 
+def digest_of_failure(engine: Any) -> object:
+    """The same without the prefix cache: a failed step may have written into free blocks."""
+    sequences, (num_readers, *_), totals = digest(engine)
+    return sequences, num_readers, totals
+
+
 def fail_one_step(engine: Any, runner: Any) -> None:
-    before = digest(engine)
+    before = digest_of_failure(engine)
     runner.fail_next = True
     try:
         engine.step()
@@ -61,7 +67,7 @@ def fail_one_step(engine: Any, runner: Any) -> None:
         pass
     else:
         raise AssertionError("the step should have failed")
-    assert digest(engine) == before
+    assert digest_of_failure(engine) == before
 
 
 def decision(span: Any) -> object:

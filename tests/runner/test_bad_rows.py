@@ -9,6 +9,8 @@ import pytest
 from thothy_batch.engine.client import start_in_process
 from thothy_batch.errors import ManifestError
 from thothy_batch.records import EngineSpec
+from thothy_batch.runner.plan_night import plan_night
+from thothy_batch.runner.progress import Silent
 
 FAILURES = "select item_id, variant, code, message from failures order by all"
 
@@ -97,6 +99,45 @@ def test_an_instruction_alone_that_is_too_long_fails(night: Any) -> None:
     ((_, _, code, message),) = night.query(FAILURES)
     assert code == "prompt_too_long"
     assert "document cut away" in message
+
+
+def test_a_cut_leaves_something_of_the_document(night: Any) -> None:
+    night.rows("rows.parquet", id=["a"], text=["x" * 5000])
+    job = "name: j, kind: summary, input: rows.parquet, on_too_long: truncate_tail"
+    night.rows("short.parquet", id=["a"], text=["x"])
+    night.jobs("name: j, kind: summary, input: short.parquet")
+    shortest = len(plan_night(night.options(), Silent())["first_prompt"])
+    night.jobs(f"{job}, sampling: {{max_tokens: {4096 - shortest + 1}}}")
+    night.run()
+    ((_, _, code, _),) = night.query(FAILURES)
+    assert code == "prompt_too_long"  # only the instruction would fit
+    night.jobs(f"{job}, sampling: {{max_tokens: {4096 - shortest}}}")
+    assert night.run().counts["num_done"] == 1
+
+
+def test_a_cut_row_and_its_whole_twin_are_told_apart(night: Any) -> None:
+    night.rows("rows.parquet", id=["a", "b"], prompt=["x" * 4090, "x" * 5000])
+    night.jobs(
+        "name: j, kind: raw, input: rows.parquet, on_too_long: truncate_tail, "
+        "sampling: {max_tokens: 6}"
+    )
+    night.run()
+    found = night.query("select item_id, flags from artifacts order by item_id")
+    assert found == [("a", []), ("b", ["truncated"])]
+
+
+def test_a_group_is_drafted_anew_when_it_comes_to_lack_an_item(night: Any) -> None:
+    job = "name: j, kind: report, input: rows.parquet, params: {group_by: week}, "
+    night.jobs(job + "sampling: {max_tokens: 20}")
+    flags = "select list_contains(flags, 'incomplete_group') from latest_artifacts"
+    for texts, lacks in ((["one"], False), (["one", None], True), (["one"], False)):
+        ids = list(range(len(texts)))
+        night.rows("rows.parquet", id=ids, text=texts, week=["w"] * len(texts))
+        run = night.run()
+        assert night.query(flags) == [(lacks,)]
+        assert night.query("select num_flagged from job_stats where run_id = ?", run.run_id) == [
+            (run.counts["num_flagged"],)
+        ]
 
 
 def test_a_pool_too_small_for_one_row_fails_that_row(night: Any) -> None:

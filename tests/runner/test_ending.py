@@ -17,6 +17,7 @@ from thothy_batch.errors import EngineError, LockedError
 from thothy_batch.runner.options import IfLocked
 from thothy_batch.store.files import lock_path, status_path
 from thothy_batch.store.lock import read_holder
+from thothy_batch.store.store import Store
 
 SLOW = "builtin:fake?step_ms=20"
 
@@ -121,9 +122,27 @@ def test_a_kill_of_the_parent_loses_nothing_and_leaves_no_child(slow_night: Any)
 
 
 def test_a_deadline_in_the_past_starts_nothing(slow_night: Any) -> None:
-    run = slow_night.run(deadline="2020-01-01T00:00")
+    def start(spec: object, *, log_path: Path | None = None) -> Any:
+        raise AssertionError("a model was loaded for nothing")
+
+    run = slow_night.run(deadline="2020-01-01T00:00", start_engine=start)
     assert (run.exit_code, run.stop_reason, run.counts["num_not_run"]) == (4, "deadline", 40)
     assert slow_night.query("select distinct reason from run_items") == [("deadline",)]
+
+
+def test_a_signal_while_the_run_is_entered_leaves_it_stopped_not_killed(
+    raw_night: Any, monkeypatch: Any
+) -> None:
+    begin = Store.begin_run
+
+    def interrupted(store: Store, row: Any) -> None:
+        begin(store, row)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Store, "begin_run", interrupted)
+    run = raw_night.run()
+    assert (run.exit_code, run.stop_reason, run.counts["num_not_run"]) == (4, "signal", 12)
+    assert raw_night.query("select status, stop_reason from runs") == [("stopped", "signal")]
 
 
 def test_a_time_budget_stops_and_the_run_is_marked(slow_night: Any) -> None:

@@ -65,6 +65,22 @@ def test_identical_rows_are_computed_once(night: Any) -> None:
     assert night.run().counts["num_reused"] == 3
 
 
+def test_a_shared_request_has_the_highest_priority_of_its_jobs(night: Any) -> None:
+    night.rows("rows.parquet", **prompts(1))
+    job = "kind: raw, input: rows.parquet, sampling: {max_tokens: 4}"
+    night.jobs(f"name: a, {job}, priority: 1", f"name: b, {job}, priority: 9")
+    seen: list[Any] = []
+
+    def start(*args: Any, **more: Any) -> Any:
+        engine = night.options().start_engine(*args, **more)
+        submit = engine.submit
+        engine.submit = lambda requests: (seen.extend(requests), submit(requests))
+        return engine
+
+    night.run(start_engine=start)
+    assert [request.priority for request in seen] == [9]
+
+
 def test_limit_and_job_choose_work(night: Any) -> None:
     night.rows("rows.parquet", **prompts(10))
     job = "kind: raw, input: rows.parquet, sampling: {max_tokens: 4}"
@@ -99,3 +115,17 @@ def test_an_empty_input_is_said_to_be_empty(night: Any) -> None:
     run = night.run()
     assert (run.exit_code, run.counts["num_items"]) == (0, 0)
     assert run.messages == ["nothing to do: the inputs have no rows"]
+
+
+def test_wasted_tokens_are_those_recomputed_after_preemption(night: Any) -> None:
+    texts = ["one and the same beginning of a prompt, " * 3 + str(i) for i in range(24)]
+    night.rows("rows.parquet", id=list(range(24)), text=texts)
+    night.jobs(
+        "name: j, kind: hook, input: rows.parquet, sampling: {max_tokens: 60, ignore_eos: true}",
+        more="engine: {admission: optimistic, num_blocks: 60, block_size: 16}",
+    )
+    run = night.run()
+    ((preempted,),) = night.query("select sum(num_preempted) from engine_steps")
+    ((by_artifact,),) = night.query("select sum(wasted_tokens) from artifacts")
+    assert preempted > 0
+    assert run.wasted_tokens == by_artifact > 0

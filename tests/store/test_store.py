@@ -110,7 +110,7 @@ def test_a_run_that_died_is_marked_killed_with_counts_that_add_up(night: Any, ro
     assert (run["status"], run["stop_reason"], run["exit_code"]) == ("failed", "killed", None)
     assert run["finished_at"] >= run["started_at"]
     assert run["engine_s"] == 3.5
-    assert run["wasted_tokens"] == 150 - (10 - 4 + 5)
+    assert run["wasted_tokens"] == 2 + 150 - (10 - 4 + 5)  # recomputed, and lost
     assert run["num_items"] == 17
     assert run["num_items"] == sum(run[f"num_{n}"] for n in ("done", "failed", "reused", "not_run"))
     stats = night.query(

@@ -33,9 +33,7 @@ JobNames = Annotated[
 ]
 Limit = Annotated[
     int | None,
-    typer.Option(
-        metavar="N", parser=_num_rows, help="Look only at the first N rows of each job."
-    ),
+    typer.Option(metavar="N", parser=_num_rows, help="Look only at the first N rows of each job."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the end.")]

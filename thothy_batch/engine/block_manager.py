@@ -70,6 +70,15 @@ class BlockManager:
         for block_hash, block_id in draft.registered.items():
             self.register(block_hash, block_id)
 
+    def abandon(self, draft: "BlockDraft") -> None:
+        """Drop a draft whose step failed. The step may have written into the free blocks that the
+        draft took: what they held cannot be found any more. Nothing else changes."""
+        for block_id in draft.taken:
+            if block_id in self._cached:
+                del self._cached[block_id]
+                self._empty.append(block_id)
+            self._forget(block_id)
+
     def check_integrity(self, tables: Iterable[Sequence[int]]) -> None:
         """Assert that the books are right for these block tables, one per sequence."""
         num_readers = [0] * self.num_blocks

@@ -93,7 +93,11 @@ class LLMEngine:
         """Compute one step. When it raises, nothing of it counts and it can be tried again."""
         span, batch = self._next_batch()
         started_at = self._now()
-        token_ids = self._runner.run(batch)
+        try:
+            token_ids = self._runner.run(batch)
+        except BaseException:
+            self._scheduler.abandon(span)
+            raise
         now = self._now()
         outcome = self._scheduler.commit(
             span, token_ids.tolist(), started_at=started_at, finished_at=now

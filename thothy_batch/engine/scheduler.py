@@ -1,7 +1,7 @@
 """Continuous batching: `schedule` decides on a span, `commit` puts a computed step into force.
 
-Knows tokens, blocks and queues; no tensors and no text. A span that is dropped instead of
-committed (its forward pass failed) leaves everything as it was.
+Knows tokens, blocks and queues; no tensors and no text. A span whose forward pass failed is
+abandoned: sequences, queues and counts are as before, and the step can be scheduled again.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -90,6 +90,11 @@ class Scheduler:
             self._finish(outcome.finished, finished_at)
             span.num_steps = span.num_done
         return outcome
+
+    def abandon(self, span: Span) -> None:
+        """Drop a span whose step failed; the steps before it stay committed."""
+        if not span.num_done:
+            self._blocks.abandon(span.draft)
 
     def check_integrity(self) -> None:
         """Assert that books, queues and sequences agree."""

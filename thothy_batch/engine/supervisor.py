@@ -175,7 +175,8 @@ class ChildEngine:
 def _spawn(theirs: socket.socket, log: BinaryIO) -> "subprocess.Popen[bytes]":
     # The kernel's notice of a parent's death follows the thread that started the child.
     dies_with_parent = threading.current_thread() is threading.main_thread()
-    command = [sys.executable, "-m", "thothy_batch.engine.child"]
+    # -P: a file in the folder the run was started from must not stand in for a module.
+    command = [sys.executable, "-P", "-m", "thothy_batch.engine.child"]
     command += [str(theirs.fileno()), str(os.getpid()), str(int(dies_with_parent))]
     environment = dict(os.environ)
     # A checkout that was put on the path by hand must be found by the child too.

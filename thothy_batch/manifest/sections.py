@@ -93,7 +93,7 @@ class EngineSettings(StrictModel):
 
 
 class RunSettings(StrictModel):
-    """When a run stops and how often it tries."""
+    """When a run stops, and what it is seeded with."""
 
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of jobs that name none.")
     deadline: Annotated[str | None, BeforeValidator(check_deadline)] = Field(
@@ -107,7 +107,9 @@ class RunSettings(StrictModel):
         default=30.0, description="How long a stopping run waits for what is under way: 30s."
     )
     max_attempts: int = Field(
-        default=2, ge=1, description="How often a bad completion is tried in all."
+        default=2,
+        ge=1,
+        description="How often a bad completion will be tried in all; so far each is tried once.",
     )
 
 

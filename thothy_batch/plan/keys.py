@@ -29,17 +29,23 @@ def request_key(
     kind_hash: str,
     output_schema: Mapping[str, object] | None = None,
     run_seed: int = 0,
+    beyond_prompt: Mapping[str, object] | None = None,
 ) -> str:
     """The identity of a request: 32 hex characters (contract section 4).
 
     `sampling` is resolved. `run_seed` counts only where tokens are drawn and `sampling.seed` does
-    not say how.
+    not say how. `beyond_prompt`: what else the artifact depends on, such as the values that later
+    stages read; empty or None: nothing.
     """
     schema = json.dumps(output_schema, sort_keys=True) if output_schema is not None else ""
     state = _settings_state(
         model_fingerprint, sampling, num_samples, kind_hash, schema, run_seed
     ).copy()
     state.update(token_bytes(prompt_token_ids))
+    if beyond_prompt:
+        # No token id is -1, so what follows cannot be taken for a part of the prompt.
+        state.update(token_bytes([-1]))
+        state.update(json.dumps(beyond_prompt, sort_keys=True, default=repr).encode())
     return str(state.hexdigest())
 
 

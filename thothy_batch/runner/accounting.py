@@ -51,12 +51,11 @@ class JobCount:
 
 @dataclass(slots=True)
 class Tokens:
-    """Tokens of computed requests."""
+    """Tokens of the requests that gave an artifact."""
 
     prompt_tokens: int = 0
     cached_prompt_tokens: int = 0
     output_tokens: int = 0
-    rejected_tokens: int = 0  # computed for requests whose answer was no good
 
 
 @dataclass(slots=True)

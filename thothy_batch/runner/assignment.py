@@ -1,7 +1,7 @@
 """Who answers each entry: the store, another entry of this run, or the engine."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from thothy_batch.plan import artifact_id, row_seed
 from thothy_batch.records import Request
@@ -94,6 +94,9 @@ def request_keys(entries: Iterable[Entry]) -> Iterator[str]:
 def _join(work: Work, entry: Entry) -> None:
     entry.prompt_token_ids = work.primary.prompt_token_ids
     work.entries.append(entry)
+    priority = entry.job.settings.priority
+    if priority > work.request.priority:
+        work.request = replace(work.request, priority=priority)
 
 
 def _work(request_id: int, entry: Entry, run_seed: int, attempt: int) -> Work:
@@ -104,7 +107,7 @@ def _work(request_id: int, entry: Entry, run_seed: int, attempt: int) -> Work:
         prompt_token_ids=entry.prompt_token_ids,
         sampling=entry.sampling,
         seed=seed,
-        num_samples=entry.num_samples,
+        num_samples=entry.samples_of_stage(0),
         priority=entry.job.settings.priority,
     )
     return Work(request, [entry], attempt)

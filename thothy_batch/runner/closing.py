@@ -59,16 +59,13 @@ def end_run(
 
 
 def _wasted(account: Account, night: Night) -> int:
-    """Recomputed, computed for answers that were no good, and dropped when time was up."""
+    """Recomputed after preemption, and computed for the first time without an artifact to show.
+
+    The latter: answers that were no good, and what a stop, of the run or of a job, dropped.
+    """
     totals, tokens = night.totals, account.tokens
     kept = tokens.prompt_tokens - tokens.cached_prompt_tokens + tokens.output_tokens
-    computed = totals.prefill_tokens + totals.output_tokens
-    dropped = computed - totals.wasted_tokens - kept - tokens.rejected_tokens
-    return (
-        totals.wasted_tokens
-        + tokens.rejected_tokens
-        + (max(0, dropped) if night.stop_reason else 0)
-    )
+    return totals.wasted_tokens + totals.prefill_tokens + totals.output_tokens - kept
 
 
 def _judge(account: Account, reason: str, summary: RunSummary) -> None:

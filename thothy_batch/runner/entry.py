@@ -33,6 +33,10 @@ class Entry:
     def key(self) -> EntryKey:
         return EntryKey(self.job.name, self.item_id, self.variant)
 
+    def samples_of_stage(self, stage: int) -> int:
+        """Only the last stage draws several: those before it have one text to hand on."""
+        return self.num_samples if stage + 1 == len(self.job.kind.stages) else 1
+
     def fail(self, code: FailureCode, message: str) -> "Entry":
         """Marks the entry failed; what it would have been rendered from is let go."""
         self.code, self.message = code, message

@@ -54,38 +54,39 @@ class Ledger:
         tokens = self.account.tokens
         if finished.failure:
             count.num_rejected += 1
-            lost = cost.prompt_tokens - cost.cached_prompt_tokens + cost.output_tokens
-            tokens.rejected_tokens += lost
-            for number, entry in enumerate(work.entries):
-                wasted = cost.wasted_tokens + lost if number == 0 else 0
-                code = FailureCode.INVALID_OUTPUT
-                self._fail(entry, code, finished.failure, work.attempt, wasted)
+            self._fail_all(work, FailureCode.INVALID_OUTPUT, finished.failure)
             return
         tokens.prompt_tokens += cost.prompt_tokens
         tokens.cached_prompt_tokens += cost.cached_prompt_tokens
         tokens.output_tokens += cost.output_tokens
         made = self._write_artifact(work, finished, completions)
-        flagged = finished.verdict != "ok"
+        flagged = finished.verdict != "ok" or bool(primary.flags)
         for number, entry in enumerate(work.entries):
-            lacks = bool(entry.flags)
-            self.account.job_of(entry).num_flagged += flagged or lacks
+            self.account.job_of(entry).num_flagged += flagged
             if number == 0:
                 self._settle(entry, ItemStatus.DONE, artifact_id=made)
             else:
-                self._copy(entry, made, self._flags(entry, finished))
+                self._copy(entry, made)
 
     def reject(self, work: Work, failure: RequestFailure) -> None:
-        """The engine could not answer a request."""
-        if failure.code is FailureCode.ENGINE_ERROR:
+        """The engine could not answer a request, or a later stage of it could not be asked."""
+        if failure.code is FailureCode.ENGINE_ERROR or work.stage:
             count = self.account.job_of(work.primary)
             count.num_answered += 1
             count.num_rejected += 1
-        for entry in work.entries:
-            self._fail(entry, failure.code, failure.message, work.attempt)
+        self._fail_all(work, failure.code, failure.message)
 
     def not_run(self, entry: Entry, reason: str) -> None:
         """An entry whose turn did not come."""
         self._settle(entry, ItemStatus.NOT_RUN, reason=reason)
+
+    def _fail_all(self, work: Work, code: FailureCode, message: str) -> None:
+        """Fails every entry of a request; what was computed for it is wasted, and counts once."""
+        cost = work.cost
+        lost = cost.prompt_tokens - cost.cached_prompt_tokens + cost.output_tokens
+        for number, entry in enumerate(work.entries):
+            wasted = cost.wasted_tokens + lost if number == 0 else 0
+            self._fail(entry, code, message, work.attempt, wasted)
 
     def _fail(
         self,
@@ -121,13 +122,13 @@ class Ledger:
 
     def _reuse(self, entry: Entry, answer: Answer) -> None:
         own = entry_artifact_id(entry)
-        self.account.job_of(entry).num_flagged += answer.verdict == "flagged" or bool(entry.flags)
+        self.account.job_of(entry).num_flagged += answer.verdict == "flagged"
         if own in answer.artifact_ids:
             self._settle(entry, ItemStatus.REUSED, artifact_id=own)
         else:
-            self._copy(entry, answer.artifact_id, None)
+            self._copy(entry, answer.artifact_id)
 
-    def _copy(self, entry: Entry, source: str, flags: list[str] | None) -> None:
+    def _copy(self, entry: Entry, source: str) -> None:
         """An artifact of the same content for another entry."""
         own = entry_artifact_id(entry)
         row: dict[str, object] = {
@@ -136,20 +137,14 @@ class Ledger:
             "kind": entry.job.kind.name,
             "request_key": entry.request_key,
         }
-        if flags is not None:
-            row |= {"flags": flags, "verdict": "flagged" if flags else "ok"}
         self.store.add_copy(row, source)
         self._settle(entry, ItemStatus.REUSED, artifact_id=own)
-
-    @staticmethod
-    def _flags(entry: Entry, finished: Finished) -> list[str]:
-        return [*finished.flags, *entry.flags]
 
     def _write_artifact(
         self, work: Work, finished: Finished, completions: tuple[Completion, ...]
     ) -> str:
         entry, cost = work.primary, work.cost
-        flags = self._flags(entry, finished)
+        flags = [*finished.flags, *entry.flags]
         one_answer = len(completions) == 1 and work.stage == 0
         made = entry_artifact_id(entry)
         self.store.add(

@@ -3,7 +3,7 @@
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from thothy_batch.engine.client import EngineClient
@@ -111,9 +111,8 @@ class Night:
         work = self.in_engine.pop(result.request_id)
         _add_cost(work, result)
         primary = work.primary
-        text = result.completions[0].text
         if work.stage + 1 < len(primary.job.kind.stages):
-            self._next_stage(work, text)
+            self._next_stage(work, result)
             return
         self.forecast.finish(work.request, result.output_tokens)
         finished = finish(
@@ -127,23 +126,33 @@ class Night:
         _let_go(work)
         self._judge(primary)
 
-    def _next_stage(self, work: Work, previous: str) -> None:
+    def _next_stage(self, work: Work, result: RequestResult) -> None:
         """The request of the following stage goes before everything that has not begun."""
-        entry = work.primary
+        entry, previous = work.primary, result.completions[0].text
         work.stage += 1
         for each in work.entries:
             each.variables = {**each.variables, "previous": previous}
         (rendered,) = self.render([draft_of(entry, work.stage)])
         if rendered.code is not None:
-            self.forecast.drop(work.request)
-            failure = RequestFailure(work.request.request_id, rendered.code, rendered.message)
-            self.ledger.reject(work, failure)
+            self._reject(
+                work, RequestFailure(work.request.request_id, rendered.code, rendered.message)
+            )
             return
-        work.request = replace(work.request, prompt_token_ids=rendered.prompt_token_ids)
+        for each in work.entries:
+            each.flags = rendered.flags
+        self.forecast.finish(work.request, result.output_tokens)
+        work.request = replace(
+            work.request,
+            prompt_token_ids=rendered.prompt_token_ids,
+            num_samples=entry.samples_of_stage(work.stage),
+        )
+        self.forecast.add(work.request)
         self.pending.appendleft(work)
 
     def _refuse(self, failure: RequestFailure) -> None:
-        work = self.in_engine.pop(failure.request_id)
+        self._reject(self.in_engine.pop(failure.request_id), failure)
+
+    def _reject(self, work: Work, failure: RequestFailure) -> None:
         self.forecast.drop(work.request)
         self.ledger.reject(work, failure)
         _let_go(work)
@@ -168,11 +177,6 @@ class Night:
             if update.blocks_total and not update.num_running and not update.num_waiting:
                 return
 
-    def leftovers(self) -> Iterator[Work]:
-        """Requests that were not answered."""
-        yield from self.in_engine.values()
-        yield from self.pending
-
 
 def _add_cost(work: Work, result: RequestResult) -> None:
     cost = work.cost
@@ -180,9 +184,10 @@ def _add_cost(work: Work, result: RequestResult) -> None:
     cost.cached_prompt_tokens += result.cached_prompt_tokens
     cost.output_tokens += result.output_tokens
     cost.wasted_tokens += result.wasted_tokens
-    cost.engine_s += result.engine_s
     if cost.queue_s is None:
         cost.queue_s = result.queue_s
+    # From the first stage's first computed token to the last stage's last one.
+    cost.engine_s = result.queue_s + result.engine_s - cost.queue_s
 
 
 def _let_go(work: Work) -> None:

@@ -19,7 +19,6 @@ from thothy_batch.runner.rendering import Draft, Rendered, Setting, make_rendere
 IN_PROCESS_LIMIT = 2_000
 _CHUNK = 512
 _MAX_WORKERS = 8
-TRUNCATED = "truncated"
 
 Report = Callable[[int], None]
 
@@ -91,7 +90,8 @@ def _drafts(entries: Iterable[Entry], chunks: deque[list[Entry]]) -> Iterator[li
 
 def draft_of(entry: Entry, stage: int = 0) -> Draft:
     """The part of an entry that is rendered."""
-    return Draft(entry.job.index, entry.variables, entry.sampling, entry.num_samples, stage)
+    job_index, num_samples = entry.job.index, entry.num_samples
+    return Draft(job_index, entry.variables, entry.sampling, num_samples, stage, entry.flags)
 
 
 def _paired(chunk: list[Entry], results: list[Rendered]) -> Iterator[tuple[Entry, Rendered | None]]:
@@ -108,7 +108,6 @@ def _apply(entry: Entry, rendered: Rendered | None) -> None:
         return
     entry.prompt_token_ids = rendered.prompt_token_ids
     entry.request_key = rendered.request_key
-    if rendered.truncated:
-        entry.flags = (*entry.flags, TRUNCATED)
+    entry.flags = rendered.flags
     if entry.job.kind.raw:
         entry.variables = {}

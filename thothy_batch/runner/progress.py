@@ -93,6 +93,10 @@ class Forecast:
         self.budget_seen += _budget(request)
         self.output_seen += output_tokens
 
+    def add(self, request: Request) -> None:
+        """A request that was not foreseen: the following stage of one that is answered."""
+        self.budget_left += _budget(request)
+
     def drop(self, request: Request) -> None:
         """A request will not be computed."""
         self.budget_left -= _budget(request)

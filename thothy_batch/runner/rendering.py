@@ -11,6 +11,8 @@ from thothy_batch.kinds import Kind, TemplateProblem, render
 from thothy_batch.plan import blocks_needed, find_unfit, request_key
 from thothy_batch.records import FailureCode, Request, Sampling
 
+TRUNCATED = "truncated"
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -21,6 +23,7 @@ class Draft:
     sampling: Sampling
     num_samples: int
     stage: int = 0
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Rendered:
     request_key: str = ""
     code: FailureCode | None = None
     message: str = ""
-    truncated: bool = False
+    flags: tuple[str, ...] = ()  # the draft's, and `truncated` where the prompt was cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,9 @@ def _render_one(setting: Setting, draft: Draft) -> Rendered:
     except _Unusable as unusable:
         return Rendered(array("i"), code=unusable.code, message=unusable.message)
     kind = setting.kinds[draft.job_index]
+    flags = draft.flags
+    if truncated and TRUNCATED not in flags:
+        flags = (*flags, TRUNCATED)
     key = request_key(
         model_fingerprint=setting.facts.fingerprint,
         prompt_token_ids=ids,
@@ -96,8 +102,21 @@ def _render_one(setting: Setting, draft: Draft) -> Rendered:
         kind_hash=kind.content_hash,
         output_schema=kind.output.as_json(),
         run_seed=setting.run_seed,
+        beyond_prompt=_beyond_prompt(kind, draft, flags),
     )
-    return Rendered(array("i", ids), key, truncated=truncated)
+    return Rendered(array("i", ids), key, flags=flags)
+
+
+def _beyond_prompt(kind: Kind, draft: Draft, flags: tuple[str, ...]) -> dict[str, object]:
+    """What the artifact shows or reads that the first prompt does not hold.
+
+    Two rows may come to the same first prompt, one of them by a cut or because their group lacks
+    an item, and two jobs may differ only in what a later stage is told.
+    """
+    beyond: dict[str, object] = {"flags": flags} if flags else {}
+    if len(kind.stages) > 1:
+        beyond["variables"] = draft.variables
+    return beyond
 
 
 def _prompt(setting: Setting, draft: Draft) -> _Prompt:
@@ -147,7 +166,7 @@ def _fit(setting: Setting, draft: Draft, prompt: _Prompt) -> tuple[list[int], bo
         cut = _longest(
             prompt.num_document_chars, lambda n: tokenizer.chat_ids(_cut_document(prompt, n, how))
         )
-    best = cut(lambda ids: bool(ids) and not _why_unfit(setting, draft, ids))
+    best = cut(lambda ids: not _why_unfit(setting, draft, ids))
     if best is None:
         raise _Unusable(FailureCode.PROMPT_TOO_LONG, f"{message}, even with the document cut away")
     return best, True
@@ -173,11 +192,11 @@ def _why_unfit(setting: Setting, draft: Draft, ids: Sequence[int]) -> str:
 def _longest(
     size: int, make: Callable[[int], list[int]]
 ) -> Callable[[Callable[[list[int]], bool]], list[int] | None]:
-    """The ids of the longest cut (0..size-1 units kept) that is accepted; None where none is."""
+    """The ids of the longest cut (1..size-1 units kept) that is accepted; None where none is."""
 
     def search(accept: Callable[[list[int]], bool]) -> list[int] | None:
         best = None
-        low, high = 0, size - 1
+        low, high = 1, size - 1
         while low <= high:
             middle = (low + high) // 2
             ids = make(middle)
@@ -191,7 +210,7 @@ def _longest(
 
 
 def _cut_ids(ids: list[int], num: int, how: str, tokenizer: AnyTokenizer | None) -> list[int]:
-    if how == "truncate_tail" or num == 0:
+    if how == "truncate_tail":
         return ids[:num]
     first = ids[:1] if ids[0] == getattr(tokenizer, "bos_token_id", None) else []
     return first + ids[len(ids) - num + len(first) :]

@@ -92,8 +92,7 @@ def _run_locked(run: Setup, store: Store, status: StatusFile) -> RunSummary:
     account = Account.of(run.jobs, assignment.entries)
     keep_ids = run.manifest.output.token_ids
     ledger = Ledger(store, account, run.facts.name, keep_ids)
-    with run.stopping.interruptible():
-        begin_run(run, store, account)
+    begin_run(run, store, account)  # from here on a stop is an end that the history knows
     ledger.open_with(assignment)
     store.tick()
     if not assignment.work:
@@ -101,8 +100,9 @@ def _run_locked(run: Setup, store: Store, status: StatusFile) -> RunSummary:
     night: Night | None = None
     error: ThothyError | None = None
     try:
-        night = _start(run, ledger, status, assignment)
-        night.run()
+        if not run.stopping.reason:
+            night = _start(run, ledger, status, assignment)
+            night.run()
     except StopNow:
         pass
     except StoreError:

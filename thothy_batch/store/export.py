@@ -11,7 +11,7 @@ from thothy_batch.errors import StoreError
 from thothy_batch.store.columns import ARTIFACTS, IDS, JSON, TEXT, TEXTS, TIME
 from thothy_batch.store.database import fetch_row, translated
 from thothy_batch.store.files import storage_error
-from thothy_batch.store.read import read_store
+from thothy_batch.store.read import find_run, read_store
 
 FORMATS = {"parquet": ".parquet", "jsonl": ".jsonl", "csv": ".csv"}
 
@@ -23,9 +23,9 @@ _FORMULA_STARTS = r"'^[=+\-@\t\r\n]'"
 def export(store_path: Path, *, job: str | None, run: str | None, format: str, output: Path) -> int:
     """Writes artifacts to `output`; their number.
 
-    Without `run` the latest artifact of every entry, with it what that run made or reused. CSV
-    text cells that a spreadsheet would take for a formula get an apostrophe in front. A regular
-    file appears whole or not at all. Raises StoreError.
+    Without `run` (a run_id or its beginning) the latest artifact of every entry, with it what that
+    run made or reused. CSV text cells that a spreadsheet would take for a formula get an apostrophe
+    in front. A regular file appears whole or not at all. Raises StoreError.
     """
     if format not in FORMATS:
         raise StoreError(f"unknown format {format}", hint=f"one of: {', '.join(FORMATS)}")
@@ -44,7 +44,8 @@ def _write(
     format: str,
     output: Path,
 ) -> int:
-    _check_names(connection, job, run)
+    _check_job(connection, job)
+    run_id = None if run is None else find_run(connection, run)["run_id"]
     special = output.exists() and not output.is_file()  # a pipe, /dev/stdout
     parent = output.resolve().parent
     if not special and not parent.is_dir():
@@ -53,7 +54,7 @@ def _write(
         with tempfile.TemporaryDirectory(dir=None if special else parent) as folder:
             part = Path(folder) / output.name
             query = (
-                f"COPY ({_query(format, job, run)}) TO {_quoted(str(part))} ({_OPTIONS[format]})"
+                f"COPY ({_query(format, job, run_id)}) TO {_quoted(str(part))} ({_OPTIONS[format]})"
             )
             with translated(output):
                 row = fetch_row(connection, query)
@@ -74,14 +75,14 @@ _OPTIONS = {
 }
 
 
-def _query(format: str, job: str | None, run: str | None) -> str:
+def _query(format: str, job: str | None, run_id: str | None) -> str:
     columns = ", ".join(_column(format, name) for name in ARTIFACTS)
     source = (
         "latest_artifacts"
-        if run is None
+        if run_id is None
         else "(SELECT artifacts.* FROM run_items i JOIN artifacts "
         "ON artifacts.artifact_id = i.artifact_id "
-        f"WHERE i.run_id = {_quoted(run)} AND i.status IN ('done', 'reused'))"
+        f"WHERE i.run_id = {_quoted(run_id)} AND i.status IN ('done', 'reused'))"
     )
     where = "" if job is None else f" WHERE job = {_quoted(job)}"
     return f"SELECT {columns} FROM {source}{where} ORDER BY job, item_id, variant"
@@ -102,21 +103,16 @@ def _column(format: str, name: str) -> str:
     return name
 
 
-def _check_names(connection: duckdb.DuckDBPyConnection, job: str | None, run: str | None) -> None:
-    """A misspelt job or run is an error, not an empty file."""
-    for column, value in (("job", job), ("run_id", run)):
-        if value is None:
-            continue
-        known = f"SELECT 1 FROM run_items WHERE {column} = ? LIMIT 1"
-        if fetch_row(connection, known, [value]) is None:
-            names = connection.execute(
-                f"SELECT {column} FROM run_items GROUP BY {column} ORDER BY max(rowid) DESC LIMIT 5"
-            ).fetchall()
-            what = "job" if column == "job" else "run"
-            raise StoreError(
-                f"the store has no {what} {value}",
-                hint="it has " + ", ".join(str(name[0]) for name in names),
-            )
+def _check_job(connection: duckdb.DuckDBPyConnection, job: str | None) -> None:
+    """A misspelt job is an error, not an empty file."""
+    if job is None or fetch_row(connection, "SELECT 1 FROM run_items WHERE job = ? LIMIT 1", [job]):
+        return
+    names = connection.execute(
+        "SELECT job FROM run_items GROUP BY job ORDER BY max(rowid) DESC LIMIT 5"
+    ).fetchall()
+    raise StoreError(
+        f"the store has no job {job}", hint="it has " + ", ".join(str(name[0]) for name in names)
+    )
 
 
 def _quoted(text: str) -> str:

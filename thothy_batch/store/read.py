@@ -95,7 +95,7 @@ def _check_schema(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 
 def _read_run(connection: duckdb.DuckDBPyConnection, wanted: str | None) -> Fields:
-    run = _find_run(connection, wanted)
+    run = find_run(connection, wanted)
     run_id = run["run_id"]
     jobs = _rows(
         connection, "SELECT * FROM job_stats WHERE run_id = ? ORDER BY priority DESC, job", [run_id]
@@ -110,7 +110,8 @@ def _read_run(connection: duckdb.DuckDBPyConnection, wanted: str | None) -> Fiel
     }
 
 
-def _find_run(connection: duckdb.DuckDBPyConnection, wanted: str | None) -> Fields:
+def find_run(connection: duckdb.DuckDBPyConnection, wanted: str | None) -> Fields:
+    """The row of a run: by its id or the beginning of it, None: the last. Raises StoreError."""
     query = "SELECT * FROM runs {} ORDER BY started_at DESC, run_id DESC LIMIT 2"
     if wanted is None:
         found = _rows(connection, query.format(""))[:1]

@@ -111,13 +111,14 @@ UPDATE runs SET output_tokens_per_s = output_tokens / nullif(engine_s, 0),
 WHERE run_id = $run_id
 """
 
-# A killed run's end is its last sign of life. What it had computed and not stored is wasted.
+# A killed run's end is its last sign of life. To what it had recomputed comes as wasted what it had
+# computed for the first time and not stored.
 _BURY = """
 UPDATE runs SET status = 'failed', stop_reason = 'killed', exit_code = NULL,
     finished_at = greatest(started_at, last_seen_at,
         (SELECT max(created_at) FROM artifacts a WHERE a.run_id = $run_id),
         (SELECT max(failed_at) FROM failures f WHERE f.run_id = $run_id)),
-    wasted_tokens = greatest(coalesce(wasted_tokens, 0), coalesce(computed_tokens, 0) - (
+    wasted_tokens = coalesce(wasted_tokens, 0) + greatest(0, coalesce(computed_tokens, 0) - (
         SELECT coalesce(sum(prompt_tokens - cached_prompt_tokens + output_tokens), 0)
         FROM artifacts a WHERE a.run_id = $run_id AND a.reused_from IS NULL))
 WHERE run_id = $run_id
