@@ -15,11 +15,11 @@ QUERIES = re.findall(r"```sql\n(.*?)```", README, flags=re.DOTALL)
 
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first rows of each job of the sample night, with the embedded model."""
+    """The first rows of each job of the sample night, some bad ones among them."""
     store = tmp_path_factory.mktemp("readme") / "artifacts.duckdb"
     command = [sys.executable, "-m", "thothy_batch", "run", "sample_data/manifest.yaml"]
     done = subprocess.run(
-        [*command, "--store", str(store), "--limit", "12", "--quiet"],
+        [*command, "--store", str(store), "--limit", "30", "--quiet"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -52,6 +52,17 @@ def test_variants_are_samples_of_one_prompt(night: Any) -> None:
     assert ids is None
 
 
+def test_the_pool_has_room_for_all_samples_of_the_only_prompt(night: Any) -> None:
+    night.jobs(
+        "name: j, kind: hook, input: rows.parquet, params: {variants: 12}, "
+        "sampling: {max_tokens: 34}",
+        more="engine: {max_seqs: 1}",
+    )
+    for num in range(1, 33, 4):  # wherever in a block the prompt ends
+        night.rows("rows.parquet", id=["a"], text=["x" * num])
+        assert night.run().counts["num_done"] == 1
+
+
 def test_a_row_overrides_max_tokens_of_its_job(night: Any) -> None:
     night.rows("rows.parquet", id=["a", "b"], prompt=["x", "y"], max_tokens=[3, None])
     night.jobs(

@@ -106,3 +106,10 @@ def test_the_forecast_of_stages_comes_to_nothing_left(night: Any, monkeypatch: A
     night.jobs("name: j, kind: staged.yaml, input: rows.parquet, params: {num: 3}")
     night.run()
     assert min(left) == left[-1] == 0
+
+
+def test_the_pool_has_room_for_the_longer_prompts_of_later_stages(night: Any) -> None:
+    write_kind(night, "{{ previous }}" * 12)
+    night.rows("rows.parquet", id=["a"], text=["one"])
+    night.jobs("name: j, kind: staged.yaml, input: rows.parquet", more="engine: {max_seqs: 1}")
+    assert night.run().counts["num_done"] == 1

@@ -10,7 +10,9 @@ from thothy_batch import __version__
 from thothy_batch.cli.look import export, report, status
 from thothy_batch.cli.machine import doctor, init
 from thothy_batch.cli.night import plan, run
-from thothy_batch.cli.output import report_error
+from thothy_batch.cli.output import report_error, say
+from thothy_batch.cli.streams import discard_stdout, open_streams
+from thothy_batch.errors import ManifestError
 
 app = typer.Typer(
     name="thothy-batch",
@@ -42,19 +44,37 @@ def _root(
 def main(args: list[str] | None = None) -> NoReturn:
     """Runs the command line and exits with the contract's exit code."""
     words = sys.argv[1:] if args is None else args
-    for stream in (sys.stdout, sys.stderr):
-        # A log in an old locale must not end the night over one character.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    open_streams()
     try:
+        _check_folder()
         app(words)
         code = 0
-    except BrokenPipeError:
-        # Whoever read our output has seen enough (`report | head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    except SystemExit as end:  # how typer ends
+        code = end.code if isinstance(end.code, int) else 0
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("THOTHY_DEBUG") == "1":
             raise
         code = report_error(error, as_json="--json" in words)
-    sys.exit(code)
+    sys.exit(_flushed(code))
+
+
+def _check_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise ManifestError(
+            f"the current folder cannot be used: {error.strerror}",
+            hint="it may have been deleted; cd to a folder that exists and start again",
+        ) from error
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once the last of stdout is written; 5 where it cannot be."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        say(f"error: cannot write to stdout: {error.strerror}")
+        say("hint: what a run has finished is in the store; thothy-batch report shows it")
+        discard_stdout()
+        return 5
+    return code
