@@ -52,7 +52,7 @@ wheel: $(STAMP) ## build the wheel into dist/
 docs: $(STAMP) ## rewrite the generated parts of README.md
 	$(BIN)/python tests/docs.py --write
 
-gpu: ## on a CUDA device: kernel tests, then benchmarks, JSON to tests/bench/results (see tests/bench/gpu.sh)
+gpu: ## on a CUDA device: the tests that need one (later: kernel benchmarks)
 	bash tests/bench/gpu.sh
 
 gpu-pack: ## copy what the GPU machine needs of the shared data into gpu_pack/

@@ -1,4 +1,4 @@
-"""Renders a kind's prompt exactly as the product does: `jobs/*.yaml`, Jinja2, chat template."""
+"""Prompts of the built-in kinds, rendered by the product itself, and in the parts that it joins."""
 
 from __future__ import annotations
 
@@ -6,55 +6,46 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jinja2 import StrictUndefined
-from jinja2.sandbox import SandboxedEnvironment
+from thothy_batch.kinds import Kind, load_kind, resolve_params
+from thothy_batch.kinds import render as render_kind
 
-JOBS = Path(__file__).resolve().parent.parent / "jobs"
-LANGUAGE_NAMES = {"en": "English", "de": "German", "es": "Spanish", "fr": "French"}
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined)
-_ENVIRONMENT.filters["language_name"] = LANGUAGE_NAMES.__getitem__
 
 
 @cache
-def load_kind(kind: str) -> dict[str, Any]:
-    """The kind file as plain data."""
-    return yaml.safe_load((JOBS / f"{kind}.yaml").read_text(encoding="utf-8"))
-
-
-@cache
-def _template(source: str) -> Any:
-    return _ENVIRONMENT.from_string(source)
-
-
-def render_parts(kind: str, texts: list[str], **values: Any) -> tuple[str, str, str]:
-    """System, document and instruction of one entry; `values` are params or `target_lang`."""
-    spec = load_kind(kind)
-    params = {name: param.get("default") for name, param in spec["params"].items()}
-    params |= {name: value for name, value in values.items() if name in params}
-    context = {
-        "text": texts[0],
-        "items": [{"text": text} for text in texts],
-        "params": params,
-        "target_lang": values.get("target_lang"),
-    }
-    sources = (spec["system"], spec["document"], spec["stages"][0]["instruction"])
-    system, document, instruction = (_template(s).render(context).strip() for s in sources)
-    return system, document, instruction
+def _kind(name: str) -> Kind:
+    return load_kind(name, Path())
 
 
 def render(kind: str, texts: list[str], **values: Any) -> list[dict[str, str]]:
     """The messages of one entry, as the product sends them."""
-    system, document, instruction = render_parts(kind, texts, **values)
-    return [
-        {"role": "system", "content": system},
-        {"role": "user", "content": f"{document}\n\n{instruction}"},
-    ]
+    return _render(kind, texts, values)[0]
+
+
+def render_parts(kind: str, texts: list[str], **values: Any) -> tuple[str, str, str]:
+    """System, document and instruction of one entry; `values` are params or `target_lang`."""
+    messages, num_document_chars = _render(kind, texts, values)
+    system, user = (message["content"] for message in messages)
+    return system, user[:num_document_chars], user[num_document_chars:].strip()
+
+
+def _render(
+    name: str, texts: list[str], values: dict[str, Any]
+) -> tuple[list[dict[str, str]], int]:
+    kind = _kind(name)
+    params = {key: value for key, value in values.items() if key in kind.params}
+    variables = {
+        "text": texts[0],
+        "items": [{"text": text} for text in texts],
+        "params": resolve_params(kind, params, {}),
+        "target_lang": values.get("target_lang"),
+    }
+    prompt = render_kind(kind, 0, variables)
+    return prompt.messages, prompt.num_document_chars
 
 
 def prefix(system: str, document: str) -> str:

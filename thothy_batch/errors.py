@@ -9,7 +9,7 @@ ThothyError
     StoreBusyError     exit 5  another program has the database file open right now
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 
 class ThothyError(Exception):
@@ -21,6 +21,15 @@ class ThothyError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def as_json(self) -> dict[str, object]:
+        """The error as `--json` shows it."""
+        return {
+            "type": type(self).__name__,
+            "message": self.message,
+            "hint": self.hint,
+            "exit_code": self.exit_code,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,10 @@ class ManifestError(ThothyError):
     def __init__(self, problems: "list[Problem] | str", *, hint: str = "") -> None:
         self.problems = [Problem(problems)] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(str(p) for p in self.problems), hint=hint)
+
+    def as_json(self) -> dict[str, object]:
+        """With each problem by itself."""
+        return {**super().as_json(), "problems": [asdict(problem) for problem in self.problems]}
 
 
 class ModelError(ThothyError):

@@ -77,7 +77,7 @@ class EngineSpec:
     prefix_sharing: bool = True
     admission: str = "auto"  # auto | optimistic
     needed_tokens: int | None = None  # prompt + max_tokens of all requests; caps the auto pool
-    longest_tokens: int | None = None  # longest single prompt + max_tokens
+    longest_tokens: int | None = None  # most KV of one request, all its samples in whole blocks
 
 
 @dataclass(frozen=True, slots=True)

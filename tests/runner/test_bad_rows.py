@@ -140,6 +140,17 @@ def test_a_group_is_drafted_anew_when_it_comes_to_lack_an_item(night: Any) -> No
         ]
 
 
+def test_a_row_that_the_pool_was_too_small_for_is_done_with_a_larger_one(night: Any) -> None:
+    night.rows("rows.parquet", id=["a"], prompt=["x" * 100])
+    job = "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}"
+    night.jobs(job, more='engine: {kv_memory: "4KiB"}')
+    assert night.run().counts["num_failed"] == 1
+    ((_, _, code, message),) = night.query(FAILURES)
+    assert (code, "KV pool" in message) == ("prompt_too_long", True)
+    night.jobs(job)
+    assert night.run().counts["num_done"] == 1
+
+
 def test_a_pool_too_small_for_one_row_fails_that_row(night: Any) -> None:
     night.rows("rows.parquet", id=["a", "b"], prompt=["short", "long " * 60])
     night.jobs(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from thothy_batch.engine.client import start_child
-from thothy_batch.errors import EngineError, LockedError
+from thothy_batch.errors import EngineError, LockedError, StoreError
 from thothy_batch.runner.options import IfLocked
 from thothy_batch.store.files import lock_path, status_path
 from thothy_batch.store.lock import read_holder
@@ -167,6 +167,26 @@ def test_an_engine_that_dies_ends_the_run_with_what_was_finished(night: Any, how
     assert (run.exit_code, run.status) == (5, "failed")
     assert 0 < run.counts["num_done"] < 30
     assert night.query("select status, exit_code from runs") == [("failed", 5)]
+
+
+def test_a_store_that_fails_for_a_while_ends_the_run_as_failed_not_killed(
+    raw_night: Any, monkeypatch: Any
+) -> None:
+    tick, calls = Store.tick, []
+
+    def failing(store: Store) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise StoreError("cannot write the journal: the disk is full")
+        tick(store)
+
+    monkeypatch.setattr(Store, "tick", failing)
+    run = raw_night.run()
+    assert isinstance(run.error, StoreError)
+    assert (run.exit_code, run.stop_reason) == (5, "store_failed")
+    found = raw_night.query("select status, stop_reason, exit_code from runs")
+    assert found == [("failed", "store_failed", 5)]
+    assert raw_night.run().exit_code == 0
 
 
 def test_a_second_run_is_told_who_holds_the_store(slow_night: Any) -> None:

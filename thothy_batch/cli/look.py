@@ -38,7 +38,7 @@ def report(
 
     data = morning_data(store, run)
     if html is not None:
-        write_page(data, html)
+        write_page(data, html, store)
         say(f"wrote {html}")
     if as_json:
         print_json(data)

@@ -11,7 +11,7 @@ from thothy_batch.cli.look import export, report, status
 from thothy_batch.cli.machine import doctor, init
 from thothy_batch.cli.night import plan, run
 from thothy_batch.cli.output import report_error, say
-from thothy_batch.cli.streams import discard_stdout, open_streams
+from thothy_batch.cli.streams import open_streams
 from thothy_batch.errors import ManifestError
 
 app = typer.Typer(
@@ -44,7 +44,7 @@ def _root(
 def main(args: list[str] | None = None) -> NoReturn:
     """Runs the command line and exits with the contract's exit code."""
     words = sys.argv[1:] if args is None else args
-    open_streams()
+    refused = open_streams()
     try:
         _check_folder()
         app(words)
@@ -55,7 +55,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         if os.environ.get("THOTHY_DEBUG") == "1":
             raise
         code = report_error(error, as_json="--json" in words)
-    sys.exit(_flushed(code))
+    sys.exit(_written(code, refused))
 
 
 def _check_folder() -> None:
@@ -68,13 +68,11 @@ def _check_folder() -> None:
         ) from error
 
 
-def _flushed(code: int) -> int:
-    """The exit code, once the last of stdout is written; 5 where it cannot be."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        say(f"error: cannot write to stdout: {error.strerror}")
-        say("hint: what a run has finished is in the store; thothy-batch report shows it")
-        discard_stdout()
-        return 5
-    return code
+def _written(code: int, refused: list[OSError]) -> int:
+    """The exit code, once the last of stdout is written; not 0 where it could not be."""
+    sys.stdout.flush()
+    if not refused:
+        return code
+    say(f"error: cannot write to stdout: {refused[0].strerror}")
+    say("hint: free some space there; what a run finished is in the store: thothy-batch report")
+    return code or 5

@@ -28,7 +28,7 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
     if known.hint:
         say(f"hint: {known.hint}")
     if as_json:
-        print_json({"error": _document(known)})
+        print_json({"error": known.as_json()})
     return known.exit_code
 
 
@@ -46,18 +46,3 @@ def _shortened(error: ThothyError) -> str:
         return error.message
     shown = "\n".join(str(problem) for problem in error.problems[:_MAX_PROBLEMS])
     return f"{shown}\n... and {len(error.problems) - _MAX_PROBLEMS} more problems"
-
-
-def _document(error: ThothyError) -> dict[str, object]:
-    document: dict[str, object] = {
-        "type": type(error).__name__,
-        "message": error.message,
-        "hint": error.hint,
-        "exit_code": error.exit_code,
-    }
-    if isinstance(error, ManifestError):
-        document["problems"] = [
-            {"message": p.message, "path": p.path, "line": p.line, "hint": p.hint}
-            for p in error.problems
-        ]
-    return document

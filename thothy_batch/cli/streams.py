@@ -11,11 +11,11 @@ _STDOUT, _STDERR = 1, 2
 
 
 class _Descriptor(io.FileIO):
-    """A descriptor for writing whose reader may go away: what is written then goes nowhere."""
+    """A descriptor for writing that never refuses: what cannot be written goes nowhere."""
 
-    def __init__(self, fd: int, *, forgive_all: bool) -> None:
+    def __init__(self, fd: int, errors: list[OSError]) -> None:
         super().__init__(fd, "wb", closefd=False)
-        self._forgive_all = forgive_all
+        self._errors = errors
 
     def write(self, data: object, /) -> int:
         size = memoryview(data).nbytes  # type: ignore[arg-type]
@@ -25,43 +25,38 @@ class _Descriptor(io.FileIO):
                 select.select([], [self.fileno()], [], 1.0)
                 written = super().write(data)  # type: ignore[arg-type]
         except OSError as error:
-            if self._forgive_all or error.errno == errno.EPIPE:
-                return size
-            raise
+            if error.errno != errno.EPIPE:  # `report | head`: who read it has seen enough
+                self._errors.append(error)
+            return size
         return written
 
 
-def open_streams() -> None:
-    """Puts streams in place that survive their readers; does nothing where a caller set others.
+def open_streams() -> list[OSError]:
+    """Puts streams in place that survive their readers; leaves alone those that a caller has set.
 
     A standard descriptor that was closed (`>&-`) is opened on the null device: the next file to
-    be opened would take its number, and somebody's message would be written into that file.
-    stdout drops what nobody reads (`report | head`) and refuses the rest, such as a full disk;
-    stderr drops whatever it cannot write, for a log must not end a run.
+    be opened would take its number, and somebody's message would be written into that file. The
+    list gets what stdout could not take, such as a full disk; what stderr could not take is
+    dropped, for a log must not end a run.
     """
+    refused: list[OSError] = []
     for fd in (0, _STDOUT, _STDERR):
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
     if sys.stdout is sys.__stdout__:
-        sys.stdout = _open(_STDOUT, sys.stdout, forgive_all=False)
+        sys.stdout = _open(_STDOUT, sys.stdout, refused)
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _open(_STDERR, sys.stderr, forgive_all=True)
+        sys.stderr = _open(_STDERR, sys.stderr, [])
+    return refused
 
 
-def discard_stdout() -> None:
-    """Sends what is left in stdout's buffer, and what follows, nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
-
-
-def _open(fd: int, old: TextIO | None, *, forgive_all: bool) -> TextIO:
-    if old is not None:
-        old.flush()
+def _open(fd: int, old: TextIO | None, errors: list[OSError]) -> TextIO:
     return io.TextIOWrapper(
-        io.BufferedWriter(_Descriptor(fd, forgive_all=forgive_all)),
+        io.BufferedWriter(_Descriptor(fd, errors)),
         encoding=old.encoding if old is not None else "utf-8",
         # A log in an old locale must not end the night over one character.
         errors="backslashreplace",
-        line_buffering=forgive_all or os.isatty(fd),
+        line_buffering=fd == _STDERR or os.isatty(fd),
     )

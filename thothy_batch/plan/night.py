@@ -62,12 +62,6 @@ class NightStats:
             "sharing": self.sharing.as_json(),
         }
 
-    def estimate_s(self, *, prefill_tokens_per_s: float, output_tokens_per_s: float) -> float:
-        """Seconds at measured speeds, everything shared that can be; an upper bound for outputs
-        that end by themselves."""
-        prefill_s = self.sharing.unique_tokens / prefill_tokens_per_s
-        return prefill_s + self.output.total / output_tokens_per_s
-
 
 def night_stats(
     requests: Sequence[Request],

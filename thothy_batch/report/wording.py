@@ -7,7 +7,8 @@ _ADVICE = {
     "twice): repair them in the source, the next run does just these",
     "template_error": "the kind's template could not be filled for these rows: check the columns "
     "of the manifest and the kind file",
-    "prompt_too_long": "shorten the rows, lower max_tokens, or set on_too_long for the job",
+    "prompt_too_long": "shorten the rows, lower max_tokens, set on_too_long for the job, or raise "
+    "engine.kv_memory where it was the KV pool",
     "invalid_output": "the model's text failed the kind's checks: look at the messages, raise "
     "max_tokens if it was cut off, then run with --retry-failed",
     "engine_error": "the engine failed on these rows: run again with --retry-failed, and look "
@@ -17,7 +18,6 @@ _ADVICE = {
 _STOP = {
     "deadline": "stopped at the deadline",
     "time_budget": "stopped when the time budget was used up",
-    "budget": "stopped when the time budget was used up",
     "signal": "stopped by a signal",
     "killed": "killed: its process died",
 }

@@ -3,7 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
-from thothy_batch.errors import ThothyError
+from thothy_batch.errors import StoreError, ThothyError
 from thothy_batch.runner.accounting import Account
 from thothy_batch.runner.ledger import Ledger
 from thothy_batch.runner.night import Night
@@ -58,6 +58,11 @@ def end_run(
     return summary
 
 
+def failure_reason(error: ThothyError) -> str:
+    """What is written as the reason where an error ended the run."""
+    return "store_failed" if isinstance(error, StoreError) else "engine_failed"
+
+
 def _wasted(account: Account, night: Night) -> int:
     """Recomputed after preemption, and computed for the first time without an artifact to show.
 
@@ -73,7 +78,7 @@ def _judge(account: Account, reason: str, summary: RunSummary) -> None:
     stopped = any(count.num_not_run and not count.stopped for count in account.jobs)
     if summary.error is not None:
         summary.status, summary.exit_code = "failed", summary.error.exit_code
-        summary.stop_reason = "engine_failed"
+        summary.stop_reason = failure_reason(summary.error)
     elif not account.adds_up():
         summary.status, summary.exit_code = "failed", 5
         summary.stop_reason = "counts_do_not_add_up"

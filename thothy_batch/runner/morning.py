@@ -5,7 +5,9 @@ from typing import Any
 
 from thothy_batch.errors import ManifestError, StoreError
 from thothy_batch.report.html import render_html
+from thothy_batch.store.database import wal_path
 from thothy_batch.store.export import FORMATS, export, format_of
+from thothy_batch.store.files import journal_folder, real_path
 from thothy_batch.store.read import report_data
 from thothy_batch.store.store import publish_if_free
 
@@ -16,8 +18,9 @@ def morning_data(store: Path, run: str | None) -> dict[str, Any]:
     return report_data(store, run)
 
 
-def write_page(data: dict[str, Any], path: Path) -> None:
+def write_page(data: dict[str, Any], path: Path, store: Path) -> None:
     """The report as one HTML page. Raises StoreError where it cannot be written."""
+    _spare_store(store, path)
     try:
         path.write_text(render_html(data), encoding="utf-8")
     except OSError as error:
@@ -36,5 +39,16 @@ def export_artifacts(
         raise ManifestError(
             f"{what} says no format that is known", hint=f"--format {' | '.join(FORMATS)}"
         )
+    _spare_store(store, output)
     publish_if_free(store)
     return export(store, job=job, run=run, format=chosen, output=output)
+
+
+def _spare_store(store: Path, output: Path) -> None:
+    """Refuses an output that would replace what it is made from."""
+    kept, target = real_path(store), real_path(output)
+    if target in (kept, wal_path(kept)) or target.is_relative_to(journal_folder(kept)):
+        raise ManifestError(
+            f"the output {output} is the store itself, or one of its files",
+            hint="name another file",
+        )

@@ -1,4 +1,7 @@
-"""Everything that can be known of a night without loading weights. Writes nothing."""
+"""Everything that can be known of a night without loading weights.
+
+Writes nothing but what a dead run left to be published.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field

@@ -7,11 +7,11 @@ from datetime import datetime
 
 from thothy_batch import __version__
 from thothy_batch.engine.config import resolve_device
-from thothy_batch.errors import LockedError, LockHolder, StoreError, ThothyError
-from thothy_batch.plan import night_stats, order_requests
+from thothy_batch.errors import LockedError, LockHolder, ThothyError
+from thothy_batch.plan import blocks_needed, night_stats, order_requests
 from thothy_batch.runner.accounting import Account
-from thothy_batch.runner.assignment import Assignment, assign, request_keys
-from thothy_batch.runner.closing import end_run
+from thothy_batch.runner.assignment import Assignment, Work, assign, request_keys
+from thothy_batch.runner.closing import end_run, failure_reason
 from thothy_batch.runner.entry import Entry
 from thothy_batch.runner.ledger import Ledger
 from thothy_batch.runner.locking import holder_of, locked
@@ -35,8 +35,8 @@ def run_night(options: RunOptions, observer: Observer) -> RunSummary:
     """Does the night's work of a manifest; what is answered already is not computed again.
 
     Raises ManifestError and ModelError before anything starts, LockedError, and StoreError. An
-    engine that dies ends the run, with everything finished so far published: the summary then has
-    the error.
+    engine that dies, or a store that fails on the way and can still be told so, ends the run with
+    everything finished so far kept: the summary then has the error.
     """
     run = open_night(options, observer)
     holder = holder_of(run.run_id, run.manifest.path, run.started)
@@ -105,8 +105,6 @@ def _run_locked(run: Setup, store: Store, status: StatusFile) -> RunSummary:
             night.run()
     except StopNow:
         pass
-    except StoreError:
-        raise
     except ThothyError as caught:
         error = caught
     finally:
@@ -145,7 +143,8 @@ def _start(run: Setup, ledger: Ledger, status: StatusFile, assignment: Assignmen
     requests = [work.request for work in assignment.work]
     stats = night_stats(requests, block_size=run.spec.block_size)
     order = order_requests(requests, run.manifest.engine.order, block_size=run.spec.block_size)
-    spec = replace(run.spec, needed_tokens=stats.needed_tokens, longest_tokens=stats.longest_tokens)
+    largest = max(_most_tokens(run, work) for work in assignment.work)
+    spec = replace(run.spec, needed_tokens=stats.needed_tokens, longest_tokens=largest)
     run.observer.phase(f"loading {run.facts.name}")
     status.write("loading", **ledger.account.as_json())
     log_path = journal_folder(run.manifest.store) / "engine.log"
@@ -178,6 +177,17 @@ def _start(run: Setup, ledger: Ledger, status: StatusFile, assignment: Assignmen
     return night
 
 
+def _most_tokens(run: Setup, work: Work) -> int:
+    """KV that a request may come to hold, in tokens of whole blocks, all its samples together.
+
+    The prompt of a later stage is not known yet: it may fill the context.
+    """
+    block_size, entry = run.spec.block_size, work.primary
+    if len(entry.job.kind.stages) > 1:
+        return entry.num_samples * (run.facts.max_model_len + block_size)
+    return blocks_needed(work.request, block_size) * block_size
+
+
 def _leave_open(
     run: Setup,
     ledger: Ledger,
@@ -187,7 +197,7 @@ def _leave_open(
 ) -> None:
     """Entries without an answer were not run; the reason says why."""
     stop = night.stop_reason if night is not None else run.stopping.reason
-    reason = "engine_failed" if error is not None else _NOT_RUN_REASONS.get(stop, stop)
+    reason = failure_reason(error) if error is not None else _NOT_RUN_REASONS.get(stop, stop)
     for work in assignment.work:
         for entry in work.entries:
             if ledger.account.is_open(entry):

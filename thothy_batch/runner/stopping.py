@@ -48,11 +48,6 @@ class Stopping:
         """True after a second signal: publish and go, whatever still runs."""
         return self._num_signals > 1
 
-    @property
-    def left_s(self) -> float | None:
-        """Seconds until the deadline or the end of the budget; None where there is neither."""
-        return max(0.0, min(self._ends)[0] - time.monotonic()) if self._ends else None
-
     @contextmanager
     def watching(self) -> Iterator["Stopping"]:
         """Takes over the signals until left. Only the main thread may; elsewhere none are seen."""

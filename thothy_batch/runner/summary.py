@@ -56,15 +56,5 @@ class RunSummary:
             "messages": self.messages,
         }
         if self.error is not None:
-            document["error"] = error_json(self.error)
+            document["error"] = self.error.as_json()
         return document
-
-
-def error_json(error: ThothyError) -> dict[str, object]:
-    """An error as `--json` shows it."""
-    return {
-        "type": type(error).__name__,
-        "message": error.message,
-        "hint": error.hint,
-        "exit_code": error.exit_code,
-    }

@@ -133,8 +133,10 @@ def _locked_error(path: Path) -> LockedError:
     parts += [f"run {holder.run_id}"] if holder.run_id else []
     parts += [f"since {holder.since}"] if holder.since else []
     parts += [f"manifest {holder.manifest}"] if holder.manifest else []
+    # The lock of a store lies in its journal folder, which no user has heard of.
+    held = path.parent.with_suffix("") if path.parent.suffix == ".journal" else path
     return LockedError(
-        f"another run holds {path.parent if path.name == 'lock' else path}: {', '.join(parts)}",
+        f"another run holds {held}: {', '.join(parts)}",
         holder=holder,
         hint="wait for it, or use --if-locked skip or --if-locked wait=30m",
     )

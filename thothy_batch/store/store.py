@@ -268,6 +268,11 @@ def check_path(path: Path) -> None:
             f"the store {path} is a directory",
             hint="name a file, for example --store artifacts.duckdb",
         )
+    if path.exists() and not path.is_file():
+        raise StoreError(
+            f"the store {path} is a device or a pipe, not a file",
+            hint="name a file, for example --store artifacts.duckdb",
+        )
     if not path.parent.is_dir():
         raise StoreError(
             f"the folder of the store does not exist: {path.parent}",
