@@ -7,8 +7,8 @@ _ADVICE = {
     "twice): repair them in the source, the next run does just these",
     "template_error": "the kind's template could not be filled for these rows: check the columns "
     "of the manifest and the kind file",
-    "prompt_too_long": "shorten the rows, lower max_tokens, set on_too_long for the job, or raise "
-    "engine.kv_memory where it was the KV pool",
+    "prompt_too_long": "shorten the rows, lower max_tokens, set on_too_long, or raise kv_memory "
+    "where it was the pool",
     "invalid_output": "the model's text failed the kind's checks: look at the messages, raise "
     "max_tokens if it was cut off, then run with --retry-failed",
     "engine_error": "the engine failed on these rows: run again with --retry-failed, and look "

@@ -37,6 +37,8 @@ def ensure_file(store_path: Path) -> bool:
         create_file(fresh)
         with open_database(fresh) as connection:
             migrate(connection, path)
+            # Closing swallows a full disk, and leaves the tables in a log that is not renamed.
+            connection.execute("CHECKPOINT")
         os.replace(fresh, path)
         sync_folder(path.parent)
     except OSError as error:
