@@ -1,21 +1,32 @@
 """Documents to stdout, messages to stderr."""
 
 import json
+import re
 import sys
 
 from thothy_batch.errors import ManifestError, ThothyError
 
 _MAX_PROBLEMS = 50
+# What a terminal obeys in place of showing it: control characters, and those that turn the
+# direction of writing. A JSON document has the first 32 escaped already.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_OBEYED_IN_JSON = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def shown(text: str) -> str:
+    """Text of somebody else's as a terminal may have it: escapes are spelt out, lines stay."""
+    return _OBEYED.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def print_json(document: object) -> None:
     """The one JSON document of a command."""
-    print(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
+    print(_OBEYED_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def say(text: str) -> None:
     """A line for the user, beside the data."""
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
 
 
 def report_error(error: BaseException, *, as_json: bool) -> int:

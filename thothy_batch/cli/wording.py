@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from thothy_batch.cli.output import shown
 from thothy_batch.report.figures import clock, count, duration, plain
 from thothy_batch.runner.progress import Snapshot
 from thothy_batch.runner.starter import Starter
@@ -139,7 +140,7 @@ def plan_text(plan: Fields) -> str:
     lines += [f"{code}: {plain(message, 300)}" for code, message in plan["examples"].items()]
     lines += [f"note: {plain(note, 300)}" for note in plan["notes"]]
     if plan["first_prompt"]:
-        lines += ["", "first prompt:", plan["first_prompt"]]
+        lines += ["", "first prompt:", shown(plan["first_prompt"])]
     return "\n".join(lines) + "\n"
 
 

@@ -4,6 +4,7 @@ import platform
 import secrets
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -18,6 +19,7 @@ from thothy_batch.manifest.settings import (
 )
 from thothy_batch.records import EngineSpec
 from thothy_batch.runner.accounting import Account
+from thothy_batch.runner.entry import Entry
 from thothy_batch.runner.job import Job, open_jobs
 from thothy_batch.runner.options import RunOptions
 from thothy_batch.runner.prepare import setting_of
@@ -84,8 +86,8 @@ def _deadline(options: RunOptions, manifest: Manifest, now: datetime) -> datetim
         raise ManifestError(f"--deadline: {error}") from None
 
 
-def begin_run(run: Setup, store: Store, account: Account) -> None:
-    """Enters the run into the store's history."""
+def begin_run(run: Setup, store: Store, account: Account, entries: Iterable[Entry]) -> None:
+    """Enters the run and its entries into the store's history."""
     manifest = run.manifest
     store.begin_run(
         {
@@ -108,5 +110,6 @@ def begin_run(run: Setup, store: Store, account: Account) -> None:
                 }
                 for count in account.jobs
             ],
-        }
+        },
+        (entry.key for entry in entries),
     )

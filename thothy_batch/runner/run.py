@@ -92,7 +92,8 @@ def _run_locked(run: Setup, store: Store, status: StatusFile) -> RunSummary:
     account = Account.of(run.jobs, assignment.entries)
     keep_ids = run.manifest.output.token_ids
     ledger = Ledger(store, account, run.facts.name, keep_ids)
-    begin_run(run, store, account)  # from here on a stop is an end that the history knows
+    # From here on a stop is an end that the history knows.
+    begin_run(run, store, account, assignment.entries)
     ledger.open_with(assignment)
     store.tick()
     if not assignment.work:

@@ -170,6 +170,12 @@ JOB_ENTRIES: Columns = {
     "num_items": BIGINT,
 }
 
+# The entries of a run that goes on, many to a row; see `open_entries`.
+OPEN_ENTRIES: Columns = {
+    **dict.fromkeys(("run_id", "job"), TEXT),
+    **dict.fromkeys(("item_ids", "variants"), TEXTS),
+}
+
 
 def clean_row(columns: Columns, row: Mapping[str, object]) -> dict[str, Cell]:
     """The row as journal cells, nulls left out. KeyError names a column that does not exist."""

@@ -81,6 +81,7 @@ class Journal:
         try:
             _write_at(self._fd, data, self._end)
             os.fdatasync(self._fd)
+            self._check_name()
         except OSError as error:
             assert self._path is not None
             raise storage_error(error, "cannot write the journal", self._path) from error
@@ -90,6 +91,14 @@ class Journal:
         self.oldest_unsynced = None
         if self._end >= MAX_SEGMENT_BYTES:
             self.rotate()
+
+    def _check_name(self) -> None:
+        """A file without a name ends with this process, and every row in it."""
+        if os.fstat(self._fd).st_nlink == 0:
+            raise StoreError(
+                f"the journal {self._path} was deleted while the run was writing it",
+                hint="leave the folder alone during a run; run again, the next run does the rest",
+            )
 
     def rotate(self, *, last: bool = False) -> None:
         """Closes the open segment if it holds rows and starts the next one (not when `last`)."""

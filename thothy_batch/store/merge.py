@@ -18,6 +18,7 @@ TABLES: dict[str, col.Columns] = {
     "failures": col.FAILURES,
     "engine_steps": col.ENGINE_STEPS,
     "job_entries": col.JOB_ENTRIES,
+    "open_entries": col.OPEN_ENTRIES,
 }
 # What a copy takes from its source unless its own row says otherwise. Times are not copied: no
 # engine worked for it.
@@ -60,7 +61,7 @@ class Merger:
         artifacts = _last_of_each(rows["artifacts"])
         self._insert("artifacts", col.ARTIFACTS, artifacts, replace=True)
         self._copy(_last_of_each(rows[COPIES]))
-        for table in ("failures", "run_items", "engine_steps", "job_entries"):
+        for table in ("failures", "run_items", "engine_steps", "job_entries", "open_entries"):
             self._insert(table, TABLES[table], rows[table])
         self._update_runs(updates)
         self.artifact_ids += [str(row["artifact_id"]) for row in artifacts + rows[COPIES]]

@@ -2,6 +2,8 @@
 
 import duckdb
 
+from thothy_batch.store import open_entries
+
 # All entries are counted from run_items. What a job was known to have and nobody wrote down was
 # not run. `reused` needs its artifact: where somebody deleted it by hand, the entry is open again.
 _REOPEN_MISSING = """
@@ -144,12 +146,15 @@ def count_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
 def bury_dead_runs(connection: duckdb.DuckDBPyConnection, *, alive: str) -> list[str]:
     """Marks every running run but `alive` as killed, with its counts; their ids.
 
-    The caller holds the store's lock, so a run that is still marked running has no process.
+    What they did not reach becomes rows of run_items; open entries of `alive` only are kept. The
+    caller holds the store's lock, so a run that is still marked running has no process.
     """
     query = "SELECT run_id FROM runs WHERE status = 'running' AND run_id <> ? ORDER BY started_at"
     dead = [row[0] for row in connection.execute(query, [alive]).fetchall()]
     for run_id in dead:
         connection.execute(_BURY, {"run_id": run_id})
         connection.execute(_BURIED_WALL, {"run_id": run_id})
+        open_entries.settle_killed(connection, run_id)
         count_run(connection, run_id)
+    open_entries.keep_only(connection, alive)
     return dead

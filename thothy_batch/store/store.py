@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from thothy_batch.errors import LockedError, LockHolder, StoreBusyError, StoreError
-from thothy_batch.records import EngineTotals
+from thothy_batch.records import EngineTotals, EntryKey
 from thothy_batch.store import columns as col
 from thothy_batch.store.answer_index import AnswerIndex
 from thothy_batch.store.answers import (
@@ -30,6 +30,7 @@ from thothy_batch.store.files import journal_folder, lock_path, real_path, stora
 from thothy_batch.store.journal import Journal
 from thothy_batch.store.lock import FileLock
 from thothy_batch.store.merge import BEGIN_RUN, COPIES, END_RUN, TABLES, UPDATE_RUN
+from thothy_batch.store.open_entries import open_rows
 from thothy_batch.store.publisher import Publisher
 from thothy_batch.store.segment import Record, Row, segment_paths
 
@@ -93,17 +94,20 @@ class Store:
         store.recovered.killed_runs = store._publisher.buried
         return store
 
-    def begin_run(self, row: Mapping[str, object]) -> None:
+    def begin_run(self, row: Mapping[str, object], entries: Iterable[EntryKey] = ()) -> None:
         """Starts a run: columns of `runs`, and `jobs`: mappings of job, kind, priority, num_items.
 
-        `num_items` may be left out where it is not known yet (see `record_entries`). Durable on
-        return: from here on the run is in the history, however it ends.
+        `num_items` may be left out where it is not known yet (see `record_entries`). `entries`:
+        all of the run, job by job; if it is killed, those without an end are known by them.
+        Durable on return: from here on the run is in the history, however it ends.
         """
         values = dict(row)
         jobs = values.pop("jobs", None)
         values.setdefault("started_at", time.time())
         cells = col.clean_row(col.RUNS, values)
         self._run_id = str(cells["run_id"])
+        for part in open_rows(entries):  # before the run itself: no run without its entries
+            self._append("open_entries", self._cells("open_entries", part))
         self._append(BEGIN_RUN, cells)
         for job in jobs or ():  # type: ignore[attr-defined]
             self._append("job_entries", self._cells("job_entries", job))

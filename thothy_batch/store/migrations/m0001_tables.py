@@ -46,6 +46,9 @@ _TABLES = (
     # How many entries each job of a run has, as far as known when it began.
     """CREATE TABLE job_entries (
         run_id VARCHAR, job VARCHAR, kind VARCHAR, priority INTEGER, num_items BIGINT)""",
+    # Which entries they are, while the run goes on. variants: null where all are ''.
+    """CREATE TABLE open_entries (
+        run_id VARCHAR, job VARCHAR, item_ids VARCHAR[], variants VARCHAR[])""",
     # Journal segments whose rows are in the tables: a segment counts once, whatever dies when.
     "CREATE TABLE merged_segments (segment_id VARCHAR PRIMARY KEY, merged_at TIMESTAMPTZ)",
     # Ties the answer index beside the store to exactly this state of this file.

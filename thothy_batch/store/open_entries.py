@@ -1,0 +1,47 @@
+"""The entries of a run while it goes on: where it is killed, those it did not reach are listed too.
+
+They are journaled before the run begins, in few records, and kept until the run is counted.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby, islice
+from operator import attrgetter
+
+import duckdb
+
+from thothy_batch.records import EntryKey
+
+_MAX_ENTRIES = 2000  # of one record
+
+_SETTLE = """
+INSERT INTO run_items BY NAME
+SELECT o.*, 'not_run' AS status, 'killed' AS reason
+FROM (
+    SELECT run_id, job, unnest(item_ids) AS item_id,
+        unnest(coalesce(variants, list_transform(item_ids, lambda item_id: ''))) AS variant
+    FROM open_entries WHERE run_id = $run_id
+) o ANTI JOIN (SELECT * FROM run_items WHERE run_id = $run_id) i USING (job, item_id, variant)
+"""
+
+
+def open_rows(entries: Iterable[EntryKey]) -> Iterator[Mapping[str, object]]:
+    """Rows of `open_entries` in the order of the entries, each of one job.
+
+    `variants` goes beside `item_ids`; left out where every variant is ''.
+    """
+    for job, keys in groupby(entries, key=attrgetter("job")):
+        while part := list(islice(keys, _MAX_ENTRIES)):
+            row = {"job": job, "item_ids": [key.item_id for key in part]}
+            if any(key.variant for key in part):
+                row["variants"] = [key.variant for key in part]
+            yield row
+
+
+def settle_killed(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
+    """Enters what a killed run did not reach into run_items, as not run."""
+    connection.execute(_SETTLE, {"run_id": run_id})
+
+
+def keep_only(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
+    """Forgets the open entries of every other run ("": of all)."""
+    connection.execute("DELETE FROM open_entries WHERE run_id <> ?", [run_id])
