@@ -141,9 +141,11 @@ def test_killed_run_is_marked_failed_with_counts_that_add_up(killed_night: Any) 
     assert kept == run["num_done"] == statuses(killed_night, run["run_id"])["done"]
 
 
-@pytest.mark.xfail(reason="the journal keeps how many entries a job has, not which")
 def test_killed_run_has_every_entry_in_run_items(killed_night: Any) -> None:
     assert_counts_add_up(killed_night, killed_night.run_row)
+    reasons = killed_night.sql("select distinct reason from run_items where status = 'not_run'")
+    assert reasons == [("killed",)]
+    assert killed_night.one("select count(distinct item_id) from run_items") == 60
 
 
 def test_run_after_a_killed_one_does_what_is_missing(killed_night: Any) -> None:

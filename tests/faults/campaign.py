@@ -131,7 +131,8 @@ def check(store: Path, expected: Rows, committed: set[str]) -> tuple[int, int]:
             raise SystemExit(f"{len(twice)} committed artifacts were computed again")
         bad = db.execute(
             """select run_id from runs
-               where num_items <> num_done + num_failed + num_reused + num_not_run"""
+               where num_items <> num_done + num_failed + num_reused + num_not_run
+               or num_items <> (select count(*) from run_items i where i.run_id = runs.run_id)"""
         ).fetchall()
         doubled = db.execute(
             """select count(*) from (select run_id, job, item_id, variant from run_items

@@ -117,6 +117,11 @@ def test_a_kill_of_the_parent_loses_nothing_and_leaves_no_child(slow_night: Any)
     assert settled <= after.counts["num_reused"] < 40
     killed = slow_night.query("select status, stop_reason from runs order by started_at limit 1")
     assert killed == [("failed", "killed")]
+    listed = slow_night.query(
+        "select count(*), count(distinct item_id) from run_items join runs using (run_id) "
+        "where stop_reason = 'killed'"
+    )
+    assert listed == [(40, 40)]
     assert slow_night.query("select count(*), count(distinct item_id) from artifacts") == [(40, 40)]
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
@@ -135,8 +140,8 @@ def test_a_signal_while_the_run_is_entered_leaves_it_stopped_not_killed(
 ) -> None:
     begin = Store.begin_run
 
-    def interrupted(store: Store, row: Any) -> None:
-        begin(store, row)
+    def interrupted(store: Store, *values: Any) -> None:
+        begin(store, *values)
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(Store, "begin_run", interrupted)

@@ -66,6 +66,7 @@ def test_tables_have_the_columns_of_the_contract(night: Any, table: str) -> None
         ("runs", columns.RUNS),
         ("engine_steps", columns.ENGINE_STEPS),
         ("job_entries", columns.JOB_ENTRIES),
+        ("open_entries", columns.OPEN_ENTRIES),
     ],
 )
 def test_journal_columns_are_the_table_columns(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import duckdb
 
 from thothy_batch.store import columns as col
+from thothy_batch.store import open_entries
 from thothy_batch.store.run_summary import bury_dead_runs, count_run
 from thothy_batch.store.segment import Record, Row
 
@@ -51,6 +52,7 @@ class Merger:
                 if table == END_RUN:
                     self._flush()
                     count_run(self._connection, str(row["run_id"]))
+                    open_entries.keep_only(self._connection, "")
             else:
                 self._rows[table].append(row)
         self._flush()

@@ -15,12 +15,14 @@ _MAX_ENTRIES = 2000  # of one record
 
 _SETTLE = """
 INSERT INTO run_items BY NAME
-SELECT o.*, 'not_run' AS status, 'killed' AS reason
-FROM (
-    SELECT run_id, job, unnest(item_ids) AS item_id,
-        unnest(coalesce(variants, list_transform(item_ids, lambda item_id: ''))) AS variant
+WITH known AS (
+    SELECT job, unnest(item_ids) AS item_id, unnest(variants) AS variant
     FROM open_entries WHERE run_id = $run_id
-) o ANTI JOIN (SELECT * FROM run_items WHERE run_id = $run_id) i USING (job, item_id, variant)
+),
+entries AS (SELECT job, item_id, coalesce(variant, '') AS variant FROM known)
+SELECT $run_id AS run_id, *, 'not_run' AS status, 'killed' AS reason
+FROM entries ANTI JOIN (SELECT * FROM run_items WHERE run_id = $run_id) ended
+    USING (job, item_id, variant)
 """
 
 

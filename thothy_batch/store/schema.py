@@ -28,8 +28,8 @@ def ensure_file(store_path: Path) -> bool:
             f"the store {path} is a directory",
             hint="name a file, for example --store artifacts.duckdb",
         )
-    if path.exists() and path.stat().st_size > 0:
-        return False
+    if path.exists() and (path.stat().st_size > 0 or not path.is_file()):
+        return False  # a device has no size, and must not be replaced by a file
     fresh = journal_folder(path) / "new.duckdb"
     try:
         for leftover in (fresh, wal_path(fresh), wal_path(path)):
