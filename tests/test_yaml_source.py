@@ -130,6 +130,7 @@ def test_aliases_cannot_explode() -> None:
         ("name: !!int x", 1, "cannot be read"),
         ("name: a\n? [1, 2]\n: 3", 2, "one word"),
         ('name: "\\ud800"', 1, "surrogate"),
+        ('name: "a\\0b"', 1, "NUL"),
         ("name: " + "9" * 5000, 1, "digits"),
     ],
 )

@@ -35,7 +35,7 @@ def export_artifacts(
     """Writes artifacts; their number. `format` left out: by the ending of `output`."""
     chosen = format or format_of(output)
     if chosen not in FORMATS:
-        what = f"--format {format}" if format else f"the name {output.name}"
+        what = f"--format {format}" if format else f"the name {str(output)!r}"
         raise ManifestError(
             f"{what} says no format that is known", hint=f"--format {' | '.join(FORMATS)}"
         )

@@ -24,8 +24,8 @@ from thothy_batch.runner.pulse import Pulse, StatusFile
 from thothy_batch.runner.rendering import make_renderer
 from thothy_batch.runner.stopping import StopNow
 from thothy_batch.runner.summary import RunSummary
-from thothy_batch.store.files import journal_folder
-from thothy_batch.store.store import Store, check_path
+from thothy_batch.store.files import check_path, journal_folder
+from thothy_batch.store.store import Store
 
 # What is written as the reason of entries that a stop left: the contract knows no time_budget.
 _NOT_RUN_REASONS = {"time_budget": "deadline"}

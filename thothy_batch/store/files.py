@@ -1,4 +1,4 @@
-"""Where a store's files lie, and how a file is made so that a power cut cannot take it back."""
+"""Where a store's files lie, what may be one, and how a file survives a power cut."""
 
 import errno
 import os
@@ -26,6 +26,47 @@ def lock_path(store_path: Path) -> Path:
 def status_path(store_path: Path) -> Path:
     """The file in which a run says how far it is (for `status.read_status`)."""
     return journal_folder(store_path) / "status.json"
+
+
+def check_path(path: Path) -> None:
+    """Refuses what cannot be a store before anything is written."""
+    if path.is_dir():
+        raise StoreError(
+            f"the store {path} is a directory",
+            hint="name a file, for example --store artifacts.duckdb",
+        )
+    if path.exists() and not path.is_file():
+        raise StoreError(
+            f"the store {path} is a device or a pipe, not a file",
+            hint="name a file, for example --store artifacts.duckdb",
+        )
+    if "?" in str(path):
+        raise StoreError(
+            f"the store {path} has a ? in its path, which DuckDB does not take",
+            hint="choose another path with --store",
+        )
+    _check_content(path)
+    if not path.parent.is_dir():
+        raise StoreError(
+            f"the folder of the store does not exist: {path.parent}",
+            hint="create it, or choose another path with --store",
+        )
+
+
+def _check_content(path: Path) -> None:
+    """Refuses another kind of file. DuckDB opens a Parquet, CSV or JSON file as a view of it, in a
+    database in memory, and what would be merged into that one is gone when it is closed."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(error, "cannot read the store", path) from error
+    if head and head[8:] != b"DUCK":
+        raise StoreError(
+            f"{path} is not a DuckDB file", hint="move it away or choose another path: --store"
+        )
 
 
 def sync_folder(folder: Path) -> None:

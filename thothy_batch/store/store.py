@@ -26,7 +26,7 @@ from thothy_batch.store.answers import (
     slim,
 )
 from thothy_batch.store.database import open_copy, open_database
-from thothy_batch.store.files import journal_folder, lock_path, real_path, storage_error
+from thothy_batch.store.files import check_path, journal_folder, lock_path, real_path
 from thothy_batch.store.journal import Journal
 from thothy_batch.store.lock import FileLock
 from thothy_batch.store.merge import BEGIN_RUN, COPIES, END_RUN, TABLES, UPDATE_RUN
@@ -263,44 +263,3 @@ def publish_if_free(path: Path) -> bool:
     finally:
         lock.release()
     return not segment_paths(folder)
-
-
-def check_path(path: Path) -> None:
-    """Refuses what cannot be a store before anything is written."""
-    if path.is_dir():
-        raise StoreError(
-            f"the store {path} is a directory",
-            hint="name a file, for example --store artifacts.duckdb",
-        )
-    if path.exists() and not path.is_file():
-        raise StoreError(
-            f"the store {path} is a device or a pipe, not a file",
-            hint="name a file, for example --store artifacts.duckdb",
-        )
-    if "?" in str(path):
-        raise StoreError(
-            f"the store {path} has a ? in its path, which DuckDB does not take",
-            hint="choose another path with --store",
-        )
-    _check_content(path)
-    if not path.parent.is_dir():
-        raise StoreError(
-            f"the folder of the store does not exist: {path.parent}",
-            hint="create it, or choose another path with --store",
-        )
-
-
-def _check_content(path: Path) -> None:
-    """Refuses another kind of file. DuckDB opens a Parquet, CSV or JSON file as a view of it, in a
-    database in memory, and what would be merged into that one is gone when it is closed."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(12)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise storage_error(error, "cannot read the store", path) from error
-    if head and head[8:] != b"DUCK":
-        raise StoreError(
-            f"{path} is not a DuckDB file", hint="move it away or choose another path: --store"
-        )

@@ -187,6 +187,9 @@ class _Builder:
         if any("\ud800" <= char <= "\udfff" for char in text):
             self._problems.append(self._fault(node, "holds half of a surrogate pair"))
             return text.encode("utf-8", "replace").decode()
+        if "\0" in text:  # no path, name or template means it, and file systems refuse it
+            self._problems.append(self._fault(node, "holds a NUL character"))
+            return text.replace("\0", "")
         return text
 
     def _check_tag(self, node: yaml.Node, kind: str) -> None:
