@@ -37,8 +37,9 @@ class InvariantLinear:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._num_outputs = weight.shape[0]
         missing = max(0, _LEAST_OUTPUTS - self._num_outputs)
-        self._weight = F.pad(weight, (0, 0, 0, missing)).contiguous()
-        self._bias = None if bias is None else F.pad(bias, (0, missing))
+        # Padding by nothing would copy, and a tied table is shared with the embedding.
+        self._weight = F.pad(weight, (0, 0, 0, missing)) if missing else weight.contiguous()
+        self._bias = F.pad(bias, (0, missing)) if missing and bias is not None else bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         y = F.linear(padded_rows(x), self._weight, self._bias)

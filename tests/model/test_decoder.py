@@ -143,7 +143,7 @@ def test_the_tied_head_takes_no_second_table(impl: str, make_checkpoint: Make) -
     weights = empty_weights(config, "float32")
     assert weights.head is None
     decoder = Decoder(config, weights, impl)
-    assert decoder._head._multiply.weight.data_ptr() == weights.embedding.data_ptr()
+    assert decoder._head._multiply._weight.data_ptr() == weights.embedding.data_ptr()
 
 
 def test_packing_takes_the_layers_out_of_the_weights(make_checkpoint: Make) -> None:
