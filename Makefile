@@ -9,6 +9,9 @@ STAMP := $(VENV)/.setup-stamp
 # mypy does not find a package that the build maps to another folder: give it one by that name.
 STUBS := $(VENV)/mypy
 
+# OpenMP threads that spin for long stall a test run as soon as something else has a core.
+export GOMP_SPINCOUNT ?= 2000
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check format wheel gpu gpu-pack bench faults docs clean
 
