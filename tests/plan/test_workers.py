@@ -18,7 +18,7 @@ MAKE_SUM = functools.partial(functools.partial, sum)
 MAKE_INT = functools.partial(functools.partial, int)
 
 SCRIPT = """\
-import json, os, sys, time
+import json, os, signal, sys, time
 from thothy_batch.plan import map_chunks
 
 def make():
@@ -33,6 +33,8 @@ def chunks():
         yield [1]
 
 if __name__ == "__main__":
+    # What a background shell starts ignores Ctrl-C otherwise.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for pid in map_chunks(make, chunks(), num_workers=2):
         print(pid, flush=True)
         {then}
