@@ -43,7 +43,7 @@ class Case:
     @property
     def max_tokens(self) -> int:
         """The kind's own limit, as the product would apply it."""
-        return prompts.load_kind(self.kind)["sampling"]["max_tokens"]
+        return prompts.sampling(self.kind)["max_tokens"]
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -152,7 +152,7 @@ def evaluate(folder: Path, seed: int, num_rows: int, show: int) -> dict[str, dic
     every: list[dict[str, bool]] = []
     for kind in ("summary", "hook", "translation", "report"):
         own = [case for case in cases if case.kind == kind]
-        temperature = prompts.load_kind(kind)["sampling"]["temperature"]
+        temperature = prompts.sampling(kind)["temperature"]
         verdicts = []
         for case, ids in zip(own, generate(model, tokenizer, own, temperature), strict=True):
             text = tokenizer.decode(ids, skip_special_tokens=True).strip()

@@ -21,6 +21,11 @@ def _kind(name: str) -> Kind:
     return load_kind(name, Path())
 
 
+def sampling(kind: str) -> dict[str, Any]:
+    """The kind's default sampling."""
+    return dict(_kind(kind).sampling)
+
+
 def render(kind: str, texts: list[str], **values: Any) -> list[dict[str, str]]:
     """The messages of one entry, as the product sends them."""
     return _render(kind, texts, values)[0]

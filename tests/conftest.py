@@ -1,5 +1,6 @@
 """Fixtures of the whole suite: the shared material, and a wall against the network."""
 
+import signal
 import socket
 from pathlib import Path
 from typing import NoReturn
@@ -7,6 +8,12 @@ from typing import NoReturn
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure() -> None:
+    """What a background shell starts ignores Ctrl-C, and so would every process of the tests."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
