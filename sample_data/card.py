@@ -43,7 +43,9 @@ digits stand alone, nothing is normalised. Turns end with `<|im_end|>`; `<|endof
 One task of the training data is no kind of the product: a list of sentences to repeat in another
 order, which teaches to copy names. The corpus was changed while this run went on (names of three
 groups after 24 minutes, that list after 34, fewer groups and no second name word after 47), and
-the checkpoint was kept; a run of today's scripts from the start gives other weights.
+the checkpoint was kept; a run of today's scripts from the start gives other weights. One such run
+(seed 1, 36 minutes on one core, 7.3 million tokens, loss 0.26) passed 91.0 % of the same 200 rows:
+summary 100, hook 98, translation 98, report 68.
 
     python sample_data/train.py --minutes 65 --tokens 4608
     python sample_data/evaluate.py --card
