@@ -1,6 +1,7 @@
 """How figures and foreign text are written in a report."""
 
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 Fields = dict[str, Any]
@@ -80,3 +81,14 @@ def duration(value: float | None) -> str:
 def clock(iso: str | None) -> str:
     """Local date and time out of ISO text."""
     return NOTHING if not iso else iso[:16].replace("T", " ")
+
+
+def job_figures(job: Mapping[str, Any]) -> list[str]:
+    """A job's row in a report behind its name and kind: counts, rates, queue times, tokens."""
+    counts = ("done", "reused", "failed", "not_run", "flagged")
+    return [
+        *(count(job.get(f"num_{name}")) for name in counts),
+        *(rate(job.get(name)) for name in ("output_tokens_per_s", "artifacts_per_hour")),
+        *(seconds(job.get(name)) for name in ("queue_s_p50", "queue_s_p95")),
+        *(count(job.get(name)) for name in ("output_tokens_p50", "output_tokens_p95")),
+    ]

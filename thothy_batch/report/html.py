@@ -10,9 +10,9 @@ from thothy_batch.report.figures import (
     clock,
     count,
     duration,
+    job_figures,
     plain,
     rate,
-    seconds,
     share,
 )
 from thothy_batch.report.style import STYLE
@@ -122,14 +122,7 @@ def _jobs(jobs: Sequence[Fields]) -> str:
         (
             _text(job["job"], 60),
             _text(job["kind"], 40),
-            *(count(job.get(f"num_{name}")) for name in ("done", "reused", "failed")),
-            *(count(job.get(f"num_{name}")) for name in ("not_run", "flagged")),
-            rate(job.get("output_tokens_per_s")),
-            rate(job.get("artifacts_per_hour")),
-            seconds(job.get("queue_s_p50")),
-            seconds(job.get("queue_s_p95")),
-            count(job.get("output_tokens_p50")),
-            count(job.get("output_tokens_p95")),
+            *job_figures(job),
             _reasons(job.get("finish_reasons")),
         )
         for job in jobs

@@ -8,9 +8,9 @@ from thothy_batch.report.figures import (
     clock,
     count,
     duration,
+    job_figures,
     plain,
     rate,
-    seconds,
     share,
 )
 from thothy_batch.report.wording import advice, compared, headline, next_step
@@ -59,14 +59,7 @@ def _jobs(jobs: Sequence[Fields]) -> list[str]:
         [
             plain(job["job"], 32),
             plain(job["kind"], 24),
-            *(count(job.get(f"num_{name}")) for name in ("done", "reused", "failed")),
-            *(count(job.get(f"num_{name}")) for name in ("not_run", "flagged")),
-            rate(job.get("output_tokens_per_s")),
-            rate(job.get("artifacts_per_hour")),
-            seconds(job.get("queue_s_p50")),
-            seconds(job.get("queue_s_p95")),
-            count(job.get("output_tokens_p50")),
-            count(job.get("output_tokens_p95")),
+            *job_figures(job),
         ]
         for job in jobs
     ]
