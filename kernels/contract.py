@@ -33,3 +33,16 @@ class Implementations(dict[str, ModuleType]):
 def refuse(op: str, name: str, value: torch.Tensor, wanted: str) -> NoReturn:
     """Raise the ValueError for argument `name` of operation `op`."""
     raise ValueError(f"{op}: {name} is {value.dtype} {list(value.shape)}, expected {wanted}")
+
+
+def check_blocks(op: str, k_cache: torch.Tensor, v_cache: torch.Tensor) -> None:
+    """ValueError unless the blocks [K, P, D] of both caches are contiguous, at one distance."""
+    _, K, P, D = k_cache.shape
+    inner = (P * D, D, 1)
+    strides = k_cache.stride(), v_cache.stride()
+    if any(found[1:] != inner or found[0] < K * P * D for found in strides):
+        raise ValueError(
+            f"{op}: blocks of k_cache and v_cache must be contiguous [K, P, D] and not overlap"
+        )
+    if strides[0][0] != strides[1][0]:
+        raise ValueError(f"{op}: the blocks of k_cache and v_cache lie at different distances")

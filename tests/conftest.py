@@ -1,17 +1,24 @@
 """Fixtures of the whole suite: the shared material, and a wall against the network."""
 
+import os
 import signal
 import socket
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+_CACHE = tempfile.TemporaryDirectory(prefix="thothy-tests-", ignore_cleanup_errors=True)
 
 
 def pytest_configure() -> None:
-    """What a background shell starts ignores Ctrl-C, and so would every process of the tests."""
+    """What a background shell starts ignores Ctrl-C, and so would every process of the tests.
+
+    What tests measure of this machine is kept for them alone.
+    """
+    os.environ["XDG_CACHE_HOME"] = _CACHE.name
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -78,6 +78,25 @@ class EngineSpec:
     admission: str = "auto"  # auto | optimistic
     needed_tokens: int | None = None  # prompt + max_tokens of all requests; caps the auto pool
     longest_tokens: int | None = None  # most KV of one request, all its samples in whole blocks
+    measure_device: bool = False  # measure what the device can do, where that is not known yet
+    calibrate: bool = False  # measure how fast the model runs, where that is not known yet
+
+
+@dataclass(frozen=True, slots=True)
+class LayerGroup:
+    """Layers that keep the same tokens: all of the context, or those of a sliding window."""
+
+    layers: tuple[int, ...]  # their numbers in the model, ascending
+    window: int | None = None  # tokens that a query sees, itself included; None: all
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPrefix:
+    """A beginning that several requests of the night have in common, as planned."""
+
+    prefix_id: int  # unique within a run
+    end: int  # tokens from the start of the prompt: whole blocks, more than those of its parent
+    num_readers: int  # requests of the night that begin with it, 2 or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +110,10 @@ class Request:
     seed: int = 0  # 63 bits, derived from seed and request_key; used where temperature > 0
     num_samples: int = 1
     priority: int = 5
+    # Beginnings shared with other planned requests, shortest first: a path in the night's tree.
+    # None: not planned; the engine then looks for equal blocks that are still in the pool.
+    prefixes: tuple[SharedPrefix, ...] | None = None
+    expected_tokens: int | None = None  # output tokens of a sample; None: max_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ def copy_blocks(
 ) -> None:
     """Copy blocks src_ids[i] to dst_ids[i] in k_cache and v_cache [B, K, P, D], in place.
 
+    [K, P, D] stands for whatever a block is: caches need not be contiguous.
+
     One block may be copied to several. A block that is written must be named once, and not be
     read in the same call. Raises ValueError where that or a shape is broken.
     """
@@ -27,8 +29,6 @@ def copy_blocks(
         refuse(op, "k_cache", k_cache, "[B, K, P, D]")
     if v_cache.shape != k_cache.shape or v_cache.dtype != k_cache.dtype:
         refuse(op, "v_cache", v_cache, f"{k_cache.dtype} {list(k_cache.shape)}, like k_cache")
-    if not (k_cache.is_contiguous() and v_cache.is_contiguous()):
-        raise ValueError(f"{op}: k_cache and v_cache must be contiguous [B, K, P, D]")
     src, dst = _ids(src_ids), _ids(dst_ids)
     if len(src) != len(dst):
         raise ValueError(f"{op}: {len(src)} src_ids, but {len(dst)} dst_ids")

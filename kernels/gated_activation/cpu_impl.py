@@ -1,4 +1,4 @@
-"""silu_mul in one pass, 16 elements at a time."""
+"""gated in one pass, 16 elements at a time."""
 
 import numpy as np
 import torch
@@ -6,30 +6,36 @@ import torch
 from thothy_kernels.compiled import lanes, memory, threads
 from thothy_kernels.compiled.exponential import exp
 from thothy_kernels.compiled.functions import inlined, worker
+from thothy_kernels.gated_activation import GELU_CUBIC, GELU_LINEAR
 
 # Elements that a thread should have before a second one is started: about 20 microseconds' work.
 _LEAST_PER_THREAD = 1 << 17
 
+_LINEAR, _CUBIC = np.float32(-GELU_LINEAR), np.float32(-GELU_CUBIC)
 
-def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
+
+def gated(gate_up: torch.Tensor, activation: str) -> torch.Tensor:
     gate_up = gate_up.contiguous()
     T, F = gate_up.shape[0], gate_up.shape[1] // 2
     out = gate_up.new_empty((T, F))
     args = np.array((0, T, F, gate_up.data_ptr(), out.data_ptr()), dtype=np.int64)
-    function = _float32_rows if gate_up.dtype == torch.float32 else _bfloat16_rows
+    function = _WORKERS[activation, gate_up.dtype]
     threads.launch(function, args, threads.num_threads_for(T * F, _LEAST_PER_THREAD))
     return out
 
 
 @inlined
-def _gate(gate, up):  # type: ignore[no-untyped-def]
-    one = lanes.spread(np.float32(1.0))
-    below = lanes.add(one, exp(lanes.subtract(lanes.spread(np.float32(0.0)), gate)))
+def _gate(gate, up, is_gelu):  # type: ignore[no-untyped-def]
+    factor = lanes.spread(np.float32(-1.0))
+    if is_gelu:
+        squares = lanes.multiply(gate, gate)
+        factor = lanes.multiply_add(lanes.spread(_CUBIC), squares, lanes.spread(_LINEAR))
+    below = lanes.add(lanes.spread(np.float32(1.0)), exp(lanes.multiply(gate, factor)))
     return lanes.multiply(lanes.divide(gate, below), up)
 
 
 @inlined
-def _gate_rows(args, gate_up, out):  # type: ignore[no-untyped-def]
+def _gate_rows(args, gate_up, out, is_gelu):  # type: ignore[no-untyped-def]
     T, F = args[1], args[2]
     whole = F // 16 * 16
     rest = F - whole
@@ -41,21 +47,52 @@ def _gate_rows(args, gate_up, out):  # type: ignore[no-untyped-def]
         for row in range(first, min(first + rows_at_once, T)):
             gate, up, to = 2 * row * F, (2 * row + 1) * F, row * F
             for i in range(0, whole, 16):
-                part = _gate(lanes.load(gate_up, gate + i), lanes.load(gate_up, up + i))
-                lanes.store(out, to + i, part)
+                gate_part, up_part = lanes.load(gate_up, gate + i), lanes.load(gate_up, up + i)
+                lanes.store(out, to + i, _gate(gate_part, up_part, is_gelu))
             if rest:
                 gate_rest = lanes.load_first(gate_up, gate + whole, rest)
                 up_rest = lanes.load_first(gate_up, up + whole, rest)
-                lanes.store_first(out, to + whole, _gate(gate_rest, up_rest), rest)
+                lanes.store_first(out, to + whole, _gate(gate_rest, up_rest, is_gelu), rest)
+
+
+@inlined
+def _float32_rows(args, is_gelu):  # type: ignore[no-untyped-def]
+    size = args[1] * args[2]
+    gate_up, out = memory.float32_at(args[3], 2 * size), memory.float32_at(args[4], size)
+    _gate_rows(args, gate_up, out, is_gelu)
+
+
+@inlined
+def _bfloat16_rows(args, is_gelu):  # type: ignore[no-untyped-def]
+    size = args[1] * args[2]
+    gate_up, out = memory.bfloat16_at(args[3], 2 * size), memory.bfloat16_at(args[4], size)
+    _gate_rows(args, gate_up, out, is_gelu)
+
+
+# A worker for each, not an argument read at run time: the choice then stands outside the loops.
+@worker
+def _float32_silu(args):  # type: ignore[no-untyped-def]
+    _float32_rows(args, False)
 
 
 @worker
-def _float32_rows(args):  # type: ignore[no-untyped-def]
-    size = args[1] * args[2]
-    _gate_rows(args, memory.float32_at(args[3], 2 * size), memory.float32_at(args[4], size))
+def _bfloat16_silu(args):  # type: ignore[no-untyped-def]
+    _bfloat16_rows(args, False)
 
 
 @worker
-def _bfloat16_rows(args):  # type: ignore[no-untyped-def]
-    size = args[1] * args[2]
-    _gate_rows(args, memory.bfloat16_at(args[3], 2 * size), memory.bfloat16_at(args[4], size))
+def _float32_gelu_tanh(args):  # type: ignore[no-untyped-def]
+    _float32_rows(args, True)
+
+
+@worker
+def _bfloat16_gelu_tanh(args):  # type: ignore[no-untyped-def]
+    _bfloat16_rows(args, True)
+
+
+_WORKERS = {
+    ("silu", torch.float32): _float32_silu,
+    ("silu", torch.bfloat16): _bfloat16_silu,
+    ("gelu_tanh", torch.float32): _float32_gelu_tanh,
+    ("gelu_tanh", torch.bfloat16): _bfloat16_gelu_tanh,
+}

@@ -2,7 +2,7 @@
 
 import torch
 
-from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
+from thothy_kernels.contract import FLOAT_DTYPES, Implementations, check_blocks, refuse
 
 _impls = Implementations(__name__)
 
@@ -16,7 +16,8 @@ def write_kv(
     *,
     impl: str,
 ) -> None:
-    """Write k, v [T, K, D] into k_cache, v_cache [B, K, P, D] in place; one dtype.
+    """Write k, v [T, K, D] into k_cache, v_cache [B, K, P, D] in place; one dtype. Blocks [K, P, D]
+    are contiguous and lie at any even distance.
 
     slot_mapping int64 [T]: block_id * P + offset; -1 skips the token (padding). Slots are
     distinct. Raises ValueError for shapes that do not fit and slots outside the pool.
@@ -33,8 +34,7 @@ def write_kv(
         refuse(op, "v_cache", v_cache, f"{k.dtype} {list(k_cache.shape)}, like k_cache")
     if k_cache.dtype != k.dtype or v_cache.dtype != k.dtype:
         raise ValueError(f"{op}: k is {k.dtype}, the caches {k_cache.dtype}, {v_cache.dtype}")
-    if not (k_cache.is_contiguous() and v_cache.is_contiguous()):
-        raise ValueError(f"{op}: k_cache and v_cache must be contiguous [B, K, P, D]")
+    check_blocks(op, k_cache, v_cache)
     if slot_mapping.shape != (T,) or slot_mapping.dtype != torch.int64:
         refuse(op, "slot_mapping", slot_mapping, f"int64 [{T}]")
     _impls[impl].write_kv(k, v, k_cache, v_cache, slot_mapping)

@@ -24,7 +24,8 @@ def write_kv(
     for tokens, cache in ((k, k_cache), (v, v_cache)):
         if tokens.stride(2) != 1 or tokens.stride(1) != D:
             tokens = tokens.contiguous()
-        sizes = (T, K, P, D, tokens.stride(0), cache.numel())
+        block = cache.stride(0)
+        sizes = (T, K, P, D, tokens.stride(0), (B - 1) * block + K * P * D, block)
         addresses = (slot_mapping.data_ptr(), tokens.data_ptr(), cache.data_ptr())
         threads.launch(function, np.array((*sizes, *addresses), dtype=np.int64), 1)
 
@@ -32,14 +33,14 @@ def write_kv(
 @inlined
 def _write_tokens(args, tokens, cache):  # type: ignore[no-untyped-def]
     T, K, P, D, stride = args[0], args[1], args[2], args[3], args[4]
-    slots = memory.int64_at(args[6], T)
+    slots = memory.int64_at(args[7], T)
     for t in range(T):
         slot = slots[t]
         if slot < 0:
             continue
         block, offset = slot // P, slot % P
         for head in range(K):
-            source, target = t * stride + head * D, ((block * K + head) * P + offset) * D
+            source, target = t * stride + head * D, block * args[6] + (head * P + offset) * D
             for d in range(D):
                 cache[target + d] = tokens[source + d]
 
@@ -48,8 +49,8 @@ def _write_tokens(args, tokens, cache):  # type: ignore[no-untyped-def]
 def _float32_tokens(args):  # type: ignore[no-untyped-def]
     _write_tokens(
         args,
-        memory.float32_at(args[7], args[0] * args[4]),
-        memory.float32_at(args[8], args[5]),
+        memory.float32_at(args[8], args[0] * args[4]),
+        memory.float32_at(args[9], args[5]),
     )
 
 
@@ -57,6 +58,6 @@ def _float32_tokens(args):  # type: ignore[no-untyped-def]
 def _bfloat16_tokens(args):  # type: ignore[no-untyped-def]
     _write_tokens(
         args,
-        memory.bfloat16_at(args[7], args[0] * args[4]),
-        memory.bfloat16_at(args[8], args[5]),
+        memory.bfloat16_at(args[8], args[0] * args[4]),
+        memory.bfloat16_at(args[9], args[5]),
     )

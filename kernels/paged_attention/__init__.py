@@ -2,20 +2,28 @@
 
     out[t, h] = sum_x softmax_x(scale * q[t, h] . k[x, g]) * v[x, g]     g = h // (H // K)
 
-Query j of the n queries of a sequence with context length c sees positions 0 .. c - n + j.
-Position x of sequence s lies in block `block_tables[s, x // P]`, slot x % P.
+Query j of the n queries of a sequence with context length c is at position p = c - n + j and sees
+positions 0 .. p, or with a sliding window of W max(0, p - W + 1) .. p. Position x of sequence s
+lies in block `block_tables[s, x // P]`, slot x % P. With a soft cap c > 0 a score s becomes
+c * tanh(s / c) before the softmax.
 
 Softmax runs over fixed spans of `SPAN` positions, counted from position 0 of the sequence. Each
 span gives (maximum, sum, weighted values); spans are merged in order. So a row's arithmetic
 depends on its own context alone: in float32 its bits are the same alone and in any batch, in any
 chunk of a prompt, with any block size, in any pool.
+
+Sequences of a decode step may have the same blocks for the same positions. `shared` says where: an
+implementation may then read those blocks once for all of them, span by span, and merge each row's
+spans in order, as if it had read them for that row alone. That changes no result; in float32 on a
+CPU it changes no bit. It holds for every device.
 """
 
 from dataclasses import dataclass, field
 
 import torch
 
-from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
+from thothy_kernels.contract import FLOAT_DTYPES, Implementations, check_blocks, refuse
+from thothy_kernels.paged_attention.shared import check_shared
 
 SPAN = 256
 
@@ -31,8 +39,13 @@ class AttentionMetadata:
 
     cu_seqlens: torch.Tensor  # int32 [S + 1]: queries of sequence s are rows cu[s] .. cu[s + 1]
     context_lens: torch.Tensor  # int32 [S]: visible tokens, this step's queries included
-    block_tables: torch.Tensor  # int32 [S, M], -1 pads
+    block_tables: torch.Tensor  # int32 [S, M], -1 pads, and where no query sees that far back
     max_query_len: int
+    window: int | None = None  # positions that a query sees, itself included; None: all
+    # int32 [N, 4] of (first, end, start, stop): sequences first .. end, each of one query, have the
+    # same blocks for positions start .. stop, whole blocks that all of them see. Sorted by first;
+    # of those that hold a sequence at most two, which nest and have different positions.
+    shared: torch.Tensor | None = None
     plans: dict[object, object] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -45,6 +58,11 @@ class AttentionMetadata:
             refuse(op, "cu_seqlens", cu, f"int32 [{S + 1}]")
         if tables.dtype != torch.int32 or tables.dim() != 2 or tables.shape[0] != S:
             refuse(op, "block_tables", tables, f"int32 [{S}, M]")
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"{op}: window is {self.window}; it must be at least 1, or None")
+        shared = self.shared
+        if shared is not None and (shared.dtype != torch.int32 or shared.shape[1:] != (4,)):
+            refuse(op, "shared", shared, "int32 [N, 4]")
         if not (cu.is_contiguous() and context.is_contiguous() and tables.is_contiguous()):
             raise ValueError(f"{op}: cu_seqlens, context_lens, block_tables must be contiguous")
         if cu.device.type == "cpu":
@@ -65,6 +83,8 @@ class AttentionMetadata:
                 f"AttentionMetadata: max_query_len is {self.max_query_len}, "
                 f"but a sequence has {num_queries.max()} queries"
             )
+        if self.shared is not None:
+            check_shared(self.shared.numpy(), num_queries, self.context_lens.numpy())
 
 
 def paged_attention(
@@ -74,14 +94,15 @@ def paged_attention(
     meta: AttentionMetadata,
     *,
     scale: float,
+    softcap: float = 0.0,
     impl: str,
 ) -> torch.Tensor:
     """Attend. KV of this step's tokens must have been written before.
 
-    q [T, H, D]; k_cache, v_cache [B, K, P, D] contiguous; one dtype, float32 or bfloat16.
-    Returns [T, H, D] in that dtype; sums are float32. Reads nothing beyond a sequence's context:
-    free blocks and slots may hold anything. Raises ValueError for shapes that do not fit, and for
-    a block id outside the pool where a context needs one.
+    q [T, H, D]; k_cache, v_cache [B, K, P, D], one dtype, float32 or bfloat16; blocks [K, P, D] are
+    contiguous and lie at any even distance. Returns [T, H, D] in that dtype; sums are float32.
+    Reads nothing but what queries see: other blocks and slots may hold anything. Raises ValueError
+    for shapes that do not fit, and for a block id outside the pool where a query needs one.
     """
     op = "paged_attention"
     if q.dim() != 3 or q.dtype not in FLOAT_DTYPES:
@@ -91,10 +112,11 @@ def paged_attention(
         refuse(op, "k_cache", k_cache, f"{q.dtype} [B, K, P, {D}]")
     if v_cache.shape != k_cache.shape or v_cache.dtype != q.dtype:
         refuse(op, "v_cache", v_cache, f"{q.dtype} {list(k_cache.shape)}, like k_cache")
-    if not (k_cache.is_contiguous() and v_cache.is_contiguous()):
-        raise ValueError(f"{op}: k_cache and v_cache must be contiguous [B, K, P, D]")
+    check_blocks(op, k_cache, v_cache)
+    if softcap < 0:
+        raise ValueError(f"{op}: softcap is {softcap}; it must be positive, or 0 for none")
     if k_cache.shape[1] == 0 or H % k_cache.shape[1]:
         raise ValueError(f"{op}: {H} query heads do not divide among {k_cache.shape[1]} kv heads")
     if meta.context_lens.device.type == "cpu" and int(meta.cu_seqlens[-1]) != T:
         raise ValueError(f"{op}: q has {T} rows, cu_seqlens ends at {int(meta.cu_seqlens[-1])}")
-    return _impls[impl].paged_attention(q, k_cache, v_cache, meta, scale)
+    return _impls[impl].paged_attention(q, k_cache, v_cache, meta, scale, softcap)

@@ -38,7 +38,10 @@ from thothy_kernels.paged_attention.packing import KEYS
     SCRATCH,
     FINISHED,
     IS_FLOAT32,
-) = range(29)
+    BLOCK_STRIDE,
+    WINDOW,
+    SOFTCAP,
+) = range(32)
 
 # A thread's memory. part and run: sums of the span and of all spans so far, that is weighted
 # values [rows, width], maxima [rows], sums [rows]. Then queries [rows, width], weights [rows,

@@ -10,9 +10,16 @@ import torch
 
 from thothy_kernels.compiled import threads
 from thothy_kernels.paged_attention import AttentionMetadata
-from thothy_kernels.paged_attention.arguments import partial_size, scratch_size
+from thothy_kernels.paged_attention.arguments import (
+    ITEMS,
+    NEXT_ITEM,
+    NEXT_WORKER,
+    NUM_ITEMS,
+    partial_size,
+    scratch_size,
+)
 from thothy_kernels.paged_attention.item_kernel import run_items
-from thothy_kernels.paged_attention.work_list import TILE_ROWS, WorkList, work_list
+from thothy_kernels.paged_attention.work_list import NO_WINDOW, TILE_ROWS, WorkList, work_list
 
 # Rows times positions (times head dim) that a thread should have before a second one is started.
 _LEAST_PER_THREAD = 1 << 18
@@ -27,6 +34,7 @@ def paged_attention(
     v_cache: torch.Tensor,
     meta: AttentionMetadata,
     scale: float,
+    softcap: float,
 ) -> torch.Tensor:
     T, H, D = q.shape
     B, K, P, _ = k_cache.shape
@@ -42,19 +50,26 @@ def paged_attention(
     scratch = _scratch(num_threads * per_thread + work.num_partials * partial_size(rows, D))
     finished = np.zeros(work.num_cut_tiles + 1, np.int64)
     tables = meta.block_tables
+    stride = k_cache.stride(0)
     args = np.array(
         (
-            *(0, 0, len(work.items), num_threads, rows, per_thread, threads.float_bits(scale)),
-            *(H, K, P, D, tables.shape[1], q.stride(0), q.shape[0], k_cache.numel()),
+            *(0, 0, 0, num_threads, rows, per_thread, threads.float_bits(scale)),
+            *(H, K, P, D, tables.shape[1], q.stride(0), q.shape[0]),
+            (B - 1) * stride + K * P * D,
             *(len(meta.context_lens), work.num_partials, len(finished)),
-            *(work.items.ctypes.data, q.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr()),
+            *(0, q.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr()),
             *(out.data_ptr(), tables.data_ptr(), meta.cu_seqlens.data_ptr()),
             *(meta.context_lens.data_ptr(), scratch.data_ptr(), finished.ctypes.data),
-            q.dtype == torch.float32,
+            *(q.dtype == torch.float32, stride),
+            *(NO_WINDOW if meta.window is None else meta.window, threads.float_bits(softcap)),
         ),
         dtype=np.int64,
     )
-    threads.launch(run_items, args, num_threads)
+    for items in (work.group_items, work.items):
+        if len(items):
+            args[NEXT_ITEM], args[NEXT_WORKER] = 0, 0
+            args[NUM_ITEMS], args[ITEMS] = len(items), items.ctypes.data
+            threads.launch(run_items, args, num_threads)
     return out
 
 

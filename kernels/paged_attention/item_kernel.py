@@ -7,26 +7,33 @@ one pack is multiplied the next is fetched from memory.
 
 from collections import namedtuple
 
+import numpy as np
+
 from thothy_kernels.compiled import memory
 from thothy_kernels.compiled.functions import inlined, spliced, worker
 from thothy_kernels.paged_attention import SPAN, arguments, packing, row_math
 from thothy_kernels.paged_attention.packing import KEYS
 from thothy_kernels.paged_attention.work_list import (
+    BASE_SPAN,
     END_SPAN,
     FIRST_QUERY,
     FIRST_SPAN,
+    GROUP,
     HEAD,
+    LEVEL_COLUMNS,
     NUM_COLUMNS,
+    NUM_LEVELS,
     NUM_QUERIES,
     NUM_SPANS,
     PARTIAL,
+    SEES,
     SEQ,
     TILE,
 )
 
-# `sees`: positions that the first query of the tile sees; the next sees one more. `end` positions
-# are seen by the last.
-_Tile = namedtuple("_Tile", "seq head first_row num_rows sees end")
+# `sees`: where what the first query of the tile sees ends; the next sees one more. Nobody sees
+# further back than `first`, or further than `end`.
+_Tile = namedtuple("_Tile", "seq head first_row num_rows sees first end")
 
 
 @inlined
@@ -36,8 +43,12 @@ def _tile_of(args, item):  # type: ignore[no-untyped-def]
     seq, num_queries = item[SEQ], item[NUM_QUERIES]
     first_row = cu_seqlens[seq] + item[FIRST_QUERY]
     sees = context_lens[seq] - (cu_seqlens[seq + 1] - first_row) + 1
+    end = sees + num_queries - 1
+    if item[SEES] > 0:  # queries of several sequences, all of which see all of it
+        sees = end = item[SEES]
     num_rows = num_queries * (args[arguments.H] // args[arguments.K])
-    return _Tile(seq, item[HEAD], first_row, num_rows, sees, sees + num_queries - 1)
+    first = max(0, sees - args[arguments.WINDOW])
+    return _Tile(seq, item[HEAD], first_row, num_rows, sees, first, end)
 
 
 @spliced
@@ -71,20 +82,23 @@ def _write_out(args, tile, run):  # type: ignore[no-untyped-def]
 @inlined
 def _fetch_ahead(args, which, table, head, begin, end):  # type: ignore[no-untyped-def]
     size = 4 if args[arguments.IS_FLOAT32] else 2
-    K, P, D = args[arguments.K], args[arguments.P], args[arguments.D]
-    packing.fetch_ahead(args[which], size, table, begin, min(end, begin + KEYS), head, K, P, D)
+    P, D, stride = args[arguments.P], args[arguments.D], args[arguments.BLOCK_STRIDE]
+    to = min(end, begin + KEYS)
+    packing.fetch_ahead(args[which], size, table, begin, to, head, stride, P, D)
 
 
 @spliced
 def _score_span(args, tile, table, scratch, begin, end):  # type: ignore[no-untyped-def]
     """Scores of the tile's rows for positions begin .. end, to scratch.weights."""
     address, size, D = args[arguments.K_CACHE], args[arguments.CACHE_SIZE], args[arguments.D]
-    for first in range(0, end - begin, KEYS):
+    softcap = memory.float32_of_bits(args[arguments.SOFTCAP])
+    seen = max(0, tile.first - begin)
+    for first in range(seen // KEYS * KEYS, end - begin, KEYS):
         ahead = begin + first + KEYS
         if ahead < end:
             _fetch_ahead(args, arguments.K_CACHE, table, tile.head, ahead, end)
         else:
-            _fetch_ahead(args, arguments.V_CACHE, table, tile.head, begin, end)
+            _fetch_ahead(args, arguments.V_CACHE, table, tile.head, begin + seen, end)
         count = min(KEYS, end - begin - first)
         if args[arguments.IS_FLOAT32]:
             k32 = memory.float32_at(address, size)
@@ -93,6 +107,8 @@ def _score_span(args, tile, table, scratch, begin, end):  # type: ignore[no-unty
             k16 = memory.bfloat16_at(address, size)
             packing.pack_keys_bfloat16(k16, scratch.starts, first, count, scratch.packed, D)
         row_math.score(scratch.queries, scratch.packed, scratch.weights, first, tile.num_rows, D)
+        if softcap > np.float32(0.0):
+            row_math.cap(scratch.weights, first, KEYS, softcap, tile.num_rows)
 
 
 @spliced
@@ -102,7 +118,9 @@ def _weigh_span(args, tile, table, scratch, begin, end):  # type: ignore[no-unty
     G = args[arguments.H] // args[arguments.K]
     part, packed, rows = scratch.part, scratch.packed, tile.num_rows
     row_math.clear(part, rows * ((D + 15) // 16 * 16))
-    for first in range(0, end - begin, KEYS):
+    window = args[arguments.WINDOW]
+    seen = max(0, tile.first - begin)
+    for first in range(seen // KEYS * KEYS, end - begin, KEYS):
         ahead = begin + first + KEYS
         if ahead < end:
             _fetch_ahead(args, arguments.V_CACHE, table, tile.head, ahead, end)
@@ -116,29 +134,48 @@ def _weigh_span(args, tile, table, scratch, begin, end):  # type: ignore[no-unty
             v16 = memory.bfloat16_at(address, size)
             packing.pack_values(v16, scratch.starts, first, count, packed, D)
         sees = tile.sees - begin - first
-        row_math.weigh(scratch.weights, packed, part, first, count, sees, rows, G, D)
+        row_math.weigh(scratch.weights, packed, part, first, count, sees, window, rows, G, D)
+
+
+@inlined
+def _take_grouped(item, tile, scratch, span, width, rows):  # type: ignore[no-untyped-def]
+    """Take the sums of a span that was computed for a group of sequences; whether it was."""
+    for level in range(NUM_LEVELS):
+        at = GROUP + level * LEVEL_COLUMNS
+        if item[at + 2] <= span < item[at + 3]:
+            start = (item[at] + span - item[at + 2]) * rows * (width + 2)
+            stored, row = scratch.stored, item[at + 1]
+            row_math.take_rows(scratch.part, stored, start, row, tile.num_rows, width, rows)
+            return True
+    return False
 
 
 @spliced
 def _run_spans(args, item, tile, scratch):  # type: ignore[no-untyped-def]
     """Sum up the item's spans: into scratch.run, or each to its place in scratch.stored."""
-    K, P, D = args[arguments.K], args[arguments.P], args[arguments.D]
-    M, rows, G = args[arguments.M], args[arguments.ROWS], args[arguments.H] // K
+    P, D, stride = args[arguments.P], args[arguments.D], args[arguments.BLOCK_STRIDE]
+    M, rows, G = args[arguments.M], args[arguments.ROWS], args[arguments.H] // args[arguments.K]
+    window = args[arguments.WINDOW]
     width = (D + 15) // 16 * 16
     tables = memory.int32_at(args[arguments.TABLES], args[arguments.S] * M)
     table = tables[tile.seq * M : (tile.seq + 1) * M]
     for span in range(item[FIRST_SPAN], item[END_SPAN]):
         begin = span * SPAN
         end = min(begin + SPAN, tile.end)
-        packing.locate_keys(scratch.starts, table, begin, end - begin, tile.head, K, P, D)
-        _score_span(args, tile, table, scratch, begin, end)
-        sees = tile.sees - begin
-        row_math.soften(scratch.weights, scratch.part, sees, tile.num_rows, G, rows * width, rows)
-        _weigh_span(args, tile, table, scratch, begin, end)
+        if not _take_grouped(item, tile, scratch, span, width, rows):
+            seen = max(0, tile.first - begin)
+            starts, head = scratch.starts, tile.head
+            packing.locate_keys(starts, table, begin, seen, end - begin, head, stride, P, D)
+            _score_span(args, tile, table, scratch, begin, end)
+            sees, at = tile.sees - begin, rows * width
+            weights, num_rows = scratch.weights, tile.num_rows
+            row_math.soften(weights, scratch.part, sees, window, num_rows, G, at, rows)
+            _weigh_span(args, tile, table, scratch, begin, end)
+        is_first = span == item[BASE_SPAN]
         if item[PARTIAL] < 0:
-            row_math.merge(scratch.run, scratch.part, 0, span == 0, tile.num_rows, width, rows)
+            row_math.merge(scratch.run, scratch.part, 0, is_first, tile.num_rows, width, rows)
         else:
-            to = (item[PARTIAL] + span) * rows * (width + 2)
+            to = (item[PARTIAL] + span - item[BASE_SPAN]) * rows * (width + 2)
             row_math.copy(scratch.stored, to, scratch.part, tile.num_rows, width, rows)
 
 
@@ -169,5 +206,7 @@ def run_items(args):  # type: ignore[no-untyped-def]
         tile = _tile_of(args, item)
         _load_queries(args, tile, scratch.queries)
         _run_spans(args, item, tile, scratch)
+        if item[SEES] > 0:
+            continue  # the sequences of the group merge what was stored
         if item[PARTIAL] < 0 or _merge_stored(args, item, tile, scratch):
             _write_out(args, tile, scratch.run)

@@ -12,7 +12,7 @@ _CACHE_LINE = 64
 
 
 @inlined
-def fetch_ahead(cache, element_size, table, begin, end, head, K, P, D):  # type: ignore[no-untyped-def]
+def fetch_ahead(cache, element_size, table, begin, end, head, stride, P, D):  # type: ignore[no-untyped-def]
     """Ask for the keys (or values) of positions begin .. end of one head, cache an address.
 
     Blocks lie anywhere, so the processor's own prefetching finds each of them too late: without
@@ -22,31 +22,33 @@ def fetch_ahead(cache, element_size, table, begin, end, head, K, P, D):  # type:
     while position < end:
         offset = position % P
         run = min(P - offset, end - position)
-        start = cache + ((table[position // P] * K + head) * P + offset) * D * element_size
+        start = cache + (table[position // P] * stride + (head * P + offset) * D) * element_size
         for byte in range(0, run * D * element_size, _CACHE_LINE):
             tiles.prefetch(start + byte)
         position += run
 
 
 @inlined
-def locate_keys(starts, table, begin, num_keys, head, K, P, D):  # type: ignore[no-untyped-def]
-    """Where the keys (and values) of a span start in the caches.
+def locate_keys(starts, table, begin, first_key, num_keys, head, stride, P, D):  # type: ignore[no-untyped-def]
+    """Where the keys (and values) of a span start in the caches; `stride`: of a block.
 
-    Up to a multiple of 16 the last key is repeated: packing goes by 16, and what lies behind the
-    last key must not be read.
+    Before `first_key` the first one is repeated, and up to a multiple of 16 the last: packing goes
+    by 64 and by 16, and what nobody sees must not be read.
     """
-    position = begin
-    key = 0
+    position = begin + first_key
+    key = first_key
     while key < num_keys:
         offset = position % P
         run = min(P - offset, num_keys - key)
-        start = ((table[position // P] * K + head) * P + offset) * D
+        start = table[position // P] * stride + (head * P + offset) * D
         for i in range(run):
             starts[key + i] = start + i * D
         key += run
         position += run
     for key in range(num_keys, (num_keys + 15) // 16 * 16):
         starts[key] = starts[num_keys - 1]
+    for key in range(first_key):
+        starts[key] = starts[first_key]
 
 
 @inlined

@@ -3,6 +3,8 @@
 One sequence and one span of positions at a time, all heads together, in float32.
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 
@@ -19,6 +21,7 @@ def paged_attention(
     v_cache: torch.Tensor,
     meta: AttentionMetadata,
     scale: float,
+    softcap: float,
 ) -> torch.Tensor:
     out = torch.empty_like(q)
     starts = meta.cu_seqlens.tolist()
@@ -26,16 +29,33 @@ def paged_attention(
         rows = slice(starts[seq], starts[seq + 1])
         if rows.start == rows.stop:
             continue
-        blocks = _blocks_of(meta.block_tables[seq], context_len, k_cache)
-        out[rows] = _attend(q[rows], k_cache, v_cache, blocks, context_len, scale).to(q.dtype)
+        first = 0
+        if meta.window is not None:
+            first = max(0, context_len - (rows.stop - rows.start) + 1 - meta.window)
+        blocks = _blocks_of(meta.block_tables[seq], first, context_len, k_cache)
+        seen = _Seen(blocks, first, context_len, meta.window)
+        out[rows] = _attend(q[rows], k_cache, v_cache, seen, scale, softcap).to(q.dtype)
     return out
 
 
-def _blocks_of(table: torch.Tensor, context_len: int, cache: torch.Tensor) -> torch.Tensor:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the queries of a sequence see: positions first .. end, through a window or not."""
+
+    blocks: torch.Tensor
+    first: int
+    end: int
+    window: int | None
+
+
+def _blocks_of(
+    table: torch.Tensor, first: int, context_len: int, cache: torch.Tensor
+) -> torch.Tensor:
     B, _, P, _ = cache.shape
     num_blocks = -(-context_len // P)
     blocks = table[:num_blocks].long()
-    if num_blocks > table.shape[0] or bool(((blocks < 0) | (blocks >= B)).any()):
+    needed = blocks[first // P :]
+    if num_blocks > table.shape[0] or bool(((needed < 0) | (needed >= B)).any()):
         raise ValueError(
             f"paged_attention: a context of {context_len} tokens needs {num_blocks} block ids "
             f"within 0 .. {B - 1} in its row of block_tables"
@@ -47,12 +67,13 @@ def _attend(
     q: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
-    blocks: torch.Tensor,
-    context_len: int,
+    seen: _Seen,
     scale: float,
+    softcap: float,
 ) -> torch.Tensor:
     """Attention of q [n, H, D], the last n positions of one sequence; float32 [n, H, D]."""
     n, H, D = q.shape
+    blocks, context_len = seen.blocks, seen.end
     _, K, P, _ = k_cache.shape
     # The query heads of one kv head, query by query: rows of one matrix product.
     grouped = (q.float() * scale).view(n, K, H // K, D).transpose(0, 1).reshape(K, -1, D)
@@ -61,13 +82,15 @@ def _attend(
     last_visible = F.pad(last_visible, (0, grouped.shape[1] - last_visible.shape[0]))
 
     merged: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
-    for start in range(0, context_len, SPAN):
-        positions = torch.arange(start, min(start + SPAN, context_len))
+    for start in range(seen.first // SPAN * SPAN, context_len, SPAN):
+        positions = torch.arange(max(start, seen.first), min(start + SPAN, context_len))
         page, offset = blocks[positions // P], positions % P
-        k = _span(k_cache[page, :, offset])
-        v = _span(v_cache[page, :, offset])
+        k = _span(k_cache[page, :, offset], int(positions[0]) - start)
+        v = _span(v_cache[page, :, offset], int(positions[0]) - start)
         visible = torch.arange(start, start + SPAN) <= last_visible[:, None]
-        part = _partial(grouped, k, v, visible)
+        if seen.window is not None:
+            visible &= torch.arange(start, start + SPAN) > last_visible[:, None] - seen.window
+        part = _partial(grouped, k, v, visible, softcap)
         merged = part if merged is None else _merge(merged, part)
     assert merged is not None
     _, total, weighted = merged
@@ -75,16 +98,20 @@ def _attend(
     return out.reshape(K, n, H // K, D).transpose(0, 1).reshape(n, H, D)
 
 
-def _span(rows: torch.Tensor) -> torch.Tensor:
-    """[x, K, D] of at most SPAN positions to float32 [K, SPAN, D], zeros behind the last."""
-    return F.pad(rows.float().transpose(0, 1), (0, 0, 0, SPAN - rows.shape[0])).contiguous()
+def _span(rows: torch.Tensor, first: int) -> torch.Tensor:
+    """[x, K, D] of positions from `first` of a span on to float32 [K, SPAN, D], zeros elsewhere."""
+    after = SPAN - first - rows.shape[0]
+    return F.pad(rows.float().transpose(0, 1), (0, 0, first, after)).contiguous()
 
 
 def _partial(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: torch.Tensor
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: torch.Tensor, softcap: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One span: maximum [K, N, 1], sum [K, N, 1] and weighted values [K, N, D] of N rows."""
-    scores = torch.bmm(q, k.transpose(1, 2)).masked_fill(~visible, float("-inf"))
+    scores = torch.bmm(q, k.transpose(1, 2))
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    scores = scores.masked_fill(~visible, float("-inf"))
     maximum = scores.amax(-1, keepdim=True)
     # A row that sees nothing of this span has maximum -inf: exp(-inf - 0) is the 0 it needs.
     weights = torch.exp(scores - maximum.clamp_min(torch.finfo(torch.float32).min))
@@ -95,7 +122,8 @@ def _merge(
     a: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     b: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Both spans as one. `a` has seen something in every row: position 0 is visible to all."""
+    """Both spans as one. A row that has seen nothing of a span takes nothing from it."""
     maximum = torch.maximum(a[0], b[0])
-    of_a, of_b = torch.exp(a[0] - maximum), torch.exp(b[0] - maximum)
+    finite = maximum.clamp_min(torch.finfo(torch.float32).min)
+    of_a, of_b = torch.exp(a[0] - finite), torch.exp(b[0] - finite)
     return maximum, a[1] * of_a + b[1] * of_b, a[2] * of_a + b[2] * of_b

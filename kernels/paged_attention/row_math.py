@@ -48,27 +48,72 @@ def score(queries, packed, weights, first, num_rows, D):  # type: ignore[no-unty
 
 
 @inlined
-def soften(weights, part, sees, num_rows, G, maxima, rows):  # type: ignore[no-untyped-def]
+def cap(weights, first, num_keys, softcap, num_rows):  # type: ignore[no-untyped-def]
+    """Scores s of `num_keys` keys from `first` on to softcap * tanh(s / softcap)."""
+    factor, limit = lanes.spread(np.float32(1.0) / softcap), lanes.spread(softcap)
+    for row in range(num_rows):
+        for i in range(row * SPAN + first, row * SPAN + first + num_keys, 16):
+            tanh = _tanh(lanes.multiply(lanes.load(weights, i), factor))
+            lanes.store(weights, i, lanes.multiply(limit, tanh))
+
+
+@inlined
+def _tanh(x):  # type: ignore[no-untyped-def]
+    """tanh(x), with an error of a few roundings of its own size, also near 0.
+
+    The series of tanh(x / 16), then four times tanh(2 y) = 2 tanh(y) / (1 + tanh(y)^2). Beyond 10
+    the result is 1 in float32.
+    """
+    bound = lanes.spread(np.float32(10.0))
+    negative = lanes.spread(np.float32(-1.0))
+    x = lanes.maximum(x, lanes.multiply(bound, negative))
+    x = lanes.multiply(
+        negative, lanes.maximum(lanes.multiply(x, negative), lanes.multiply(bound, negative))
+    )
+    x = lanes.multiply(x, lanes.spread(np.float32(1 / 16)))
+    square = lanes.multiply(x, x)
+    series = lanes.spread(np.float32(62 / 2835))
+    series = lanes.multiply_add(series, square, lanes.spread(np.float32(-17 / 315)))
+    series = lanes.multiply_add(series, square, lanes.spread(np.float32(2 / 15)))
+    series = lanes.multiply_add(series, square, lanes.spread(np.float32(-1 / 3)))
+    y = lanes.multiply_add(lanes.multiply(series, square), x, x)
+    one = lanes.spread(np.float32(1.0))
+    for _ in range(4):
+        y = lanes.divide(lanes.add(y, y), lanes.multiply_add(y, y, one))
+    return y
+
+
+@inlined
+def soften(weights, part, sees, window, num_rows, G, maxima, rows):  # type: ignore[no-untyped-def]
     """Scores to exp(score - maximum) for what each row sees; the maximum and the sum to `part`.
 
     A row that sees nothing of the span gets the maximum -infinity, and is left out of the merge.
+    Which lane a position falls into is a matter of its place in the span alone.
     """
     for row in range(num_rows):
         visible = min(SPAN, sees + row // G)
         part[maxima + row] = _MINUS_INFINITY
         part[maxima + rows + row] = _ZERO
-        if visible <= 0:
+        unseen = max(0, sees + row // G - window)
+        if visible <= unseen:
             continue
+        begin = unseen // 16 * 16
+        for i in range(row * SPAN + begin, row * SPAN + unseen):
+            weights[i] = _MINUS_INFINITY
         highest = lanes.spread(_MINUS_INFINITY)
-        for i in range(0, visible, 16):
+        for i in range(begin, visible, 16):
             score = lanes.load(weights, row * SPAN + i)
             highest = lanes.maximum(highest, lanes.first_lanes(score, visible - i, _MINUS_INFINITY))
         maximum = lanes.largest(highest)
         shift = lanes.spread(maximum)
+        for i in range(row * SPAN + begin, row * SPAN + unseen):
+            weights[i] = maximum  # any number whose power is finite
         sums = lanes.spread(_ZERO)
-        for i in range(0, visible, 16):
+        for i in range(begin, visible, 16):
             weight = exp(lanes.subtract(lanes.load(weights, row * SPAN + i), shift))
             weight = lanes.first_lanes(weight, visible - i, _ZERO)
+            if i < unseen:
+                weight = lanes.subtract(weight, lanes.first_lanes(weight, unseen - i, _ZERO))
             lanes.store(weights, row * SPAN + i, weight)
             sums = lanes.add(sums, weight)
         part[maxima + row] = maximum
@@ -82,34 +127,67 @@ def clear(part, size):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def weigh(weights, packed, part, first, count, sees, num_rows, G, D):  # type: ignore[no-untyped-def]
+def weigh(weights, packed, part, first, count, sees, window, num_rows, G, D):  # type: ignore[no-untyped-def]
     """part[row] += weights[row, first + key] * value[key] over packed values that the row sees."""
     width = (D + 15) // 16 * 16
     for row in range(0, num_rows, 4):
-        # All rows of these four see `common` of the values; a later row may see up to 3 more.
-        common = max(0, min(count, sees + row // G))
-        _weigh_four(weights, row * SPAN + first, packed, part, row * width, common, width)
-        for single in range(row, min(row + 4, num_rows)):
-            for key in range(common, min(count, sees + single // G)):
-                weight = lanes.spread(weights[single * SPAN + first + key])
-                for d in range(0, width, 16):
-                    to = single * width + d
-                    value = lanes.load(packed, key * width + d)
-                    value = lanes.multiply_add(weight, value, lanes.load(part, to))
-                    lanes.store(part, to, value)
+        # Values that all rows of these four see; an earlier row may see more of those before, a
+        # later one more of those behind.
+        last = min(row + 3, num_rows - 1)
+        begin = max(0, sees + last // G - window)
+        end = max(begin, min(count, sees + row // G))
+        for single in range(row, last + 1):
+            unseen = max(0, sees + single // G - window)
+            _weigh_one(weights, packed, part, single, first, unseen, min(begin, count), width)
+        if end > begin:
+            at, start = row * SPAN + first + begin, begin * width
+            _weigh_four(weights, at, packed, start, part, row * width, end - begin, width)
+        for single in range(row, last + 1):
+            visible = min(count, sees + single // G)
+            _weigh_one(weights, packed, part, single, first, end, visible, width)
 
 
 @inlined
-def _weigh_four(weights, at, packed, part, to, count, width):  # type: ignore[no-untyped-def]
+def _weigh_one(weights, packed, part, row, first, begin, end, width):  # type: ignore[no-untyped-def]
+    for key in range(begin, end):
+        weight = lanes.spread(weights[row * SPAN + first + key])
+        for d in range(0, width, 16):
+            value = lanes.load(packed, key * width + d)
+            value = lanes.multiply_add(weight, value, lanes.load(part, row * width + d))
+            lanes.store(part, row * width + d, value)
+
+
+@inlined
+def _weigh_four(weights, at, packed, start, part, to, count, width):  # type: ignore[no-untyped-def]
     d = 0
     while d + 64 <= width:
-        tiles.accumulate_4x4(weights, at, SPAN, packed, d, width, part, to + d, width, count)
+        packed_at = start + d
+        tiles.accumulate_4x4(
+            weights, at, SPAN, packed, packed_at, width, part, to + d, width, count
+        )
         d += 64
     if d + 32 <= width:
-        tiles.accumulate_4x2(weights, at, SPAN, packed, d, width, part, to + d, width, count)
+        packed_at = start + d
+        tiles.accumulate_4x2(
+            weights, at, SPAN, packed, packed_at, width, part, to + d, width, count
+        )
         d += 32
     if d < width:
-        tiles.accumulate_4x1(weights, at, SPAN, packed, d, width, part, to + d, width, count)
+        packed_at = start + d
+        tiles.accumulate_4x1(
+            weights, at, SPAN, packed, packed_at, width, part, to + d, width, count
+        )
+
+
+@inlined
+def take_rows(part, stored, start, row_from, num_rows, width, rows):  # type: ignore[no-untyped-def]
+    """part = the sums of `num_rows` rows, from `row_from` on, of a stored span."""
+    at = start + row_from * width
+    for i in range(0, num_rows * width, 16):
+        lanes.store(part, i, lanes.load(stored, at + i))
+    for row in range(num_rows):
+        for which in range(rows * width, rows * width + 2 * rows, rows):
+            part[which + row] = stored[start + which + row_from + row]
 
 
 @inlined
@@ -130,6 +208,11 @@ def merge(run, part, start, is_first, num_rows, width, rows):  # type: ignore[no
     for row in range(num_rows):
         old, new = run[maxima + row], part[start + maxima + row]
         if new == _MINUS_INFINITY:
+            continue
+        if old == _MINUS_INFINITY:  # this is the first span that the row sees
+            run[maxima + row], run[sums + row] = new, part[start + sums + row]
+            for i in range(row * width, row * width + width, 16):
+                lanes.store(run, i, lanes.load(part, start + i))
             continue
         maximum = max(old, new)
         of_old = lanes.largest(exp(lanes.spread(old - maximum)))

@@ -1,9 +1,11 @@
 """Root-mean-square normalisation (Zhang and Sennrich 2019, arXiv:1910.07467).
 
-    y = round(x / sqrt(mean(x^2) + eps)) * weight
+    y = round(x / sqrt(mean(x^2) + eps)) * weight                 weight_offset = 0
+    y = round(x / sqrt(mean(x^2) + eps) * (weight + offset))      otherwise
 
-Statistics are float32; `round` is to x's dtype, before the weight is applied, as the checkpoints
-of Llama and its kin were trained.
+Statistics are float32. `round` is to x's dtype: before the weight is applied for the checkpoints
+of Llama and its kin, after it for Gemma's, whose weights are stored as what they exceed 1 by.
+Each as it was trained.
 """
 
 import torch
@@ -13,14 +15,21 @@ from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
 _impls = Implementations(__name__)
 
 
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, *, impl: str) -> torch.Tensor:
+def rms_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float,
+    *,
+    weight_offset: float = 0.0,
+    impl: str,
+) -> torch.Tensor:
     """Normalise the last dimension of x [..., N] with weight [N]; returns x's shape and dtype.
 
-    In float32 a row's bits are the same alone and in any batch. Raises ValueError for shapes and
-    dtypes that do not fit.
+    `weight_offset` is added to the weight in float32. In float32 a row's bits are the same alone
+    and in any batch. Raises ValueError for shapes and dtypes that do not fit.
     """
     if x.dim() < 1 or x.dtype not in FLOAT_DTYPES:
         refuse("rms_norm", "x", x, "float32 or bfloat16 [..., N]")
     if weight.shape != x.shape[-1:] or weight.dtype != x.dtype:
         refuse("rms_norm", "weight", weight, f"{x.dtype} {list(x.shape[-1:])}")
-    return _impls[impl].rms_norm(x, weight, eps)
+    return _impls[impl].rms_norm(x, weight, eps, weight_offset)

@@ -16,13 +16,16 @@ from thothy_kernels.compiled.functions import inlined, worker
 _LEAST_PER_THREAD = 1 << 18
 
 
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+def rms_norm(
+    x: torch.Tensor, weight: torch.Tensor, eps: float, weight_offset: float
+) -> torch.Tensor:
     x, weight = x.contiguous(), weight.contiguous()
     out = torch.empty_like(x)
     N = x.shape[-1]
     T = x.numel() // N if N else 0
     addresses = (x.data_ptr(), weight.data_ptr(), out.data_ptr())
-    args = np.array((0, T, N, threads.float_bits(eps), *addresses), dtype=np.int64)
+    numbers = (threads.float_bits(eps), threads.float_bits(weight_offset))
+    args = np.array((0, T, N, *numbers, *addresses), dtype=np.int64)
     function = _float32_rows if x.dtype == torch.float32 else _bfloat16_rows
     threads.launch(function, args, threads.num_threads_for(T * N, _LEAST_PER_THREAD))
     return out
@@ -31,17 +34,19 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 @inlined
 def _norm_rows(args, x, weight, out):  # type: ignore[no-untyped-def]
     T, N, eps = args[1], args[2], memory.float32_of_bits(args[3])
+    offset = memory.float32_of_bits(args[4])
     rows_at_once = max(1, 16384 // N)
     while True:
         first = memory.fetch_add(args, 0, rows_at_once)
         if first >= T:
             return
         for row in range(first, min(first + rows_at_once, T)):
-            _norm_row(x, weight, out, row * N, N, eps)
+            inverse = _inverse_root(x, row * N, N, eps)
+            _scale_row(x, weight, out, row * N, N, inverse, offset)
 
 
 @inlined
-def _norm_row(x, weight, out, start, N, eps):  # type: ignore[no-untyped-def]
+def _inverse_root(x, start, N, eps):  # type: ignore[no-untyped-def]
     whole = N // 16 * 16
     squares = lanes.spread(np.float32(0.0))
     for i in range(0, whole, 16):
@@ -51,21 +56,28 @@ def _norm_row(x, weight, out, start, N, eps):  # type: ignore[no-untyped-def]
         part = lanes.load_first(x, start + whole, N - whole)
         squares = lanes.multiply_add(part, part, squares)
     mean = lanes.total(squares) / np.float32(N)
-    inverse = lanes.spread(np.float32(1.0) / np.float32(math.sqrt(mean + eps)))
+    return np.float32(1.0) / np.float32(math.sqrt(mean + eps))
+
+
+@inlined
+def _scale_row(x, weight, out, start, N, inverse, offset):  # type: ignore[no-untyped-def]
+    whole, scale, shift = N // 16 * 16, lanes.spread(inverse), lanes.spread(offset)
     for i in range(0, whole, 16):
-        normed = lanes.multiply(lanes.load(x, start + i), inverse)
-        # Parked in `out` for its rounding to the dtype, before the weight is applied.
-        lanes.store(out, start + i, normed)
-        lanes.store(
-            out, start + i, lanes.multiply(lanes.load(out, start + i), lanes.load(weight, i))
-        )
+        normed = lanes.multiply(lanes.load(x, start + i), scale)
+        if offset == 0.0:
+            # Parked in `out` for its rounding to the dtype, before the weight is applied.
+            lanes.store(out, start + i, normed)
+            normed = lanes.load(out, start + i)
+        factor = lanes.add(lanes.load(weight, i), shift)
+        lanes.store(out, start + i, lanes.multiply(normed, factor))
     if whole < N:
         rest = N - whole
-        normed = lanes.multiply(lanes.load_first(x, start + whole, rest), inverse)
-        lanes.store_first(out, start + whole, normed, rest)
-        normed = lanes.load_first(out, start + whole, rest)
-        weighted = lanes.multiply(normed, lanes.load_first(weight, whole, rest))
-        lanes.store_first(out, start + whole, weighted, rest)
+        normed = lanes.multiply(lanes.load_first(x, start + whole, rest), scale)
+        if offset == 0.0:
+            lanes.store_first(out, start + whole, normed, rest)
+            normed = lanes.load_first(out, start + whole, rest)
+        factor = lanes.add(lanes.load_first(weight, whole, rest), shift)
+        lanes.store_first(out, start + whole, lanes.multiply(normed, factor), rest)
 
 
 @worker
@@ -73,9 +85,9 @@ def _float32_rows(args):  # type: ignore[no-untyped-def]
     size = args[1] * args[2]
     _norm_rows(
         args,
-        memory.float32_at(args[4], size),
-        memory.float32_at(args[5], args[2]),
-        memory.float32_at(args[6], size),
+        memory.float32_at(args[5], size),
+        memory.float32_at(args[6], args[2]),
+        memory.float32_at(args[7], size),
     )
 
 
@@ -84,7 +96,7 @@ def _bfloat16_rows(args):  # type: ignore[no-untyped-def]
     size = args[1] * args[2]
     _norm_rows(
         args,
-        memory.bfloat16_at(args[4], size),
-        memory.bfloat16_at(args[5], args[2]),
-        memory.bfloat16_at(args[6], size),
+        memory.bfloat16_at(args[5], size),
+        memory.bfloat16_at(args[6], args[2]),
+        memory.bfloat16_at(args[7], size),
     )

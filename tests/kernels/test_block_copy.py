@@ -46,7 +46,6 @@ def test_bad_arguments_are_refused_by_name():
     for message, bad in (
         ("k_cache is", (k[0], v, "cpu")),
         ("v_cache is", (k, v[:2], "cpu")),
-        ("contiguous", (k[:, :, ::2], v[:, :, ::2], "cpu")),
         ("there are reference, cpu", (k, v, "gpu")),
     ):
         with pytest.raises(ValueError, match=message):

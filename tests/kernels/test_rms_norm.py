@@ -15,18 +15,21 @@ def _inputs(rows, N, dtype=torch.float32):
     return x.to(dtype), torch.randn(N, generator=generator).to(dtype)
 
 
-def _exact(x, weight, eps):
+def _exact(x, weight, eps, offset=0.0):
     x = x.double()
-    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight.double()
+    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * (weight.double() + offset)
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("offset", [0.0, 1.0])
 @pytest.mark.parametrize("N", SIZES)
-def test_float32_is_within_rounding_of_the_definition(N, impl):
+def test_float32_is_within_rounding_of_the_definition(N, offset, impl):
     x, weight = _inputs(9, N)
+    exact = _exact(x, weight, 1e-6, offset)
     # Positive summands: a relative error of at most N/2 roundings, halved by the root; then four.
-    bound = _exact(x, weight, 1e-6).abs() * (N / 4 + 4) * torch.finfo(torch.float32).eps
-    assert ((rms_norm(x, weight, 1e-6, impl=impl) - _exact(x, weight, 1e-6)).abs() <= bound).all()
+    bound = exact.abs() * (N / 4 + 4) * torch.finfo(torch.float32).eps
+    normed = rms_norm(x, weight, 1e-6, weight_offset=offset, impl=impl)
+    assert ((normed - exact).abs() <= bound).all()
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -40,11 +43,25 @@ def test_bfloat16_rounds_before_and_after_the_weight(N, impl):
 
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("N", SIZES)
-def test_row_alone_equals_row_in_batch(N, impl):
+def test_bfloat16_with_an_offset_rounds_once(N, impl):
+    x, weight = _inputs(9, N, torch.bfloat16)
+    exact = _exact(x, weight, 1e-6, 1.0)
+    normed = rms_norm(x, weight, 1e-6, weight_offset=1.0, impl=impl)
+    assert normed.dtype == torch.bfloat16
+    # Half a step, and what float32 lacked before it.
+    share = torch.finfo(torch.bfloat16).eps / 2 + (N / 4 + 4) * torch.finfo(torch.float32).eps
+    assert ((normed - exact).abs() <= exact.abs() * share).all()
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@pytest.mark.parametrize("N", SIZES)
+def test_row_alone_equals_row_in_batch(N, offset, impl):
     x, weight = _inputs(1200, N)
-    whole = rms_norm(x, weight, 1e-6, impl=impl)
+    whole = rms_norm(x, weight, 1e-6, weight_offset=offset, impl=impl)
     for rows in (slice(0, 1), slice(3, 8), slice(1199, 1200), slice(0, 700)):
-        assert torch.equal(rms_norm(x[rows], weight, 1e-6, impl=impl), whole[rows])
+        part = rms_norm(x[rows], weight, 1e-6, weight_offset=offset, impl=impl)
+        assert torch.equal(part, whole[rows])
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -1,6 +1,7 @@
 """Checkpoints to read: tiny random ones that transformers wrote, and a loop that generates."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from thothy_batch.model.inputs import ForwardInputs
+from thothy_batch.model.config import layer_groups
+from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.loading import LoadedModel
 from thothy_batch.model.tokenizer import Tokenizer
 from thothy_kernels.paged_attention import AttentionMetadata
 
 BLOCK_SIZE = 8
+SLIDING, FULL = "sliding_attention", "full_attention"
 
 TINY = {
     "vocab_size": 96,
@@ -56,6 +59,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "mistral": ("MistralConfig", {"sliding_window": None, "head_dim": 32}),
     "mistral-wide-window": ("MistralConfig", {"sliding_window": 1024, "num_key_value_heads": 1}),
+    "mistral-window": ("MistralConfig", {"sliding_window": 16, "num_hidden_layers": 1}),
+    "ministral-mixed": (
+        "MinistralConfig",
+        {
+            "num_hidden_layers": 5,
+            "head_dim": 16,
+            "sliding_window": 19,
+            "layer_types": [SLIDING, FULL, SLIDING, SLIDING, FULL],
+        },
+    ),
     "qwen2": ("Qwen2Config", {"num_attention_heads": 3, "num_key_value_heads": 1}),
     "qwen2-tied-yarn": (
         "Qwen2Config",
@@ -69,10 +82,95 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
+    "qwen2-window-above": (
+        "Qwen2Config",
+        {
+            "num_hidden_layers": 3,
+            "use_sliding_window": True,
+            "max_window_layers": 1,
+            "sliding_window": 24,
+        },
+    ),
     "qwen3": ("Qwen3Config", {"head_dim": 64}),
+    "qwen3-mixed": (
+        "Qwen3Config",
+        {
+            "num_hidden_layers": 3,
+            "head_dim": 16,
+            "use_sliding_window": True,
+            "sliding_window": 9,
+            "layer_types": [SLIDING, FULL, SLIDING],
+        },
+    ),
     "qwen3-tied-bias-wide-heads": (
         "Qwen3Config",
         {"head_dim": 256, "tie_word_embeddings": True, "attention_bias": True},
+    ),
+    # Softcaps low enough to bend what weights of this size give.
+    "gemma2": (
+        "Gemma2Config",
+        {
+            "num_hidden_layers": 4,
+            "head_dim": 16,
+            "sliding_window": 16,
+            "vocab_size": 101,
+            "query_pre_attn_scalar": 24,
+            "attn_logit_softcapping": 1.5,
+            "final_logit_softcapping": 4.0,
+        },
+    ),
+    "gemma2-2b-heads": (
+        "Gemma2Config",
+        {
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "sliding_window": 40,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "gemma3-1b-heads": (
+        "Gemma3TextConfig",
+        {
+            "num_hidden_layers": 7,
+            "num_key_value_heads": 1,
+            "head_dim": 256,
+            "sliding_window": 32,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "gemma3-linear-bias": (
+        "Gemma3TextConfig",
+        {
+            "num_hidden_layers": 4,
+            "head_dim": 16,
+            "sliding_window": 13,
+            "attention_bias": True,
+            "query_pre_attn_scalar": 10,
+            "final_logit_softcapping": 5.0,
+            "layer_types": [SLIDING, FULL, FULL, SLIDING],
+            "rope_parameters": {
+                FULL: {"rope_type": "linear", "factor": 8.0, "rope_theta": 2e4},
+                SLIDING: {"rope_type": "default", "rope_theta": 500.0},
+            },
+        },
+    ),
+    "gemma3-with-vision": (
+        "Gemma3Config",
+        {
+            "tie_word_embeddings": True,
+            "text_config": {"head_dim": 16, "sliding_window": 20, "num_hidden_layers": 6},
+            "vision_config": {
+                "model_type": "siglip_vision_model",
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "image_size": 16,
+                "patch_size": 8,
+            },
+            "mm_tokens_per_image": 4,
+        },
     ),
 }
 
@@ -104,7 +202,7 @@ def make_checkpoint(
     def make(variant: str) -> tuple[Path, Any]:
         if variant not in made:
             class_name, settings = VARIANTS[variant]
-            config = getattr(transformers, class_name)(**(TINY | settings))
+            config = getattr(transformers, class_name)(**_over_tiny(settings))
             torch.manual_seed(1)
             model = transformers.AutoModelForCausalLM.from_config(config).eval()
             with torch.no_grad():
@@ -116,6 +214,13 @@ def make_checkpoint(
         return made[variant]
 
     return make
+
+
+def _over_tiny(settings: dict[str, Any]) -> dict[str, Any]:
+    if "text_config" not in settings:
+        return TINY | settings
+    text = TINY | {"tie_word_embeddings": True} | settings["text_config"]
+    return settings | {"text_config": text}
 
 
 @pytest.fixture
@@ -133,58 +238,70 @@ def edit_json() -> Callable[..., None]:
     return edit
 
 
+# Blocks of a sequence, for each layer group.
+Table = list[list[int]]
+
+
 class Feeder:
     """Feeds prompts to a decoder, whole or in parts, alone or with others, in a poisoned pool."""
 
-    def __init__(
-        self, model: LoadedModel, *, impl: str = "reference", num_blocks: int = 96
-    ) -> None:
+    def __init__(self, model: LoadedModel, *, impl: str = "reference", num_pages: int = 96) -> None:
         self.model = model
-        self.pool = KVPool.allocate(model.config, num_blocks, BLOCK_SIZE, model.dtype, impl=impl)
-        for tensor in (*self.pool.k, *self.pool.v):
+        self.groups = layer_groups(model.config)
+        self.pool = KVPool.allocate(model.config, num_pages, BLOCK_SIZE, model.dtype, impl=impl)
+        for tensor in (self.pool.k, self.pool.v):
             tensor.fill_(float("nan"))  # a read outside a sequence's own slots would show
-        self._free = list(range(num_blocks - 1, 0, -2)) + list(range(0, num_blocks, 2))
+        self._free = [self._blocks_of(number, num_pages) for number in range(len(self.groups))]
 
-    def table(self, num_tokens: int) -> list[int]:
+    def _blocks_of(self, number: int, num_pages: int) -> list[int]:
+        """Blocks in every so-many-th large page, out of order."""
+        sizes = [len(group.layers) for group in self.groups]
+        per_page = math.lcm(*sizes) // sizes[number]
+        pages = list(range(number, num_pages, len(sizes)))
+        pages = pages[::-2] + pages[len(pages) % 2 :: 2]
+        return [page * per_page + i for page in pages for i in range(per_page)]
+
+    def table(self, num_tokens: int) -> Table:
         """Blocks for that many tokens, not side by side."""
-        return [self._free.pop() for _ in range(-(-num_tokens // BLOCK_SIZE))]
+        num_blocks = -(-num_tokens // BLOCK_SIZE)
+        return [[free.pop() for _ in range(num_blocks)] for free in self._free]
 
-    def step(
-        self, parts: list[tuple[list[int], int, list[int]]], rows: str = "all"
-    ) -> torch.Tensor:
+    def step(self, parts: list[tuple[list[int], int, Table]], rows: str = "all") -> torch.Tensor:
         """Compute (token ids so far, of them computed, block table) of each sequence in one step.
 
         Returns logits of all new tokens, of the last of each sequence, or of none.
         """
-        token_ids, positions, slots, lens, cu = [], [], [], [], [0]
-        for ids, done, table in parts:
-            token_ids += ids[done:]
-            for position in range(done, len(ids)):
-                positions.append(position)
-                slots.append(table[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE)
-            lens.append(len(ids))
-            cu.append(len(token_ids))
-        width = max(len(table) for _, _, table in parts)
-        tables = [table + [-1] * (width - len(table)) for _, _, table in parts]
-        meta = AttentionMetadata(
-            torch.tensor(cu, dtype=torch.int32),
-            torch.tensor(lens, dtype=torch.int32),
-            torch.tensor(tables, dtype=torch.int32),
-            max(len(ids) - done for ids, done, _ in parts),
-        )
-        wanted = {
-            "all": list(range(len(token_ids))),
-            "last": [end - 1 for end in cu[1:]],
-            "none": [],
-        }[rows]
+        token_ids = [token for ids, done, _ in parts for token in ids[done:]]
+        positions = [position for ids, done, _ in parts for position in range(done, len(ids))]
+        ends = torch.tensor([len(ids) - done for ids, done, _ in parts]).cumsum(0)
+        wanted = {"all": torch.arange(len(token_ids)), "last": ends - 1, "none": ends[:0]}[rows]
         inputs = ForwardInputs(
             torch.tensor(token_ids),
             torch.tensor(positions),
-            torch.tensor(slots),
-            meta,
-            torch.tensor(wanted, dtype=torch.int64),
+            tuple(self._group_inputs(number, parts) for number in range(len(self.groups))),
+            wanted,
         )
         return self.model.decoder.forward(inputs, self.pool)
+
+    def _group_inputs(self, number: int, parts: list[tuple[list[int], int, Table]]) -> GroupInputs:
+        slots, tables, cu, window = [], [], [0], self.groups[number].window
+        for ids, done, by_group in parts:
+            table = by_group[number]
+            for position in range(done, len(ids)):
+                slots.append(table[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE)
+            # Blocks that no query sees any more have been given to others.
+            gone = 0 if window is None else max(0, done - window + 1) // BLOCK_SIZE
+            tables.append([-1] * gone + table[gone:])
+            cu.append(cu[-1] + len(ids) - done)
+        width = max(len(table) for table in tables)
+        meta = AttentionMetadata(
+            torch.tensor(cu, dtype=torch.int32),
+            torch.tensor([len(ids) for ids, _, _ in parts], dtype=torch.int32),
+            torch.tensor([t + [-1] * (width - len(t)) for t in tables], dtype=torch.int32),
+            max(len(ids) - done for ids, done, _ in parts),
+            window=window,
+        )
+        return GroupInputs(torch.tensor(slots), meta)
 
     def logits(self, ids: list[int]) -> torch.Tensor:
         """Logits of every position of a prompt computed alone and whole."""

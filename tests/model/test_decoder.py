@@ -14,6 +14,7 @@ from thothy_batch.model.loading import LoadedModel, load_decoder
 from thothy_batch.records import ModelSpec
 
 IMPLS = ["reference", "cpu"]
+MIXED = ["ministral-mixed", "gemma2", "gemma3-1b-heads"]
 Make = Callable[..., tuple[Path, Any]]
 
 
@@ -26,17 +27,25 @@ def _load(directory: Path, impl: str = "reference", dtype: str = "float32") -> L
     return load_decoder(ModelSpec(id=str(directory), dtype=dtype), device="cpu", impl=impl)
 
 
+def _rms(difference: torch.Tensor) -> float:
+    return float(difference.double().square().mean().sqrt())
+
+
 @pytest.mark.parametrize("impl", IMPLS)
-def test_logits_equal_transformers(
+def test_logits_are_as_near_to_float64_as_those_of_transformers(
     variant: str, impl: str, make_checkpoint: Make, feeder: Any
 ) -> None:
+    """Contexts longer than any window. All round in float32, in other orders."""
     directory, oracle = make_checkpoint(variant)
     ids = _prompt(75)
     with torch.no_grad():
-        expected = oracle(torch.tensor([ids])).logits[0]
+        theirs = oracle(torch.tensor([ids])).logits[0]
+        exact = copy.deepcopy(oracle).double()(torch.tensor([ids])).logits[0]
     logits = feeder(_load(directory, impl), impl=impl).logits(ids)
     assert logits.dtype == torch.float32
-    torch.testing.assert_close(logits, expected, atol=2e-5, rtol=2e-5)
+    # Packed products of 2048 terms add in longer runs: 2.3 times the error of MKL's (measured).
+    factor = 1.5 if impl == "reference" else 3.0
+    assert 0 < _rms(logits - exact) < factor * _rms(theirs - exact)
 
 
 def test_greedy_tokens_equal_transformers(variant: str, make_checkpoint: Make, feeder: Any) -> None:
@@ -50,10 +59,11 @@ def test_greedy_tokens_equal_transformers(variant: str, make_checkpoint: Make, f
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("variant", ["qwen3", *MIXED])
 def test_bfloat16_is_as_near_to_float32_as_transformers_in_bfloat16(
-    impl: str, make_checkpoint: Make, feeder: Any
+    variant: str, impl: str, make_checkpoint: Make, feeder: Any
 ) -> None:
-    directory, oracle = make_checkpoint("qwen3")
+    directory, oracle = make_checkpoint(variant)
     ids = _prompt(60)
     with torch.no_grad():
         exact = oracle(torch.tensor([ids])).logits[0]
@@ -66,7 +76,7 @@ def test_bfloat16_is_as_near_to_float32_as_transformers_in_bfloat16(
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("variant", ["llama-odd-heads", "qwen2", "qwen3"])
+@pytest.mark.parametrize("variant", ["llama-odd-heads", "qwen2", "qwen3", *MIXED])
 def test_a_row_has_the_same_bits_alone_and_in_a_batch(
     variant: str, impl: str, make_checkpoint: Make, feeder: Any
 ) -> None:
@@ -79,12 +89,23 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch(
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize(("length", "chunk"), [(50, 1), (50, 7), (50, 16), (600, 130)])
+@pytest.mark.parametrize(
+    ("variant", "length", "chunk"),
+    [
+        ("qwen3", 50, 1),
+        ("qwen3", 50, 7),
+        ("qwen3", 50, 16),
+        ("qwen3", 600, 130),
+        ("gemma3-linear-bias", 50, 1),
+        ("gemma3-linear-bias", 600, 130),
+        ("gemma2-2b-heads", 90, 7),
+    ],
+)
 def test_a_prompt_has_the_same_bits_whole_and_in_chunks(
-    length: int, chunk: int, impl: str, make_checkpoint: Make, feeder: Any
+    variant: str, length: int, chunk: int, impl: str, make_checkpoint: Make, feeder: Any
 ) -> None:
-    model = _load(make_checkpoint("qwen3")[0], impl)
-    feed = feeder(model, impl=impl, num_blocks=200)
+    model = _load(make_checkpoint(variant)[0], impl)
+    feed = feeder(model, impl=impl, num_pages=300)
     ids = _prompt(length)
     whole = feed.logits(ids)
     table = feed.table(len(ids))
@@ -124,12 +145,44 @@ def test_a_chunk_without_sampling_still_writes_its_kv(make_checkpoint: Make, fee
     assert torch.equal(feed.step([(ids, 20, table)]), whole[20:])
 
 
-def test_copied_blocks_continue_like_the_original(make_checkpoint: Make, feeder: Any) -> None:
-    feed = feeder(_load(make_checkpoint("mistral")[0]))
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_query_sees_as_many_tokens_as_the_window_says(
+    impl: str, make_checkpoint: Make, feeder: Any
+) -> None:
+    """One layer with a window of 16: the query, the 15 tokens before it, and no further one."""
+    directory, oracle = make_checkpoint("mistral-window")
+    feed = feeder(_load(directory, impl), impl=impl)
+    ids = _prompt(40)
+
+    def last(ids: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            return feed.logits(ids)[-1], oracle(torch.tensor([ids])).logits[0, -1]
+
+    for distance, is_seen in ((15, True), (16, False)):
+        other = list(ids)
+        other[-1 - distance] = (other[-1 - distance] + 1) % 96
+        for before, after in zip(last(ids), last(other), strict=True):
+            assert torch.equal(before, after) != is_seen
+
+
+def test_embeddings_are_scaled_by_a_rounded_root(make_checkpoint: Make) -> None:
+    directory, oracle = make_checkpoint("gemma3-1b-heads")
+    ids = torch.tensor(_prompt(20))
+    with torch.no_grad():
+        expected = copy.deepcopy(oracle).to(torch.bfloat16).get_input_embeddings()(ids)
+    assert torch.equal(_load(directory, dtype="bfloat16").decoder._embed(ids), expected)
+
+
+@pytest.mark.parametrize("variant", ["mistral", "gemma3-linear-bias"])
+def test_copied_blocks_continue_like_the_original(
+    variant: str, make_checkpoint: Make, feeder: Any
+) -> None:
+    feed = feeder(_load(make_checkpoint(variant)[0]))
     ids = _prompt(21)
     table, other = feed.table(24), feed.table(24)
     feed.step([(ids, 0, table)])
-    feed.pool.copy_blocks(list(zip(table, other, strict=True)))
+    for group, (sources, targets) in enumerate(zip(table, other, strict=True)):
+        feed.pool.copy_blocks(group, list(zip(sources, targets, strict=True)))
     original = feed.step([([*ids, 3], 21, table)])
     assert torch.equal(feed.step([([*ids, 3], 21, other)]), original)
 
@@ -160,7 +213,7 @@ def test_packing_takes_the_layers_out_of_the_weights(make_checkpoint: Make) -> N
 def test_stories_golden(impl: str, shared: Path, feeder: Any) -> None:
     directory = shared / "data" / "weights" / "stories260K"
     lines = (directory / "golden_greedy.jsonl").read_text().splitlines()
-    feed = feeder(_load(directory, impl), impl=impl, num_blocks=200)
+    feed = feeder(_load(directory, impl), impl=impl, num_pages=300)
     for line in [*lines[:5], lines[-1]]:
         golden = json.loads(line)
         assert feed.greedy(golden["prompt_token_ids"], 64) == golden["output_token_ids"]

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import Gemma3TextConfig, LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from thothy_batch.model.rope import cos_sin_table, inverse_frequencies
-from thothy_batch.model.rope_config import parse_rope
+from thothy_batch.model.rope_config import parse_rope, parse_ropes_by_layer_type
 
 LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 CASES: list[dict[str, Any]] = [
@@ -71,3 +72,43 @@ def test_table_equals_transformers(settings: dict[str, Any]) -> None:
     assert table.dtype == torch.float32
     torch.testing.assert_close(table[:, :32], cos[0, :, :32], rtol=0, atol=5e-5)
     torch.testing.assert_close(table[:, 32:], sin[0, :, :32], rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("layer_type", ["full_attention", "sliding_attention"])
+def test_tables_of_layer_types_equal_transformers(layer_type: str) -> None:
+    settings: dict[str, Any] = {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    raw = {"rope_parameters": settings}
+    full, sliding = parse_ropes_by_layer_type(raw, 4096, "config.json")
+    oracle = Gemma3RotaryEmbedding(
+        Gemma3TextConfig(
+            head_dim=32,
+            num_hidden_layers=6,
+            max_position_embeddings=4096,
+            rope_parameters={key: dict(value) for key, value in settings.items()},
+        )
+    )
+    cos, sin = oracle(torch.zeros(1), torch.arange(512)[None], layer_type)
+    table = cos_sin_table(full if layer_type == "full_attention" else sliding, 32, 512)
+    torch.testing.assert_close(table[:, :16], cos[0, :, :16], rtol=0, atol=5e-5)
+    torch.testing.assert_close(table[:, 16:], sin[0, :, :16], rtol=0, atol=5e-5)
+
+
+def test_both_forms_of_settings_by_layer_type_say_the_same() -> None:
+    older = {
+        "rope_theta": 1e6,
+        "rope_local_base_freq": 1e4,
+        "rope_scaling": {"type": "linear", "factor": 8.0},
+    }
+    newer = {
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        }
+    }
+    half_said = {"rope_theta": 1e6, "rope_parameters": {"sliding_attention": None}}
+    assert parse_ropes_by_layer_type(older, 4096, "") == parse_ropes_by_layer_type(newer, 4096, "")
+    full, sliding = parse_ropes_by_layer_type(half_said, 4096, "")
+    assert (full.theta, full.kind, sliding.theta) == (1e6, "default", 1e4)

@@ -38,7 +38,18 @@ def change(make_checkpoint: Make, tmp_path: Path) -> Callable[..., Path]:
     return copy
 
 
-@pytest.mark.parametrize("variant", ["llama-tied-bias", "qwen2", "qwen3", "llama-odd-heads"])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "llama-tied-bias",
+        "qwen2",
+        "qwen3",
+        "llama-odd-heads",
+        "ministral-mixed",
+        "gemma2",
+        "gemma3-linear-bias",
+    ],
+)
 def test_every_tensor_of_the_checkpoint_lands_in_its_place(
     variant: str, make_checkpoint: Make
 ) -> None:
@@ -51,6 +62,46 @@ def test_every_tensor_of_the_checkpoint_lands_in_its_place(
         assert torch.equal(ours[name], tensor), name
     merged = torch.cat([on_disk[f"model.layers.1.self_attn.{p}_proj.weight"] for p in "qkv"])
     assert torch.equal(weights.layers[1].qkv, merged)
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_the_text_model_of_a_multimodal_checkpoint_is_read(
+    prefix: str, change: Callable[..., Path]
+) -> None:
+    """As older and newer versions of transformers name it; the other parts are passed over."""
+    variant = "gemma3-with-vision"
+    found: dict[str, torch.Tensor] = {}
+
+    def rename(tensors: dict[str, torch.Tensor]) -> None:
+        for name in list(tensors):
+            tensor = tensors.pop(name)
+            if name.startswith("language_model."):
+                found[name.removeprefix("language_model.")] = tensor
+                tensors[prefix + name.removeprefix("language_model.model.")] = tensor
+            else:
+                tensors[name if prefix.startswith("language") else f"model.{name}"] = tensor
+
+    directory = change(variant, rename)
+    config = load_config(directory)
+    ours = places(config, _load(directory))
+    assert set(ours) == set(found)
+    assert all(torch.equal(ours[name], tensor) for name, tensor in found.items())
+
+
+def test_an_extra_tensor_of_a_text_model_is_named(change: Callable[..., Path]) -> None:
+    def add(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["language_model.model.layers.0.extra"] = torch.zeros(1)
+
+    with pytest.raises(ModelError, match=r"language_model\.model\.layers\.0\.extra"):
+        _load(change("gemma3-with-vision", add))
+
+
+def test_a_text_model_is_not_looked_for_in_other_families(change: Callable[..., Path]) -> None:
+    def add(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["vision_tower.extra"] = torch.zeros(1)
+
+    with pytest.raises(ModelError, match=r"vision_tower\.extra"):
+        _load(change("gemma2", add))
 
 
 def test_shards_read_like_one_file(make_checkpoint: Make, tmp_path: Path) -> None:
@@ -144,6 +195,18 @@ def test_random_weights_need_only_the_config(make_checkpoint: Make, tmp_path: Pa
     assert torch.equal(same.final_norm, torch.ones(48))
     assert same.layers[0].q_norm is not None
     assert torch.equal(same.layers[0].q_norm, torch.ones(64))
+
+
+@pytest.mark.parametrize("variant", ["gemma2", "gemma3-linear-bias"])
+def test_random_norms_scale_by_one(variant: str, make_checkpoint: Make) -> None:
+    config = load_config(make_checkpoint(variant)[0])
+    norms = [
+        part
+        for name, part in places(config, random_weights(config, "bfloat16", 0)).items()
+        if name.endswith("norm.weight")
+    ]
+    assert len(norms) == config.num_layers * (6 if config.qk_norm else 4) + 1
+    assert all((norm + config.norm_offset == 1.0).all() for norm in norms)
 
 
 def test_random_tensors_differ_from_each_other_and_in_their_rows(make_checkpoint: Make) -> None:

@@ -1,10 +1,9 @@
-"""Figures of a night, and requests that can never run."""
+"""Figures of a night."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thothy_batch.plan import LengthStats, blocks_needed, find_unfit, night_stats
+from thothy_batch.plan import LengthStats, night_stats
 from thothy_batch.records import Request, Sampling
 
 
@@ -45,36 +44,3 @@ def test_night_counts_prompts_once_and_outputs_per_sample() -> None:
 def test_an_empty_night_has_figures_too() -> None:
     stats = night_stats([])
     assert (stats.num_requests, stats.needed_tokens, stats.longest_tokens) == (0, 0, 0)
-
-
-@pytest.mark.parametrize(
-    ("prompt_len", "max_tokens", "num_samples", "blocks"),
-    [
-        (32, 32, 1, 2),
-        (32, 33, 1, 3),
-        (33, 31, 1, 2),
-        (33, 31, 3, 4),
-        (64, 10, 4, 6),
-        (0, 1, 1, 1),
-    ],
-)
-def test_blocks_of_the_prompt_are_shared_by_samples(
-    prompt_len: int, max_tokens: int, num_samples: int, blocks: int
-) -> None:
-    assert blocks_needed(request(prompt_len, max_tokens, num_samples), 32) == blocks
-
-
-def test_unfit_requests_are_named_with_the_three_numbers() -> None:
-    requests = [request(10, 10), request(95, 6), request(60, 20), request(40, 20, num_samples=4)]
-    unfit = find_unfit(requests, max_model_len=100, num_blocks=5, block_size=16)
-    assert [u.index for u in unfit] == [1, 3]
-    assert unfit[0].message == (
-        "prompt of 95 tokens + max_tokens 6 is more than the model's context of 100 tokens"
-    )
-    assert unfit[1].message == (
-        "prompt of 40 tokens + max_tokens 20 x 4 samples is more than the KV pool of 80 tokens"
-    )
-
-
-def test_a_request_that_fits_exactly_is_kept() -> None:
-    assert find_unfit([request(60, 40)], max_model_len=100, num_blocks=7, block_size=16) == []

@@ -9,7 +9,7 @@ import pytest
 
 from thothy_batch.errors import StoreError
 from thothy_batch.store import columns, schema
-from thothy_batch.store.read import report_data
+from thothy_batch.store.read import past_outputs, report_data
 from thothy_batch.store.store import Store, publish_if_free
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -102,6 +102,18 @@ def test_the_store_of_the_first_release_opens(tmp_path: Path) -> None:
     data = report_data(path, "run2")
     assert (data["run"]["num_reused"], data["run"]["num_failed"]) == (2, 1)
     assert len(data["nights"]) == 2
+    assert data["run"]["predicted_s"] is None  # a column of schema 2
+
+
+def test_the_store_of_the_first_release_can_be_read_as_it_is(tmp_path: Path) -> None:
+    """By commands that find nothing to publish, and a user who may not write."""
+    path = tmp_path / "artifacts.duckdb"
+    content = gzip.decompress((GOLDEN / "store-schema-1.duckdb.gz").read_bytes())
+    path.write_bytes(content)
+    data = report_data(path, "run1")
+    assert (data["run"]["num_done"], "predicted_s" in data["run"]) == (1, False)
+    assert past_outputs(path, ["notes"], "tiny") == {"notes": [3]}
+    assert path.read_bytes() == content
 
 
 def test_a_newer_schema_is_refused(night: Any) -> None:
@@ -116,7 +128,7 @@ def test_a_newer_schema_is_refused(night: Any) -> None:
 
 
 def test_migrations_run_once_each_and_in_order(night: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A made-up second migration on a store of the first schema."""
+    """A made-up migration on a store of the last schema."""
 
     def add_colour(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("ALTER TABLE runs ADD COLUMN colour VARCHAR DEFAULT 'blue'")
@@ -142,7 +154,8 @@ def test_a_failing_migration_leaves_the_store_as_it_was(
     with pytest.raises(StoreError):
         Store.open(night.path)
     assert "colour" not in [row[0] for row in night.query("DESCRIBE runs")]
-    assert night.query("SELECT max(version) FROM schema_version") == [(1,)]
+    before = schema.SCHEMA_VERSION - 1
+    assert night.query("SELECT max(version) FROM schema_version") == [(before,)]
 
 
 def test_somebody_elses_tables_are_not_touched(blank: Any) -> None:

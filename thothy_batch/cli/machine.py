@@ -10,12 +10,28 @@ from thothy_batch.cli.output import print_json
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Measure this model, too: a hub id or a directory."),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="auto|float32|bfloat16", help="Number format of the model."),
+    ] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Read no weights of it, only config.json.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """What this machine can do: device, kernels, versions, measured compute and bandwidth."""
-    from thothy_batch.cli.wording import doctor_text
-    from thothy_batch.runner.doctor import examine
+    from thothy_batch.cli.display import choose_display
+    from thothy_batch.cli.doctor_wording import doctor_text
+    from thothy_batch.runner.doctor import examine, model_to_measure
 
-    found = examine()
+    wanted = model_to_measure(model, dtype, random_weights=random_weights)
+    with choose_display(quiet=False) as display:
+        found = examine(display, wanted, owns_process=True)
     print_json(found) if as_json else typer.echo(doctor_text(found), nl=False)
 
 

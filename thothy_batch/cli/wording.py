@@ -10,7 +10,6 @@ from thothy_batch.runner.starter import Starter
 from thothy_batch.runner.summary import RunSummary
 
 __all__ = [
-    "doctor_text",
     "duration",
     "plan_text",
     "progress_line",
@@ -126,15 +125,14 @@ def plan_text(plan: Fields) -> str:
         f"{count(plan['num_failed'])} cannot be used",
     ]
     lines += [_plan_job(job) for job in plan["jobs"]]
-    prompt, sharing = stats["prompt"], stats["sharing"]
+    prompt = stats["prompt"]
     lines += [
         f"prompts: {count(prompt['total'])} tokens, median {count(prompt['p50'])}, "
         f"95% under {count(prompt['p95'])}, longest {count(prompt['max'])}",
         *_histogram(prompt["histogram"]),
-        f"shared: {sharing['shared_fraction']:.1%} of the prompt tokens are computed once for "
-        "several requests",
-        f"KV pool for all at once: {count(engine['pool_blocks'])} blocks of "
-        f"{engine['block_size']} tokens; largest request {count(stats['longest_tokens'])} tokens",
+        _sharing_line(plan["sharing"]),
+        _pool_line(engine, stats),
+        *_capacity_lines(engine["capacity"]),
         _time_line(plan["estimate"]),
     ]
     lines += [f"{code}: {plain(message, 300)}" for code, message in plan["examples"].items()]
@@ -155,7 +153,49 @@ def _plan_job(job: Fields) -> str:
         f"  {plain(job['name'], 40)} ({job['kind']}): {count(job['num_items'])} entries, "
         f"{count(job['num_to_compute'])} to compute"
     )
+    if job["num_duplicates"]:
+        line += f", {count(job['num_duplicates'])} duplicates"
+    if job["num_to_compute"]:
+        shared = job["shared_prompt_tokens"] / max(1, job["prompt_tokens"])
+        line += f", {shared:.0%} of its prompts shared"
+    if job["predicted_s"] is not None:
+        line += f", about {duration(job['predicted_s'])}"
     return f"{line}; {failed}" if failed else line
+
+
+def _sharing_line(sharing: Fields) -> str:
+    total, planned = sharing["prompt_tokens"], sharing["planned_prompt_tokens"]
+    if planned is None:
+        unique = sharing["unique_prompt_tokens"]
+        return (
+            f"shared: at least {count(unique)} of {count(total)} prompt tokens have to be computed"
+        )
+    share = planned / total if total else 1.0
+    return (
+        f"shared: {count(planned)} of {count(total)} prompt tokens ({share:.1%}) are computed, the "
+        "others are read from them"
+    )
+
+
+def _pool_line(engine: Fields, stats: Fields) -> str:
+    line = (
+        f"KV pool: {count(engine['num_blocks'])} blocks of {engine['block_size']} tokens; all at "
+        f"once would need {count(engine['pool_blocks'])}, the largest request "
+        f"{count(engine['largest_request_blocks'])}"
+    )
+    if engine["peak_blocks"] is not None:
+        line += (
+            f"; at most {count(engine['peak_blocks'])} in use, "
+            f"{count(engine['peak_running'])} running"
+        )
+    return line
+
+
+def _capacity_lines(capacity: Sequence[Fields] | None) -> list[str]:
+    if capacity is None:
+        return []
+    gains = ", ".join(f"{row['gain']:.2f}x at {count(row['context'])}" for row in capacity)
+    return [f"layers with a window keep no more than it: room for {gains} tokens of context"]
 
 
 def _histogram(pairs: Sequence[Sequence[int]]) -> list[str]:
@@ -169,28 +209,12 @@ def _histogram(pairs: Sequence[Sequence[int]]) -> list[str]:
 def _time_line(estimate: Fields) -> str:
     if estimate["seconds"] is None:
         return f"time: not known ({estimate['reason']})"
+    speed = estimate["output_tokens_per_s"] or 0.0
     return (
-        f"time: at most about {duration(estimate['seconds'])} at "
-        f"{estimate['output_tokens_per_s']:,.0f} tokens/s ({estimate['reason']})"
+        f"time: about {duration(estimate['seconds'])} of engine time for "
+        f"{count(estimate['output_tokens'])} output tokens, {speed:,.0f} a second "
+        f"({estimate['reason']})"
     )
-
-
-def doctor_text(found: Fields) -> str:
-    """What a machine can do."""
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    lines = [
-        f"device: {found['device']} ({plain(found['cpu_name'])}, {found['cores']} cores, "
-        f"{found['memory_gib']:.1f} GiB memory, {found['memory_free_gib']:.1f} free)",
-        f"kernels: {', '.join(found['impls'])} (auto: {found['auto_impl']})",
-        f"versions: {versions}",
-    ]
-    lines += [
-        f"measured: {name} matrix product {speed:,.0f} GFLOP/s"
-        for name, speed in found["gflops"].items()
-    ]
-    lines.append(f"measured: memory bandwidth {found['bandwidth_gb_s']:,.1f} GB/s (reading)")
-    lines += [f"warning: {plain(text, 300)}" for text in found["warnings"]]
-    return "\n".join(lines) + "\n"
 
 
 def starter_text(starter: Starter) -> str:

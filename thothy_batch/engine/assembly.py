@@ -5,15 +5,18 @@ import time
 from dataclasses import asdict
 from importlib import metadata
 
+from thothy_batch.engine.calibration import calibrate
 from thothy_batch.engine.config import (
     EngineConfig,
     resolve_config,
     resolve_device,
     resolve_impl,
 )
+from thothy_batch.engine.cost_model import ModelWork, model_work
 from thothy_batch.engine.fake import ByteTokenizer, FakeKnobs, FakeModelRunner, is_fake
-from thothy_batch.engine.llm_engine import LLMEngine
+from thothy_batch.engine.llm_engine import LLMEngine, Runner
 from thothy_batch.engine.memory import available_bytes, num_cores
+from thothy_batch.engine.speed import DeviceFigures, FigureCache, SpeedKey, device_name
 from thothy_batch.engine.stop_rules import StopRules
 from thothy_batch.records import EngineInfo, EngineSpec
 
@@ -58,7 +61,7 @@ def _build_real(
 
     from thothy_batch.engine.model_runner import ModelRunner
     from thothy_batch.engine.sampler import Sampler
-    from thothy_batch.model.config import kv_bytes_per_token, num_parameters
+    from thothy_batch.model.config import kv_bytes_per_token, layer_groups, num_parameters
     from thothy_batch.model.kv_pool import KVPool
     from thothy_batch.model.loading import load_decoder
 
@@ -73,13 +76,15 @@ def _build_real(
         max_model_len=model.config.max_model_len,
         bytes_per_token=kv_bytes_per_token(model.config, model.dtype),
         free_bytes=available_bytes(),
+        layer_groups=layer_groups(model.config),
         threads=torch.get_num_threads(),
     )
     kv = KVPool.allocate(
-        model.config, config.num_blocks, config.block_size, model.dtype, device, impl=impl
+        model.config, config.num_pages, config.block_size, model.dtype, device, impl=impl
     )
-    runner = ModelRunner(model.decoder, kv, Sampler(impl))
+    runner = ModelRunner(model.decoder, kv, Sampler(impl), config.layout)
     runner.warm_up()
+    figures = _measure(spec, config, runner, model_work(model.config, model.dtype))
     described: dict[str, object] = {
         "name": model.files.name,
         "commit": model.files.commit,
@@ -91,7 +96,7 @@ def _build_real(
         "max_model_len": model.config.max_model_len,
         "random_weights": spec.model.random_weights,
     }
-    info = _info(config, described, started_at)
+    info = _info(config, described, started_at, figures)
     engine = LLMEngine(
         config,
         runner,
@@ -102,10 +107,32 @@ def _build_real(
     return engine, info
 
 
-def _info(config: EngineConfig, model: dict[str, object], started_at: float) -> EngineInfo:
+def _measure(
+    spec: EngineSpec, config: EngineConfig, runner: Runner, work: ModelWork
+) -> DeviceFigures | None:
+    """What the device can do at most, and how fast it runs this model: measured once, then kept."""
+    if not spec.measure_device:
+        return None
+    from thothy_batch.engine.device import device_figures  # late: torch
+
+    cache = FigureCache()
+    if spec.calibrate:
+        key = SpeedKey(device_name(), config.threads, config.impl, config.dtype, work)
+        if cache.load_speed(key) is None:
+            cache.store_speed(key, calibrate(runner, config, work))
+    return device_figures(cache)
+
+
+def _info(
+    config: EngineConfig,
+    model: dict[str, object],
+    started_at: float,
+    figures: DeviceFigures | None = None,
+) -> EngineInfo:
+    device = {} if figures is None else {"device_figures": asdict(figures)}
     return EngineInfo(
         model=model,
-        engine=asdict(config),
+        engine={**config.as_json(), **device},
         versions={name: _version(name) for name in ("thothy-batch", "torch", "numba", "numpy")},
         load_s=time.monotonic() - started_at,
         max_model_len=config.max_model_len,

@@ -1,16 +1,20 @@
 """One step's arrays, built from a span. Arrays of numpy: torch begins in the model runner.
 
-T tokens in the step, S sequences, M most blocks of a sequence, R rows that sample.
+T tokens in the step, S sequences, M most blocks of a sequence, R rows that sample. Decoding rows
+come first, those that share a beginning side by side; then parts of prompts.
 """
 
-from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from thothy_batch.engine.span import ScheduledSequence, Span
+from thothy_batch.engine.attention_groups import attention_groups, row_path
+from thothy_batch.engine.kv_allocator import Copy
+from thothy_batch.engine.layout import KVLayout
+from thothy_batch.engine.sequence import Sequence
+from thothy_batch.engine.span import Span
 
 Int64Array = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
@@ -19,14 +23,18 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclass(slots=True)
 class Batch:
-    """What a model runner needs to compute one step. Valid until the builder's next call."""
+    """What a model runner needs to compute one step. Valid until the builder's next call.
+
+    Lists have one array for each layer group.
+    """
 
     token_ids: Int64Array  # [T]
     positions: Int64Array  # [T]
-    slot_mapping: Int64Array  # [T]: block_id * block_size + offset
+    slot_mappings: list[Int64Array]  # [T]: block_id * block_size + offset
     cu_seqlens: Int32Array  # [S + 1]
     context_lens: Int32Array  # [S], this step's tokens included
-    block_tables: Int32Array  # [S, M], -1 pads
+    block_tables: list[Int32Array]  # [S, M], -1 pads
+    shared: Int32Array  # [N, 4]: sequences first .. end read positions start .. end alike
     max_query_len: int
     logits_rows: Int64Array  # [R]: tokens whose logits are sampled; once per sample
     temperature: Float32Array  # [R]
@@ -34,79 +42,120 @@ class Batch:
     top_p: Float32Array  # [R]
     seeds: Int64Array  # [R]
     sample_positions: Int64Array  # [R]: index of the token that is drawn, within its sequence
-    penalties: "list[tuple[int, float, array[int]]]"  # (row, penalty, its tokens so far)
-    copies: list[tuple[int, int]]  # blocks (from, to), before anything else
+    penalties: list[tuple[int, float, Int32Array]]  # (row, penalty, its tokens so far)
+    copies: list[Copy]  # (layer group, from block, to block), before anything else
 
 
 class BatchBuilder:
     """Builds batches in buffers that it keeps."""
 
-    def __init__(self, block_size: int) -> None:
-        self._block_size = block_size
+    def __init__(self, layout: KVLayout) -> None:
+        self._block_size = layout.block_size
+        self._is_windowed = layout.groups[0].window is not None
         self._buffers: dict[str, npt.NDArray[np.generic]] = {}
+        self._grouped: list[Sequence] = []
+        self._penalized: list[tuple[int, float, Sequence]] = []
+        self._shared: Int32Array = np.empty((0, 4), np.int32)
 
     def build(self, span: Span) -> Batch:
         """The batch of a span's first step."""
-        entries = span.entries
-        S = len(entries)
-        lens = np.fromiter((e.num_tokens for e in entries), np.int64, S)
-        starts = np.fromiter((e.start for e in entries), np.int64, S)
+        rows, parts = span.decoding.rows, span.parts
+        seqs = [*rows, *(part.seq for part in parts)]
+        starts = self._fill("starts", np.int64, [seq.num_computed for seq in rows])
+        starts = np.concatenate((starts, [part.start for part in parts])).astype(np.int64)
+        lens = np.ones(len(seqs), np.int64)
+        lens[len(rows) :] = [part.num_tokens for part in parts]
         ends = np.cumsum(lens)
         T = int(ends[-1])
-        cu_seqlens = self._take("cu_seqlens", np.int32, S + 1)
+        cu_seqlens = self._take("cu_seqlens", np.int32, len(seqs) + 1)
         cu_seqlens[0], cu_seqlens[1:] = 0, ends
-        seq_of = np.repeat(np.arange(S), lens)
+        seq_of = np.repeat(np.arange(len(seqs)), lens)
         positions = self._take("positions", np.int64, T)
         np.add((starts - (ends - lens))[seq_of], np.arange(T), out=positions)
-        block_tables = self._fill_tables(entries)
-        context_lens = self._take("context_lens", np.int32, S)
+        context_lens = self._take("context_lens", np.int32, len(seqs))
         context_lens[:] = starts + lens
-        slot_mapping = self._take("slot_mapping", np.int64, T)
-        self._map_slots(block_tables, seq_of, positions, slot_mapping)
-        rows = [
-            (entry.seq, row, sample)
-            for entry, row in zip(entries, (ends - 1).tolist(), strict=True)
-            for sample in range(entry.num_rows)
-        ]
-        sampling = [seq.state.request.sampling for seq, _, _ in rows]
-        return Batch(
-            token_ids=self._fill_tokens(entries, T),
-            positions=positions,
-            slot_mapping=slot_mapping,
-            cu_seqlens=cu_seqlens,
-            context_lens=context_lens,
-            block_tables=block_tables,
-            max_query_len=int(lens.max()),
-            logits_rows=self._fill("logits_rows", np.int64, [row for _, row, _ in rows]),
-            temperature=self._fill("temperature", np.float32, [s.temperature for s in sampling]),
-            top_k=self._fill("top_k", np.int32, [s.top_k for s in sampling]),
-            top_p=self._fill("top_p", np.float32, [s.top_p for s in sampling]),
-            seeds=self._fill(
-                "seeds", np.int64, [s.seed_of(fork) if fork else s.seed for s, _, fork in rows]
+        tables = [self._fill_tables(seqs, g) for g in range(len(seqs[0].tables))]
+        slots = [self._take(f"slots{g}", np.int64, T) for g in range(len(tables))]
+        for table, slot_mapping in zip(tables, slots, strict=True):
+            self._map_slots(table, seq_of, positions, slot_mapping)
+        return self._with_sampling(
+            span,
+            Batch(
+                token_ids=self._fill_tokens(span, T),
+                positions=positions,
+                slot_mappings=slots,
+                cu_seqlens=cu_seqlens,
+                context_lens=context_lens,
+                block_tables=tables,
+                shared=self._groups(rows),
+                max_query_len=int(lens.max()),
+                logits_rows=np.empty(0, np.int64),
+                temperature=np.empty(0, np.float32),
+                top_k=np.empty(0, np.int32),
+                top_p=np.empty(0, np.float32),
+                seeds=np.empty(0, np.int64),
+                sample_positions=np.empty(0, np.int64),
+                penalties=[],
+                copies=span.copies,
             ),
-            sample_positions=self._fill(
-                "sample_positions", np.int64, [len(seq.token_ids) for seq, _, _ in rows]
-            ),
-            penalties=[
-                (index, s.repetition_penalty, rows[index][0].token_ids)
-                for index, s in enumerate(sampling)
-                if s.repetition_penalty != 1.0
-            ],
-            copies=span.copies,
         )
 
     def advance(self, batch: Batch, token_ids: Int64Array) -> None:
         """Turn a decode batch into that of the span's next step. `token_ids` [S]: just drawn.
 
-        Block tables and sampling stay as they are: the span took its blocks ahead.
+        Block tables and sampling stay as they are: a span ends before a block is missing.
         """
         batch.token_ids[:] = token_ids
         batch.positions += 1
         batch.context_lens += 1
         batch.sample_positions += 1
         batch.copies = []
+        batch.penalties = self._penalties()
         seq_of = np.arange(len(batch.positions))
-        self._map_slots(batch.block_tables, seq_of, batch.positions, batch.slot_mapping)
+        for table, slot_mapping in zip(batch.block_tables, batch.slot_mappings, strict=True):
+            self._map_slots(table, seq_of, batch.positions, slot_mapping)
+
+    def _with_sampling(self, span: Span, batch: Batch) -> Batch:
+        """Fill in what is known of the rows that sample."""
+        rows = [(seq, row, 0) for row, seq in enumerate(span.decoding.rows)]
+        at = len(rows)
+        for part in span.parts:
+            at += part.num_tokens
+            rows += [(part.seq, at - 1, sample) for sample in range(part.num_rows)]
+        sampling = [seq.state.request.sampling for seq, _, _ in rows]
+        batch.logits_rows = self._fill("logits_rows", np.int64, [row for _, row, _ in rows])
+        batch.temperature = self._fill("temperature", np.float32, [s.temperature for s in sampling])
+        batch.top_k = self._fill("top_k", np.int32, [s.top_k for s in sampling])
+        batch.top_p = self._fill("top_p", np.float32, [s.top_p for s in sampling])
+        batch.seeds = self._fill(
+            "seeds", np.int64, [seq.seed_of(seq.sample + fork) for seq, _, fork in rows]
+        )
+        batch.sample_positions = self._fill(
+            "sample_positions", np.int64, [seq.num_tokens for seq, _, _ in rows]
+        )
+        self._penalized = [
+            (index, s.repetition_penalty, rows[index][0])
+            for index, s in enumerate(sampling)
+            if s.repetition_penalty != 1.0
+        ]
+        batch.penalties = self._penalties()
+        return batch
+
+    def _penalties(self) -> list[tuple[int, float, Int32Array]]:
+        """Rows whose earlier tokens become less likely, with these as they are now."""
+        return [
+            (index, penalty, seq.tokens(0, seq.num_tokens))
+            for index, penalty, seq in self._penalized
+        ]
+
+    def _groups(self, rows: list[Sequence]) -> Int32Array:
+        """Groups of the decoding rows; the same while nobody comes or goes."""
+        # Layers that see a window see different parts of it from row to row.
+        if rows is not self._grouped and not self._is_windowed:
+            groups = attention_groups([row_path(seq, self._block_size) for seq in rows])
+            self._shared = np.array(groups, np.int32).reshape(-1, 4)
+            self._grouped = rows
+        return self._shared
 
     def _map_slots(
         self, tables: Int32Array, seq_of: Int64Array, positions: Int64Array, out: Int64Array
@@ -115,29 +164,25 @@ class BatchBuilder:
         np.multiply(tables[seq_of, block], self._block_size, out=out)
         out += offset
 
-    def _fill_tables(self, entries: list[ScheduledSequence]) -> Int32Array:
-        lens = np.fromiter((len(e.block_ids) for e in entries), np.int64, len(entries))
+    def _fill_tables(self, seqs: list[Sequence], g: int) -> Int32Array:
+        lens = np.fromiter((len(seq.tables[g]) for seq in seqs), np.int64, len(seqs))
         M = int(lens.max())
-        flat: Int32Array = self._take("block_tables", np.int32, len(entries) * M)
-        tables = flat.reshape(len(entries), M)
+        flat: Int32Array = self._take(f"tables{g}", np.int32, len(seqs) * M)
+        tables = flat.reshape(len(seqs), M)
         tables.fill(-1)
-        block_ids = b"".join(entry.block_ids for entry in entries)
+        block_ids = b"".join(seq.tables[g] for seq in seqs)
         tables[np.arange(M) < lens[:, None]] = np.frombuffer(block_ids, np.int32)
         return tables
 
-    def _fill_tokens(self, entries: list[ScheduledSequence], T: int) -> Int64Array:
+    def _fill_tokens(self, span: Span, T: int) -> Int64Array:
         out: Int64Array = self._take("token_ids", np.int64, T)
-        if len(entries) == T:
-            out[:] = [entry.seq.token_ids[entry.start] for entry in entries]
-            return out
-        at = 0
-        for entry in entries:
-            num_tokens = entry.num_tokens
-            tokens = entry.seq.token_ids
-            out[at : at + num_tokens] = np.frombuffer(
-                tokens, np.int32, num_tokens, entry.start * tokens.itemsize
-            )
-            at += num_tokens
+        rows = span.decoding.rows
+        out[: len(rows)] = [seq.last_token for seq in rows]
+        at = len(rows)
+        for part in span.parts:
+            end = part.start + part.num_tokens
+            out[at : at + part.num_tokens] = part.seq.tokens(part.start, end)
+            at += part.num_tokens
         return out
 
     def _fill(self, name: str, dtype: type[np.generic], values: Iterable[float]) -> npt.NDArray:  # type: ignore[type-arg]

@@ -18,7 +18,15 @@ import traceback
 from thothy_batch.engine.assembly import build_engine
 from thothy_batch.engine.channel import Channel
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.messages import Failed, Ready, Start, StopAdmitting, Submit, Update
+from thothy_batch.engine.messages import (
+    Failed,
+    Ready,
+    Start,
+    StopAdmitting,
+    Submit,
+    Update,
+    Withdraw,
+)
 from thothy_batch.errors import EngineError, ThothyError
 
 REPORT_S = 0.1  # results of this long travel together
@@ -81,6 +89,8 @@ def _take_message(engine: LLMEngine, channel: Channel, *, wait: bool) -> bool:
         return False
     if isinstance(message, Submit):
         engine.submit(message.requests)
+    elif isinstance(message, Withdraw):
+        engine.withdraw(message.requests)
     elif isinstance(message, StopAdmitting):
         engine.stop_admitting()
     return True

@@ -24,6 +24,11 @@ class EngineClient(Protocol):
         """
         ...
 
+    def withdraw(self, requests: Sequence[Request]) -> None:
+        """Planned requests that will never be submitted: what they would have shared need not be
+        kept for them."""
+        ...
+
     def poll(self, timeout_s: float) -> EngineUpdate:
         """What happened since the last poll; waits up to `timeout_s` for something to report.
 

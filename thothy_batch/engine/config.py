@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from thothy_batch.engine.layout import KVLayout
 from thothy_batch.errors import EngineError, ModelError
-from thothy_batch.records import EngineSpec
+from thothy_batch.records import EngineSpec, LayerGroup
 
 IMPLS = ("reference", "cpu")
 _LATER_IMPLS = ("triton", "flex")
@@ -22,8 +23,8 @@ class EngineConfig:
     device: str
     impl: str
     dtype: str
-    block_size: int
-    num_blocks: int
+    layout: KVLayout
+    num_blocks: int  # the pool's memory, in blocks of all layers
     max_seqs: int
     max_step_tokens: int
     max_model_len: int
@@ -32,8 +33,27 @@ class EngineConfig:
     threads: int = 1
 
     @property
+    def block_size(self) -> int:
+        return self.layout.block_size
+
+    @property
+    def num_pages(self) -> int:
+        """Large pages of the pool."""
+        return self.layout.num_pages(self.num_blocks)
+
+    @property
     def pool_tokens(self) -> int:
+        """Tokens that the pool holds in all layers."""
         return self.num_blocks * self.block_size
+
+    def as_json(self) -> dict[str, object]:
+        """Every setting as plain values, as it is stored with a run."""
+        settings = {name: getattr(self, name) for name in self.__slots__ if name != "layout"}
+        groups = [
+            {"num_layers": len(group.layers), "window": group.window}
+            for group in self.layout.groups
+        ]
+        return {**settings, "block_size": self.block_size, "layer_groups": groups}
 
 
 def resolve_device(device: str) -> str:
@@ -70,6 +90,7 @@ def resolve_config(
     max_model_len: int,
     bytes_per_token: int,
     free_bytes: int,
+    layer_groups: tuple[LayerGroup, ...] = (LayerGroup((0,)),),
     threads: int = 1,
 ) -> EngineConfig:
     """Fill in what the manifest left to `auto`.
@@ -78,15 +99,16 @@ def resolve_config(
     """
     _check_counts(spec)
     device = resolve_device(spec.device)
-    max_step_tokens = spec.max_step_tokens or _CPU_STEP_TOKENS
+    layout = KVLayout(layer_groups, spec.block_size)
+    max_step_tokens = step_tokens(spec)
     # Every running sequence decodes in every step: more of them than a step holds would only wait.
     max_seqs = min(spec.max_seqs or _CPU_MAX_SEQS, max_step_tokens)
     return EngineConfig(
         device=device,
         impl=resolve_impl(spec.impl, device),
         dtype=dtype,
-        block_size=spec.block_size,
-        num_blocks=_num_blocks(spec, max_seqs, bytes_per_token, free_bytes),
+        layout=layout,
+        num_blocks=_num_blocks(spec, layout, max_seqs, bytes_per_token, free_bytes),
         max_seqs=max_seqs,
         max_step_tokens=max_step_tokens,
         max_model_len=max_model_len,
@@ -94,6 +116,11 @@ def resolve_config(
         prefix_sharing=spec.prefix_sharing,
         threads=threads,
     )
+
+
+def step_tokens(spec: EngineSpec) -> int:
+    """Most tokens that one step computes."""
+    return spec.max_step_tokens or _CPU_STEP_TOKENS
 
 
 def _check_counts(spec: EngineSpec) -> None:
@@ -107,9 +134,17 @@ def _check_counts(spec: EngineSpec) -> None:
         )
 
 
-def _num_blocks(spec: EngineSpec, max_seqs: int, bytes_per_token: int, free_bytes: int) -> int:
+def _num_blocks(
+    spec: EngineSpec, layout: KVLayout, max_seqs: int, bytes_per_token: int, free_bytes: int
+) -> int:
     """Blocks of the pool: as asked for, or what the night needs within a share of free memory."""
     if spec.num_blocks is not None:
+        if not layout.num_pages(spec.num_blocks):
+            raise EngineError(
+                f"engine.num_blocks {spec.num_blocks} is less than one large page of this model's "
+                f"KV pool ({layout.blocks_of_pages(1)} blocks)",
+                hint=f"raise it to {layout.blocks_of_pages(len(layout.groups))} or more",
+            )
         return spec.num_blocks
     block_size = spec.block_size
     kv_memory = spec.kv_memory
@@ -122,8 +157,10 @@ def _num_blocks(spec: EngineSpec, max_seqs: int, bytes_per_token: int, free_byte
         # The sum is over requests, but each of those that run at once rounds up to whole blocks.
         needed = -(-spec.needed_tokens // block_size) + max_seqs
         needed = max(needed, -(-(spec.longest_tokens or 0) // block_size))
+        # Pages are rounded: where groups differ, each may leave part of one unused.
+        needed += layout.blocks_of_pages(len(layout.groups) - 1)
         num_blocks = min(num_blocks, needed)
-    if num_blocks < 1:
+    if not layout.num_pages(num_blocks):
         raise EngineError(
             f"{limit:,} bytes for the KV pool hold no block of {block_size} tokens "
             f"({bytes_per_token * block_size:,} bytes)",

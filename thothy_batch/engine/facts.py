@@ -2,14 +2,22 @@
 
 from dataclasses import asdict, dataclass
 
-from thothy_batch.engine.config import resolve_device
+from thothy_batch.engine.config import EngineConfig, resolve_config, resolve_device, step_tokens
+from thothy_batch.engine.cost_model import ModelWork, model_work
 from thothy_batch.engine.fake import ByteTokenizer, FakeKnobs, is_fake
-from thothy_batch.model.config import kv_bytes_per_token, load_config, resolve_dtype
+from thothy_batch.engine.fit import Limits
+from thothy_batch.engine.layout import KVLayout
+from thothy_batch.model.config import (
+    kv_bytes_per_token,
+    layer_groups,
+    load_config,
+    resolve_dtype,
+)
 from thothy_batch.model.fingerprint import model_fingerprint
 from thothy_batch.model.locate import locate_model
 from thothy_batch.model.support import check_quantization
 from thothy_batch.model.tokenizer import Tokenizer, load_tokenizer
-from thothy_batch.records import EngineSpec, ModelSpec
+from thothy_batch.records import EngineSpec, LayerGroup, ModelSpec
 
 AnyTokenizer = Tokenizer | ByteTokenizer
 
@@ -27,6 +35,27 @@ class ModelFacts:
     kv_bytes_per_token: int
     tokenizer: AnyTokenizer | None  # None: only prompts of token ids can be run
     config: dict[str, object]
+    layer_groups: tuple[LayerGroup, ...] = (LayerGroup((0,)),)
+    work: ModelWork | None = None  # None: a model that computes nothing
+
+    def limits(self, spec: EngineSpec) -> Limits:
+        """What a request must fit, as far as it is known before the engine starts."""
+        layout = KVLayout(self.layer_groups, spec.block_size)
+        return Limits(self.max_model_len, layout, step_tokens(spec), spec.num_blocks)
+
+    def engine_config(self, spec: EngineSpec, free_bytes: int) -> EngineConfig:
+        """The settings that an engine would resolve with this much free memory.
+
+        Raises ModelError and EngineError as the engine would.
+        """
+        return resolve_config(
+            spec,
+            dtype=self.dtype,
+            max_model_len=self.max_model_len,
+            bytes_per_token=self.kv_bytes_per_token,
+            free_bytes=free_bytes,
+            layer_groups=self.layer_groups,
+        )
 
 
 def model_facts(spec: EngineSpec, *, need_weights: bool = True) -> ModelFacts:
@@ -61,6 +90,8 @@ def model_facts(spec: EngineSpec, *, need_weights: bool = True) -> ModelFacts:
         kv_bytes_per_token=kv_bytes_per_token(config, dtype),
         tokenizer=load_tokenizer(files.directory),
         config=asdict(config),
+        layer_groups=layer_groups(config),
+        work=model_work(config, dtype),
     )
 
 

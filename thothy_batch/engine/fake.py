@@ -66,7 +66,7 @@ class FakeModelRunner:
         self._step += 1
         if self._knobs.fail and self._step >= self._knobs.fail_at_step:
             self._fail()
-        assert batch.slot_mapping.max(initial=-1) < self._num_slots
+        assert batch.slot_mappings[0].max(initial=-1) < self._num_slots
         if self._knobs.step_ms:
             time.sleep(self._knobs.step_ms / 1000)
         rows = batch.logits_rows

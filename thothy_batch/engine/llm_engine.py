@@ -6,6 +6,7 @@ from typing import Protocol
 
 from thothy_batch.engine.batch import Batch, BatchBuilder, Int64Array
 from thothy_batch.engine.config import EngineConfig
+from thothy_batch.engine.fit import Limits, why_unfit
 from thothy_batch.engine.ledger import Ledger, PoolState
 from thothy_batch.engine.scheduler import Scheduler
 from thothy_batch.engine.sequence import Sequence
@@ -43,6 +44,7 @@ class LLMEngine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
+        self._limits = Limits.of(config)
         self._runner = runner
         self._rules = rules
         self._vocab_size = vocab_size
@@ -50,7 +52,7 @@ class LLMEngine:
         self._clock = clock
         self._ready_at = clock()
         self._scheduler = Scheduler(config, rules.finish_reason)
-        self._builder = BatchBuilder(config.block_size)
+        self._builder = BatchBuilder(config.layout)
         self._ledger = Ledger()
         self._span: tuple[Span, Batch] | None = None
         self._num_unstarted = 0  # requests
@@ -79,15 +81,21 @@ class LLMEngine:
         for request in requests:
             if message := self._invalid(request):
                 self._fail(request, FailureCode.INVALID_INPUT, message)
+                self._scheduler.withdraw(request)
                 continue
-            seq = Sequence.first_of(request)
-            if message := self._too_long(seq):
+            if message := why_unfit(request, self._limits):
                 self._fail(request, FailureCode.PROMPT_TOO_LONG, message)
+                self._scheduler.withdraw(request)
                 continue
-            self._scheduler.add(seq)
+            self._scheduler.add(self._scheduler.sequence_of(request))
             self._num_unstarted += 1
             self._num_unfinished += 1
         self._span = None  # a newcomer may be admitted now
+
+    def withdraw(self, requests: Iterable[Request]) -> None:
+        """Planned requests will not come: nothing is kept for them."""
+        for request in requests:
+            self._scheduler.withdraw(request)
 
     def step(self) -> None:
         """Compute one step. When it raises, nothing of it counts and it can be tried again."""
@@ -186,17 +194,6 @@ class LLMEngine:
         if lowest < 0 or highest >= self._vocab_size:
             wrong = lowest if lowest < 0 else highest
             return f"token id {wrong} is outside the vocabulary of {self._vocab_size}"
-        return ""
-
-    def _too_long(self, seq: Sequence) -> str:
-        num_samples, limit = seq.num_slots, self.config.max_model_len
-        sizes = f"prompt of {seq.prompt_len} tokens + max_tokens {seq.max_len - seq.prompt_len}"
-        if seq.max_len > limit:
-            return f"{sizes} is more than the model's context of {limit} tokens"
-        if not self._scheduler.fits(seq):
-            samples = f" x {num_samples} samples" if num_samples > 1 else ""
-            pool = self.config.pool_tokens
-            return f"{sizes}{samples} is more than the KV pool of {pool} tokens"
         return ""
 
     def _pool_state(self) -> PoolState:

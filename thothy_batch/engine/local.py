@@ -31,6 +31,9 @@ class LocalEngine:
     def submit(self, requests: Sequence[Request]) -> None:
         self._engine.submit(requests)
 
+    def withdraw(self, requests: Sequence[Request]) -> None:
+        self._engine.withdraw(requests)
+
     def poll(self, timeout_s: float) -> EngineUpdate:
         """Computes until something can be reported, the time is up, or nothing is left to do.
 

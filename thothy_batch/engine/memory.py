@@ -23,6 +23,12 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
+def num_threads() -> int:
+    """Threads that an engine of its own process computes with."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) else num_cores()
+
+
 def _machine_available() -> int:
     try:
         for line in _MEMINFO.read_text(encoding="ascii").splitlines():

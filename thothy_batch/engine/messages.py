@@ -18,6 +18,13 @@ class Submit:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Planned requests that will not be submitted."""
+
+    requests: list[Request]
+
+
+@dataclass(frozen=True, slots=True)
 class StopAdmitting:
     pass
 

@@ -4,9 +4,10 @@ import numpy as np
 import torch
 
 from thothy_batch.engine.batch import Batch, Int64Array
+from thothy_batch.engine.layout import KVLayout
 from thothy_batch.engine.sampler import Sampler
 from thothy_batch.model.decoder import Decoder
-from thothy_batch.model.inputs import ForwardInputs
+from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.model.kv_pool import KVPool
 from thothy_kernels.paged_attention import AttentionMetadata
 
@@ -14,10 +15,11 @@ from thothy_kernels.paged_attention import AttentionMetadata
 class ModelRunner:
     """A decoder, its KV pool and a sampler."""
 
-    def __init__(self, decoder: Decoder, kv: KVPool, sampler: Sampler) -> None:
+    def __init__(self, decoder: Decoder, kv: KVPool, sampler: Sampler, layout: KVLayout) -> None:
         self._decoder = decoder
         self._kv = kv
         self._sampler = sampler
+        self._layout = layout
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Int64Array:
@@ -32,22 +34,30 @@ class ModelRunner:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Float32 logits [R, V]."""
-        if batch.copies:
-            self._kv.copy_blocks(batch.copies)
-        meta = AttentionMetadata(
-            cu_seqlens=torch.from_numpy(batch.cu_seqlens),
-            context_lens=torch.from_numpy(batch.context_lens),
-            block_tables=torch.from_numpy(batch.block_tables),
-            max_query_len=batch.max_query_len,
-        )
+        for group in {group for group, _, _ in batch.copies}:
+            pairs = [(source, target) for g, source, target in batch.copies if g == group]
+            self._kv.copy_blocks(group, pairs)
         inputs = ForwardInputs(
             token_ids=torch.from_numpy(batch.token_ids),
             positions=torch.from_numpy(batch.positions),
-            slot_mapping=torch.from_numpy(batch.slot_mapping),
-            attention=meta,
+            groups=tuple(self._group(batch, g) for g in range(len(self._layout.groups))),
             logits_rows=torch.from_numpy(batch.logits_rows),
         )
         return self._decoder.forward(inputs, self._kv)
+
+    def _group(self, batch: Batch, g: int) -> GroupInputs:
+        """Where the layers of a group write and what they attend to."""
+        window = self._layout.groups[g].window
+        meta = AttentionMetadata(
+            cu_seqlens=torch.from_numpy(batch.cu_seqlens),
+            context_lens=torch.from_numpy(batch.context_lens),
+            block_tables=torch.from_numpy(batch.block_tables[g]),
+            max_query_len=batch.max_query_len,
+            window=window,
+            # Rows of a group see different parts of it through a window.
+            shared=torch.from_numpy(batch.shared) if window is None else None,
+        )
+        return GroupInputs(torch.from_numpy(batch.slot_mappings[g]), meta)
 
     def warm_up(self) -> None:
         """Compute one throw-away token greedily and one sampled, so that all code is compiled.
@@ -55,18 +65,19 @@ class ModelRunner:
         Writes into block 0, which nobody owns yet.
         """
         for temperature in (0.0, 1.0):
-            self.run(_single_token(temperature))
+            self.run(_single_token(temperature, len(self._layout.groups)))
 
 
-def _single_token(temperature: float) -> Batch:
+def _single_token(temperature: float, num_groups: int) -> Batch:
     zero = np.zeros(1, np.int64)
     return Batch(
         token_ids=zero,
         positions=zero,
-        slot_mapping=zero,
+        slot_mappings=[zero] * num_groups,
         cu_seqlens=np.array([0, 1], np.int32),
         context_lens=np.ones(1, np.int32),
-        block_tables=np.zeros((1, 1), np.int32),
+        block_tables=[np.zeros((1, 1), np.int32)] * num_groups,
+        shared=np.empty((0, 4), np.int32),
         max_query_len=1,
         logits_rows=zero,
         temperature=np.array([temperature], np.float32),

@@ -29,7 +29,7 @@ class Sampler:
 
     def _penalize(self, logits_RV: torch.Tensor, batch: Batch) -> None:
         """Prompt and output count alike, as in transformers."""
-        tokens = [np.unique(np.frombuffer(ids, np.int32)) for _, _, ids in batch.penalties]
+        tokens = [np.unique(ids) for _, _, ids in batch.penalties]
         lens = [len(ids) for ids in tokens]
         rows = np.repeat(np.array([row for row, _, _ in batch.penalties], np.int64), lens)
         penalty = np.repeat(np.array([p for _, p, _ in batch.penalties], np.float32), lens)

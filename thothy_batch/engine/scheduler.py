@@ -1,32 +1,63 @@
 """Continuous batching: `schedule` decides on a span, `commit` puts a computed step into force.
 
-Knows tokens, blocks and queues; no tensors and no text. A span whose forward pass failed is
-abandoned: sequences, queues and counts are as before, and the step can be scheduled again.
+Knows tokens, blocks and queues; no tensors and no text. Every decoding sequence computes one token
+a step; what is left of the step's tokens goes to prompts, the open one first, then to those who
+wait, strictly in order: the first that does not fit ends the pass. So at most one prompt is partly
+computed at any time, nobody is overtaken, and nobody starves. Where a decoding sequence finds no
+block, the youngest is preempted.
+
+Deciding on a span costs what those cost who come, go or need a block, however many decode.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
+from thothy_batch.engine.admission import Admission
 from thothy_batch.engine.block_manager import BlockManager
 from thothy_batch.engine.config import EngineConfig
-from thothy_batch.engine.scheduling_pass import SchedulingPass, blocks_needed, blocks_of_fork
-from thothy_batch.engine.sequence import Sequence, SequenceStatus
-from thothy_batch.engine.span import ScheduledSequence, Span, StepOutcome
+from thothy_batch.engine.kept_prefixes import KeptPrefixes
+from thothy_batch.engine.kv_allocator import KVAllocator
+from thothy_batch.engine.pending_copies import PendingCopies
+from thothy_batch.engine.running_set import RunningSet
+from thothy_batch.engine.sequence import Clock, Sequence, SequenceStatus, live_blocks
+from thothy_batch.engine.span import PromptPart, Span, StepOutcome
 from thothy_batch.engine.waiting_queue import WaitingQueue
-from thothy_batch.records import FinishReason
+from thothy_batch.records import FinishReason, Request
 
 StopRule = Callable[[Sequence], FinishReason | None]
 
 
-class Scheduler:
-    """The queues and the pool's books. `stop_rule` says of a sequence whether it has ended."""
+class _UnsearchedBlocks(BlockManager):
+    """Books in which nobody looks for content."""
 
-    def __init__(self, config: EngineConfig, stop_rule: StopRule) -> None:
+    finds_content = False
+
+
+class Scheduler:
+    """The queues and the pool's books. `stop_rule` says of a sequence whether it has ended.
+
+    `by_content` False: nothing is found by its content. It costs nobody a token where all requests
+    are planned and none is preempted, and saves the hashing of every block.
+    """
+
+    def __init__(
+        self, config: EngineConfig, stop_rule: StopRule, *, by_content: bool = True
+    ) -> None:
         self._config = config
         self._stop_rule = stop_rule
-        self._blocks = BlockManager(config.num_blocks, config.block_size)
+        books = BlockManager if by_content else _UnsearchedBlocks
+        self._blocks = books(config.layout, config.num_pages)
+        self._kept = KeptPrefixes(self._blocks)
+        self._kv = KVAllocator(config, self._blocks, self._kept)
         self._waiting = WaitingQueue()
-        self._running: list[Sequence] = []  # oldest admission first
+        self._running = RunningSet(config)
+        self._admission = Admission(config, self._waiting, self._running, self._kv, self._kept)
+        self._copies = PendingCopies(self._blocks)
+        self._num_preempted = 0  # not reported yet
+
+    @property
+    def clock(self) -> Clock:
+        return self._running.clock
 
     @property
     def num_running(self) -> int:
@@ -40,190 +71,227 @@ class Scheduler:
 
     @property
     def blocks_used(self) -> int:
+        """Blocks of all layers, kept prefixes among them."""
         return self._blocks.num_used
 
     @property
     def has_work(self) -> bool:
-        return bool(self._running) or len(self._waiting) > 0
+        return len(self._running) + len(self._waiting) > 0
+
+    def sequence_of(self, request: Request) -> Sequence:
+        """The sequence that a request begins as; not queued yet."""
+        seq = Sequence.first_of(request, self.clock)
+        if self._config.admission == "optimistic":
+            seq.expected_len = min(seq.max_len, seq.prompt_len + 1)
+        return seq
 
     def add(self, seq: Sequence) -> None:
         """Queue a sequence that fits the pool alone, with its forks: see `fits`."""
         self._waiting.append(seq)
 
     def fits(self, seq: Sequence) -> bool:
-        return blocks_needed(seq, self._config.block_size) <= self._config.num_blocks
+        layout, step = self._config.layout, min(seq.max_len, self._config.max_step_tokens)
+        needs = layout.needs(seq.prompt_len, seq.max_len, seq.max_len, seq.num_slots, step)
+        return layout.pages_for(needs) <= self._config.num_pages
+
+    def smallest_pool(self, seq: Sequence) -> int:
+        """Blocks of the smallest pool in which the sequence and its forks could run."""
+        step = min(seq.max_len, self._config.max_step_tokens)
+        max_tokens = seq.max_len - seq.prompt_len
+        return self._config.layout.smallest_pool(seq.prompt_len, max_tokens, seq.num_slots, step)
+
+    def withdraw(self, request: Request) -> None:
+        """A planned request will not come: its prefixes need not be kept for it."""
+        self._kept.withdraw(request.prefixes or ())
 
     def drop_unstarted(self) -> int:
-        """Forget who was never admitted; returns how many."""
+        """Forget who was never admitted; returns how many. Nothing is kept for them."""
+        self._kept.close()
         return self._waiting.drop_unstarted()
 
     def schedule(self) -> Span:
-        """Decide on the next span. Changes nothing: asked twice, it answers the same."""
-        span = SchedulingPass(self._config, self._blocks, self._running, self._waiting).run()
-        assert span.entries or not self.has_work, "there is work, but none could be scheduled"
+        """Decide on the next span, and set its blocks aside."""
+        span = Span(self._running.decoding)
+        self._running.unpark()
+        self._make_room()
+        budget = self._config.max_step_tokens - len(span.decoding)
+        for seq in self._running.prompts:
+            budget -= self._compute_prompt(seq, budget, span)
+        if not self._num_preempted or not len(self._running):
+            while budget and (admitted := self._admission.admit_next()) is not None:
+                span.admitted.append(admitted)
+                budget -= self._compute_prompt(admitted, budget, span)
+        span.copies = list(self._copies)
+        span.num_preempted = self._num_preempted
+        if not span.parts:
+            span.num_steps = self._running.num_safe_steps
+        assert not span.is_empty or not self.has_work, "there is work, but none was scheduled"
         return span
 
     def commit(
-        self, span: Span, token_ids: Iterable[int], *, started_at: float, finished_at: float
+        self, span: Span, token_ids: Seq[int], *, started_at: float, finished_at: float
     ) -> StepOutcome:
-        """Apply one computed step of a span: its decisions (in the first step) and its tokens.
+        """Apply one computed step of a span, and the tokens that were drawn.
 
-        `token_ids`: one per row of logits, in the order of the entries. Times in seconds since
-        engine ready. When a sequence finished, the span ends with this step.
+        `token_ids`: one per row of logits: those of the decoding rows, then of the prompts' ends.
+        Times in seconds since engine ready. When a sequence finished, the span ends here.
         """
-        outcome = StepOutcome()
-        if not span.num_done:
-            self._apply(span, started_at, outcome)
-        rows = iter(token_ids)
-        for entry in span.entries:
-            seq = entry.seq
-            if (
-                entry.num_tokens == 1
-                and seq.num_computed == seq.num_ever_computed >= seq.prompt_len
-            ):
-                self._decode(seq, next(rows), outcome)
-            else:
-                self._advance(entry, outcome)
-                self._draw(entry, rows, outcome)
-        span.num_done += 1
-        if outcome.finished:
-            self._finish(outcome.finished, finished_at)
-            span.num_steps = span.num_done
+        rows = span.decoding.rows
+        outcome = self.advance(span, 1, started_at)
+        finished = []
+        for seq, token_id in zip([*rows, *outcome.joined], token_ids, strict=True):
+            seq.output_ids.append(token_id)
+            reason = self._stop_rule(seq)
+            if reason is not None:
+                seq.finish_reason = reason
+                finished.append(seq)
+        self.finish(span, finished, finished_at)
+        outcome.finished = finished
         return outcome
 
-    def abandon(self, span: Span) -> None:
-        """Drop a span whose step failed; the steps before it stay committed."""
+    def advance(self, span: Span, num_steps: int, now: float) -> StepOutcome:
+        """Count `num_steps` steps of a span as computed, each row's next token as drawn. Whose
+        last token that was is for the caller to say: see `finish`."""
+        outcome = StepOutcome()
         if not span.num_done:
-            self._blocks.abandon(span.draft)
+            self._start(span, now, outcome)
+        num_rows = len(span.decoding) * num_steps
+        outcome.decode_tokens += num_rows
+        self.clock.steps += num_steps
+        span.num_done += num_steps
+        for part in span.parts:
+            _count(part, outcome)
+            if part.num_rows:
+                outcome.joined += self._end_prompt(part.seq)
+        outcome.output_tokens += num_rows + len(outcome.joined)
+        return outcome
+
+    def finish(self, span: Span, finished: Seq[Sequence], now: float) -> None:
+        """End sequences with the step that was just counted; their blocks are free."""
+        for seq in finished:
+            self._take_out(seq)
+            seq.status = SequenceStatus.FINISHED
+            self._kv.release(seq, remember=False)
+            seq.state.output_tokens += seq.num_output
+            seq.state.finished_at = now
+        if finished:
+            span.num_steps = span.num_done
+
+    def abandon(self, span: Span) -> None:
+        """Drop a span whose step failed; the steps before it stay committed. Who was admitted
+        waits again; who was preempted stays so."""
+        if span.num_done:
+            return
+        for part in reversed(span.parts):
+            self._kv.uncover(part.covered)
+        for seq in reversed(span.admitted):
+            self._take_out(seq)
+            self._kv.release(seq, remember=False)
+            self._wait_again(seq)
 
     def check_integrity(self) -> None:
         """Assert that books, queues and sequences agree."""
-        self._blocks.check_integrity(seq.block_ids for seq in self._running)
-        for seq in self._running:
-            assert seq.status is SequenceStatus.RUNNING
-            assert seq.num_uncomputed > 0, "a running sequence has a token to compute"
-            assert len(seq.block_ids) * self._config.block_size >= seq.num_computed
-            assert len(seq.token_ids) < seq.max_len or seq.num_output == 0
+        readers = []
+        for g in range(len(self._config.layout.groups)):
+            tables = [live_blocks(seq.tables[g]) for seq in self._running]
+            tables += [seq.spare[g] for seq in self._running] + self._kept.held(g)
+            readers.append(tables + [[source] for group, source, _ in self._copies if group == g])
+        self._blocks.check_integrity(readers)
+        self._running.check_integrity()
         for seq in self._waiting:
             assert seq.status is SequenceStatus.WAITING
-            assert not seq.block_ids, "a waiting sequence holds blocks"
+            assert not seq.tables, "a waiting sequence holds blocks"
             assert not seq.num_computed
-        reserved = sum(seq.num_reserved for seq in self._running)
-        assert reserved <= self._blocks.num_free, "more is reserved than is free"
+        idle = not len(self._running) and not self._kept.num_kept
+        assert not idle or not self._blocks.num_used, "blocks are in use, but nobody's"
 
-    def _apply(self, span: Span, now: float, outcome: StepOutcome) -> None:
-        self._blocks.apply(span.draft)
-        for seq in span.preempted:
-            self._running.remove(seq)
-            self._preempt(seq)
-        outcome.num_preempted = len(span.preempted)
-        for entry in span.entries:
-            seq = entry.seq
-            if entry.num_taken or entry.shared_tokens:
-                seq.block_ids = entry.block_ids
-                seq.num_reserved -= min(entry.num_taken, seq.num_reserved)
-            # What it borrowed is copied by now, or its own: no other reader was left.
-            seq.borrows_last_block = False
-            if seq.status is SequenceStatus.WAITING:
-                self._admit(entry, now, outcome)
+    def _make_room(self) -> None:
+        """A block for every row whose next token has none; the youngest make way for it."""
+        while not self._running.num_safe_steps:
+            seq = self._running.pop_due()
+            while seq.is_decoding and not self._kv.grow(seq):
+                if len(self._running) > 1:
+                    self._preempt(self._running.youngest)
+                elif not self._drop_kept(seq):
+                    # Its blocks lie scattered over pages that others cut: it takes them anew.
+                    self._preempt(seq)
+                    seq.expected_len = seq.max_len
+            if seq.is_decoding:
+                self._running.foresee(seq)
 
-    def _admit(self, entry: ScheduledSequence, now: float, outcome: StepOutcome) -> None:
-        seq = entry.seq
-        if seq.state.started_at is None:
-            seq.state.started_at = now
-            outcome.num_started += 1
-        self._waiting.remove_head(seq)
-        self._running.append(seq)
-        seq.status = SequenceStatus.RUNNING
-        seq.num_reserved = entry.num_reserved
-        seq.num_computed = entry.shared_tokens
-        # After a preemption only what lies beyond the farthest it ever got counts as shared.
-        cached = min(entry.shared_tokens, seq.prompt_len) - seq.num_ever_computed
-        if cached > 0:
-            seq.state.cached_prompt_tokens += cached
-            outcome.cached_tokens += cached
-        seq.num_ever_computed = max(seq.num_ever_computed, entry.shared_tokens)
+    def _drop_kept(self, seq: Sequence) -> bool:
+        """Drop what is kept for others, at last what lies on this path too; whether there was
+        anything."""
+        return self._kept.drop_others(seq.state.prefixes) or self._kept.drop_others(())
 
     def _preempt(self, seq: Sequence) -> None:
-        """Back to the head of the queue; the draft has released the blocks."""
-        del seq.block_ids[:]
-        seq.status = SequenceStatus.WAITING
-        seq.num_computed = 0
-        seq.borrows_last_block = False
+        self._take_out(seq)
+        self._kv.release(seq, remember=True)
+        seq.num_ever_computed = max(seq.num_ever_computed, seq.num_prefilled)
+        # It may well outgrow again what was expected.
+        seq.expected_len = seq.max_len
+        if self._config.admission == "optimistic":
+            seq.expected_len = min(seq.max_len, seq.num_tokens + 1)
+        self._num_preempted += 1
+        self._wait_again(seq)
+
+    def _wait_again(self, seq: Sequence) -> None:
+        seq.status, seq.num_prefilled = SequenceStatus.WAITING, 0
         self._waiting.put_back(seq)
 
-    def _advance(self, entry: ScheduledSequence, outcome: StepOutcome) -> None:
-        """Count the tokens that were computed."""
-        seq, num_tokens = entry.seq, entry.num_tokens
-        start, known = seq.num_computed, seq.num_ever_computed
-        end = seq.num_computed = start + num_tokens
-        if start < known:
-            recomputed = min(end, known) - start
-            outcome.recomputed_tokens += recomputed
-            seq.state.wasted_tokens += recomputed
-            start += recomputed
-        if end > known:
-            seq.num_ever_computed = end
-        prefill = max(0, min(end, seq.prompt_len) - start)
-        outcome.prefill_tokens += prefill
-        outcome.decode_tokens += end - start - prefill
-        if num_tokens == 1:
-            self._register_if_full(seq)
+    def _take_out(self, seq: Sequence) -> None:
+        """Out of the running; it keeps its blocks for now."""
+        self._running.take_out(seq)
+        self._copies.drop(seq)
 
-    def _decode(self, seq: Sequence, token_id: int, outcome: StepOutcome) -> None:
-        """`_advance` and `_draw` for the common case: one token, never computed before."""
-        seq.num_computed += 1
-        seq.num_ever_computed = seq.num_computed
-        self._register_if_full(seq)
-        outcome.decode_tokens += 1
-        self._append(seq, token_id, outcome)
+    def _compute_prompt(self, seq: Sequence, budget: int, span: Span) -> int:
+        """Schedule as much of a prompt as the budget allows; how many tokens."""
+        start, num_tokens = seq.num_prefilled, min(seq.num_uncomputed, budget)
+        if num_tokens:
+            covered = self._kv.cover(seq, start, start + num_tokens)
+            num_rows = seq.num_slots if start + num_tokens == seq.num_tokens else 0
+            span.parts.append(PromptPart(seq, start, num_tokens, num_rows, covered))
+        return num_tokens
 
-    def _register_if_full(self, seq: Sequence) -> None:
-        """Make the last computed block findable when it is complete."""
-        block_size = self._config.block_size
-        if not seq.num_computed % block_size and self._config.prefix_sharing:
-            index = seq.num_computed // block_size - 1
-            self._blocks.register(seq.block_hash(index, block_size), seq.block_ids[index])
+    def _start(self, span: Span, now: float, outcome: StepOutcome) -> None:
+        """Put a span's decisions into force: its first step was computed."""
+        outcome.num_preempted, self._num_preempted = self._num_preempted, 0
+        self._copies.clear()
+        for seq in span.admitted:
+            state, shared = seq.state, seq.num_prefilled
+            if state.started_at is None:
+                state.started_at = now
+                outcome.num_started += 1
+            self._kept.count(state)
+            # After a preemption only what lies beyond the farthest it ever got counts as shared.
+            cached = max(0, min(shared, seq.prompt_len) - seq.num_ever_computed)
+            state.cached_prompt_tokens += cached
+            outcome.cached_tokens += cached
+            seq.num_ever_computed = max(seq.num_ever_computed, shared)
 
-    def _draw(self, entry: ScheduledSequence, rows: Iterator[int], outcome: StepOutcome) -> None:
-        """Append the tokens that were drawn; at the end of a prompt the samples part here."""
-        if entry.num_rows:
-            seq = entry.seq
-            group = [seq, *self._fork(seq)] if seq.num_unforked else [seq]
-            for member in group:
-                self._append(member, next(rows), outcome)
-
-    def _append(self, seq: Sequence, token_id: int, outcome: StepOutcome) -> None:
-        seq.token_ids.append(token_id)
-        outcome.output_tokens += 1
-        reason = self._stop_rule(seq)
-        if reason is not None:
-            seq.finish_reason = reason
-            outcome.finished.append(seq)
-
-    def _fork(self, seq: Sequence) -> list[Sequence]:
-        """The other samples of a computed prompt. The origin writes on in its last block; the
-        others see the part that they share, and copy it before they write."""
-        block_size = self._config.block_size
-        reserve = blocks_of_fork(seq, block_size) if seq.num_reserved else 0
-        # Blocks beyond the computed tokens are never there: spans are taken ahead in decode only.
+    def _end_prompt(self, seq: Sequence) -> list[Sequence]:
+        """All known tokens are computed and the next one is drawn; the samples part here."""
         forks = [seq.fork(sample) for sample in range(1, seq.num_slots)]
-        for fork in forks:
-            self._blocks.share(fork.block_ids)
-            fork.borrows_last_block = seq.num_computed % block_size > 0
-            fork.num_reserved = reserve
-            seq.num_reserved -= reserve
         seq.num_unforked = 0
-        index = self._running.index(seq) + 1
-        self._running[index:index] = forks
-        return forks
+        if forks:
+            self._kv.fork(seq, forks)
+            for fork in forks:
+                self._copies.add(fork, self._kv.copies(seq, fork))
+        group = [seq, *forks]
+        for member in group:
+            self._kv.settle(member)
+        self._running.end_prompt(group)
+        return group
 
-    def _finish(self, finished: Seq[Sequence], now: float) -> None:
-        for seq in finished:
-            seq.status = SequenceStatus.FINISHED
-            self._blocks.release(seq.block_ids)
-            del seq.block_ids[:]
-            seq.num_reserved = 0
-            seq.state.output_tokens += seq.num_output
-            seq.state.finished_at = now
-        self._running = [seq for seq in self._running if seq.status is SequenceStatus.RUNNING]
+
+def _count(part: PromptPart, outcome: StepOutcome) -> None:
+    """Count the computed tokens of a part of a prompt."""
+    seq, start = part.seq, part.start
+    end = seq.num_prefilled = start + part.num_tokens
+    recomputed = max(0, min(end, seq.num_ever_computed) - start)
+    outcome.recomputed_tokens += recomputed
+    seq.state.wasted_tokens += recomputed
+    start += recomputed
+    prefill = max(0, min(end, seq.prompt_len) - start)
+    outcome.prefill_tokens += prefill
+    outcome.decode_tokens += end - start - prefill

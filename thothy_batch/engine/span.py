@@ -1,41 +1,42 @@
 """What the scheduler decides: one batch, and for how many steps it holds."""
 
-from array import array
 from dataclasses import dataclass, field
 
-from thothy_batch.engine.block_manager import BlockDraft
+from thothy_batch.engine.decode_set import DecodeSet
+from thothy_batch.engine.kv_allocator import Copy, Covered
 from thothy_batch.engine.sequence import Sequence
 
 
 @dataclass(slots=True)
-class ScheduledSequence:
-    """One sequence's part in a step: tokens `start` to `start + num_tokens`."""
+class PromptPart:
+    """A sequence's tokens `start` to `start + num_tokens`, computed in a span's first step."""
 
     seq: Sequence
-    start: int  # of the span's first step
-    num_tokens: int  # of every step
-    num_rows: int  # rows of logits: 0 amid a prompt, one per sample at its end, else 1
-    block_ids: "array[int]"  # the table at the span's end
-    num_taken: int = 0  # blocks that the table has more than before
-    shared_tokens: int = 0  # found in the prefix cache at admission
-    num_reserved: int = 0  # blocks that admission sets aside beyond the table
+    start: int
+    num_tokens: int
+    num_rows: int  # rows of logits: 0 amid a prompt, one per sample at its end
+    covered: Covered
 
 
 @dataclass(slots=True)
 class Span:
-    """One batch and the number of decode steps it holds for; nothing of it is in force yet.
+    """One batch: every decoding sequence with one token, then parts of prompts.
 
-    In every further step each sequence computes the token that the step before gave it. Valid
-    until the scheduler's state changes by anything but its own commits.
+    A span with parts of prompts is one step long. Valid until the scheduler's state changes by
+    anything but the span's own commits. Where its first step failed it has to be abandoned.
     """
 
-    entries: list[ScheduledSequence]
-    num_steps: int
-    admitted: list[Sequence]
-    preempted: list[Sequence]  # youngest first
-    copies: list[tuple[int, int]]  # blocks (from, to), to be copied before the first step
-    draft: BlockDraft
-    num_done: int = field(default=0)  # steps that were committed
+    decoding: DecodeSet
+    parts: list[PromptPart] = field(default_factory=list)
+    num_steps: int = 1
+    admitted: list[Sequence] = field(default_factory=list)
+    num_preempted: int = 0
+    copies: list[Copy] = field(default_factory=list)  # before the first step
+    num_done: int = 0  # steps that were committed
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.parts and not len(self.decoding)
 
     @property
     def is_over(self) -> bool:
@@ -44,9 +45,10 @@ class Span:
 
 @dataclass(slots=True)
 class StepOutcome:
-    """What one committed step came to."""
+    """What committed steps came to."""
 
     finished: list[Sequence] = field(default_factory=list)
+    joined: list[Sequence] = field(default_factory=list)  # began to decode, or drew one token
     prefill_tokens: int = 0  # prompt tokens computed for the first time
     cached_tokens: int = 0  # prompt tokens that did not have to be computed
     recomputed_tokens: int = 0

@@ -30,19 +30,19 @@ class StopRules:
         A stop token goes before all; a loop that reaches its last allowed token is a loop.
         """
         sampling = seq.state.request.sampling
-        token_ids = seq.token_ids
-        if token_ids[-1] in self._stop_token_ids and not sampling.ignore_eos:
+        token_id = seq.output_ids[-1]
+        if token_id in self._stop_token_ids and not sampling.ignore_eos:
             return FinishReason.STOP
         if sampling.stop and self._finds_stop(seq, sampling.stop):
             return FinishReason.STOP
-        num_tokens = len(token_ids)
+        num_output = len(seq.output_ids)
         if (
             sampling.repetition_stop
-            and repetition.is_due(num_tokens - seq.prompt_len)
+            and repetition.is_due(num_output)
             and repetition.repeats_itself(seq.output_ids)
         ):
             return FinishReason.REPETITION
-        return FinishReason.LENGTH if num_tokens >= seq.max_len else None
+        return FinishReason.LENGTH if seq.prompt_len + num_output >= seq.max_len else None
 
     def completion(self, seq: Sequence) -> Completion:
         """What a finished sequence came to. Without a tokenizer the text is empty."""
@@ -63,7 +63,7 @@ class StopRules:
         watch = self._watches.get(seq)
         if watch is None:
             watch = self._watches[seq] = _StopWatch(self._decoder, stop)
-        return watch.add(seq.token_ids[-1])
+        return watch.add(seq.output_ids[-1])
 
 
 class _StopWatch:

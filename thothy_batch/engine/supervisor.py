@@ -12,11 +12,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from thothy_batch.engine.channel import Channel, ChannelClosedError
-from thothy_batch.engine.messages import Failed, Ready, Start, StopAdmitting, Submit, Update
+from thothy_batch.engine.messages import (
+    Failed,
+    Ready,
+    Start,
+    StopAdmitting,
+    Submit,
+    Update,
+    Withdraw,
+)
 from thothy_batch.errors import EngineError
 from thothy_batch.records import EngineInfo, EngineSpec, EngineUpdate, Request
 
@@ -74,6 +83,11 @@ class ChildEngine:
     def submit(self, requests: Sequence[Request]) -> None:
         self._send(Submit(list(requests)), len(requests))
 
+    def withdraw(self, requests: Sequence[Request]) -> None:
+        bare = [replace(request, prompt_token_ids=()) for request in requests if request.prefixes]
+        if bare:
+            self._send(Withdraw(bare), 0)
+
     def stop_admitting(self) -> None:
         self._send(StopAdmitting(), 0)
 
@@ -122,7 +136,7 @@ class ChildEngine:
         if self._error is None:
             self._error = EngineError("the engine was closed")
 
-    def _send(self, message: Submit | StopAdmitting, num_requests: int) -> None:
+    def _send(self, message: Submit | Withdraw | StopAdmitting, num_requests: int) -> None:
         self._check()
         self._num_messages += 1
         self._unseen.append((self._num_messages, num_requests))

@@ -20,6 +20,14 @@ class WaitingQueue:
         for priority in sorted(self._lines, reverse=True):
             yield from self._lines[priority]
 
+    @property
+    def head(self) -> Sequence | None:
+        """Who is admitted next; None where nobody waits."""
+        for priority in sorted(self._lines, reverse=True):
+            if self._lines[priority]:
+                return self._lines[priority][0]
+        return None
+
     def append(self, seq: Sequence) -> None:
         self._line_of(seq).append(seq)
 

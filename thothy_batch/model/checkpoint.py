@@ -13,6 +13,7 @@ CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _MAX_HEADER_BYTES = 256 << 20  # far above any real header; a damaged length must not fill memory
+_HEADER_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
 def read_json(path: Path) -> dict[str, object]:
@@ -97,6 +98,20 @@ def read_header(path: Path) -> dict[str, dict[str, object]]:
             f"{path} has a damaged header", hint="the download is damaged: fetch the file again"
         )
     return header
+
+
+def checkpoint_dtype(raw: dict[str, object], directory: Path) -> str:
+    """float32, bfloat16, float16 ... from config.json `raw`, else of the weights' first tensor."""
+    named = raw.get("dtype") or raw.get("torch_dtype")
+    if isinstance(named, str):
+        return named.removeprefix("torch.")
+    if not (directory / SINGLE).is_file():
+        return "float32"
+    header = read_header(weight_files(directory)[0])
+    for name, entry in header.items():
+        if name != "__metadata__":
+            return _HEADER_DTYPES.get(str(entry.get("dtype")), "float32")
+    return "float32"
 
 
 def _shards(directory: Path, index: Path) -> list[Path]:

@@ -1,18 +1,19 @@
-"""The decoder of all supported families: RMS norm, rotary grouped-query attention, SwiGLU.
+"""The decoder of all supported families: RMS norm, rotary grouped-query attention, gated MLP.
 
-Families differ in biases and in norms on query and key heads only; both are in the weights.
+Families differ in biases and further norms, which are in the weights, and in what the
+configuration says: windows and rotary positions of each layer, activation, scales and softcaps.
 T tokens in the step, R rows that sample, H query heads, K kv heads, D head dim, N hidden size,
 V vocab.
 """
 
 import torch
 
-from thothy_batch.model.config import ModelConfig
-from thothy_batch.model.inputs import ForwardInputs
+from thothy_batch.model.config import ModelConfig, layer_groups
+from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.rope import cos_sin_table
 from thothy_batch.model.weights import DecoderWeights, LayerWeights
-from thothy_kernels.gated_activation import silu_mul
+from thothy_kernels.gated_activation import gated
 from thothy_kernels.kv_write import write_kv
 from thothy_kernels.linear import pack_linear
 from thothy_kernels.paged_attention import paged_attention
@@ -28,11 +29,22 @@ class Decoder:
         self.config = config
         self.impl = impl
         self._embedding_VN = weights.embedding
-        table = cos_sin_table(config.rope, config.head_dim, config.max_model_len)
-        table = table.to(weights.embedding.device)
+        # Rounded to the dtype, as the checkpoints were trained: 45.25 for a root of 2048 ...
+        self._embedding_scale = torch.tensor(config.embedding_scale).to(weights.embedding)
+        self._group_of = {
+            layer: number
+            for number, group in enumerate(layer_groups(config))
+            for layer in group.layers
+        }
+        tables = {
+            rope: cos_sin_table(rope, config.head_dim, config.max_model_len).to(
+                weights.embedding.device
+            )
+            for rope in set(config.layer_ropes)
+        }
         self._layers: list[_Layer] = []
-        while weights.layers:
-            self._layers.append(_Layer(config, weights.layers.pop(0), table, impl))
+        for rope in config.layer_ropes:
+            self._layers.append(_Layer(config, weights.layers.pop(0), tables[rope], impl))
         self._final_norm_N = weights.final_norm
         head = weights.embedding if weights.head is None else weights.head
         self._head = pack_linear(head, None, impl=impl)
@@ -43,14 +55,33 @@ class Decoder:
 
         Logits exist only for `inputs.logits_rows`, in that order; R may be 0.
         """
-        x_TN = self._embedding_VN.index_select(0, inputs.token_ids)
+        x_TN = self._embed(inputs.token_ids)
         last = len(self._layers) - 1
         for number, layer in enumerate(self._layers):
             # Behind the last attention only rows that sample are of use.
             rows = inputs.logits_rows if number == last else None
-            x_TN = layer.forward(x_TN, inputs, kv.k[number], kv.v[number], rows)
-        x_RN = rms_norm(x_TN, self._final_norm_N, self.config.rms_norm_eps, impl=self.impl)
-        return self._head(x_RN).float()
+            group = inputs.groups[self._group_of[number]]
+            cache = kv.k_of(number), kv.v_of(number)
+            x_TN = layer.forward(x_TN, inputs.positions, group, cache, rows)
+        return self._logits(x_TN)
+
+    def _embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        x_TN = self._embedding_VN.index_select(0, token_ids)
+        return x_TN if self.config.embedding_scale == 1.0 else x_TN * self._embedding_scale
+
+    def _logits(self, x_RN: torch.Tensor) -> torch.Tensor:
+        config = self.config
+        x_RN = rms_norm(
+            x_RN,
+            self._final_norm_N,
+            config.rms_norm_eps,
+            weight_offset=config.norm_offset,
+            impl=self.impl,
+        )
+        logits_RV: torch.Tensor = self._head(x_RN).float()
+        if config.logit_softcap:
+            logits_RV = (logits_RV / config.logit_softcap).tanh_() * config.logit_softcap
+        return logits_RV
 
 
 class _Layer:
@@ -59,15 +90,14 @@ class _Layer:
     def __init__(
         self, config: ModelConfig, weights: LayerWeights, cos_sin: torch.Tensor, impl: str
     ) -> None:
-        self._num_heads = config.num_heads
-        self._num_kv_heads = config.num_kv_heads
-        self._head_dim = config.head_dim
-        self._scale = config.head_dim**-0.5
-        self._eps = config.rms_norm_eps
+        self._config = config
         self._impl = impl
+        self._scale = config.query_scalar**-0.5
         self._cos_sin = cos_sin
         self._input_norm_N = weights.input_norm
-        self._post_norm_N = weights.post_norm
+        self._attention_out_norm_N = weights.attention_out_norm
+        self._mlp_norm_N = weights.mlp_norm
+        self._mlp_out_norm_N = weights.mlp_out_norm
         self._q_norm_D = weights.q_norm
         self._k_norm_D = weights.k_norm
         self._qkv = pack_linear(weights.qkv, weights.qkv_bias, impl=impl)
@@ -78,38 +108,56 @@ class _Layer:
     def forward(
         self,
         x_TN: torch.Tensor,
-        inputs: ForwardInputs,
-        k_cache: torch.Tensor,
-        v_cache: torch.Tensor,
+        positions: torch.Tensor,
+        group: GroupInputs,
+        cache: tuple[torch.Tensor, torch.Tensor],
         rows: torch.Tensor | None,
     ) -> torch.Tensor:
-        """[T, N] to [T, N], or to [R, N] where only `rows` are needed behind the attention."""
-        attended = self._attend(x_TN, inputs, k_cache, v_cache)
+        """[T, N] to [T, N], or to [R, N] where only `rows` are needed behind the attention.
+
+        `cache`: keys and values of this layer, [B, K, P, D] each; written before they are read.
+        """
+        attended = self._attend(x_TN, positions, group, cache)
         if rows is not None:
             x_TN, attended = x_TN[rows], attended[rows]
-        x_TN = x_TN + self._o(attended)
-        normed = rms_norm(x_TN, self._post_norm_N, self._eps, impl=self._impl)
-        return x_TN + self._down(silu_mul(self._gate_up(normed), impl=self._impl))
+        x_TN = x_TN + self._norm(self._o(attended), self._attention_out_norm_N)
+        gate_up = self._gate_up(self._norm(x_TN, self._mlp_norm_N))
+        inner = gated(gate_up, activation=self._config.activation, impl=self._impl)
+        return x_TN + self._norm(self._down(inner), self._mlp_out_norm_N)
 
     def _attend(
         self,
         x_TN: torch.Tensor,
-        inputs: ForwardInputs,
-        k_cache: torch.Tensor,
-        v_cache: torch.Tensor,
+        positions: torch.Tensor,
+        group: GroupInputs,
+        cache: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
         """What every token's heads gathered, [T, H * D]. Writes this step's KV first."""
-        impl, D = self._impl, self._head_dim
-        q_size, kv_size = self._num_heads * D, self._num_kv_heads * D
-        qkv = self._qkv(rms_norm(x_TN, self._input_norm_N, self._eps, impl=impl))
+        config, impl = self._config, self._impl
+        D = config.head_dim
+        q_size, kv_size = config.num_heads * D, config.num_kv_heads * D
+        qkv = self._qkv(self._norm(x_TN, self._input_norm_N))
         q, k, v = torch.split(qkv, [q_size, kv_size, kv_size], dim=-1)
         q_THD, k_TKD, v_TKD = (part.view(part.shape[0], -1, D) for part in (q, k, v))
-        if self._q_norm_D is not None and self._k_norm_D is not None:
-            q_THD = rms_norm(q_THD, self._q_norm_D, self._eps, impl=impl)
-            k_TKD = rms_norm(k_TKD, self._k_norm_D, self._eps, impl=impl)
-        q_THD, k_TKD = apply_rope(q_THD, k_TKD, inputs.positions, self._cos_sin, impl=impl)
-        write_kv(k_TKD, v_TKD, k_cache, v_cache, inputs.slot_mapping, impl=impl)
+        q_THD = self._norm(q_THD, self._q_norm_D)
+        k_TKD = self._norm(k_TKD, self._k_norm_D)
+        q_THD, k_TKD = apply_rope(q_THD, k_TKD, positions, self._cos_sin, impl=impl)
+        write_kv(k_TKD, v_TKD, *cache, group.slot_mapping, impl=impl)
         out = paged_attention(
-            q_THD, k_cache, v_cache, inputs.attention, scale=self._scale, impl=impl
+            q_THD,
+            *cache,
+            group.attention,
+            scale=self._scale,
+            softcap=config.attention_softcap,
+            impl=impl,
         )
         return out.flatten(1)
+
+    def _norm(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        """x as it is where the family has no such norm."""
+        if weight is None:
+            return x
+        config = self._config
+        return rms_norm(
+            x, weight, config.rms_norm_eps, weight_offset=config.norm_offset, impl=self._impl
+        )

@@ -7,7 +7,8 @@ from thothy_batch.errors import ModelError
 from thothy_batch.model.config_reader import ConfigReader
 
 SUPPORTED_ROPE = ("default", "linear", "llama3", "yarn")
-_DEFAULT_THETA = 10_000.0  # of every supported family, where config.json names none
+_DEFAULT_THETA = 10_000.0  # where neither config.json nor the family names one
+_LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,49 @@ def parse_rope(raw: dict[str, object], max_positions: int, where: str) -> RopeCo
 
     Raises ModelError for a kind that is not supported, by name, and for missing parameters.
     """
-    section = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
-    if not isinstance(section, dict):
-        raise ModelError(f"{where}: the rope settings are not a JSON object")
+    section = _section(raw.get("rope_scaling") or raw.get("rope_parameters"), where)
     if section and all(isinstance(value, dict) for value in section.values()):
         raise ModelError(f"{where}: rope settings that differ by layer are not supported")
+    return _parse_section(section, raw, "rope_theta", max_positions, where)
+
+
+def parse_ropes_by_layer_type(
+    raw: dict[str, object], max_positions: int, where: str
+) -> tuple[RopeConfig, RopeConfig]:
+    """Settings of full and of sliding layers (Gemma 3), in both forms.
+
+    The older form scales the full layers alone and has `rope_local_base_freq` for the others.
+    Raises ModelError like `parse_rope`.
+    """
+    nested = _section(raw.get("rope_parameters"), where)
+    for layer_type in nested:
+        if layer_type not in _LAYER_TYPES:
+            raise ModelError(
+                f"{where}: rope_parameters has {layer_type!r}, not one of {', '.join(_LAYER_TYPES)}"
+            )
+    full, sliding = (_section(nested.get(layer_type), where) for layer_type in _LAYER_TYPES)
+    full = full | _section(raw.get("rope_scaling"), where)
+    return (
+        _parse_section(full, raw, "rope_theta", max_positions, where),
+        _parse_section(sliding, raw, "rope_local_base_freq", max_positions, where),
+    )
+
+
+def _section(value: object, where: str) -> dict[str, object]:
+    """The JSON object `value`; an empty one where nothing is there."""
+    if value is not None and not isinstance(value, dict):
+        raise ModelError(f"{where}: the rope settings are not a JSON object")
+    return value or {}
+
+
+def _parse_section(
+    section: dict[str, object],
+    raw: dict[str, object],
+    theta_key: str,
+    max_positions: int,
+    where: str,
+) -> RopeConfig:
+    """One set of settings. `theta_key`: where the base stands in `raw` if not in the section."""
     reader = ConfigReader(section, f"{where}: rope settings")
     kind = str(section.get("rope_type") or section.get("type") or "default")
     if kind not in SUPPORTED_ROPE:
@@ -46,9 +85,7 @@ def parse_rope(raw: dict[str, object], max_positions: int, where: str) -> RopeCo
     partial = section.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
     if partial is not None and partial != 1.0:
         raise ModelError(f"{where}: partial_rotary_factor {partial} is not supported, only 1.0")
-    theta = reader.number(
-        "rope_theta", ConfigReader(raw, where).number("rope_theta", _DEFAULT_THETA)
-    )
+    theta = reader.number("rope_theta", ConfigReader(raw, where).number(theta_key, _DEFAULT_THETA))
     original = _original_positions(raw, reader, max_positions)
     if kind == "linear":
         return RopeConfig(theta, kind, factor=reader.number("factor"))

@@ -2,15 +2,14 @@
 
 from thothy_batch.errors import ModelError
 from thothy_batch.model.config_reader import ConfigReader
+from thothy_batch.model.families import FAMILIES, Family
 from thothy_batch.records import ModelSpec
 
-SUPPORTED_ARCHITECTURES = (
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-)
+SUPPORTED_ARCHITECTURES = tuple(FAMILIES)
 SUPPORTED_QUANTIZATIONS = ("none",)
+
+# Activations by the names that configurations give them, and by those of the kernel.
+_ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
 def check_quantization(spec: ModelSpec) -> None:
@@ -26,7 +25,7 @@ def supported_architecture(reader: ConfigReader) -> str:
     """The first of `architectures`, when it is supported; else ModelError with the list."""
     names = reader.raw.get("architectures")
     first = str(names[0]) if isinstance(names, list) and names else ""
-    if first in SUPPORTED_ARCHITECTURES:
+    if first in FAMILIES:
         return first
     shown = first or f"model_type {reader.raw.get('model_type')!r}"
     raise ModelError(
@@ -35,8 +34,8 @@ def supported_architecture(reader: ConfigReader) -> str:
     )
 
 
-def refuse_unsupported(reader: ConfigReader) -> None:
-    """ModelError for a quantized checkpoint and for other activations than SiLU."""
+def refuse_unsupported(reader: ConfigReader, family: Family) -> None:
+    """ModelError for a quantized checkpoint, and for settings that change what is computed."""
     quantization = reader.raw.get("quantization_config")
     if quantization:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
@@ -45,32 +44,23 @@ def refuse_unsupported(reader: ConfigReader) -> None:
             "which is not supported",
             hint="use the unquantized checkpoint of the same model",
         )
-    activation = reader.raw.get("hidden_act", "silu")
-    if activation not in ("silu", "swish"):
-        raise ModelError(f"{reader.where}: hidden_act {activation!r} is not supported, only silu")
-
-
-def refuse_window(
-    reader: ConfigReader, architecture: str, max_positions: int, num_layers: int
-) -> None:
-    """ModelError where some layer would see fewer positions than the context has."""
-    raw = reader.raw
-    if architecture == "LlamaForCausalLM":
-        return
-    window = raw.get("sliding_window", 4096)  # an absent key means 4096 in these families
-    if architecture != "MistralForCausalLM":
-        if not reader.flag("use_sliding_window"):
-            return
-        layer_types = raw.get("layer_types")
-        if isinstance(layer_types, list):
-            first_windowed = 0 if "sliding_attention" in layer_types else num_layers
-        else:
-            first_windowed = int(reader.number("max_window_layers", 28))
-        if first_windowed >= num_layers:
-            return
-    if isinstance(window, int) and window < max_positions:
+    if family.is_gemma and reader.flag("use_bidirectional_attention"):
         raise ModelError(
-            f"{reader.where}: sliding window attention (sliding_window {window}, context "
-            f"{max_positions}) is not supported",
-            hint="use a checkpoint with full attention (sliding_window: null)",
+            f"{reader.where}: use_bidirectional_attention is not supported: such a model embeds "
+            "texts and does not continue them"
         )
+    # transformers does not read it for Gemma 3, others do: no two would give the same text.
+    if family.ropes_by_layer_type and reader.raw.get("attn_logit_softcapping") is not None:
+        raise ModelError(f"{reader.where}: attn_logit_softcapping of Gemma 3 is not supported")
+
+
+def supported_activation(reader: ConfigReader, family: Family) -> str:
+    """The activation's name in the kernel; ModelError for others than SiLU and GELU (tanh)."""
+    key = "hidden_activation" if family.is_gemma else "hidden_act"
+    activation = str(reader.raw.get(key, "silu"))
+    if activation not in _ACTIVATIONS:
+        raise ModelError(
+            f"{reader.where}: {key} {activation!r} is not supported",
+            hint=f"supported: {', '.join(_ACTIVATIONS)}",
+        )
+    return _ACTIVATIONS[activation]

@@ -8,12 +8,15 @@ from safetensors import SafetensorError, safe_open
 from thothy_batch.errors import ModelError
 from thothy_batch.model.checkpoint import weight_files
 from thothy_batch.model.config import ModelConfig
+from thothy_batch.model.families import FAMILIES
 from thothy_batch.model.locate import ModelFiles
 from thothy_batch.model.weights import DecoderWeights, empty_weights, places
 
 _HEAD = "lm_head.weight"
 _READABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _RANDOM_STD = 0.02
+# Beside the text model in a multimodal checkpoint; some have "model." in front.
+_OTHER_PARTS = ("vision_tower.", "multi_modal_projector.")
 # Numbers drawn once and tiled over all tensors: eight billion normal draws would take minutes.
 # A prime, so that no two rows of a tensor hold the same part.
 _NUM_DRAWS = 4_194_301
@@ -38,14 +41,14 @@ def load_weights(
 def random_weights(
     config: ModelConfig, dtype: str, seed: int, device: str = "cpu"
 ) -> DecoderWeights:
-    """Weights for measuring speed: norms 1, all else normal with deviation 0.02."""
+    """Weights for measuring speed: norms scale by 1, all else normal with deviation 0.02."""
     weights = empty_weights(config, dtype, device)
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randn(_NUM_DRAWS, generator=generator) * _RANDOM_STD
     offset = 0
     for name, part in places(config, weights).items():
         if name.endswith("norm.weight"):
-            part.fill_(1.0)
+            part.fill_(1.0 - config.norm_offset)
         else:
             offset = _fill(part, draws, offset)
     return weights
@@ -68,6 +71,7 @@ class _Loader:
 
     def __init__(self, config: ModelConfig, weights: DecoderWeights) -> None:
         self._weights = weights
+        self._is_multimodal = FAMILIES[config.architecture].is_multimodal
         self._places = places(config, weights)
         self._missing = set(self._places)
         self._unknown: list[str] = []
@@ -99,9 +103,10 @@ class _Loader:
         self._settle_tied_head()
 
     def _take(self, name: str, file: "safe_open", path: Path) -> None:
-        place = self._places.get(name)
-        if place is None and name != _HEAD:
-            if not name.endswith("rotary_emb.inv_freq"):
+        text_name = _text_name(name) if self._is_multimodal else name
+        place = self._places.get(text_name)
+        if place is None and text_name != _HEAD:
+            if text_name and not name.endswith("rotary_emb.inv_freq"):
                 self._unknown.append(name)
             return
         tensor: torch.Tensor = file.get_tensor(name)  # type: ignore[no-untyped-call]
@@ -122,13 +127,26 @@ class _Loader:
             self._tied_head = tensor.to(expected.device, expected.dtype, copy=True)
         else:
             place.copy_(tensor)
-            self._missing.discard(name)
+            self._missing.discard(text_name)
 
     def _settle_tied_head(self) -> None:
         """Tied by config.json, but a head came too: it counts where it differs, as elsewhere."""
         head = self._tied_head
         if head is not None and not torch.equal(head, self._weights.embedding):
             self._weights.head = head
+
+
+def _text_name(name: str) -> str:
+    """What a text model would call a multimodal checkpoint's tensor; "" for its other parts.
+
+    The text model's tensors begin with "language_model.model." or "model.language_model.", as
+    older and newer versions of transformers wrote them.
+    """
+    if name.removeprefix("model.").startswith(_OTHER_PARTS):
+        return ""
+    if name.startswith("model.language_model."):
+        return "model." + name.removeprefix("model.language_model.")
+    return name.removeprefix("language_model.")
 
 
 def _listed(names: "set[str] | list[str]") -> str:

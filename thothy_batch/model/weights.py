@@ -15,7 +15,7 @@ TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(slots=True)
 class LayerWeights:
-    """One layer. A bias or head norm that the family does not have is None."""
+    """One layer. A bias or norm that the family does not have is None."""
 
     input_norm: torch.Tensor  # [N]
     qkv: torch.Tensor  # [(H + 2K) * D, N]: q rows, then k, then v
@@ -24,11 +24,13 @@ class LayerWeights:
     k_norm: torch.Tensor | None
     o: torch.Tensor  # [N, H * D]
     o_bias: torch.Tensor | None
-    post_norm: torch.Tensor  # [N]
+    attention_out_norm: torch.Tensor | None  # [N]
+    mlp_norm: torch.Tensor  # [N]
     gate_up: torch.Tensor  # [2F, N]: gate rows, then up
     gate_up_bias: torch.Tensor | None
     down: torch.Tensor  # [N, F]
     down_bias: torch.Tensor | None
+    mlp_out_norm: torch.Tensor | None  # [N]
 
 
 @dataclass(slots=True)
@@ -89,11 +91,13 @@ def _empty_layer(config: ModelConfig, allocate: _Allocator) -> LayerWeights:
         k_norm=allocate.if_any(config.qk_norm, D),
         o=allocate(N, q_size),
         o_bias=allocate.if_any(config.o_bias, N),
-        post_norm=allocate(N),
+        attention_out_norm=allocate.if_any(config.sandwich_norms, N),
+        mlp_norm=allocate(N),
         gate_up=allocate(2 * F, N),
         gate_up_bias=allocate.if_any(config.mlp_bias, 2 * F),
         down=allocate(N, F),
         down_bias=allocate.if_any(config.mlp_bias, N),
+        mlp_out_norm=allocate.if_any(config.sandwich_norms, N),
     )
 
 
@@ -111,18 +115,30 @@ def _layer_places(config: ModelConfig, layer: LayerWeights) -> dict[str, torch.T
         ("mlp", "bias"): layer.gate_up_bias,
     }
     named = {
-        "input_layernorm.weight": layer.input_norm,
         "self_attn.q_norm.weight": layer.q_norm,
         "self_attn.k_norm.weight": layer.k_norm,
         "self_attn.o_proj.weight": layer.o,
         "self_attn.o_proj.bias": layer.o_bias,
-        "post_attention_layernorm.weight": layer.post_norm,
         "mlp.down_proj.weight": layer.down,
         "mlp.down_proj.bias": layer.down_bias,
     }
+    named |= _norm_places(config, layer)
     for (module, kind), tensor in tensors.items():
         if tensor is not None:
             projections, sizes = merged[module]
             for projection, part in zip(projections, torch.split(tensor, sizes), strict=True):
                 named[f"{module}.{projection}.{kind}"] = part
     return {name: part for name, part in named.items() if part is not None}
+
+
+def _norm_places(config: ModelConfig, layer: LayerWeights) -> dict[str, torch.Tensor | None]:
+    """Norms of width N. One name means other things: a norm behind attention, where there is one,
+    has the name under which other families know the norm before the feed-forward."""
+    named: dict[str, torch.Tensor | None] = {"input_layernorm.weight": layer.input_norm}
+    if not config.sandwich_norms:
+        return named | {"post_attention_layernorm.weight": layer.mlp_norm}
+    return named | {
+        "post_attention_layernorm.weight": layer.attention_out_norm,
+        "pre_feedforward_layernorm.weight": layer.mlp_norm,
+        "post_feedforward_layernorm.weight": layer.mlp_out_norm,
+    }

@@ -1,11 +1,14 @@
 """The whole night before its first token: identities, order, sharing, figures."""
 
 from thothy_batch.plan.chains import Chains, chain_prompts
-from thothy_batch.plan.fit import Unfit, blocks_needed, find_unfit
+from thothy_batch.plan.estimate import OutputEstimates
 from thothy_batch.plan.keys import artifact_id, request_key, row_seed
 from thothy_batch.plan.night import LengthStats, NightStats, night_stats
-from thothy_batch.plan.order import POLICIES, order_requests
+from thothy_batch.plan.order import POLICIES
+from thothy_batch.plan.planner import RequestPlan, plan_requests
+from thothy_batch.plan.repeats import Repeats, repeated_text
 from thothy_batch.plan.sharing import SharingStats, sharing_stats
+from thothy_batch.plan.tree import PrefixTree, prefix_tree
 from thothy_batch.plan.workers import map_chunks
 
 __all__ = [
@@ -13,15 +16,18 @@ __all__ = [
     "Chains",
     "LengthStats",
     "NightStats",
+    "OutputEstimates",
+    "PrefixTree",
+    "Repeats",
+    "RequestPlan",
     "SharingStats",
-    "Unfit",
     "artifact_id",
-    "blocks_needed",
     "chain_prompts",
-    "find_unfit",
     "map_chunks",
     "night_stats",
-    "order_requests",
+    "plan_requests",
+    "prefix_tree",
+    "repeated_text",
     "request_key",
     "row_seed",
     "sharing_stats",

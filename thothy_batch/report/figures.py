@@ -83,12 +83,14 @@ def clock(iso: str | None) -> str:
     return NOTHING if not iso else iso[:16].replace("T", " ")
 
 
-def job_figures(job: Mapping[str, Any]) -> list[str]:
-    """A job's row in a report behind its name and kind: counts, rates, queue times, tokens."""
+def job_figures(job: Mapping[str, Any], *, timed: bool) -> list[str]:
+    """A job's row in a report behind its name and kind: counts, rates, queue times, tokens,
+    engine time as it was and as it was predicted where `timed`."""
     counts = ("done", "reused", "failed", "not_run", "flagged")
     return [
         *(count(job.get(f"num_{name}")) for name in counts),
         *(rate(job.get(name)) for name in ("output_tokens_per_s", "artifacts_per_hour")),
         *(seconds(job.get(name)) for name in ("queue_s_p50", "queue_s_p95")),
         *(count(job.get(name)) for name in ("output_tokens_p50", "output_tokens_p95")),
+        *(seconds(job.get(name)) for name in (("engine_s", "predicted_s") if timed else ())),
     ]

@@ -5,6 +5,7 @@ from html import escape
 
 from thothy_batch.report.chart import tokens_chart
 from thothy_batch.report.figures import (
+    NOTHING,
     Fields,
     change,
     clock,
@@ -16,7 +17,16 @@ from thothy_batch.report.figures import (
     share,
 )
 from thothy_batch.report.style import STYLE
-from thothy_batch.report.wording import advice, compared, ending, next_step
+from thothy_batch.report.wording import (
+    advice,
+    any_known,
+    compared,
+    ending,
+    next_step,
+    prediction,
+    promise,
+    roofline,
+)
 
 
 def render_html(data: Fields) -> str:
@@ -95,12 +105,16 @@ def _tiles(run: Fields, newest: Fields | None) -> str:
             share(run["wasted_tokens"], computed),
             f"{count(run['wasted_tokens'])} tokens",
         ),
+        ("of what the device can do", roofline(run), "at most, by its roofline"),
     )
     cells = "".join(
         f"<div><dt>{label}</dt><dd>{figure}</dd><small>{note}</small></div>"
         for label, figure, note in tiles
+        if figure
     )
-    return f"<dl class='tiles'>{cells}</dl>"
+    told = (("Predicted", prediction(run)), ("Planned", promise(run)))
+    lines = "".join(f"<p>{name}: {text}.</p>" for name, text in told if text)
+    return f"<dl class='tiles'>{cells}</dl>{lines}"
 
 
 def _versus(value: float | None) -> str:
@@ -117,12 +131,14 @@ def _chart(steps: Sequence[Fields]) -> str:
 
 def _jobs(jobs: Sequence[Fields]) -> str:
     head = ["job", "kind", "done", "reused", "failed", "not run", "flagged", "output tokens/s"]
-    head += ["artifacts/h", "queue p50", "queue p95", "tokens p50", "tokens p95", "ended by"]
+    head += ["artifacts/h", "queue p50", "queue p95", "tokens p50", "tokens p95"]
+    timed = any_known(jobs, "predicted_s")
+    head += ["engine", "predicted", "ended by"] if timed else ["ended by"]
     rows = [
         (
             _text(job["job"], 60),
             _text(job["kind"], 40),
-            *job_figures(job),
+            *job_figures(job, timed=timed),
             _reasons(job.get("finish_reasons")),
         )
         for job in jobs
@@ -176,6 +192,8 @@ def _nights(nights: Sequence[Fields]) -> str:
         "tokens/s",
         "change",
     ]
+    measured = any_known(nights, "roofline_fraction")
+    head += ["roofline"] if measured else []
     rows = [
         (
             clock(night["started_at"]),
@@ -186,6 +204,7 @@ def _nights(nights: Sequence[Fields]) -> str:
             rate(night["artifacts_per_hour"]),
             rate(night["output_tokens_per_s"]),
             change(night["output_tokens_per_s_change"]),
+            *([roofline(night) or NOTHING] if measured else []),
         )
         for night in nights
     ]

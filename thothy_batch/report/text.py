@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from thothy_batch.report.figures import (
+    NOTHING,
     Fields,
     change,
     clock,
@@ -13,7 +14,16 @@ from thothy_batch.report.figures import (
     rate,
     share,
 )
-from thothy_batch.report.wording import advice, compared, headline, next_step
+from thothy_batch.report.wording import (
+    advice,
+    any_known,
+    compared,
+    headline,
+    next_step,
+    prediction,
+    promise,
+    roofline,
+)
 
 _MAX_FLAGS = 12
 
@@ -55,11 +65,13 @@ def _jobs(jobs: Sequence[Fields]) -> list[str]:
         return []
     head = ["job", "kind", "done", "reused", "failed", "not run", "flagged"]
     head += ["tokens/s", "artifacts/h", "queue p50", "p95", "tokens p50", "p95"]
+    timed = any_known(jobs, "predicted_s")
+    head += ["engine", "predicted"] if timed else []
     rows = [
         [
             plain(job["job"], 32),
             plain(job["kind"], 24),
-            *job_figures(job),
+            *job_figures(job, timed=timed),
         ]
         for job in jobs
     ]
@@ -104,9 +116,12 @@ def _work(run: Fields) -> list[str]:
         f"  output tokens: {count(output)}",
         f"  wasted: {count(wasted)} ({share(wasted, computed)} of what was computed)",
     ]
-    if run["roofline_fraction"] is not None:
-        lines.append(f"  roofline: {100 * run['roofline_fraction']:.0f} % of what is possible")
-    return lines
+    told = (
+        ("planned", promise(run)),
+        ("predicted", prediction(run)),
+        ("roofline", roofline(run) and f"{roofline(run)} of what this device can do at most"),
+    )
+    return lines + [f"  {name}: {text}" for name, text in told if text]
 
 
 def _nights(nights: Sequence[Fields]) -> list[str]:
@@ -114,6 +129,8 @@ def _nights(nights: Sequence[Fields]) -> list[str]:
     if newest is None:
         return []
     head = ["started", "status", "artifacts", "failed", "engine", "artifacts/h", "tokens/s"]
+    measured = any_known(nights, "roofline_fraction")
+    head += ["roofline"] if measured else []
     rows = [
         [
             clock(night["started_at"]),
@@ -123,6 +140,7 @@ def _nights(nights: Sequence[Fields]) -> list[str]:
             duration(night["engine_s"]),
             rate(night["artifacts_per_hour"]),
             rate(night["output_tokens_per_s"]),
+            *([roofline(night) or NOTHING] if measured else []),
         ]
         for night in nights
     ]

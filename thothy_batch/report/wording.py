@@ -1,6 +1,8 @@
 """What a report says: how the run ended, what each failure code means, what to do about it."""
 
-from thothy_batch.report.figures import Fields, count, duration, plain
+from collections.abc import Sequence
+
+from thothy_batch.report.figures import Fields, change, count, duration, plain
 
 _ADVICE = {
     "invalid_input": "the rows have no usable text (null, empty, undecodable, or an id that stands "
@@ -53,6 +55,41 @@ def headline(run: Fields) -> str:
     name = plain(run["name"] or "run")
     took = f" after {duration(run['wall_s'])}" if run["wall_s"] is not None else ""
     return f"{name} {plain(run['run_id'])}: {ending(run)}{took}"
+
+
+def roofline(run: Fields) -> str:
+    """How near a run came to the limits of its device; empty where that is not known."""
+    fraction = run.get("roofline_fraction")
+    return "" if fraction is None else f"{100 * fraction:.0f} %"
+
+
+def prediction(run: Fields) -> str:
+    """Predicted beside real engine time; empty where nothing was predicted."""
+    predicted, took = run.get("predicted_s"), run["engine_s"]
+    if predicted is None:
+        return ""
+    if not _ran_whole(run):  # what it was predicted for was not all done
+        return f"{duration(predicted)} of engine time for all of it"
+    off = f": {100 * abs(predicted - took) / took:.0f} % off" if took else ""
+    return f"{duration(predicted)} of engine time, took {duration(took)}{off}"
+
+
+def promise(run: Fields) -> str:
+    """Prompt tokens as planned beside those computed; empty where they agree or are not known."""
+    planned, computed = run.get("planned_prompt_tokens"), run.get("computed_prompt_tokens")
+    if planned is None or computed is None or planned == computed or not _ran_whole(run):
+        return ""
+    more = f" ({change(computed / planned - 1)})" if planned else ""
+    return f"{count(planned)} prompt tokens to compute, computed {count(computed)}{more}"
+
+
+def _ran_whole(run: Fields) -> bool:
+    return run["status"] == "completed" and not run["num_not_run"]
+
+
+def any_known(rows: Sequence[Fields], name: str) -> bool:
+    """Whether a column has something to show."""
+    return any(row.get(name) is not None for row in rows)
 
 
 def compared(nights: list[Fields]) -> Fields | None:

@@ -18,6 +18,7 @@ def end_run(
     run_id: str,
     started: datetime,
     load_s: float,
+    dtype: str,
     stop_reason: str,
     error: ThothyError | None,
 ) -> RunSummary:
@@ -36,6 +37,7 @@ def end_run(
     if night is not None:
         summary.engine_s = night.totals.engine_s
         summary.wasted_tokens = _wasted(account, night)
+        summary.unavoidable_s = night.receipt.unavoidable_s(dtype)
     _judge(account, stop_reason, summary)
     _say(account, summary, computed=night is not None)
     summary.wall_s = (datetime.now().astimezone() - started).total_seconds()
@@ -48,6 +50,8 @@ def end_run(
             "load_s": summary.load_s,
             "wall_s": summary.wall_s,
             "wasted_tokens": summary.wasted_tokens,
+            "roofline_fraction": summary.roofline_fraction,
+            "computed_prompt_tokens": night.totals.prefill_tokens if night is not None else 0,
         }
     )
     if not summary.published:

@@ -2,32 +2,54 @@
 
 import os
 import platform
-import time
-from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from thothy_batch import __version__
+from thothy_batch.engine.capacity import capacity_table
 from thothy_batch.engine.config import IMPLS, resolve_device, resolve_impl
-from thothy_batch.engine.memory import available_bytes, num_cores
+from thothy_batch.engine.cost_model import Speed
+from thothy_batch.engine.memory import available_bytes, num_cores, num_threads
+from thothy_batch.engine.speed import FigureCache
+from thothy_batch.errors import ManifestError
+from thothy_batch.records import EngineSpec, ModelSpec
+from thothy_batch.runner.progress import Observer
+
+if TYPE_CHECKING:
+    from thothy_batch.engine.measuring import MeasuredModel
 
 _PACKAGES = ("torch", "numba", "numpy", "duckdb", "pyarrow", "tokenizers", "transformers")
-_GEMM_SIZE = 1024
-_READ_BYTES = 256 << 20  # beyond the caches of most machines
-_MEASURE_S = 0.4
+_DTYPES = ("auto", "float32", "bfloat16")
 _GIB = 1 << 30
+# Twice what calibration reads at most.
+_KV_MEMORY = _GIB
+_CONTEXTS = (1024, 3072, 8192, 32_768)
+_ROWS = (1, 8, 32, 128, 512)  # of those that calibration measures linears at
 
 
-def examine() -> dict[str, Any]:
-    """Keys: device, impls, versions, cores, memory, gflops (float32, bfloat16), bandwidth_gb_s.
+def examine(
+    observer: Observer, model: ModelSpec | None = None, *, owns_process: bool
+) -> dict[str, Any]:
+    """Keys: device, impls, versions, cores, memory, gflops (float32, bfloat16), bandwidth_gb_s,
+    model (null, or what `model` was measured at), notes, warnings.
 
-    gflops: 1e9 floating point operations a second of one matrix product; bandwidth: 1e9 bytes a
-    second, reading.
+    gflops: 1e9 floating point operations a second of the fastest linear; bandwidth: 1e9 bytes a
+    second, reading. What is measured is kept for later runs. `owns_process`: nobody else computes
+    in it. Raises ModelError for a model that cannot be used.
     """
+    if owns_process:
+        _compute_as_runs_do()
     # Late: torch takes more than a second to import, and no other command of this side needs it.
     import torch
 
+    from thothy_batch.engine.device import measure_device
+
+    cache = FigureCache()
+    measured = None if model is None else _measure(model, cache, observer)
+    observer.phase("measuring the device")
+    figures = measure_device(cache)
     device = resolve_device("auto")
     impls, warnings = _usable_impls()
     return {
@@ -37,14 +59,99 @@ def examine() -> dict[str, Any]:
         "auto_impl": resolve_impl("auto", device),
         "cpu_name": _cpu_name(),
         "cores": num_cores(),
-        "threads": torch.get_num_threads(),
+        "threads": figures.threads,
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 2),
         "memory_free_gib": round(available_bytes() / _GIB, 2),
-        "gflops": {name: _gflops(getattr(torch, name)) for name in ("float32", "bfloat16")},
-        "bandwidth_gb_s": _bandwidth(),
+        "gflops": {name: round(flops / 1e9, 1) for name, flops in figures.flops.items()},
+        "bandwidth_gb_s": round(figures.bandwidth / 1e9, 2),
+        "measured_at": figures.measured_at,
+        "model": None if measured is None else _model_json(measured),
         "versions": _versions(),
+        "notes": cache.notes,
         "warnings": warnings,
     }
+
+
+def _compute_as_runs_do() -> None:
+    """Gives this process what the engine's own process starts with; before torch is imported."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # see engine.supervisor
+    import torch
+
+    torch.set_num_threads(num_threads())
+
+
+def model_to_measure(
+    model_id: str | None, dtype: str | None, *, random_weights: bool
+) -> ModelSpec | None:
+    """What the options of `doctor` ask for. Raises ManifestError (bad usage)."""
+    if model_id is None:
+        if dtype is not None or random_weights:
+            option = "--random-weights" if dtype is None else "--dtype"
+            raise ManifestError(
+                f"{option} goes with --model: without one no model is measured",
+                hint="add --model with a hub id or a directory",
+            )
+        return None
+    if dtype not in (None, *_DTYPES):
+        raise ManifestError(f"--dtype {dtype}: unknown", hint=f"use {', '.join(_DTYPES)}")
+    return ModelSpec(id=model_id, dtype=dtype or "auto", random_weights=random_weights)
+
+
+def _measure(model: ModelSpec, cache: FigureCache, observer: Observer) -> "MeasuredModel":
+    """Calibrates the cost model of later runs. The model is gone from memory afterwards."""
+    from thothy_batch.engine.measuring import measure_model
+
+    observer.phase("loading and measuring the model")
+    measured = measure_model(EngineSpec(model=model, kv_memory=_KV_MEMORY))
+    cache.store_speed(measured.key, measured.speed)
+    return measured
+
+
+def _model_json(measured: "MeasuredModel") -> dict[str, Any]:
+    """A measured model as plain values.
+
+    linears: tokens a second by rows of a step, as far as it was measured; kv_gb_s: reading of KV
+    (null: too fast to tell); capacity: sequences that a pool holds against a uniform pool, where
+    layers have windows; speed: all that the cost model goes by.
+    """
+    key, speed = measured.key, measured.speed
+    return {
+        "name": measured.name,
+        "architecture": measured.architecture,
+        "num_parameters": measured.num_parameters,
+        "max_model_len": measured.max_model_len,
+        "dtype": key.dtype,
+        "impl": key.impl,
+        "threads": key.threads,
+        "linears": _linear_rates(speed),
+        "kv_gb_s": round(1e-9 / speed.kv_byte_s, 2) if speed.kv_byte_s else None,
+        "host_step_s": speed.step_s,
+        "host_row_s": speed.row_s,
+        "layer_groups": [
+            {"num_layers": len(group.layers), "window": group.window}
+            for group in measured.layer_groups
+        ],
+        "capacity": _capacity(measured),
+        "speed": asdict(speed),
+    }
+
+
+def _linear_rates(speed: Speed) -> list[dict[str, Any]]:
+    return [
+        {"rows": int(rows), "tokens_per_s": round(rows / seconds, 1)}
+        for rows, seconds in speed.linears
+        if rows in _ROWS and seconds
+    ]
+
+
+def _capacity(measured: "MeasuredModel") -> list[dict[str, Any]]:
+    if all(group.window is None for group in measured.layer_groups):
+        return []
+    contexts = [length for length in _CONTEXTS if length <= measured.max_model_len]
+    return [
+        {"context": row.context, "gain": round(row.gain, 3)}
+        for row in capacity_table(measured.layer_groups, contexts)
+    ]
 
 
 def _usable_impls() -> tuple[list[str], list[str]]:
@@ -61,34 +168,6 @@ def _usable_impls() -> tuple[list[str], list[str]]:
         except Exception as error:  # whatever keeps it from working is what the user asks for
             warnings.append(f"impl {impl} does not work here: {type(error).__name__}: {error}")
     return usable, warnings
-
-
-def _gflops(dtype: Any) -> float:
-    import torch
-
-    a = torch.ones(_GEMM_SIZE, _GEMM_SIZE, dtype=dtype)
-    b = torch.ones(_GEMM_SIZE, _GEMM_SIZE, dtype=dtype)
-    seconds = _best_time(lambda: torch.mm(a, b))
-    return round(2 * _GEMM_SIZE**3 / seconds / 1e9, 1)
-
-
-def _bandwidth() -> float:
-    import torch
-
-    data = torch.ones(_READ_BYTES // 4)
-    return round(_READ_BYTES / _best_time(lambda: data.sum()) / 1e9, 2)
-
-
-def _best_time(work: Callable[[], object]) -> float:
-    """Seconds of the fastest of several goes, the first one left out."""
-    work()
-    best = float("inf")
-    end = time.monotonic() + _MEASURE_S
-    while time.monotonic() < end:
-        began = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - began)
-    return best
 
 
 def _cpu_name() -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from thothy_batch.engine.client import EngineClient
 from thothy_batch.kinds import finish
+from thothy_batch.plan import OutputEstimates
 from thothy_batch.records import (
     EngineTotals,
     EngineUpdate,
@@ -19,6 +20,7 @@ from thothy_batch.runner.entry import Entry
 from thothy_batch.runner.ledger import Ledger
 from thothy_batch.runner.prepare import draft_of
 from thothy_batch.runner.progress import Forecast
+from thothy_batch.runner.receipt import Receipt
 from thothy_batch.runner.rendering import Render
 from thothy_batch.runner.stopping import Stopping
 
@@ -40,6 +42,8 @@ class Night:
     pulse: Callable[[EngineUpdate, bool], None]
     note: Callable[[str], None]
     forecast: Forecast
+    estimates: OutputEstimates
+    receipt: Receipt
     pending: deque[Work] = field(default_factory=deque)  # in the order of submission
     in_engine: dict[int, Work] = field(default_factory=dict)
     totals: EngineTotals = field(default_factory=EngineTotals)
@@ -64,10 +68,18 @@ class Night:
         while self.pending and len(batch) < room:
             work = self.pending.popleft()
             if self._still_wanted(work):
+                self._expect(work)
                 batch.append(work)
         if batch:
             self.in_engine |= {work.request.request_id: work for work in batch}
             self.engine.submit([work.request for work in batch])
+
+    def _expect(self, work: Work) -> None:
+        """Tells the engine what is known by now of how long the job's outputs are."""
+        request = work.request
+        expected = self.estimates.expected(work.primary.job.name, request.sampling)
+        if expected != request.expected_tokens:
+            work.request = replace(request, expected_tokens=expected)
 
     def _window(self) -> int:
         max_seqs = self.engine.info.engine.get("max_seqs")
@@ -83,6 +95,7 @@ class Night:
             work.entries = [e for e in work.entries if e not in stopped]
         if not work.entries:
             self.forecast.drop(work.request)
+            self.engine.withdraw([work.request])
         return bool(work.entries)
 
     def _poll(self) -> EngineUpdate:
@@ -111,6 +124,10 @@ class Night:
         work = self.in_engine.pop(result.request_id)
         _add_cost(work, result)
         primary = work.primary
+        self.receipt.add(work.request.prompt_token_ids, result)
+        if len(primary.job.kind.stages) <= 1:
+            for completion in result.completions:
+                self.estimates.observe(primary.job.name, len(completion.token_ids))
         if work.stage + 1 < len(primary.job.kind.stages):
             self._next_stage(work, result)
             return
@@ -145,6 +162,7 @@ class Night:
             work.request,
             prompt_token_ids=rendered.prompt_token_ids,
             num_samples=entry.samples_of_stage(work.stage),
+            prefixes=None,  # those of the first stage's prompt
         )
         self.forecast.add(work.request)
         self.pending.appendleft(work)

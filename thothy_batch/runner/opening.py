@@ -59,9 +59,6 @@ def open_night(options: RunOptions, observer: Observer) -> Setup:
     jobs = open_jobs(manifest)
     spec = to_engine_spec(manifest)
     facts = model_facts(spec)
-    budget = options.time_budget_s
-    if budget is None:
-        budget = manifest.run.time_budget
     return Setup(
         options=options,
         observer=observer,
@@ -72,8 +69,24 @@ def open_night(options: RunOptions, observer: Observer) -> Setup:
         setting=setting_of(manifest, jobs, facts, spec),
         started=started,
         run_id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
-        stopping=Stopping(deadline=deadline, time_budget_s=budget, started=started),
+        stopping=Stopping(
+            deadline=deadline, time_budget_s=_budget(options, manifest), started=started
+        ),
     )
+
+
+def time_left(options: RunOptions, manifest: Manifest) -> float | None:
+    """Seconds that a run started now would have; None: as long as it takes."""
+    now = datetime.now().astimezone()
+    deadline, budget = _deadline(options, manifest, now), _budget(options, manifest)
+    ends = [] if budget is None else [budget]
+    if deadline is not None:
+        ends.append((deadline - now).total_seconds())
+    return min(ends, default=None)
+
+
+def _budget(options: RunOptions, manifest: Manifest) -> float | None:
+    return options.time_budget_s if options.time_budget_s is not None else manifest.run.time_budget
 
 
 def _deadline(options: RunOptions, manifest: Manifest, now: datetime) -> datetime | None:

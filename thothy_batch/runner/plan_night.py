@@ -4,26 +4,46 @@ Writes nothing but what a dead run left to be published.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from thothy_batch.engine.config import resolve_device, resolve_impl
+from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.facts import ModelFacts, model_facts
+from thothy_batch.engine.memory import available_bytes, num_threads
+from thothy_batch.engine.prediction import KnownSpeed
 from thothy_batch.errors import StoreError
 from thothy_batch.kinds import TemplateProblem, render
 from thothy_batch.manifest.settings import Manifest, load_manifest, to_engine_spec
-from thothy_batch.plan import NightStats, chain_prompts, night_stats, sharing_stats
-from thothy_batch.records import EngineSpec
-from thothy_batch.runner.assignment import Assignment, assign, request_keys
+from thothy_batch.plan import NightStats, Repeats, night_stats, repeated_text
+from thothy_batch.records import EngineSpec, FailureCode
+from thothy_batch.runner.assignment import Assignment, Work, assign, request_keys
 from thothy_batch.runner.entry import Entry
+from thothy_batch.runner.forethought import Forethought, output_estimates, think_ahead
 from thothy_batch.runner.job import Job, open_jobs
+from thothy_batch.runner.opening import time_left
 from thothy_batch.runner.options import RunOptions
+from thothy_batch.runner.outlook import sized_spec, speed_of
+from thothy_batch.runner.plan_document import (
+    costs_json,
+    counts_json,
+    engine_json,
+    jobs_json,
+    model_json,
+    sharing_json,
+)
 from thothy_batch.runner.prepare import prepare, setting_of
 from thothy_batch.runner.progress import Observer
 from thothy_batch.store.answers import Answer
-from thothy_batch.store.read import past_answers, past_speed
+from thothy_batch.store.read import past_answers, past_outputs, past_speed
 from thothy_batch.store.store import publish_if_free
+
+# Where the speed of a prediction comes from.
+_SOURCES = {
+    "calibrated": "this model's speed as measured on this machine",
+    "device": "the limits of this machine, not measured with this model: "
+    "thothy-batch doctor --model ID measures it",
+}
 
 
 @dataclass(slots=True)
@@ -33,6 +53,18 @@ class _Preview:
     first_prompt: str = ""
     examples: dict[str, str] = field(default_factory=dict)  # code: first message
     failed: dict[str, Counter[str]] = field(default_factory=dict)  # job: code: how many
+
+    def fail(self, entry: Entry, code: FailureCode, message: str) -> None:
+        """An entry that cannot be used."""
+        self.examples.setdefault(code.value, message)
+        self.failed.setdefault(entry.job.name, Counter())[code.value] += 1
+
+    def refuse(self, work: Work, why: str) -> None:
+        """A request that the pool can never hold: its rows are named."""
+        for entry in work.entries:
+            place = f"{entry.job.name}, item {entry.item_id}"
+            place += f" ({entry.variant})" if entry.variant else ""
+            self.fail(entry, FailureCode.PROMPT_TOO_LONG, f"{place}: {why}")
 
 
 def plan_night(options: RunOptions, observer: Observer) -> dict[str, Any]:
@@ -50,24 +82,53 @@ def plan_night(options: RunOptions, observer: Observer) -> dict[str, Any]:
     observer.phase("looking up what is answered already")
     answers, note = _answers(manifest.store, entries)
     assignment = assign(entries, answers or {}, run_seed=manifest.run.seed)
-    observer.phase("counting what prompts share")
-    requests = [work.request for work in assignment.work]
-    chains = chain_prompts([r.prompt_token_ids for r in requests], spec.block_size)
-    sharing = sharing_stats([], block_size=spec.block_size, chains=chains)
-    stats = night_stats(requests, block_size=spec.block_size, sharing=sharing)
+    observer.phase("planning")
+    config = _config(spec, facts, assignment)
+    estimates = output_estimates(_history(manifest.store, jobs, facts.name), jobs)
+    known = speed_of(facts, config)
+    ahead = think_ahead(
+        assignment.work,
+        manifest.engine.order,
+        config=config,
+        estimates=estimates,
+        model=facts.work,
+        known=known,
+        time_left_s=time_left(options, manifest),
+    )
+    for work, why in ahead.unfit:
+        preview.refuse(work, why)
+    stats = night_stats([work.request for work in assignment.work], block_size=spec.block_size)
+    job_fields = jobs_json(jobs, assignment, ahead, estimates, preview.failed)
+    costs, cost_notes = costs_json(ahead, _repeats(ahead), job_fields)
     return {
         "manifest": str(manifest.path),
         "store": str(manifest.store),
-        "model": _model_json(facts),
-        "engine": _engine_json(spec, stats, facts),
-        **_counts(assignment, known=answers is not None),
-        "jobs": [_job_json(job, assignment, preview) for job in jobs],
+        "model": model_json(facts),
+        "engine": engine_json(config, facts, stats, ahead),
+        **counts_json(assignment, len(ahead.unfit), known=answers is not None),
+        "jobs": job_fields,
         "requests": stats.as_json(),
-        "estimate": _estimate(manifest.store, facts.name, stats),
+        "sharing": sharing_json(ahead),
+        "costs": costs,
+        "estimate": _estimate(manifest.store, facts.name, stats, ahead, known),
         "examples": preview.examples,
-        "notes": [*_notes(facts, jobs), *([note] if note else [])],
+        "notes": [*cost_notes, *_notes(facts, jobs), *([note] if note else [])],
         "first_prompt": preview.first_prompt,
     }
+
+
+def _config(spec: EngineSpec, facts: ModelFacts, assignment: Assignment) -> EngineConfig:
+    """The settings of an engine that would be started now."""
+    config = facts.engine_config(sized_spec(spec, facts, assignment), available_bytes())
+    return replace(config, threads=num_threads())
+
+
+def _repeats(ahead: Forethought) -> Repeats:
+    return repeated_text(
+        [work.request.prompt_token_ids for work in ahead.work],
+        ahead.shared_lens,
+        [work.primary.job.name for work in ahead.work],
+    )
 
 
 def _entries(
@@ -88,9 +149,7 @@ def _entries(
     entries = []
     for entry in prepare(manifest, jobs, setting, report=report):
         if entry.code is not None:
-            preview.examples.setdefault(entry.code.value, entry.message)
-            codes = preview.failed.setdefault(entry.job.name, Counter())
-            codes[entry.code.value] += 1
+            preview.fail(entry, entry.code, entry.message)
         elif not preview.first_prompt:
             preview.first_prompt = _prompt_text(entry, facts)
         entry.variables = {}
@@ -122,71 +181,44 @@ def _answers(store: Path, entries: list[Entry]) -> tuple[dict[str, Answer] | Non
         return None, f"what is answered already is not known: {error.message}"
 
 
-def _model_json(facts: ModelFacts) -> dict[str, object]:
-    return {
-        "name": facts.name,
-        "commit": facts.commit,
-        "dtype": facts.dtype,
-        "fingerprint": facts.fingerprint,
-        "max_model_len": facts.max_model_len,
-        "vocab_size": facts.vocab_size,
-        "has_chat_template": facts.tokenizer is not None and facts.tokenizer.has_chat_template,
-    }
+def _history(store: Path, jobs: list[Job], model_name: str) -> dict[str, list[int]]:
+    """Output tokens of each job's earlier artifacts; nothing where the store cannot be read."""
+    try:
+        return past_outputs(store, [j.name for j in jobs], model_name) if store.exists() else {}
+    except StoreError:
+        return {}
 
 
-def _engine_json(spec: EngineSpec, stats: NightStats, facts: ModelFacts) -> dict[str, object]:
-    blocks = -(-stats.needed_tokens // spec.block_size)
-    device = resolve_device(spec.device)
-    return {
-        "device": device,
-        "impl": resolve_impl(spec.impl, device),
-        "block_size": spec.block_size,
-        "num_blocks": spec.num_blocks,
-        "pool_blocks": blocks,
-        "pool_bytes": blocks * spec.block_size * facts.kv_bytes_per_token,
-        "largest_request_blocks": -(-stats.longest_tokens // spec.block_size),
-    }
-
-
-def _counts(assignment: Assignment, *, known: bool) -> dict[str, object]:
-    return {
-        "num_items": len(assignment.entries),
-        "num_failed": len(assignment.failed),
-        "num_failed_before": len(assignment.failed_before) if known else None,
-        "num_already_done": len(assignment.reused) if known else None,
-        "num_duplicates": assignment.num_duplicates,
-        "num_to_compute": len(assignment.work),
-    }
-
-
-def _job_json(job: Job, assignment: Assignment, preview: _Preview) -> dict[str, object]:
-    computed = Counter(work.primary.job.index for work in assignment.work)
-    return {
-        "name": job.name,
-        "kind": job.kind.name,
-        "priority": job.settings.priority,
-        "num_rows": job.source.num_rows(),
-        "num_items": sum(1 for entry in assignment.entries if entry.job is job),
-        "num_already_done": sum(1 for entry, _ in assignment.reused if entry.job is job),
-        "num_failed_before": sum(1 for entry, _ in assignment.failed_before if entry.job is job),
-        "num_to_compute": computed[job.index],
-        "failed": dict(preview.failed.get(job.name, {})),
-        "max_tokens": job.sampling.max_tokens,
-    }
-
-
-def _estimate(store: Path, model_name: str, stats: NightStats) -> dict[str, object]:
-    """Seconds at the speed of the last runs; outputs counted at max_tokens."""
+def _estimate(
+    store: Path,
+    model_name: str,
+    stats: NightStats,
+    ahead: Forethought,
+    known: KnownSpeed | None,
+) -> dict[str, object]:
+    """Seconds of engine time: by the cost model, else at the speed of the store's last runs."""
+    if ahead.prediction is not None and known is not None:
+        seconds = ahead.prediction.seconds
+        outputs = ahead.prediction.simulated.output_tokens
+        return {
+            "seconds": round(seconds, 2),
+            "output_tokens_per_s": round(outputs / seconds, 1) if seconds else None,
+            "output_tokens": outputs,
+            "source": known.source,
+            "reason": _SOURCES[known.source],
+        }
     try:
         speed = past_speed(store, model_name) if store.exists() else None
     except StoreError:
         speed = None
     if speed is None:
-        reason = f"the store has no run with {model_name} to go by"
-        return {"seconds": None, "output_tokens_per_s": None, "reason": reason}
+        reason = f"the store has no run with {model_name} to go by, and nothing was measured"
+        return {"seconds": None, "output_tokens_per_s": None, "source": None, "reason": reason}
     return {
         "seconds": round(stats.output.total / speed, 1),
         "output_tokens_per_s": round(speed, 1),
+        "output_tokens": stats.output.total,
+        "source": "store",
         "reason": "the speed of this store's last runs; every output as long as allowed",
     }
 

@@ -41,8 +41,7 @@ def setting_of(manifest: Manifest, jobs: list[Job], facts: ModelFacts, spec: Eng
         on_too_long=tuple(job.settings.on_too_long for job in jobs),
         facts=facts,
         run_seed=manifest.run.seed,
-        block_size=spec.block_size,
-        num_blocks=spec.num_blocks,
+        limits=facts.limits(spec),
     )
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from thothy_batch.engine.facts import AnyTokenizer, ModelFacts
+from thothy_batch.engine.fit import Limits, why_unfit
 from thothy_batch.kinds import Kind, TemplateProblem, render
-from thothy_batch.plan import blocks_needed, find_unfit, request_key
+from thothy_batch.plan import request_key
 from thothy_batch.records import FailureCode, Request, Sampling
 
 TRUNCATED = "truncated"
@@ -45,8 +46,7 @@ class Setting:
     on_too_long: tuple[str, ...]
     facts: ModelFacts
     run_seed: int
-    block_size: int
-    num_blocks: int | None  # None: not known before the engine starts
+    limits: Limits
 
 
 Render = Callable[[Sequence[Draft]], list[Rendered]]
@@ -173,20 +173,9 @@ def _fit(setting: Setting, draft: Draft, prompt: _Prompt) -> tuple[list[int], bo
 
 
 def _why_unfit(setting: Setting, draft: Draft, ids: Sequence[int]) -> str:
-    limit = setting.facts.max_model_len
-    enough = len(ids) + draft.sampling.max_tokens <= limit
-    if enough and setting.num_blocks is None:
-        return ""
-    request = Request(0, "", ids, draft.sampling, num_samples=draft.num_samples)
-    if enough and blocks_needed(request, setting.block_size) <= (setting.num_blocks or 0):
-        return ""
-    unfit = find_unfit(
-        [request],
-        max_model_len=limit,
-        num_blocks=setting.num_blocks,
-        block_size=setting.block_size,
+    return why_unfit(
+        Request(0, "", ids, draft.sampling, num_samples=draft.num_samples), setting.limits
     )
-    return unfit[0].message if unfit else ""
 
 
 def _longest(

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import datetime
 
 from thothy_batch import __version__
 from thothy_batch.engine.config import resolve_device
 from thothy_batch.errors import LockedError, LockHolder, ThothyError
-from thothy_batch.plan import blocks_needed, night_stats, order_requests
 from thothy_batch.runner.accounting import Account
-from thothy_batch.runner.assignment import Assignment, Work, assign, request_keys
+from thothy_batch.runner.assignment import Assignment, assign, request_keys
 from thothy_batch.runner.closing import end_run, failure_reason
 from thothy_batch.runner.entry import Entry
 from thothy_batch.runner.ledger import Ledger
@@ -18,9 +16,11 @@ from thothy_batch.runner.locking import holder_of, locked
 from thothy_batch.runner.night import JOB_STOPPED, Night
 from thothy_batch.runner.opening import Setup, begin_run, open_night
 from thothy_batch.runner.options import RunOptions
+from thothy_batch.runner.outlook import engine_spec, foresee, record_plan
 from thothy_batch.runner.prepare import prepare
 from thothy_batch.runner.progress import Forecast, Observer
 from thothy_batch.runner.pulse import Pulse, StatusFile
+from thothy_batch.runner.receipt import Receipt
 from thothy_batch.runner.rendering import make_renderer
 from thothy_batch.runner.stopping import StopNow
 from thothy_batch.runner.summary import RunSummary
@@ -140,14 +140,10 @@ def _prepared(run: Setup) -> Iterable[Entry]:
 
 def _start(run: Setup, ledger: Ledger, status: StatusFile, assignment: Assignment) -> Night:
     """The engine loaded and the night in its order."""
-    run.observer.phase("planning")
     requests = [work.request for work in assignment.work]
-    stats = night_stats(requests, block_size=run.spec.block_size)
-    order = order_requests(requests, run.manifest.engine.order, block_size=run.spec.block_size)
-    largest = max(_most_tokens(run, work) for work in assignment.work)
-    spec = replace(run.spec, needed_tokens=stats.needed_tokens, longest_tokens=largest)
     run.observer.phase(f"loading {run.facts.name}")
     status.write("loading", **ledger.account.as_json())
+    spec = engine_spec(run, assignment)
     log_path = journal_folder(run.manifest.store) / "engine.log"
     with run.stopping.interruptible():
         engine = run.options.start_engine(spec, log_path=log_path)
@@ -162,6 +158,9 @@ def _start(run: Setup, ledger: Ledger, status: StatusFile, assignment: Assignmen
             "engine_ready_at": datetime.now().astimezone(),
         }
     )
+    run.observer.phase("planning")
+    estimates, ahead = foresee(run, ledger.store, assignment, info)
+    record_plan(ledger.store, ahead)
     forecast = Forecast.of(requests)
     night = Night(
         engine=engine,
@@ -172,21 +171,13 @@ def _start(run: Setup, ledger: Ledger, status: StatusFile, assignment: Assignmen
         pulse=Pulse(ledger.store, status, ledger.account, forecast, run.observer, run.began),
         note=run.observer.note,
         forecast=forecast,
+        estimates=estimates,
+        receipt=Receipt(run.facts.work, info.engine.get("device_figures"), spec.block_size),
     )
-    night.pending.extend(assignment.work[index] for index in order)
+    night.pending.extend(ahead.work)
+    night.pending.extend(each for each, _ in ahead.unfit)  # the engine refuses them in its words
     run.observer.phase("computing")
     return night
-
-
-def _most_tokens(run: Setup, work: Work) -> int:
-    """KV that a request may come to hold, in tokens of whole blocks, all its samples together.
-
-    The prompt of a later stage is not known yet: it may fill the context.
-    """
-    block_size, entry = run.spec.block_size, work.primary
-    if len(entry.job.kind.stages) > 1:
-        return entry.num_samples * (run.facts.max_model_len + block_size)
-    return blocks_needed(work.request, block_size) * block_size
 
 
 def _leave_open(
@@ -215,6 +206,7 @@ def _end(run: Setup, ledger: Ledger, night: Night | None, error: ThothyError | N
         run_id=run.run_id,
         started=run.started,
         load_s=run.load_s,
+        dtype=run.facts.dtype,
         stop_reason=night.stop_reason if night is not None else run.stopping.reason,
         error=error,
     )

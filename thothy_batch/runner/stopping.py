@@ -40,6 +40,11 @@ class Stopping:
         return next((why for at, why in sorted(self._ends) if now >= at), "")
 
     @property
+    def time_left_s(self) -> float | None:
+        """Seconds until the deadline or the end of the budget; None where there is neither."""
+        return min(self._ends)[0] - time.monotonic() if self._ends else None
+
+    @property
     def signal_name(self) -> str:
         return self._signal
 

@@ -25,6 +25,7 @@ class RunSummary:
     load_s: float = 0.0
     engine_s: float = 0.0
     wall_s: float = 0.0
+    unavoidable_s: float | None = None
     published: bool = True
     messages: list[str] = field(default_factory=list)
     error: ThothyError | None = None
@@ -32,6 +33,13 @@ class RunSummary:
     @property
     def output_tokens_per_s(self) -> float | None:
         return round(self.output_tokens / self.engine_s, 1) if self.engine_s else None
+
+    @property
+    def roofline_fraction(self) -> float | None:
+        """Of the engine's time, the share that its work needs at this device's limits."""
+        if self.unavoidable_s is None or not self.engine_s:
+            return None
+        return round(self.unavoidable_s / self.engine_s, 4)
 
     @property
     def artifacts_per_hour(self) -> float | None:
@@ -51,6 +59,7 @@ class RunSummary:
         document |= {
             "output_tokens_per_s": self.output_tokens_per_s,
             "artifacts_per_hour": self.artifacts_per_hour,
+            "roofline_fraction": self.roofline_fraction,
             "published": self.published,
             "jobs": self.jobs,
             "messages": self.messages,

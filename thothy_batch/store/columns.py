@@ -151,6 +151,8 @@ RUNS: Columns = {
     "engine_ready_at": TIME,
     "last_seen_at": TIME,
     "computed_tokens": BIGINT,
+    "predicted_s": DOUBLE,
+    **dict.fromkeys(("planned_prompt_tokens", "computed_prompt_tokens"), BIGINT),
 }
 
 ENGINE_STEPS: Columns = {
@@ -163,11 +165,13 @@ ENGINE_STEPS: Columns = {
     "num_preempted": INTEGER,
 }
 
-# How many entries a job has, as far as known: what is never written to run_items was not run.
+# What is known of a job, row by row as it is learned: how many entries it has (what is never
+# written to run_items was not run), how long it was predicted to take.
 JOB_ENTRIES: Columns = {
     **dict.fromkeys(("run_id", "job", "kind"), TEXT),
     "priority": INTEGER,
     "num_items": BIGINT,
+    "predicted_s": DOUBLE,
 }
 
 # The entries of a run that goes on, many to a row; see `open_entries`.

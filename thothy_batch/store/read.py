@@ -13,6 +13,7 @@ from thothy_batch.errors import StoreBusyError, StoreError
 from thothy_batch.store.answers import Answer, AnswerBook, read_answers
 from thothy_batch.store.database import fetch_row, open_database
 from thothy_batch.store.files import real_path
+from thothy_batch.store.outputs import read_outputs
 from thothy_batch.store.schema import check_version, read_version
 
 Result = TypeVar("Result")
@@ -83,6 +84,14 @@ def past_answers(store_path: Path, keys: Iterable[str]) -> dict[str, Answer]:
     book = AnswerBook(frozenset(keys))
     read_store(store_path, lambda connection: read_answers(connection, book))
     return book.answers()
+
+
+def past_outputs(store_path: Path, jobs: Iterable[str], model_name: str) -> dict[str, list[int]]:
+    """See `outputs.read_outputs`; for commands that do not lock the store.
+
+    Raises StoreError, StoreBusyError.
+    """
+    return read_store(store_path, lambda connection: read_outputs(connection, jobs, model_name))
 
 
 def _check_schema(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

@@ -19,8 +19,10 @@ _INSERT_STATS = """
 INSERT INTO job_stats BY NAME
 WITH run AS (SELECT * FROM runs WHERE run_id = $run_id),
 entries AS (
-    SELECT job, last(kind) FILTER (kind <> '') AS kind, last(priority) AS priority,
-        last(num_items) FILTER (num_items IS NOT NULL) AS num_items
+    SELECT job, last(kind) FILTER (kind <> '') AS kind,
+        last(priority) FILTER (priority IS NOT NULL) AS priority,
+        last(num_items) FILTER (num_items IS NOT NULL) AS num_items,
+        last(predicted_s) FILTER (predicted_s IS NOT NULL) AS predicted_s
     FROM job_entries WHERE run_id = $run_id GROUP BY job
 ),
 items AS (
@@ -57,6 +59,7 @@ jobs AS (
 joined AS (
     SELECT j.job, coalesce(e.kind, n.kind, f.kind, '') AS kind, coalesce(e.priority, 5) AS priority,
         greatest(coalesce(e.num_items, 0), coalesce(i.num_written, 0)) AS num_items,
+        e.predicted_s,
         coalesce(i.num_done, 0) AS num_done, coalesce(i.num_failed, 0) AS num_failed,
         coalesce(i.num_reused, 0) AS num_reused, coalesce(i.num_flagged, 0) AS num_flagged,
         coalesce(m.prompt_tokens, 0)::BIGINT AS prompt_tokens,
@@ -83,7 +86,7 @@ SELECT $run_id AS run_id, job, kind, priority, num_items, num_done, num_failed, 
         AS first_admitted_at,
     finished_at, coalesce(job_engine_s, 0) AS engine_s,
     output_tokens / nullif(job_engine_s, 0) AS output_tokens_per_s,
-    num_done * 3600 / nullif(job_engine_s, 0) AS artifacts_per_hour, finish_reasons
+    num_done * 3600 / nullif(job_engine_s, 0) AS artifacts_per_hour, finish_reasons, predicted_s
 FROM shared
 """
 

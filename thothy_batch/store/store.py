@@ -31,6 +31,7 @@ from thothy_batch.store.journal import Journal
 from thothy_batch.store.lock import FileLock
 from thothy_batch.store.merge import BEGIN_RUN, COPIES, END_RUN, TABLES, UPDATE_RUN
 from thothy_batch.store.open_entries import open_rows
+from thothy_batch.store.outputs import read_outputs
 from thothy_batch.store.publisher import Publisher
 from thothy_batch.store.segment import Record, Row, segment_paths
 
@@ -125,6 +126,12 @@ class Store:
             "job_entries", self._cells("job_entries", {"job": job, "num_items": num_items})
         )
 
+    def record_predictions(self, engine_s: Mapping[str, float]) -> None:
+        """How much of the run's engine time each job was predicted to take, by the job's name."""
+        for job, seconds in engine_s.items():
+            row = {"job": job, "predicted_s": seconds}
+            self._append("job_entries", self._cells("job_entries", row))
+
     def record_totals(self, totals: EngineTotals) -> None:
         """The engine's sums so far, so that a killed run has them. Kept about once a second."""
         now = time.monotonic()
@@ -136,6 +143,7 @@ class Store:
                 "engine_s": totals.engine_s,
                 "wasted_tokens": totals.wasted_tokens,
                 "computed_tokens": totals.prefill_tokens + totals.output_tokens,
+                "computed_prompt_tokens": totals.prefill_tokens,
             }
         )
 
@@ -159,7 +167,8 @@ class Store:
 
     def end_run(self, row: Mapping[str, object]) -> bool:
         """Ends the run with its scalars: status, stop_reason, exit_code, engine_s, wall_s, load_s,
-        wasted_tokens. Counts, rates and job_stats are made from its rows.
+        wasted_tokens, computed_prompt_tokens, roofline_fraction. Counts, rates and job_stats are
+        made from its rows.
 
         Durable on return; True when it is published too.
         """
@@ -210,6 +219,15 @@ class Store:
         for table, row in self._leftovers:
             (book.add_failure if table == "failures" else book.add_artifact)(row)
         return book.answers()
+
+    def past_outputs(self, jobs: Iterable[str], model_name: str) -> dict[str, list[int]]:
+        """See `outputs.read_outputs`. What waits in the journal is not seen; nothing is where a
+        reader holds the database: it is wanted for estimates, and those can do without."""
+        try:
+            with open_database(self.path, read_only=True) as connection:
+                return read_outputs(connection, jobs, model_name)
+        except StoreBusyError:
+            return {}
 
     def close(self) -> None:
         """Publishes what is left, waiting a moment for a reader to let go, and closes."""

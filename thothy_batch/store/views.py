@@ -37,7 +37,7 @@ SELECT r.run_id, r.name, r.started_at, r.status, s.job, s.kind, s.priority, s.nu
     s.num_done, s.num_failed, s.num_reused, s.num_not_run, s.num_flagged,
     s.prompt_tokens, s.cached_prompt_tokens, s.output_tokens, s.engine_s,
     s.output_tokens_per_s, s.artifacts_per_hour, s.queue_s_p50, s.queue_s_p95,
-    s.output_tokens_p50, s.output_tokens_p95
+    s.output_tokens_p50, s.output_tokens_p95, s.predicted_s
 FROM job_stats s JOIN runs r ON r.run_id = s.run_id
 """
 
@@ -52,7 +52,7 @@ SELECT run_id, name, started_at, status, stop_reason, wall_s, engine_s, num_item
     artifacts_per_hour / nullif(avg(artifacts_per_hour) OVER before, 0) - 1
         AS artifacts_per_hour_change,
     engine_s / nullif(avg(nullif(engine_s, 0)) OVER before, 0) - 1 AS engine_s_change,
-    count(output_tokens_per_s) OVER before AS num_compared
+    count(output_tokens_per_s) OVER before AS num_compared, roofline_fraction, predicted_s
 FROM runs
 WINDOW before AS (PARTITION BY name ORDER BY started_at, run_id
     ROWS BETWEEN 7 PRECEDING AND 1 PRECEDING)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import duckdb
 
-from thothy_batch.store.migrations import m0001_tables
+from thothy_batch.store.migrations import m0001_tables, m0002_predictions
 
 Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
-MIGRATIONS: tuple[Migration, ...] = (m0001_tables.apply,)
+MIGRATIONS: tuple[Migration, ...] = (m0001_tables.apply, m0002_predictions.apply)

@@ -1,0 +1,124 @@
+"""`doctor` from outside, and what it prints for people."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thothy_batch.cli.doctor_wording import doctor_text
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-6,
+}
+MODEL = {
+    "name": "tiny",
+    "architecture": "LlamaForCausalLM",
+    "num_parameters": 12345,
+    "dtype": "float32",
+    "impl": "cpu",
+    "linears": [{"rows": 1, "tokens_per_s": 99.96}, {"rows": 512, "tokens_per_s": 12345.6}],
+    "kv_gb_s": 12.34,
+    "host_step_s": 0.00021,
+    "host_row_s": 0.0000034,
+    "capacity": [{"context": 3072, "gain": 3.27}, {"context": 8192, "gain": 4.571}],
+}
+FOUND: dict[str, Any] = {
+    **{"device": "cpu", "cpu_name": "a cpu", "cores": 2, "threads": 2, "auto_impl": "cpu"},
+    **{"memory_gib": 24.0, "memory_free_gib": 20.0, "impls": ["reference", "cpu"]},
+    **{"gflops": {"float32": 187.6, "bfloat16": 433.0}, "bandwidth_gb_s": 33.46},
+    **{"versions": {"torch": "2"}, "model": None, "notes": [], "warnings": []},
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model directory without weights."""
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text(json.dumps(CONFIG))
+    return tmp_path / "m"
+
+
+def call(home: Path, *args: object) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "XDG_CACHE_HOME": str(home / "cache"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "thothy_batch", "doctor", *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=env,
+    )
+
+
+def test_a_model_is_measured_into_one_document(model: Path, tmp_path: Path) -> None:
+    done = call(tmp_path, "--model", model, "--random-weights", "--dtype", "bfloat16", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["threads"], found["model"]["threads"]) == (1, 1)
+    assert found["model"]["dtype"] == "bfloat16"
+    assert found["model"]["linears"][0]["rows"] == 1
+    assert "measuring" in done.stderr
+    assert len(list((tmp_path / "cache" / "thothy-batch").iterdir())) == 2  # device and speed
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--model", "{model}"], "model.safetensors"),
+        (["--model", "/no/such/folder"], "/no/such/folder"),
+        (["--model", "{model}", "--dtype", "int8"], "int8"),
+        (["--random-weights"], "--model"),
+        (["--modle", "x"], "--modle"),
+    ],
+)
+def test_bad_usage_and_a_bad_model_are_exit_code_2(
+    model: Path, tmp_path: Path, args: list[str], words: str
+) -> None:
+    done = call(tmp_path, *(arg.format(model=model) for arg in args))
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_text_tells_figures_in_their_units() -> None:
+    lines = doctor_text(FOUND | {"model": MODEL, "notes": ["not kept"]}).splitlines()
+    for line in (
+        "measured: float32 linears 188 GFLOP/s at most",
+        "measured: memory bandwidth 33.5 GB/s (reading)",
+        "model: tiny (LlamaForCausalLM, 12,345 parameters, float32, cpu kernels)",
+        "measured: linears in tokens a second, by rows of a step: 1 row 100.0, 512 rows 12,346",
+        "measured: decoding reads KV at 12.3 GB/s",
+        "measured: the host takes 0.21 ms a step and 0.003 ms a row",
+        "sequences in the KV pool, times those of one that is the same for all layers, at a "
+        "context of: 3,072 tokens 3.27, 8,192 tokens 4.57",
+        "note: not kept",
+    ):
+        assert line in lines, line
+
+
+def test_the_text_leaves_out_what_was_not_measured() -> None:
+    assert "model:" not in doctor_text(FOUND)
+    text = doctor_text(FOUND | {"model": {**MODEL, "linears": [], "kv_gb_s": None, "capacity": []}})
+    for word in ("tokens a second", "KV"):
+        assert word not in text
+
+
+def test_foreign_text_does_not_reach_the_terminal_as_it_is() -> None:
+    nasty = "\x1b[2J\n\x07"
+    model = {**MODEL, "name": nasty, "architecture": nasty}
+    text = doctor_text(FOUND | {"model": model, "notes": [nasty], "warnings": [nasty]})
+    assert all(character == "\n" or character.isprintable() for character in text)

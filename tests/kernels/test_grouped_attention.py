@@ -1,0 +1,269 @@
+"""Windows, soft caps, strided pools and shared beginnings: exactness, and bits that do not move."""
+
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from thothy_kernels.paged_attention import SPAN, AttentionMetadata, paged_attention
+
+IMPLS = ("reference", "cpu")
+
+
+class Night:
+    """Sequences over a pool whose every other value is NaN; oracles in float64.
+
+    `shared`: (first, end, start, stop) in units of blocks; those sequences get the same blocks.
+    """
+
+    def __init__(
+        self,
+        lens: list[tuple[int, int]],  # context, queries
+        *,
+        shape: tuple[int, int, int] = (4, 2, 32),  # H, K, D
+        block_size: int = 16,
+        window: int | None = None,
+        shared: tuple[tuple[int, int, int, int], ...] = (),
+        dtype: torch.dtype = torch.float32,
+        stride: int = 1,
+        seed: int = 0,
+    ) -> None:
+        H, K, D = shape
+        P = self.block_size = block_size
+        self.generator = torch.Generator().manual_seed(seed)
+        self.lens, self.window, self.dtype = lens, window, dtype
+        M = max(-(-context // P) for context, _ in lens)
+        B = len(lens) * M + 3
+        ids = torch.randperm(B, generator=self.generator)[: len(lens) * M]
+        tables = ids.reshape(len(lens), M).int()
+        for first, end, start, stop in shared:
+            tables[first:end, start:stop] = tables[first, start:stop]
+        self.shared = torch.tensor(
+            [[f, e, a * P, b * P] for f, e, a, b in shared], dtype=torch.int32
+        ).reshape(-1, 4)
+        self.k, self.v = (self._pool(B, (K, P, D), stride) for _ in range(2))
+        for (context, n), table in zip(lens, tables, strict=True):
+            first = 0 if window is None else max(0, context - n + 1 - window)
+            for position in range(first, context):
+                block, offset = int(table[position // P]), position % P
+                for cache in (self.k, self.v):
+                    if cache[block, :, offset].isnan().any():
+                        cache[block, :, offset] = self._normal(K, D)
+            table[: first // P] = -1
+            table[-(-context // P) :] = -1
+        self.tables = tables
+        self.q = self._normal(sum(n for _, n in lens), H, D)
+        self.scale = D**-0.5
+
+    def _normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=self.generator).mul(2).to(self.dtype)
+
+    def _pool(self, B: int, block: tuple[int, int, int], stride: int) -> torch.Tensor:
+        pool = torch.full((B, stride, *block), float("nan"), dtype=self.dtype)
+        return pool[:, stride // 2]
+
+    def meta(self, keep: slice = slice(None), *, grouped: bool = False) -> AttentionMetadata:
+        lens = self.lens[keep]
+        cu = np.cumsum([0, *(n for _, n in lens)])
+        return AttentionMetadata(
+            cu_seqlens=torch.tensor(cu, dtype=torch.int32),
+            context_lens=torch.tensor([c for c, _ in lens], dtype=torch.int32),
+            block_tables=self.tables[keep].contiguous(),
+            max_query_len=max(n for _, n in lens),
+            window=self.window,
+            shared=self.shared if grouped else None,
+        )
+
+    def run(self, impl: str, *, softcap: float = 0.0, grouped: bool = False) -> torch.Tensor:
+        return paged_attention(
+            self.q,
+            self.k,
+            self.v,
+            self.meta(grouped=grouped),
+            scale=self.scale,
+            softcap=softcap,
+            impl=impl,
+        )
+
+    def alone(self, impl: str, seq: int, softcap: float = 0.0) -> torch.Tensor:
+        start = sum(n for _, n in self.lens[:seq])
+        rows = self.q[start : start + self.lens[seq][1]]
+        meta = self.meta(slice(seq, seq + 1))
+        return paged_attention(
+            rows, self.k, self.v, meta, scale=self.scale, softcap=softcap, impl=impl
+        )
+
+    def oracle(self, softcap: float = 0.0) -> torch.Tensor:
+        """Row by row in float64."""
+        return torch.stack(list(self._rows(softcap)))
+
+    def _rows(self, softcap: float) -> Iterator[torch.Tensor]:
+        H, K = self.q.shape[1], self.k.shape[1]
+        row = 0
+        for (context, n), table in zip(self.lens, self.tables, strict=True):
+            for position in range(context - n, context):
+                first = 0 if self.window is None else max(0, position + 1 - self.window)
+                seen = torch.arange(first, position + 1)
+                block, offset = table[seen // self.block_size].long(), seen % self.block_size
+                k = self.k[block, :, offset].double().repeat_interleave(H // K, 1)
+                v = self.v[block, :, offset].double().repeat_interleave(H // K, 1)
+                scores = torch.einsum("hd,xhd->hx", self.q[row].double(), k) * self.scale
+                if softcap:
+                    scores = softcap * torch.tanh(scores / softcap)
+                yield torch.einsum("hx,xhd->hd", scores.softmax(-1), v)
+                row += 1
+
+
+def bound_of(night: Night, softcap: float) -> float:
+    """What float32 may lose: a score of size s is known to about D rounding errors of s, a weight
+    to as much relative to itself, the sum of weighted values likewise; bfloat16 rounds the end."""
+    eps = torch.finfo(torch.float32).eps
+    largest_score = float((night.q.float().norm(dim=-1).max() * 2 * 6) * night.scale * 6)
+    values = float(night.v.nan_to_num().float().abs().max())
+    lost = 8 * eps * (largest_score + softcap) * values
+    if night.dtype == torch.bfloat16:
+        lost += torch.finfo(torch.bfloat16).eps * values
+    return lost
+
+
+LENS = [(1, 1), (17, 17), (300, 1), (520, 3), (SPAN, 1), (SPAN + 1, 70), (900, 1)]
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("softcap", [0.0, 3.0, 50.0])
+@pytest.mark.parametrize("window", [None, 1, 5, 64, 300, 5000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_is_what_the_formula_says(
+    impl: str, softcap: float, window: int | None, dtype: torch.dtype
+) -> None:
+    night = Night(LENS, window=window, dtype=dtype, stride=3, seed=window or 0)
+    error = (night.run(impl, softcap=softcap).double() - night.oracle(softcap)).abs().max()
+    assert float(error) <= bound_of(night, softcap)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 256), (6, 2, 24), (8, 8, 16), (16, 2, 128)])
+@pytest.mark.parametrize("window", [None, 40])
+def test_any_heads(shape: tuple[int, int, int], window: int | None) -> None:
+    night = Night(LENS[:5], shape=shape, window=window, block_size=7)
+    error = (night.run("cpu").double() - night.oracle()).abs().max()
+    assert float(error) <= bound_of(night, 0.0)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("window", [None, 1, 100, 700])
+def test_a_row_has_the_same_bits_alone_and_in_a_batch(impl: str, window: int | None) -> None:
+    night = Night(LENS, window=window)
+    together, start = night.run(impl, softcap=20.0), 0
+    for seq, (_, n) in enumerate(night.lens):
+        assert torch.equal(night.alone(impl, seq, 20.0), together[start : start + n])
+        start += n
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("window", [3, 100, 300])
+def test_a_chunk_has_the_same_bits_as_its_rows_one_by_one(impl: str, window: int) -> None:
+    """The first span that rows of a tile see differs from row to row."""
+    night = Night([(SPAN + 130, 200)], window=window)
+    whole = night.run(impl)
+    for row in range(0, 200, 7):
+        meta = AttentionMetadata(
+            cu_seqlens=torch.tensor([0, 1], dtype=torch.int32),
+            context_lens=torch.tensor([SPAN + 130 - 199 + row], dtype=torch.int32),
+            block_tables=night.tables,
+            max_query_len=1,
+            window=window,
+        )
+        args: Any = (night.q[row : row + 1], night.k, night.v, meta)
+        alone = paged_attention(*args, scale=night.scale, impl=impl)
+        assert torch.equal(alone[0], whole[row])
+
+
+# Of one head of many sequences, of documents within it, of both, of long ones, in blocks of 16.
+GROUPS = {
+    "one": ((0, 4, 0, 40),),
+    "head and documents": ((0, 9, 0, 17), (1, 4, 17, 50), (5, 8, 17, 60)),
+    "documents": ((0, 2, 0, 32), (2, 6, 0, 48), (7, 9, 0, 16)),
+    "behind a beginning of its own": ((3, 9, 20, 60),),
+    "less than a span": ((0, 9, 0, 9),),
+}
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(4, 2, 32), (16, 1, 64), (8, 8, 16)])
+def test_groups_do_not_change_a_bit(
+    groups: str, dtype: torch.dtype, shape: tuple[int, int, int]
+) -> None:
+    lens = [(970 + 13 * i, 1) for i in range(9)]
+    night = Night(lens, shape=shape, shared=GROUPS[groups], dtype=dtype)
+    plain = night.run("cpu", softcap=30.0)
+    assert torch.equal(night.run("cpu", softcap=30.0, grouped=True), plain)
+    assert torch.equal(night.run("reference", grouped=True), night.run("reference", grouped=False))
+    error = (plain.double() - night.oracle(30.0)).abs().max()
+    assert float(error) <= bound_of(night, 30.0)
+
+
+def test_groups_beside_prompts_in_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random nights: nested groups of many sizes, more members than a tile has rows."""
+    random = Random(5)
+    for seed in range(12):
+        num = random.randint(2, 90)
+        outer = random.randint(1, 60)
+        groups: list[tuple[int, int, int, int]] = [(0, num, 0, outer)]
+        first = 0
+        while first < num:
+            end = min(num, first + random.randint(1, 9))
+            if end - first > 1:
+                groups.append((first, end, outer, outer + random.randint(1, 40)))
+            first = end
+        lens = [(1650 + random.randint(0, 40), 1) for _ in range(num)] + [(333, 20), (5, 5)]
+        night = Night(lens, shape=(2, 1, 16), shared=tuple(groups), seed=seed)
+        assert torch.equal(night.run("cpu", grouped=True), night.run("cpu"))
+
+
+def test_a_window_leaves_groups_alone() -> None:
+    night = Night([(600, 1), (600, 1)], window=100, shared=((0, 2, 0, 36),))
+    assert torch.equal(night.run("cpu", grouped=True), night.run("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "wrong"),
+    [
+        ([[0, 3, 0, 32]], "in order"),
+        ([[1, 1, 0, 32]], "in order"),
+        ([[0, 2, 32, 32]], "in order"),
+        ([[1, 2, 0, 16], [0, 2, 16, 32]], "in order"),
+        ([[0, 2, 0, 64]], "beyond"),
+        ([[0, 2, 0, 32], [0, 2, 16, 48]], "overlaps"),
+        ([[0, 2, 0, 16], [0, 2, 16, 32], [0, 2, 32, 48]], "overlaps"),
+    ],
+)
+def test_groups_that_cannot_be_are_refused(rows: list[list[int]], wrong: str) -> None:
+    night = Night([(60, 1), (60, 1)], shared=((0, 2, 0, 2),))
+    night.shared = torch.tensor(rows, dtype=torch.int32)
+    with pytest.raises(ValueError, match=wrong):
+        night.run("cpu", grouped=True)
+
+
+@pytest.mark.parametrize(("rows", "wrong"), [([0, 2, 0, 48], "differ"), ([0, 2, 0, 20], "whole")])
+def test_groups_without_common_blocks_are_refused(rows: list[int], wrong: str) -> None:
+    night = Night([(60, 1), (60, 1)], shared=((0, 2, 0, 2),))
+    night.shared = torch.tensor([rows], dtype=torch.int32)
+    with pytest.raises(ValueError, match=wrong):
+        night.run("cpu", grouped=True)
+
+
+def test_a_prompt_is_in_no_group() -> None:
+    night = Night([(60, 2), (60, 1)], shared=((0, 2, 0, 2),))
+    with pytest.raises(ValueError, match="not one query"):
+        night.run("cpu", grouped=True)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("softcap", [-1.0])
+def test_a_soft_cap_is_positive(impl: str, softcap: float) -> None:
+    with pytest.raises(ValueError, match="softcap"):
+        Night([(5, 1)]).run(impl, softcap=softcap)

@@ -1,0 +1,71 @@
+"""Who waits comes in: strictly in order, as soon as there is room for what it is expected to need.
+
+Whoever stands at the head is never overtaken, so nobody starves. While requests come in the order
+of the plan, what is kept for later readers lies on the way to the head of the queue, and so leaves
+room for it; where they do not, what is kept has to make way once nothing else runs.
+"""
+
+from thothy_batch.engine.config import EngineConfig
+from thothy_batch.engine.kept_prefixes import KeptPrefixes, PrefixHit
+from thothy_batch.engine.kv_allocator import KVAllocator
+from thothy_batch.engine.running_set import RunningSet
+from thothy_batch.engine.sequence import Sequence
+from thothy_batch.engine.waiting_queue import WaitingQueue
+
+# Blocks kept free for rows that outgrow what was expected of them: at most this share of the pool.
+_RESERVE_SHARE = 1 / 16
+
+
+class Admission:
+    """Moves sequences from the queue to the running ones, with their blocks."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        waiting: WaitingQueue,
+        running: RunningSet,
+        kv: KVAllocator,
+        kept: KeptPrefixes,
+    ) -> None:
+        self._config = config
+        self._waiting = waiting
+        self._running = running
+        self._kv = kv
+        self._kept = kept
+
+    def admit_next(self) -> Sequence | None:
+        """Admit the head of the queue; None where nobody waits or it has to wait on."""
+        seq = self._waiting.head
+        if seq is None:
+            return None
+        num_slots = self._running.num_slots
+        if num_slots and num_slots + seq.num_slots > self._config.max_seqs:
+            return None
+        hit = self._kv.find_prefix(seq)
+        if not self._kv.has_room(seq, hit, self._reserve(seq)):
+            if len(self._running):
+                return None
+            hit = self._make_way(seq)
+        self._waiting.remove_head(seq)
+        self._kv.admit(seq, hit)
+        seq.num_prefilled = hit.num_tokens
+        self._running.add(seq)
+        return seq
+
+    def _make_way(self, seq: Sequence) -> PrefixHit:
+        """Nothing runs, and what is kept for others leaves no room: it has to go."""
+        self._kept.drop_others(seq.state.prefixes)
+        hit = self._kv.find_prefix(seq)
+        if not self._kv.has_room(seq, hit, 0):
+            seq.state.is_loner = True
+            self._kept.drop_others(())
+            hit = self._kv.find_prefix(seq)
+            assert self._kv.has_room(seq, hit, 0), "a sequence that fits the pool found no room"
+        return hit
+
+    def _reserve(self, seq: Sequence) -> int:
+        """Blocks to leave free beside a newcomer, for rows that outgrow what was expected: none
+        where all lengths are exact."""
+        growth = self._running.num_growth + self._running.growth(seq)
+        most = int(self._config.num_blocks * _RESERVE_SHARE)
+        return min(growth, most) if len(self._running) else 0

@@ -1,0 +1,84 @@
+"""Measures what a device can do at most: the F and BW of the roofline."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from thothy_batch.engine.memory import available_bytes
+from thothy_batch.engine.speed import DeviceFigures, FigureCache, device_name, measured_now
+from thothy_kernels.linear import pack_linear
+
+# Weights of small and large models [N, K], and rows of a step that is bound by compute.
+_LINEAR_SHAPES = ((1024, 1024), (4096, 1024), (1024, 3072), (4096, 4096))
+_LINEAR_ROWS = 512
+_READ_BYTES = 1 << 29  # far beyond caches
+_MIB = 1 << 20
+
+
+def device_figures(cache: FigureCache) -> DeviceFigures:
+    """The figures as measured before; measured now, for two seconds, where there are none."""
+    return cache.load_device(device_name(), torch.get_num_threads()) or measure_device(cache)
+
+
+def measure_device(cache: FigureCache, budget_s: float = 1.5) -> DeviceFigures:
+    """Measure compute and bandwidth with all of torch's threads, and keep the figures.
+
+    `budget_s`: of measuring alone; a slow device takes longer, since everything is run once.
+    """
+    share = budget_s / 3
+    figures = DeviceFigures(
+        device=device_name(),
+        threads=torch.get_num_threads(),
+        flops={
+            "float32": _flops(torch.float32, share),
+            "bfloat16": _flops(torch.bfloat16, share),
+        },
+        bandwidth=_bandwidth(share),
+        measured_at=measured_now(),
+    )
+    cache.store_device(figures)
+    return figures
+
+
+@torch.inference_mode()
+def _flops(dtype: torch.dtype, budget_s: float) -> float:
+    """Operations a second of the fastest linear, run as the decoder runs them."""
+    best = 0.0
+    for N, K in _LINEAR_SHAPES:
+        linear = pack_linear(torch.ones((N, K), dtype=dtype), None, impl="cpu")
+        x = torch.ones((_LINEAR_ROWS, K), dtype=dtype)
+        seconds = _least_time(lambda: linear(x), budget_s / len(_LINEAR_SHAPES))  # noqa: B023
+        best = max(best, 2 * N * K * _LINEAR_ROWS / seconds)
+    return best
+
+
+@torch.inference_mode()
+def _bandwidth(budget_s: float) -> float:
+    """Bytes a second of the fastest way to read: which one that is differs between machines.
+
+    Sums and products of float32 were found at 12 and 31 GB/s on one, at 53 both on another.
+    """
+    num_bytes = max(_MIB, min(_READ_BYTES, available_bytes() // 8) // _MIB * _MIB)
+    data = torch.ones(num_bytes // 4)
+    one, other = data.view(2, -1)
+    ways: tuple[Callable[[], object], ...] = (
+        data.sum,
+        data.view(torch.int64).sum,
+        data.amax,
+        lambda: torch.dot(one, other),
+    )
+    return max(num_bytes / _least_time(way, budget_s / len(ways)) for way in ways)
+
+
+def _least_time(work: Callable[[], object], budget_s: float) -> float:
+    """Seconds of the fastest of several goes; the first, which counts too, may warm up."""
+    best = float("inf")
+    end = time.perf_counter() + budget_s
+    while True:
+        began = time.perf_counter()
+        work()
+        now = time.perf_counter()
+        best = min(best, now - began)
+        if now >= end:
+            return best

@@ -1,0 +1,115 @@
+"""How long a night will take: its requests on the simulated device, and what each job's part is."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from thothy_batch.engine.config import EngineConfig
+from thothy_batch.engine.cost_model import CostModel, ModelWork, Speed
+from thothy_batch.engine.sequence import Sequence as Seq
+from thothy_batch.engine.simulation import Simulated, Simulation
+from thothy_batch.engine.speed import FigureCache, SpeedKey, device_name
+from thothy_batch.records import Request
+
+# Of what a device can do at most; where nothing was measured with the model itself.
+_EFFICIENCY = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSpeed:
+    """A speed and where it comes from: calibrated (with this model), device (its limits alone)."""
+
+    speed: Speed
+    source: str
+    measured_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobPrediction:
+    """A job's part of a night. Seconds."""
+
+    engine_s: float  # its share of engine time, by computed tokens
+    finished_s: float  # since engine ready
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A night as the simulated device runs it."""
+
+    seconds: float
+    jobs: dict[str, JobPrediction]
+    simulated: Simulated
+    source: str  # of the speed
+
+
+def known_speed(
+    work: ModelWork, *, threads: int, impl: str, dtype: str, cache: FigureCache | None = None
+) -> KnownSpeed | None:
+    """The best that is known of how fast this machine runs a model; None where nothing is."""
+    cache = cache or FigureCache()
+    device = device_name()
+    speed = cache.load_speed(SpeedKey(device, threads, impl, dtype, work))
+    if speed is not None:
+        return KnownSpeed(speed, "calibrated", speed.measured_at)
+    figures = cache.load_device(device, threads)
+    if figures is None:
+        return None
+    speed = Speed.from_roofline(
+        figures.flops[dtype], figures.bandwidth, work, efficiency=_EFFICIENCY
+    )
+    return KnownSpeed(speed, "device", figures.measured_at)
+
+
+def predict(
+    config: EngineConfig,
+    work: ModelWork,
+    known: KnownSpeed,
+    requests: Iterable[Request],
+    *,
+    output_lens: Mapping[int, int],
+    jobs: Mapping[int, str],
+) -> Prediction:
+    """Runs planned requests, in their order, on the simulated device.
+
+    `output_lens`: tokens of a sample by request_id; `jobs`: a name by request_id. Every request
+    has to fit the pool.
+    """
+    simulation = Simulation(
+        config,
+        CostModel(work, known.speed),
+        output_len=lambda request, sample: output_lens[request.request_id],
+    )
+    tokens: dict[str, int] = dict.fromkeys(jobs.values(), 0)
+    ends: dict[str, float] = dict.fromkeys(jobs.values(), 0.0)
+
+    def finished(seq: Seq, seconds: float) -> None:
+        job = jobs[seq.state.request.request_id]
+        ends[job] = seconds
+        prompt = seq.prompt_len - seq.state.cached_prompt_tokens if seq.sample == 0 else 0
+        tokens[job] += prompt + seq.num_output
+
+    simulation.finished_s = finished
+    simulated = simulation.run(requests)
+    total = sum(tokens.values()) or 1
+    parts = {
+        job: JobPrediction(simulated.seconds * tokens[job] / total, ends[job]) for job in tokens
+    }
+    return Prediction(simulated.seconds, parts, simulated, known.source)
+
+
+def request_costs(
+    work: ModelWork, speed: Speed, requests: Sequence[Request], output_lens: Mapping[int, int]
+) -> list[float]:
+    """Seconds that each request adds to a full night: what tells cheap ones from dear ones."""
+    rows, seconds = speed.linears[-1]
+    head_rows, head_s = speed.head[-1]
+    kv_s = speed.kv_byte_s * sum(group.kv_bytes_per_token for group in work.groups)
+    costs = []
+    for request in requests:
+        prompt_len = len(request.prompt_token_ids)
+        output_len = output_lens[request.request_id]
+        outputs = output_len * request.num_samples
+        costs.append(
+            (prompt_len + outputs) * seconds / rows
+            + outputs * (head_s / head_rows + (prompt_len + output_len / 2) * kv_s)
+        )
+    return costs

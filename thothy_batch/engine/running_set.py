@@ -1,0 +1,133 @@
+"""The admitted sequences: who decodes, whose prompt is open, and what happens next to whom.
+
+A clock counts the decode steps of all, and a heap knows before which step the next row ends or
+needs a block: so a step of many rows costs no more here than one of few.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from heapq import heappop, heappush
+
+from thothy_batch.engine.config import EngineConfig
+from thothy_batch.engine.decode_set import DecodeSet
+from thothy_batch.engine.sequence import Clock, Sequence, SequenceStatus
+
+
+class RunningSet:
+    """Every running sequence is in one of three places: `prompts`, in the order of admission,
+    where tokens are still to be computed; `decoding`; or parked, where it could decode but a step
+    has no more tokens."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self.clock = Clock()
+        self.decoding = DecodeSet()
+        self.prompts: deque[Sequence] = deque()
+        self.num_slots = 0  # sequences, those that will be forked among them
+        self.num_growth = 0  # blocks that may be needed beyond those of the expected lengths
+        self._parked: deque[Sequence] = deque()
+        self._all: dict[Sequence, None] = {}  # oldest admission first
+        self._events: list[tuple[int, int, Sequence, int]] = []
+        self._num_events = 0
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return iter(self._all)
+
+    @property
+    def youngest(self) -> Sequence:
+        return next(reversed(self._all))
+
+    def add(self, seq: Sequence) -> None:
+        """A sequence was admitted: its prompt comes after those that are open."""
+        seq.status = SequenceStatus.RUNNING
+        self._all[seq] = None
+        self.prompts.append(seq)
+        self.num_slots += seq.num_slots
+        self.num_growth += self.growth(seq)
+
+    def take_out(self, seq: Sequence) -> None:
+        """A sequence ends or has to wait; what it knows and has computed stays with it."""
+        self.num_slots -= seq.num_slots
+        self.num_growth -= self.growth(seq)
+        del self._all[seq]
+        if seq.is_decoding:
+            self.decoding.remove(seq)
+            seq.leave()
+        elif seq in self.prompts:
+            self.prompts.remove(seq)
+        else:
+            self._parked.remove(seq)
+
+    def end_prompt(self, group: list[Sequence]) -> None:
+        """All tokens of the first open prompt are computed: it and its forks drew one each."""
+        first = self.prompts.popleft()
+        assert first is group[0], "prompts end in the order in which they began"
+        for member in group:
+            self._all[member] = None
+            member.num_known += 1
+            self._join(member)
+
+    def unpark(self) -> None:
+        """Let decode who can."""
+        while self._parked and len(self.decoding) < self._config.max_step_tokens:
+            self._join(self._parked.popleft())
+
+    def growth(self, seq: Sequence) -> int:
+        """Blocks that a sequence and its forks may need beyond what admission gives them."""
+        if self._config.admission == "optimistic":
+            return 0
+        blocks_for = self._config.layout.blocks_for
+        return seq.num_slots * (blocks_for(seq.max_len) - blocks_for(seq.expected_len))
+
+    @property
+    def num_safe_steps(self) -> int:
+        """Decode steps until a row ends at the latest, or needs a block; 0: one needs it now."""
+        while self._events:
+            due, _, seq, joined_at = self._events[0]
+            if seq.joined_at == joined_at:
+                return max(0, due - self.clock.steps)
+            heappop(self._events)  # it left meanwhile
+        return 1
+
+    def pop_due(self) -> Sequence:
+        """The row that needs a block now. Afterwards `foresee` must be told that it goes on."""
+        seq = heappop(self._events)[2]
+        assert seq.num_tokens < seq.max_len, "a row outlived its last token"
+        return seq
+
+    def foresee(self, seq: Sequence) -> None:
+        """Note the step before which a decoding sequence ends at the latest, or needs a block."""
+        assert seq.joined_at is not None
+        covered = seq.covered_len(self._config.block_size)
+        # The last token is drawn but never computed.
+        length = seq.max_len if covered >= seq.max_len - 1 else covered + 1
+        self._num_events += 1
+        event = (seq.joined_at + length - seq.num_known, self._num_events, seq, seq.joined_at)
+        heappush(self._events, event)
+
+    def check_integrity(self) -> None:
+        """Assert that everybody is in one place, with the right counts."""
+        decoding = set(self.decoding)
+        assert decoding | set(self.prompts) | set(self._parked) == set(self._all)
+        assert len(decoding) + len(self.prompts) + len(self._parked) == len(self._all)
+        for seq in self._all:
+            assert seq.status is SequenceStatus.RUNNING
+            assert seq.is_decoding == (seq in decoding)
+            assert seq.num_uncomputed > 0, "a running sequence has a token to compute"
+            assert seq.num_tokens < seq.max_len or seq.num_output == 0
+        assert self.num_slots == sum(seq.num_slots for seq in self._all)
+        assert self.num_growth == sum(map(self.growth, self._all))
+        known = {(seq, joined_at) for _, _, seq, joined_at in self._events}
+        assert all((seq, seq.joined_at) in known for seq in decoding), "a row is not foreseen"
+
+    def _join(self, seq: Sequence) -> None:
+        """Begin to decode, if a step has a token for it."""
+        if len(self.decoding) >= self._config.max_step_tokens:
+            self._parked.append(seq)
+            return
+        seq.join()
+        self.decoding.add(seq)
+        self.foresee(seq)

@@ -1,0 +1,146 @@
+"""The plan of a night's requests: in which order, what is computed once, and how much that is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from thothy_batch.plan.chains import I64, Chains, chain_prompts
+from thothy_batch.plan.order import POLICIES, plain_order, tree_order
+from thothy_batch.plan.sharing import BLOCK_SIZE
+from thothy_batch.plan.tree import PrefixTree, prefix_tree
+from thothy_batch.records import Request, SharedPrefix
+
+Path = tuple[SharedPrefix, ...]
+
+# Of the pool, what may be held all night for readers far apart; without a known pool, blocks.
+_HELD_SHARE = 0.25
+_HELD_BLOCKS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPlan:
+    """`order`: positions in the list of requests. `prefixes` by position, None for a request that
+    looks for equal blocks by itself. Lengths in tokens."""
+
+    order: list[int]
+    prefixes: list[Path | None]
+    content: list[Path]  # what prompts have in common, whatever is made of it
+    prompt_tokens: int
+    unique_prompt_tokens: int  # every shared block computed once
+    computed_prompt_tokens: int | None  # promised, to the token; None: depends on what is evicted
+    num_prefixes: int
+    num_levels: int  # prefixes on the longest path
+    fits_deadline: bool | None = None  # None: no deadline, or no cost to go by
+
+    def apply(self, requests: Sequence[Request]) -> list[Request]:
+        """The requests in their order, with their prefixes."""
+        return [_with_prefixes(requests[index], self.prefixes[index]) for index in self.order]
+
+
+def plan_requests(
+    requests: Sequence[Request],
+    policy: str,
+    *,
+    block_size: int = BLOCK_SIZE,
+    sharing: bool = True,
+    expected: Sequence[int] | None = None,
+    pool_tokens: int | None = None,
+    costs: Sequence[float] | None = None,
+    time_left_s: float | None = None,
+    chains: Chains | None = None,
+) -> RequestPlan:
+    """Plans all requests of a night.
+
+    `expected`: output tokens per request, left out max_tokens. `pool_tokens`: what the KV pool
+    holds. `costs`: seconds per request; where they come to more than `time_left_s`, `auto` puts
+    what gives most artifacts first. `chains`: of the prompts, where they are there already.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"unknown order {policy!r}: {', '.join(POLICIES)}")
+    chains = chains or chain_prompts([r.prompt_token_ids for r in requests], block_size)
+    levels = np.fromiter((r.priority for r in requests), np.int64, len(requests))
+    if expected is None:
+        expected = [r.sampling.max_tokens for r in requests]
+    outputs = np.asarray(expected, np.int64)
+    content = prefix_tree(chains, np.zeros_like(levels))
+    tree = content
+    if policy in ("auto", "prefix"):
+        held = _held_blocks(requests, pool_tokens, chains.block_size)
+        tree = prefix_tree(chains, levels, held_blocks=held)
+    fits = None
+    if costs is not None and time_left_s is not None:
+        fits = sum(costs) <= time_left_s
+    order = _order(policy, levels, outputs, chains, tree, None if fits in (None, True) else costs)
+    total = int(chains.lengths.sum())
+    prefixes: list[Path | None]
+    if not sharing:
+        prefixes, promised = [()] * len(requests), total
+    elif policy in ("fifo", "length"):
+        prefixes, promised = [None] * len(requests), None
+    else:
+        prefixes, promised = list(tree.paths()), tree.computed_tokens
+    paths = content.paths()
+    return RequestPlan(
+        order=order,
+        prefixes=prefixes,
+        content=paths,
+        prompt_tokens=total,
+        unique_prompt_tokens=content.computed_tokens,
+        computed_prompt_tokens=promised,
+        num_prefixes=content.num_nodes,
+        num_levels=max(map(len, paths), default=0),
+        fits_deadline=fits,
+    )
+
+
+def _order(
+    policy: str,
+    levels: I64,
+    outputs: I64,
+    chains: Chains,
+    tree: PrefixTree,
+    costs: Sequence[float] | None,
+) -> list[int]:
+    if policy == "fifo":
+        return plain_order(levels)
+    if policy == "length":
+        return plain_order(levels, -outputs, -chains.lengths)
+    if policy == "prefix":
+        return tree_order(levels, tree, np.zeros(len(levels)))
+    if costs is not None:
+        return tree_order(levels, tree, -np.asarray(costs, np.float64), mean=True)
+    return tree_order(levels, tree, outputs.astype(np.float64))
+
+
+def _held_blocks(requests: Sequence[Request], pool_tokens: int | None, block_size: int) -> int:
+    """Blocks that may be held all night: the largest request still fits beside them."""
+    if pool_tokens is None:
+        return _HELD_BLOCKS
+    largest = max(map(_largest_tokens, requests), default=0)
+    free = (
+        pool_tokens - largest - 2 * block_size * max((r.num_samples for r in requests), default=1)
+    )
+    return max(0, min(int(pool_tokens * _HELD_SHARE), free)) // block_size
+
+
+def _largest_tokens(request: Request) -> int:
+    outputs = request.sampling.max_tokens * request.num_samples
+    return len(request.prompt_token_ids) + outputs
+
+
+def _with_prefixes(request: Request, prefixes: Path | None) -> Request:
+    if request.prefixes == prefixes:
+        return request
+    # dataclasses.replace takes four times as long, and a night has a million.
+    return Request(
+        request.request_id,
+        request.request_key,
+        request.prompt_token_ids,
+        request.sampling,
+        request.seed,
+        request.num_samples,
+        request.priority,
+        prefixes,
+        request.expected_tokens,
+    )
