@@ -4,23 +4,28 @@ import os
 import time
 from dataclasses import asdict
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 from thothy_batch.engine.calibration import calibrate
 from thothy_batch.engine.config import (
     EngineConfig,
     resolve_config,
-    resolve_device,
-    resolve_impl,
 )
-from thothy_batch.engine.cost_model import ModelWork, model_work
-from thothy_batch.engine.fake import ByteTokenizer, FakeKnobs, FakeModelRunner, is_fake
-from thothy_batch.engine.llm_engine import LLMEngine, Runner
-from thothy_batch.engine.memory import available_bytes, num_cores
-from thothy_batch.engine.speed import DeviceFigures, FigureCache, SpeedKey, device_name
+from thothy_batch.engine.fake import (
+    FAKE_BYTES_PER_TOKEN,
+    ByteTokenizer,
+    FakeKnobs,
+    FakeModelRunner,
+    is_fake,
+)
+from thothy_batch.engine.llm_engine import LLMEngine
+from thothy_batch.engine.memory import num_cores
+from thothy_batch.engine.speed import DeviceFigures, FigureCache
 from thothy_batch.engine.stop_rules import StopRules
 from thothy_batch.records import EngineInfo, EngineSpec
 
-_FAKE_BYTES_PER_TOKEN = 64
+if TYPE_CHECKING:
+    from thothy_batch.engine.loaded import LoadedRunner
 
 
 def build_engine(spec: EngineSpec, *, owns_process: bool) -> tuple[LLMEngine, EngineInfo]:
@@ -43,8 +48,8 @@ def _build_fake(
         spec,
         dtype="float32",
         max_model_len=knobs.context,
-        bytes_per_token=_FAKE_BYTES_PER_TOKEN,
-        free_bytes=_FAKE_BYTES_PER_TOKEN * (1 << 20),  # the pool is bookkeeping alone
+        bytes_per_token=FAKE_BYTES_PER_TOKEN,
+        free_bytes=FAKE_BYTES_PER_TOKEN * (1 << 20),  # the pool is bookkeeping alone
     )
     tokenizer = ByteTokenizer()
     runner = FakeModelRunner(knobs, config.num_blocks, config.block_size)
@@ -59,32 +64,17 @@ def _build_real(
     # Late: torch takes a second to import, and the fake model does without.
     import torch
 
-    from thothy_batch.engine.model_runner import ModelRunner
-    from thothy_batch.engine.sampler import Sampler
-    from thothy_batch.model.config import kv_bytes_per_token, layer_groups, num_parameters
-    from thothy_batch.model.kv_pool import KVPool
-    from thothy_batch.model.loading import load_decoder
+    from thothy_batch.engine.device import device_figures
+    from thothy_batch.engine.loaded import load_runner
+    from thothy_batch.model.config import num_parameters
 
-    device = resolve_device(spec.device)
-    impl = resolve_impl(spec.impl, device)
     if owns_process and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(num_cores())
-    model = load_decoder(spec.model, device=device, impl=impl)
-    config = resolve_config(
-        spec,
-        dtype=model.dtype,
-        max_model_len=model.config.max_model_len,
-        bytes_per_token=kv_bytes_per_token(model.config, model.dtype),
-        free_bytes=available_bytes(),
-        layer_groups=layer_groups(model.config),
-        threads=torch.get_num_threads(),
-    )
-    kv = KVPool.allocate(
-        model.config, config.num_pages, config.block_size, model.dtype, device, impl=impl
-    )
-    runner = ModelRunner(model.decoder, kv, Sampler(impl), config.layout)
-    runner.warm_up()
-    figures = _measure(spec, config, runner, model_work(model.config, model.dtype))
+    loaded = load_runner(spec)
+    model, config = loaded.model, loaded.config
+    if spec.calibrate:
+        _calibrate(loaded)
+    figures = device_figures(FigureCache()) if spec.measure_device else None
     described: dict[str, object] = {
         "name": model.files.name,
         "commit": model.files.commit,
@@ -99,7 +89,7 @@ def _build_real(
     info = _info(config, described, started_at, figures)
     engine = LLMEngine(
         config,
-        runner,
+        loaded.runner,
         StopRules(model.stop_token_ids, model.tokenizer),
         vocab_size=model.config.vocab_size,
         has_tokenizer=model.tokenizer is not None,
@@ -107,20 +97,11 @@ def _build_real(
     return engine, info
 
 
-def _measure(
-    spec: EngineSpec, config: EngineConfig, runner: Runner, work: ModelWork
-) -> DeviceFigures | None:
-    """What the device can do at most, and how fast it runs this model: measured once, then kept."""
-    if not spec.measure_device:
-        return None
-    from thothy_batch.engine.device import device_figures  # late: torch
-
-    cache = FigureCache()
-    if spec.calibrate:
-        key = SpeedKey(device_name(), config.threads, config.impl, config.dtype, work)
-        if cache.load_speed(key) is None:
-            cache.store_speed(key, calibrate(runner, config, work))
-    return device_figures(cache)
+def _calibrate(loaded: "LoadedRunner") -> None:
+    """How fast the device runs this model: measured once, then kept."""
+    cache, key = FigureCache(), loaded.speed_key
+    if cache.load_speed(key) is None:
+        cache.store_speed(key, calibrate(loaded.runner, loaded.config, loaded.work))
 
 
 def _info(

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 from thothy_batch.engine.config import EngineConfig, resolve_config, resolve_device, step_tokens
 from thothy_batch.engine.cost_model import ModelWork, model_work
-from thothy_batch.engine.fake import ByteTokenizer, FakeKnobs, is_fake
+from thothy_batch.engine.fake import FAKE_BYTES_PER_TOKEN, ByteTokenizer, FakeKnobs, is_fake
 from thothy_batch.engine.fit import Limits
 from thothy_batch.engine.layout import KVLayout
 from thothy_batch.model.config import (
@@ -72,7 +72,7 @@ def model_facts(spec: EngineSpec, *, need_weights: bool = True) -> ModelFacts:
             fingerprint=f"{model.id}@1",
             max_model_len=FakeKnobs.of(model.id).context,
             vocab_size=256,
-            kv_bytes_per_token=8,
+            kv_bytes_per_token=FAKE_BYTES_PER_TOKEN,
             tokenizer=ByteTokenizer(),
             config={},
         )

@@ -19,6 +19,7 @@ from thothy_batch.records import TokenIds
 FAKE_ID = "builtin:fake"
 FAKE_CONTEXT = 4096
 FAKE_STOP_ID = 0
+FAKE_BYTES_PER_TOKEN = 64  # of its KV, which is bookkeeping alone
 _LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz aeiou e t n", dtype=np.uint8)
 
 
