@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from thothy_kernels.gated_activation import silu_mul
+from thothy_kernels.gated_activation import gated
 from thothy_kernels.kv_write import write_kv
 from thothy_kernels.linear import pack_linear
 from thothy_kernels.paged_attention import AttentionMetadata, paged_attention
@@ -60,7 +60,7 @@ def test_norm_activation_and_linear_agree() -> None:
     def compute(device: str) -> torch.Tensor:
         normed = rms_norm(x.to(device), torch.ones(64, device=device), 1e-6, impl="reference")
         packed = pack_linear(weight.to(device), None, impl="reference")
-        return silu_mul(packed(normed), impl="reference")
+        return gated(packed(normed), activation="silu", impl="reference")
 
     cpu, cuda = on_both(compute)
     torch.testing.assert_close(cuda, cpu, rtol=1e-4, atol=1e-4)

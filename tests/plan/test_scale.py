@@ -11,7 +11,7 @@ import pytest
 SCRIPT = """\
 import json, random, resource, time
 from array import array
-from thothy_batch.plan import chain_prompts, night_stats, order_requests, request_key, sharing_stats
+from thothy_batch.plan import chain_prompts, night_stats, plan_requests, request_key, sharing_stats
 from thothy_batch.records import Request, Sampling
 
 def peak_mb():
@@ -36,7 +36,7 @@ keys = [
 ]
 prompts = [r.prompt_token_ids for r in requests]
 chains = chain_prompts(prompts, 32)
-order = order_requests(requests, "auto", chains=chains)
+order = plan_requests(requests, "auto", chains=chains).order
 stats = night_stats(requests, sharing=sharing_stats(prompts, chains=chains))
 print(json.dumps({
     "seconds": time.process_time() - begin, "mb": peak_mb() - before_mb,
