@@ -6,7 +6,7 @@ from dataclasses import asdict
 from thothy_batch.engine.capacity import capacity_table
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.facts import ModelFacts
-from thothy_batch.plan import NightStats, OutputEstimates, Repeats
+from thothy_batch.plan import LengthStats, NightStats, OutputEstimates, Repeats
 from thothy_batch.runner.assignment import Assignment
 from thothy_batch.runner.forethought import Forethought
 from thothy_batch.runner.job import Job
@@ -116,6 +116,7 @@ def _job_json(
     shared: Counter[int],
 ) -> Fields:
     mine = [work for work in assignment.work if work.primary.job is job]
+    prompt_lens = [len(work.request.prompt_token_ids) for work in mine]
     part = ahead.prediction.jobs.get(job.name) if ahead.prediction else None
     copies = sum(1 for w in assignment.work for entry in w.entries[1:] if entry.job is job)
     return {
@@ -129,7 +130,8 @@ def _job_json(
         "num_duplicates": copies,
         "num_to_compute": len(mine),
         "failed": dict(failed.get(job.name, {})),
-        "prompt_tokens": sum(len(work.request.prompt_token_ids) for work in mine),
+        "prompt_tokens": sum(prompt_lens),
+        "prompt": LengthStats.of(prompt_lens).as_json(),
         "shared_prompt_tokens": shared[job.index],
         "max_tokens": job.sampling.max_tokens,
         "expected_tokens": estimates.expected(job.name, job.sampling),
