@@ -6,6 +6,7 @@ millions of row-steps, take a minute.
 """
 
 import gc
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class Simulation:
         self._cost = cost
         self._output_len = output_len
         self._check = check
+        self._by_content = config.prefix_sharing
         self._scheduler = _scheduler(config, by_content=True)
         self._ends: list[tuple[int, int, Sequence, int | None]] = []
         self._num_ends = 0
@@ -79,6 +81,7 @@ class Simulation:
         """Until the last request has ended. A collection is looked at beforehand: where no request
         will ever look for content, no block is hashed."""
         if isinstance(requests, Collection) and not self._looks_for_content(requests):
+            self._by_content = False
             self._scheduler = _scheduler(self._config, by_content=False)
         with _no_cycle_search():
             self._run(iter(requests))
@@ -171,6 +174,9 @@ class Simulation:
             if left <= 0:
                 finished.append(seq)
                 continue
+            if self._by_content and not seq.output_ids:
+                # Whoever is preempted is known by its tokens: any will do that others do not have.
+                seq.output_ids = array("i", [_mark(seq)]) * (seq.num_output + left)
             self._num_ends += 1
             due = self._scheduler.clock.steps + left
             heappush(self._ends, (due, self._num_ends, seq, seq.joined_at))
@@ -207,6 +213,11 @@ def _no_cycle_search() -> Iterator[None]:
 
 def _scheduler(config: EngineConfig, *, by_content: bool) -> Scheduler:
     return Scheduler(config, lambda seq: None, by_content=by_content)
+
+
+def _mark(seq: Sequence) -> int:
+    """An output token that no other sequence has."""
+    return -1 - hash((seq.state.request.request_id, seq.sample)) % (1 << 31)
 
 
 def _is_exact(request: Request) -> bool:

@@ -6,6 +6,9 @@ prefix  depth first through the tree of shared beginnings, otherwise as they com
 auto    depth first, and among neighbours the longest expected output first; where the time does
         not suffice, the cheapest artifact first
 
+Mixing compute-heavy and memory-heavy subtrees by two cursors was measured and costs more at the end
+of a night than it gains before: see tests/bench/LOG.md.
+
 The engine admits strictly in this order, so nobody is overtaken and nobody starves. Depth first,
 the prefixes that are kept for readers to come lie on one path of the tree.
 """

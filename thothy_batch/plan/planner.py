@@ -8,13 +8,15 @@ import numpy as np
 from thothy_batch.plan.chains import I64, Chains, chain_prompts
 from thothy_batch.plan.order import POLICIES, plain_order, tree_order
 from thothy_batch.plan.sharing import BLOCK_SIZE
-from thothy_batch.plan.tree import PrefixTree, prefix_tree
+from thothy_batch.plan.tree import Holding, PrefixTree, prefix_tree
 from thothy_batch.records import Request, SharedPrefix
 
 Path = tuple[SharedPrefix, ...]
 
-# Of the pool, what may be held all night for readers far apart; without a known pool, blocks.
-_HELD_SHARE = 0.25
+# Of the pool, what may be held all night for readers far apart, and of that for readers of one
+# priority: see tests/bench/LOG.md. Without a known pool, blocks.
+_HELD_SHARE = 0.5
+_COMMON_SHARE = 1 / 16
 _HELD_BLOCKS = 64
 
 
@@ -66,8 +68,7 @@ def plan_requests(
     content = prefix_tree(chains, np.zeros_like(levels))
     tree = content
     if policy in ("auto", "prefix"):
-        held = _held_blocks(requests, pool_tokens, chains.block_size)
-        tree = prefix_tree(chains, levels, held_blocks=held)
+        tree = prefix_tree(chains, levels, _holding(requests, content, pool_tokens))
     fits = None
     if costs is not None and time_left_s is not None:
         fits = sum(costs) <= time_left_s
@@ -76,7 +77,7 @@ def plan_requests(
     prefixes: list[Path | None]
     if not sharing:
         prefixes, promised = [()] * len(requests), total
-    elif policy in ("fifo", "length"):
+    elif policy in ("fifo", "length") or _is_lost(content, tree):
         prefixes, promised = [None] * len(requests), None
     else:
         prefixes, promised = list(tree.paths()), tree.computed_tokens
@@ -109,19 +110,40 @@ def _order(
     if policy == "prefix":
         return tree_order(levels, tree, np.zeros(len(levels)))
     if costs is not None:
-        return tree_order(levels, tree, -np.asarray(costs, np.float64), mean=True)
+        # A cost counts the whole prompt: what others share is not to be paid again.
+        part = (tree.own_lengths() + outputs) / np.maximum(chains.lengths + outputs, 1)
+        return tree_order(levels, tree, -np.asarray(costs, np.float64) * part, mean=True)
     return tree_order(levels, tree, outputs.astype(np.float64))
 
 
-def _held_blocks(requests: Sequence[Request], pool_tokens: int | None, block_size: int) -> int:
-    """Blocks that may be held all night: the largest request still fits beside them."""
+def _holding(requests: Sequence[Request], content: PrefixTree, pool_tokens: int | None) -> Holding:
+    """What may be held all night: the largest request still fits beside it.
+
+    Where the whole night fits the pool, holding costs nothing. Otherwise a block that is held takes
+    its part of the pool from all the night's work, and spares computing it a few times: both are
+    counted in blocks of tokens to be computed.
+    """
     if pool_tokens is None:
-        return _HELD_BLOCKS
+        return Holding(_HELD_BLOCKS)
+    block_size = content.chains.block_size
+    samples = max((r.num_samples for r in requests), default=1)
     largest = max(map(_largest_tokens, requests), default=0)
-    free = (
-        pool_tokens - largest - 2 * block_size * max((r.num_samples for r in requests), default=1)
-    )
-    return max(0, min(int(pool_tokens * _HELD_SHARE), free)) // block_size
+    free = pool_tokens - largest - 2 * block_size * samples
+    outputs = sum(r.sampling.max_tokens * r.num_samples for r in requests)
+    work = content.computed_tokens + outputs
+    parts = sum(r.num_samples + 1 for r in requests)  # each may leave a block partly filled
+    if work + parts * block_size <= pool_tokens:
+        return Holding(max(0, free) // block_size)
+    most = max(0, min(int(pool_tokens * _HELD_SHARE), free)) // block_size
+    common = int(pool_tokens * _COMMON_SHARE) // block_size
+    return Holding(most, work / pool_tokens, common)
+
+
+def _is_lost(content: PrefixTree, tree: PrefixTree) -> bool:
+    """Whether the plan saves less than it leaves to several priorities to compute again. Who looks
+    for equal blocks by himself then finds some of that, and what the plan would have saved too."""
+    saved = int(tree.chains.lengths.sum()) - tree.computed_tokens
+    return tree.computed_tokens - content.computed_tokens > saved
 
 
 def _largest_tokens(request: Request) -> int:
