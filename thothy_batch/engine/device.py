@@ -14,17 +14,19 @@ _LINEAR_SHAPES = ((1024, 1024), (4096, 1024), (1024, 3072), (4096, 4096))
 _LINEAR_ROWS = 512
 _READ_BYTES = 1 << 29  # far beyond caches
 _MIB = 1 << 20
+# Something else may have a core for a while, and halve what is measured meanwhile.
+_MIN_GOES = 5
 
 
 def device_figures(cache: FigureCache) -> DeviceFigures:
-    """The figures as measured before; measured now, for two seconds, where there are none."""
+    """The figures as measured before; measured now, for some seconds, where there are none."""
     return cache.load_device(device_name(), torch.get_num_threads()) or measure_device(cache)
 
 
-def measure_device(cache: FigureCache, budget_s: float = 1.5) -> DeviceFigures:
+def measure_device(cache: FigureCache, budget_s: float = 4.0) -> DeviceFigures:
     """Measure compute and bandwidth with all of torch's threads, and keep the figures.
 
-    `budget_s`: of measuring alone; a slow device takes longer, since everything is run once.
+    `budget_s`: of measuring alone; a slow device takes longer, since everything is run six times.
     """
     share = budget_s / 3
     figures = DeviceFigures(
@@ -72,13 +74,14 @@ def _bandwidth(budget_s: float) -> float:
 
 
 def _least_time(work: Callable[[], object], budget_s: float) -> float:
-    """Seconds of the fastest of several goes; the first, which counts too, may warm up."""
-    best = float("inf")
+    """Seconds of the fastest of several goes, five at least; one more goes before, to warm up."""
+    work()
+    best, num_goes = float("inf"), 0
     end = time.perf_counter() + budget_s
     while True:
         began = time.perf_counter()
         work()
         now = time.perf_counter()
-        best = min(best, now - began)
-        if now >= end:
+        best, num_goes = min(best, now - began), num_goes + 1
+        if now >= end and num_goes >= _MIN_GOES:
             return best
