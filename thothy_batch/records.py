@@ -200,6 +200,7 @@ class EngineInfo:
     load_s: float
     max_model_len: int
     pool_tokens: int  # num_blocks * block_size
+    notes: tuple[str, ...] = ()  # what the user may want to know
 
 
 @dataclass(slots=True)

@@ -76,11 +76,10 @@ def draw(random: Random, config_of: Any) -> Night:
                 expected_tokens=None if is_exact else random.randint(1, max_tokens),
             )
         )
-    max_seqs = random.randint(4, 24)
     settings: dict[str, Any] = {
         "layout": KVLayout(random.choice([UNIFORM, UNIFORM, WINDOWED]), random.randint(1, 9)),
-        "max_seqs": max_seqs,
-        "max_step_tokens": random.randint(max_seqs, 70),  # as the engine resolves its settings
+        "max_seqs": random.randint(1, 24),
+        "max_step_tokens": random.randint(2, 70),
         "admission": "reserve" if is_exact else random.choice(["reserve", "optimistic"]),
         "prefix_sharing": random.random() < 0.9,
     }

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from thothy_batch.records import FailureCode, FinishReason
+from thothy_batch.records import FailureCode, FinishReason, SharedPrefix
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
 
@@ -227,3 +227,20 @@ def test_a_failed_step_does_not_leave_overwritten_blocks_findable(
     again.submit([request])
     result = finish(again)[2]
     assert [result.completions[0].token_ids] == expected(request)
+
+
+def test_a_prompt_that_goes_on_after_the_stop_keeps_nothing_for_those_who_were_dropped(
+    shadow_engine: Any, request_of: Any
+) -> None:
+    prefix = (SharedPrefix(0, 24, 2),)
+    engine, _ = shadow_engine(max_step_tokens=6, max_seqs=1)
+    engine.submit(
+        request_of(number, [*range(1, 13), *range(1, 13), number], 3, prefixes=prefix)
+        for number in range(2)
+    )
+    engine.step()
+    engine.stop_admitting()
+    while engine.has_work:
+        engine.step()
+        engine.check_integrity()
+    assert engine.take_update().blocks_used == 0

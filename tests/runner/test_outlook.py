@@ -1,12 +1,14 @@
 """A night keeps what its plan promised, and says so in the store."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from thothy_batch.engine.client import EngineClient, start_in_process
+from thothy_batch.errors import StoreError
 from thothy_batch.manifest.settings import Overrides
 from thothy_batch.records import EngineSpec
 from thothy_batch.runner.options import RunOptions
@@ -82,13 +84,15 @@ def test_the_plan_names_rows_that_no_pool_here_can_hold(night: Any) -> None:
     night.jobs(job, more="engine: {block_size: 16, kv_memory: 10KiB}")
     plan = plan_night(night.options(), Silent())
     assert (plan["num_failed"], plan["jobs"][0]["failed"]) == (1, {"prompt_too_long": 1})
-    said = plan["examples"]["prompt_too_long"]
-    for part in ("large", "prompt of 400 tokens + max_tokens 8", "26 blocks of 16"):
+    ((job, item_id, said),) = [(r["job"], r["item_id"], r["message"]) for r in plan["refused"]]
+    assert (job, item_id) == ("j", "large")
+    for part in ("prompt of 400 tokens + max_tokens 8", "26 blocks of 16"):
         assert part in said
+    assert (plan["num_items"], plan["num_to_compute"], plan["num_duplicates"]) == (2, 1, 0)
     summary = night.run()
     assert summary.counts["num_failed"] == 1
     ((message,),) = night.query("select message from failures")
-    assert message in said
+    assert message == said
 
 
 def test_an_instruction_in_front_of_the_document_is_pointed_out(night: Any) -> None:
@@ -133,3 +137,57 @@ def test_a_real_run_is_predicted_and_has_its_receipt(tmp_path: Path) -> None:
     assert 0.005 < summary.roofline_fraction < 1.0
     plan = plan_night(options, Silent())
     assert plan["num_already_done"] == summary.counts["num_done"]
+
+
+def test_a_pool_that_cannot_start_is_said_and_the_night_is_shown(night: Any) -> None:
+    night.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
+    job = "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}"
+    night.jobs(job, more="engine: {block_size: 32, kv_memory: 1KiB}")
+    plan = plan_night(night.options(), Silent())
+    assert plan["num_to_compute"] == 2
+    assert any("a run now would fail" in note for note in plan["notes"])
+
+
+def test_a_deadline_that_is_too_near_is_said(night: Any) -> None:
+    night.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
+    night.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}")
+    plan = plan_night(night.options(time_budget_s=2.0), Silent())
+    assert plan["estimate"]["time_left_s"] == 2.0
+    assert plan_night(night.options(), Silent())["estimate"]["time_left_s"] is None
+
+
+def test_the_engine_is_closed_when_the_run_fails_before_it_computes(
+    night: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+
+    def start(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
+        engine = start_in_process(spec)
+        monkeypatch.setattr(engine, "close", lambda: closed.append(engine))
+        return engine
+
+    def fails(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr("thothy_batch.runner.run.record_plan", fails)
+    night.rows("rows.parquet", id=[1], prompt=["one"])
+    night.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}")
+    summary = night.run(start_engine=start)
+    assert (summary.status, summary.exit_code, len(closed)) == ("failed", 5, 1)
+    assert summary.counts["num_not_run"] == 1
+
+
+@pytest.mark.parametrize("pool", ["num_blocks: 2000", "num_blocks: 40"])
+def test_a_pool_that_came_out_smaller_is_planned_for_again(night: Any, pool: str) -> None:
+    """The engine has less memory than was thought: the promise is that of the pool that is."""
+    shared_rows(night)
+    two_jobs(night, f"{{order: auto, block_size: 8, max_seqs: 4, {pool}}}")
+
+    def start(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
+        return start_in_process(replace(spec, num_blocks=40))
+
+    assert night.run(start_engine=start).counts["num_done"] == 16
+    ((planned, computed),) = night.query(
+        "select planned_prompt_tokens, computed_prompt_tokens from runs"
+    )
+    assert planned == computed

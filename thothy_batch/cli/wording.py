@@ -18,6 +18,7 @@ __all__ = [
     "summary_text",
 ]
 Fields = Mapping[str, Any]
+_SHOWN_REFUSED = 5
 
 
 def progress_line(snapshot: Snapshot) -> str:
@@ -135,6 +136,7 @@ def plan_text(plan: Fields) -> str:
         *_capacity_lines(engine["capacity"]),
         _time_line(plan["estimate"]),
     ]
+    lines += _refused(plan["refused"])
     lines += [f"{code}: {plain(message, 300)}" for code, message in plan["examples"].items()]
     lines += [f"note: {plain(note, 300)}" for note in plan["notes"]]
     if plan["first_prompt"]:
@@ -153,6 +155,10 @@ def _plan_job(job: Fields) -> str:
         f"  {plain(job['name'], 40)} ({job['kind']}): {count(job['num_items'])} entries, "
         f"{count(job['num_to_compute'])} to compute"
     )
+    if job["num_already_done"]:
+        line += f", {count(job['num_already_done'])} answered before"
+    if job["num_failed_before"]:
+        line += f", {count(job['num_failed_before'])} failed before"
     if job["num_duplicates"]:
         line += f", {count(job['num_duplicates'])} duplicates"
     if job["num_to_compute"]:
@@ -175,6 +181,18 @@ def _sharing_line(sharing: Fields) -> str:
         f"shared: {count(planned)} of {count(total)} prompt tokens ({share:.1%}) are computed, the "
         "others are read from them"
     )
+
+
+def _refused(rows: Sequence[Fields]) -> list[str]:
+    """The first rows that no pool here can hold."""
+    lines = []
+    for row in rows[:_SHOWN_REFUSED]:
+        variant = f" [{plain(row['variant'], 40)}]" if row["variant"] else ""
+        place = f"{plain(row['job'], 40)} / {plain(row['item_id'], 60)}{variant}"
+        lines.append(f"refused: {place}: {plain(row['message'], 300)}")
+    if len(rows) > _SHOWN_REFUSED:
+        lines.append(f"refused: and {count(len(rows) - _SHOWN_REFUSED)} more")
+    return lines
 
 
 def _pool_line(engine: Fields, stats: Fields) -> str:
@@ -209,11 +227,14 @@ def _histogram(pairs: Sequence[Sequence[int]]) -> list[str]:
 def _time_line(estimate: Fields) -> str:
     if estimate["seconds"] is None:
         return f"time: not known ({estimate['reason']})"
-    speed = estimate["output_tokens_per_s"] or 0.0
+    speed, left = estimate["output_tokens_per_s"] or 0.0, estimate["time_left_s"]
+    late = ""
+    if left is not None and left < estimate["seconds"]:
+        late = f"; only {duration(max(0.0, left))} are left: the rest waits for the next run"
     return (
         f"time: about {duration(estimate['seconds'])} of engine time for "
         f"{count(estimate['output_tokens'])} output tokens, {speed:,.0f} a second "
-        f"({estimate['reason']})"
+        f"({estimate['reason']}){late}"
     )
 
 

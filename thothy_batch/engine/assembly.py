@@ -2,7 +2,8 @@
 
 import os
 import time
-from dataclasses import asdict
+import traceback
+from dataclasses import asdict, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -72,9 +73,10 @@ def _build_real(
         torch.set_num_threads(num_cores())
     loaded = load_runner(spec)
     model, config = loaded.model, loaded.config
+    cache = FigureCache()
     if spec.calibrate:
-        _calibrate(loaded)
-    figures = device_figures(FigureCache()) if spec.measure_device else None
+        _calibrate(loaded, cache)
+    figures = device_figures(cache) if spec.measure_device else None
     described: dict[str, object] = {
         "name": model.files.name,
         "commit": model.files.commit,
@@ -86,7 +88,7 @@ def _build_real(
         "max_model_len": model.config.max_model_len,
         "random_weights": spec.model.random_weights,
     }
-    info = _info(config, described, started_at, figures)
+    info = replace(_info(config, described, started_at, figures), notes=tuple(cache.notes))
     engine = LLMEngine(
         config,
         loaded.runner,
@@ -97,11 +99,16 @@ def _build_real(
     return engine, info
 
 
-def _calibrate(loaded: "LoadedRunner") -> None:
-    """How fast the device runs this model: measured once, then kept."""
-    cache, key = FigureCache(), loaded.speed_key
-    if cache.load_speed(key) is None:
+def _calibrate(loaded: "LoadedRunner", cache: FigureCache) -> None:
+    """How fast the device runs this model: measured once, then kept. No night fails for it."""
+    key = loaded.speed_key
+    if cache.load_speed(key) is not None:
+        return
+    try:
         cache.store_speed(key, calibrate(loaded.runner, loaded.config, loaded.work))
+    except Exception as error:
+        traceback.print_exc()
+        cache.notes.append(f"the model's speed could not be measured: {error}")
 
 
 def _info(

@@ -147,6 +147,8 @@ def _grouped(bench: _Bench, batches: SyntheticBatches, speed: Speed) -> Speed:
     if shared_blocks < 1:
         return speed  # nobody can share a block and have one of his own
     rows = min(2 * _FAR_ROWS, batches.max_rows)
+    if rows < 2:
+        return speed
     grouped = batches.grouped_decode(rows, shared_blocks)
     seconds = bench.rest(grouped, replace(speed, shared_pair_s=0.0))
     pairs = bench.seconds_of(replace(_NOTHING, shared_pair_s=1.0), grouped)

@@ -105,6 +105,7 @@ class KeptPrefixes:
         """Nobody is to come any more."""
         self._is_closed = True
         for kept in self._kept.values():
+            kept.num_to_come = 0
             self._drop(kept)
 
     def held(self, group: int) -> list[list[int]]:

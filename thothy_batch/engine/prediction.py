@@ -38,7 +38,6 @@ class Prediction:
     seconds: float
     jobs: dict[str, JobPrediction]
     simulated: Simulated
-    source: str  # of the speed
 
 
 def known_speed(
@@ -51,7 +50,7 @@ def known_speed(
     if speed is not None:
         return KnownSpeed(speed, "calibrated", speed.measured_at)
     figures = cache.load_device(device, threads)
-    if figures is None:
+    if figures is None or impl == "reference":  # which is nowhere near them
         return None
     speed = Speed.from_roofline(
         figures.flops[dtype], figures.bandwidth, work, efficiency=_EFFICIENCY
@@ -93,7 +92,7 @@ def predict(
     parts = {
         job: JobPrediction(simulated.seconds * tokens[job] / total, ends[job]) for job in tokens
     }
-    return Prediction(simulated.seconds, parts, simulated, known.source)
+    return Prediction(simulated.seconds, parts, simulated)
 
 
 def request_costs(

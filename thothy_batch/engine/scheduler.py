@@ -94,12 +94,6 @@ class Scheduler:
         needs = layout.needs(seq.prompt_len, seq.max_len, seq.max_len, seq.num_slots, step)
         return layout.pages_for(needs) <= self._config.num_pages
 
-    def smallest_pool(self, seq: Sequence) -> int:
-        """Blocks of the smallest pool in which the sequence and its forks could run."""
-        step = min(seq.max_len, self._config.max_step_tokens)
-        max_tokens = seq.max_len - seq.prompt_len
-        return self._config.layout.smallest_pool(seq.prompt_len, max_tokens, seq.num_slots, step)
-
     def withdraw(self, request: Request) -> None:
         """A planned request will not come: its prefixes need not be kept for it."""
         self._kept.withdraw(request.prefixes or ())

@@ -17,7 +17,7 @@ from thothy_batch.engine.attention_groups import attention_groups, row_path
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.cost_model import CostModel, StepWork
 from thothy_batch.engine.scheduler import Scheduler
-from thothy_batch.engine.sequence import Sequence
+from thothy_batch.engine.sequence import Sequence, SequenceStatus
 from thothy_batch.engine.span import Span, StepOutcome
 from thothy_batch.records import Request
 
@@ -74,6 +74,7 @@ class Simulation:
         self._context = 0  # sum of the decoding rows' lengths
         self._saved = 0  # positions of it that are read once for several rows
         self._grouped: list[Sequence] = []
+        self._parked: list[Sequence] = []  # drew their first token, but no step has room for them
         self.result = Simulated()
         self.finished_s: Callable[[Sequence, float], None] | None = None
 
@@ -114,6 +115,8 @@ class Simulation:
     def _compute(self, span: Span) -> None:
         """Charge a span, or as much of it as passes before a sequence ends."""
         result, num_decode = self.result, len(span.decoding)
+        if self._parked:
+            self._unpark()
         if span.num_preempted:
             self._context = sum(seq.num_tokens for seq in span.decoding)
         num_steps = 1 if span.parts else min(span.num_steps, self._steps_to_end())
@@ -168,19 +171,37 @@ class Simulation:
         """Take note when those who drew their first token will end; who ends with it already."""
         finished = []
         for seq in outcome.joined:
-            self._context += seq.num_tokens
-            left = self._output_len(seq.state.request, seq.sample) - seq.num_output
-            assert seq.is_decoding, "more sequences than a step has tokens"
-            if left <= 0:
-                finished.append(seq)
-                continue
+            left = self._left(seq)
             if self._by_content and not seq.output_ids:
                 # Whoever is preempted is known by its tokens: any will do that others do not have.
-                seq.output_ids = array("i", [_mark(seq)]) * (seq.num_output + left)
-            self._num_ends += 1
-            due = self._scheduler.clock.steps + left
-            heappush(self._ends, (due, self._num_ends, seq, seq.joined_at))
+                seq.output_ids = array("i", [_mark(seq)]) * (seq.num_output + max(0, left))
+            if left <= 0:
+                self._context += seq.num_tokens
+                finished.append(seq)
+            elif seq.is_decoding:
+                self._foresee(seq)
+            else:
+                self._parked.append(seq)
         return finished
+
+    def _unpark(self) -> None:
+        """Those who decode now; who was preempted meanwhile comes back as somebody new."""
+        parked, self._parked = self._parked, []
+        for seq in parked:
+            if seq.is_decoding:
+                self._foresee(seq)
+            elif seq.status is SequenceStatus.RUNNING:
+                self._parked.append(seq)
+
+    def _foresee(self, seq: Sequence) -> None:
+        """Count a row that begins to decode, and note when it ends."""
+        self._context += seq.num_tokens
+        self._num_ends += 1
+        due = self._scheduler.clock.steps + self._left(seq)
+        heappush(self._ends, (due, self._num_ends, seq, seq.joined_at))
+
+    def _left(self, seq: Sequence) -> int:
+        return self._output_len(seq.state.request, seq.sample) - seq.num_output
 
     def _steps_to_end(self) -> int:
         """Decode steps until the next sequence ends."""

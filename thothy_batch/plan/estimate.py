@@ -21,8 +21,8 @@ class OutputEstimates:
     """Per job, from earlier nights and from what has finished in this one."""
 
     def __init__(self, history: Mapping[str, Sequence[int]] | None = None) -> None:
-        """`history`: output tokens per sample of each job's last artifacts."""
-        self._outputs = {job: list(tokens)[:_KEPT] for job, tokens in (history or {}).items()}
+        """`history`: output tokens per sample of each job's last artifacts, newest last."""
+        self._outputs = {job: list(tokens)[-_KEPT:] for job, tokens in (history or {}).items()}
         self._estimates: dict[str, int] = {}
         self._means: dict[str, int] = {}
         self._num_seen: dict[str, int] = {}

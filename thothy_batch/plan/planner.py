@@ -33,7 +33,6 @@ class RequestPlan:
     computed_prompt_tokens: int | None  # promised, to the token; None: depends on what is evicted
     num_prefixes: int
     num_levels: int  # prefixes on the longest path
-    fits_deadline: bool | None = None  # None: no deadline, or no cost to go by
 
     def apply(self, requests: Sequence[Request]) -> list[Request]:
         """The requests in their order, with their prefixes."""
@@ -91,7 +90,6 @@ def plan_requests(
         computed_prompt_tokens=promised,
         num_prefixes=content.num_nodes,
         num_levels=max(map(len, paths), default=0),
-        fits_deadline=fits,
     )
 
 

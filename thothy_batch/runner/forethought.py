@@ -89,8 +89,10 @@ def think_ahead(
 
     plan = planned(None)
     prediction = context.predict(usable, plan, requests)
-    if prediction and time_left_s is not None and prediction.seconds > time_left_s:
+    is_late = prediction and time_left_s is not None and prediction.seconds > time_left_s
+    if prediction and is_late and policy == "auto":
         plan = planned(context.costs(usable, requests, prediction.seconds))
+        prediction = context.predict(usable, plan, requests)
     for index, request in zip(plan.order, plan.apply(requests), strict=True):
         usable[index].request = request
     return Forethought([usable[index] for index in plan.order], plan, prediction, unfit)

@@ -1,13 +1,16 @@
 """What a run knows of its night before the first token: engine settings, order, predicted time."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.facts import ModelFacts
+from thothy_batch.engine.memory import available_bytes, num_threads
 from thothy_batch.engine.prediction import KnownSpeed, known_speed
-from thothy_batch.plan import OutputEstimates, night_stats
+from thothy_batch.errors import StoreError
+from thothy_batch.plan import OutputEstimates
 from thothy_batch.records import EngineInfo, EngineSpec
-from thothy_batch.runner.assignment import Assignment
+from thothy_batch.runner.assignment import Work
 from thothy_batch.runner.forethought import (
     Forethought,
     most_tokens,
@@ -22,55 +25,66 @@ _CALIBRATE_FROM_S = 300.0
 _SLOW_FLOPS = 2e11  # of a device of which nothing is known
 
 
-def sized_spec(spec: EngineSpec, facts: ModelFacts, assignment: Assignment) -> EngineSpec:
-    """The engine's settings with what this night's requests need of the pool."""
-    requests = [work.request for work in assignment.work]
-    stats = night_stats(requests, block_size=spec.block_size)
-    limits = facts.limits(spec)
-    largest = max((most_tokens(work, limits) for work in assignment.work), default=0)
-    return replace(spec, needed_tokens=stats.needed_tokens, longest_tokens=largest)
+@dataclass(slots=True)
+class Outlook:
+    """A night before its engine is loaded."""
+
+    work: Sequence[Work]
+    order: str
+    spec: EngineSpec  # what the engine is started with
+    config: EngineConfig  # what it will make of that
+    estimates: OutputEstimates
+    ahead: Forethought
+
+    def settle(self, info: EngineInfo) -> None:
+        """The engine is there. Where its pool came out smaller than was planned for, what was
+        planned might not fit: the night is planned again, and predicted as before."""
+        if info.pool_tokens >= self.config.pool_tokens:
+            return
+        blocks = info.pool_tokens // self.config.block_size
+        config = replace(self.config, num_blocks=blocks)
+        again = think_ahead(self.work, self.order, config=config, estimates=self.estimates)
+        self.ahead = replace(again, prediction=self.ahead.prediction)
 
 
-def engine_spec(run: Setup, assignment: Assignment) -> EngineSpec:
-    """What the engine is started with."""
-    spec = sized_spec(run.spec, run.facts, assignment)
-    work = run.facts.work
-    if work is None or spec.needed_tokens is None:
-        return spec
-    seconds = 2 * work.body_parameters * spec.needed_tokens / _SLOW_FLOPS
-    return replace(spec, measure_device=True, calibrate=seconds > _CALIBRATE_FROM_S)
-
-
-def foresee(
-    run: Setup, store: Store, assignment: Assignment, info: EngineInfo
-) -> tuple[OutputEstimates, Forethought]:
-    """The plan for the engine that was started."""
-    config = started_config(run, info)
-    history = store.past_outputs([job.name for job in run.jobs], run.facts.name)
-    estimates = output_estimates(history, run.jobs)
+def look_ahead(run: Setup, store: Store, work: Sequence[Work]) -> Outlook:
+    """Plans the night for the engine that this machine would give now."""
+    spec = _engine_spec(run, work)
+    config = expected_config(spec, run.facts)
+    estimates = output_estimates(_history(run, store), run.jobs)
+    order = run.manifest.engine.order
     ahead = think_ahead(
-        assignment.work,
-        run.manifest.engine.order,
+        work,
+        order,
         config=config,
         estimates=estimates,
         model=run.facts.work,
         known=speed_of(run.facts, config),
         time_left_s=run.stopping.time_left_s,
     )
-    return estimates, ahead
+    return Outlook(work, order, spec, config, estimates, ahead)
 
 
-def started_config(run: Setup, info: EngineInfo) -> EngineConfig:
-    """The settings as the engine resolved them."""
-    found = info.engine
-    spec = replace(
-        run.spec,
-        num_blocks=_int(found["num_blocks"]),
-        max_seqs=_int(found["max_seqs"]),
-        max_step_tokens=_int(found["max_step_tokens"]),
+def sized_spec(spec: EngineSpec, facts: ModelFacts, work: Sequence[Work]) -> EngineSpec:
+    """The engine's settings with what this night's requests need of the pool."""
+    limits = facts.limits(spec)
+    needed = sum(
+        len(each.request.prompt_token_ids)
+        + each.request.num_samples * each.request.sampling.max_tokens
+        for each in work
     )
-    config = run.facts.engine_config(spec, free_bytes=0)
-    return replace(config, threads=_int(found["threads"]), max_model_len=info.max_model_len)
+    largest = max((most_tokens(each, limits) for each in work), default=0)
+    return replace(spec, needed_tokens=needed, longest_tokens=largest)
+
+
+def expected_config(spec: EngineSpec, facts: ModelFacts) -> EngineConfig:
+    """What an engine started now would resolve: it sizes its pool when the weights are loaded.
+
+    Raises ModelError and EngineError as the engine would.
+    """
+    weights = facts.work.weight_bytes if facts.work is not None else 0
+    config = facts.engine_config(spec, max(0, available_bytes() - weights))
+    return replace(config, threads=num_threads())
 
 
 def speed_of(facts: ModelFacts, config: EngineConfig) -> KnownSpeed | None:
@@ -93,6 +107,17 @@ def record_plan(store: Store, ahead: Forethought) -> None:
         store.record_predictions({name: part.engine_s for name, part in prediction.jobs.items()})
 
 
-def _int(value: object) -> int:
-    assert isinstance(value, int)
-    return value
+def _engine_spec(run: Setup, work: Sequence[Work]) -> EngineSpec:
+    spec, model = sized_spec(run.spec, run.facts, work), run.facts.work
+    if model is None or spec.needed_tokens is None:
+        return spec
+    seconds = 2 * model.body_parameters * spec.needed_tokens / _SLOW_FLOPS
+    return replace(spec, measure_device=True, calibrate=seconds > _CALIBRATE_FROM_S)
+
+
+def _history(run: Setup, store: Store) -> dict[str, list[int]]:
+    """Output tokens of earlier artifacts; an estimate is not worth a night that stops for it."""
+    try:
+        return store.past_outputs([job.name for job in run.jobs], run.facts.name)
+    except StoreError:
+        return {}

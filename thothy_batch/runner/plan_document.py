@@ -1,11 +1,12 @@
 """The plan of a night as plain values: the document of `plan --json`."""
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 
 from thothy_batch.engine.capacity import capacity_table
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.facts import ModelFacts
+from thothy_batch.engine.fit import Limits, blocks_needed
 from thothy_batch.plan import LengthStats, NightStats, OutputEstimates, Repeats
 from thothy_batch.runner.assignment import Assignment
 from thothy_batch.runner.forethought import Forethought
@@ -38,6 +39,8 @@ def engine_json(
     wanted = -(-stats.needed_tokens // config.block_size)
     per_block = config.block_size * facts.kv_bytes_per_token
     simulated = ahead.prediction.simulated if ahead.prediction else None
+    limits, everybody = Limits.of(config), [*ahead.work, *(work for work, _ in ahead.unfit)]
+    largest = max((blocks_needed(work.request, limits) for work in everybody), default=0)
     return {
         "device": config.device,
         "impl": config.impl,
@@ -50,7 +53,7 @@ def engine_json(
         "peak_running": simulated.peak_running if simulated else None,
         "max_seqs": config.max_seqs,
         "max_step_tokens": config.max_step_tokens,
-        "largest_request_blocks": -(-stats.longest_tokens // config.block_size),
+        "largest_request_blocks": largest,
         "capacity": _capacity(config, stats),
     }
 
@@ -60,7 +63,7 @@ def _capacity(config: EngineConfig, stats: NightStats) -> list[Fields] | None:
     if all(group.window is None for group in config.layout.groups):
         return None
     longest = max(1, stats.longest_tokens)
-    contexts = sorted({1024, 3072, 8192, 32768, longest})
+    contexts = sorted({min(c, config.max_model_len) for c in (1024, 3072, 8192, 32768, longest)})
     return [
         {"context": row.context, "gain": round(row.gain, 3)}
         for row in capacity_table(config.layout.groups, contexts)
@@ -83,16 +86,43 @@ def sharing_json(ahead: Forethought) -> Fields:
     }
 
 
-def counts_json(assignment: Assignment, unfit: int, *, known: bool) -> Fields:
-    """`known`: whether the store could be asked; `unfit`: requests that no pool here can hold."""
+def counts_json(assignment: Assignment, ahead: Forethought, *, known: bool) -> Fields:
+    """Every entry in one of them. `known`: whether the store could be asked."""
+    unfit = sum(len(work.entries) for work, _ in ahead.unfit)
     return {
         "num_items": len(assignment.entries),
         "num_failed": len(assignment.failed) + unfit,
         "num_failed_before": len(assignment.failed_before) if known else None,
         "num_already_done": len(assignment.reused) if known else None,
-        "num_duplicates": assignment.num_duplicates,
-        "num_to_compute": len(assignment.work),
+        "num_duplicates": sum(len(work.entries) - 1 for work in ahead.work),
+        "num_to_compute": len(ahead.work),
     }
+
+
+def refused_json(ahead: Forethought) -> list[Fields]:
+    """The rows that no pool here can hold, by name, with the smallest pool that would."""
+    return [
+        {
+            "job": entry.job.name,
+            "item_id": entry.item_id,
+            "variant": entry.variant,
+            "message": why,
+        }
+        for work, why in ahead.unfit
+        for entry in work.entries
+    ]
+
+
+@dataclass(slots=True)
+class _JobTally:
+    """What the entries and requests of one job come to."""
+
+    num_items: int = 0
+    num_already_done: int = 0
+    num_failed_before: int = 0
+    num_duplicates: int = 0
+    prompt_lens: list[int] = field(default_factory=list)
+    shared_tokens: int = 0
 
 
 def jobs_json(
@@ -103,50 +133,53 @@ def jobs_json(
     failed: dict[str, Counter[str]],
 ) -> list[Fields]:
     """One object per job."""
-    shared = _shared_tokens(ahead)
-    return [_job_json(job, assignment, ahead, estimates, failed, shared) for job in jobs]
+    tallies = [_JobTally() for _ in jobs]
+    for entry in assignment.entries:
+        tallies[entry.job.index].num_items += 1
+    for entry, _ in assignment.reused:
+        tallies[entry.job.index].num_already_done += 1
+    for entry, _ in assignment.failed_before:
+        tallies[entry.job.index].num_failed_before += 1
+    for work, shared_len in zip(ahead.work, ahead.shared_lens, strict=True):
+        tally = tallies[work.primary.job.index]
+        tally.prompt_lens.append(len(work.request.prompt_token_ids))
+        tally.shared_tokens += shared_len
+        for copy in work.entries[1:]:
+            tallies[copy.job.index].num_duplicates += 1
+    return [
+        _job_json(job, tallies[job.index], ahead, estimates, dict(failed.get(job.name, {})))
+        for job in jobs
+    ]
 
 
 def _job_json(
     job: Job,
-    assignment: Assignment,
+    tally: _JobTally,
     ahead: Forethought,
     estimates: OutputEstimates,
-    failed: dict[str, Counter[str]],
-    shared: Counter[int],
+    failed: dict[str, int],
 ) -> Fields:
-    mine = [work for work in assignment.work if work.primary.job is job]
-    prompt_lens = [len(work.request.prompt_token_ids) for work in mine]
     part = ahead.prediction.jobs.get(job.name) if ahead.prediction else None
-    copies = sum(1 for w in assignment.work for entry in w.entries[1:] if entry.job is job)
     return {
         "name": job.name,
         "kind": job.kind.name,
         "priority": job.settings.priority,
         "num_rows": job.source.num_rows(),
-        "num_items": sum(1 for entry in assignment.entries if entry.job is job),
-        "num_already_done": sum(1 for entry, _ in assignment.reused if entry.job is job),
-        "num_failed_before": sum(1 for entry, _ in assignment.failed_before if entry.job is job),
-        "num_duplicates": copies,
-        "num_to_compute": len(mine),
-        "failed": dict(failed.get(job.name, {})),
-        "prompt_tokens": sum(prompt_lens),
-        "prompt": LengthStats.of(prompt_lens).as_json(),
-        "shared_prompt_tokens": shared[job.index],
+        "num_items": tally.num_items,
+        "num_already_done": tally.num_already_done,
+        "num_failed_before": tally.num_failed_before,
+        "num_duplicates": tally.num_duplicates,
+        "num_to_compute": len(tally.prompt_lens),
+        "failed": failed,
+        "prompt_tokens": sum(tally.prompt_lens),
+        "prompt": LengthStats.of(tally.prompt_lens).as_json(),
+        "shared_prompt_tokens": tally.shared_tokens,
         "max_tokens": job.sampling.max_tokens,
         "expected_tokens": estimates.expected(job.name, job.sampling),
         "expected_from": estimates.source(job.name, job.sampling),
         "predicted_s": round(part.engine_s, 2) if part else None,
         "predicted_finish_s": round(part.finished_s, 2) if part else None,
     }
-
-
-def _shared_tokens(ahead: Forethought) -> Counter[int]:
-    """Per job: tokens at the beginning of its prompts that other requests begin with, too."""
-    total: Counter[int] = Counter()
-    for work, shared_len in zip(ahead.work, ahead.shared_lens, strict=True):
-        total[work.primary.job.index] += shared_len
-    return total
 
 
 def costs_json(

@@ -10,9 +10,8 @@ from typing import Any
 
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.facts import ModelFacts, model_facts
-from thothy_batch.engine.memory import available_bytes, num_threads
 from thothy_batch.engine.prediction import KnownSpeed
-from thothy_batch.errors import StoreError
+from thothy_batch.errors import EngineError, StoreError
 from thothy_batch.kinds import TemplateProblem, render
 from thothy_batch.manifest.settings import Manifest, load_manifest, to_engine_spec
 from thothy_batch.plan import NightStats, Repeats, night_stats, repeated_text
@@ -23,13 +22,14 @@ from thothy_batch.runner.forethought import Forethought, output_estimates, think
 from thothy_batch.runner.job import Job, open_jobs
 from thothy_batch.runner.opening import time_left
 from thothy_batch.runner.options import RunOptions
-from thothy_batch.runner.outlook import sized_spec, speed_of
+from thothy_batch.runner.outlook import expected_config, sized_spec, speed_of
 from thothy_batch.runner.plan_document import (
     costs_json,
     counts_json,
     engine_json,
     jobs_json,
     model_json,
+    refused_json,
     sharing_json,
 )
 from thothy_batch.runner.prepare import prepare, setting_of
@@ -60,11 +60,9 @@ class _Preview:
         self.failed.setdefault(entry.job.name, Counter())[code.value] += 1
 
     def refuse(self, work: Work, why: str) -> None:
-        """A request that the pool can never hold: its rows are named."""
+        """A request that the pool can never hold."""
         for entry in work.entries:
-            place = f"{entry.job.name}, item {entry.item_id}"
-            place += f" ({entry.variant})" if entry.variant else ""
-            self.fail(entry, FailureCode.PROMPT_TOO_LONG, f"{place}: {why}")
+            self.fail(entry, FailureCode.PROMPT_TOO_LONG, why)
 
 
 def plan_night(options: RunOptions, observer: Observer) -> dict[str, Any]:
@@ -83,9 +81,10 @@ def plan_night(options: RunOptions, observer: Observer) -> dict[str, Any]:
     answers, note = _answers(manifest.store, entries)
     assignment = assign(entries, answers or {}, run_seed=manifest.run.seed)
     observer.phase("planning")
-    config = _config(spec, facts, assignment)
+    config, problems = _config(spec, facts, assignment)
     estimates = output_estimates(_history(manifest.store, jobs, facts.name), jobs)
     known = speed_of(facts, config)
+    left_s = time_left(options, manifest)
     ahead = think_ahead(
         assignment.work,
         manifest.engine.order,
@@ -93,11 +92,12 @@ def plan_night(options: RunOptions, observer: Observer) -> dict[str, Any]:
         estimates=estimates,
         model=facts.work,
         known=known,
-        time_left_s=time_left(options, manifest),
+        time_left_s=left_s,
     )
+    refused = refused_json(ahead)
     for work, why in ahead.unfit:
         preview.refuse(work, why)
-    stats = night_stats([work.request for work in assignment.work], block_size=spec.block_size)
+    stats = night_stats([work.request for work in ahead.work], block_size=spec.block_size)
     job_fields = jobs_json(jobs, assignment, ahead, estimates, preview.failed)
     costs, cost_notes = costs_json(ahead, _repeats(ahead), job_fields)
     return {
@@ -105,22 +105,35 @@ def plan_night(options: RunOptions, observer: Observer) -> dict[str, Any]:
         "store": str(manifest.store),
         "model": model_json(facts),
         "engine": engine_json(config, facts, stats, ahead),
-        **counts_json(assignment, len(ahead.unfit), known=answers is not None),
+        **counts_json(assignment, ahead, known=answers is not None),
         "jobs": job_fields,
         "requests": stats.as_json(),
         "sharing": sharing_json(ahead),
         "costs": costs,
-        "estimate": _estimate(manifest.store, facts.name, stats, ahead, known),
+        "estimate": {
+            **_estimate(manifest.store, facts.name, stats, ahead, known),
+            "time_left_s": left_s,
+        },
+        "refused": refused,
         "examples": preview.examples,
-        "notes": [*cost_notes, *_notes(facts, jobs), *([note] if note else [])],
+        "notes": [*problems, *cost_notes, *_notes(facts, jobs), *([note] if note else [])],
         "first_prompt": preview.first_prompt,
     }
 
 
-def _config(spec: EngineSpec, facts: ModelFacts, assignment: Assignment) -> EngineConfig:
-    """The settings of an engine that would be started now."""
-    config = facts.engine_config(sized_spec(spec, facts, assignment), available_bytes())
-    return replace(config, threads=num_threads())
+def _config(
+    spec: EngineSpec, facts: ModelFacts, assignment: Assignment
+) -> tuple[EngineConfig, list[str]]:
+    """The settings of an engine that would be started now; what keeps it from starting."""
+    sized = sized_spec(spec, facts, assignment.work)
+    try:
+        return expected_config(sized, facts), []
+    except EngineError as error:
+        # The night is shown as it would be with a pool that takes all of it.
+        blocks = -(-max(sized.needed_tokens or 0, sized.longest_tokens or 0) // spec.block_size)
+        enough = replace(sized, num_blocks=2 * blocks + 1024)
+        notes = [f"a run now would fail: {error.message}"] if assignment.work else []
+        return expected_config(enough, facts), notes
 
 
 def _repeats(ahead: Forethought) -> Repeats:
@@ -213,7 +226,13 @@ def _estimate(
         speed = None
     if speed is None:
         reason = f"the store has no run with {model_name} to go by, and nothing was measured"
-        return {"seconds": None, "output_tokens_per_s": None, "source": None, "reason": reason}
+        return {
+            "seconds": None,
+            "output_tokens_per_s": None,
+            "output_tokens": None,
+            "source": None,
+            "reason": reason,
+        }
     return {
         "seconds": round(stats.output.total / speed, 1),
         "output_tokens_per_s": round(speed, 1),

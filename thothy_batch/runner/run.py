@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from datetime import datetime
 
 from thothy_batch import __version__
+from thothy_batch.engine.client import EngineClient
 from thothy_batch.engine.config import resolve_device
 from thothy_batch.errors import LockedError, LockHolder, ThothyError
 from thothy_batch.runner.accounting import Account
@@ -16,7 +17,7 @@ from thothy_batch.runner.locking import holder_of, locked
 from thothy_batch.runner.night import JOB_STOPPED, Night
 from thothy_batch.runner.opening import Setup, begin_run, open_night
 from thothy_batch.runner.options import RunOptions
-from thothy_batch.runner.outlook import engine_spec, foresee, record_plan
+from thothy_batch.runner.outlook import Outlook, look_ahead, record_plan
 from thothy_batch.runner.prepare import prepare
 from thothy_batch.runner.progress import Forecast, Observer
 from thothy_batch.runner.pulse import Pulse, StatusFile
@@ -140,28 +141,42 @@ def _prepared(run: Setup) -> Iterable[Entry]:
 
 def _start(run: Setup, ledger: Ledger, status: StatusFile, assignment: Assignment) -> Night:
     """The engine loaded and the night in its order."""
-    requests = [work.request for work in assignment.work]
+    run.observer.phase("planning")
+    with run.stopping.interruptible():
+        outlook = look_ahead(run, ledger.store, assignment.work)
     run.observer.phase(f"loading {run.facts.name}")
     status.write("loading", **ledger.account.as_json())
-    spec = engine_spec(run, assignment)
     log_path = journal_folder(run.manifest.store) / "engine.log"
     with run.stopping.interruptible():
-        engine = run.options.start_engine(spec, log_path=log_path)
+        engine = run.options.start_engine(outlook.spec, log_path=log_path)
+    try:
+        return _begin(run, ledger, status, outlook, engine)
+    except BaseException:
+        engine.close()
+        raise
+
+
+def _begin(
+    run: Setup, ledger: Ledger, status: StatusFile, outlook: Outlook, engine: EngineClient
+) -> Night:
+    """What the engine turned out to be is recorded; nothing is submitted yet."""
     info = engine.info
     run.load_s = info.load_s
     ledger.store.update_run(
         {
             "model": {**info.model, "fingerprint": run.facts.fingerprint},
-            "engine": {**info.engine, "order": run.manifest.engine.order},
+            "engine": {**info.engine, "order": outlook.order},
             "versions": {**info.versions, "thothy-batch": __version__},
             "load_s": info.load_s,
             "engine_ready_at": datetime.now().astimezone(),
         }
     )
-    run.observer.phase("planning")
-    estimates, ahead = foresee(run, ledger.store, assignment, info)
+    for text in info.notes:
+        run.observer.note(text)
+    outlook.settle(info)
+    ahead = outlook.ahead
     record_plan(ledger.store, ahead)
-    forecast = Forecast.of(requests)
+    forecast = Forecast.of(work.request for work in outlook.work)
     night = Night(
         engine=engine,
         ledger=ledger,
@@ -171,8 +186,8 @@ def _start(run: Setup, ledger: Ledger, status: StatusFile, assignment: Assignmen
         pulse=Pulse(ledger.store, status, ledger.account, forecast, run.observer, run.began),
         note=run.observer.note,
         forecast=forecast,
-        estimates=estimates,
-        receipt=Receipt(run.facts.work, info.engine.get("device_figures"), spec.block_size),
+        estimates=outlook.estimates,
+        receipt=Receipt(run.facts.work, info.engine.get("device_figures"), run.spec.block_size),
     )
     night.pending.extend(ahead.work)
     night.pending.extend(each for each, _ in ahead.unfit)  # the engine refuses them in its words
