@@ -1,6 +1,6 @@
 """Estimates of output lengths: exact, from history, from what has finished, at most max_tokens."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thothy_batch.plan import OutputEstimates
@@ -12,6 +12,7 @@ EXACT = Sampling(max_tokens=100, ignore_eos=True)
 LENGTHS = st.lists(st.integers(1, 300), min_size=MIN_OUTPUTS, max_size=200)
 
 
+@settings(deadline=None)
 @given(LENGTHS)
 def test_an_exact_length_needs_no_history(history: list[int]) -> None:
     estimates = OutputEstimates({"j": history})
@@ -19,6 +20,7 @@ def test_an_exact_length_needs_no_history(history: list[int]) -> None:
     assert estimates.source("j", EXACT) == "exact"
 
 
+@settings(deadline=None)
 @given(LENGTHS)
 def test_nine_of_ten_outputs_are_no_longer_than_what_is_expected(history: list[int]) -> None:
     expected = OutputEstimates({"j": history}).expected("j", Sampling(max_tokens=1000))
@@ -26,6 +28,7 @@ def test_nine_of_ten_outputs_are_no_longer_than_what_is_expected(history: list[i
     assert expected in history
 
 
+@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 400))
 def test_nothing_is_expected_beyond_max_tokens(history: list[int], max_tokens: int) -> None:
     estimates, sampling = OutputEstimates({"j": history}), Sampling(max_tokens=max_tokens)

@@ -1,6 +1,6 @@
 """Figures of a night."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thothy_batch.plan import LengthStats, night_stats
@@ -11,6 +11,7 @@ def request(prompt_len: int, max_tokens: int, num_samples: int = 1) -> Request:
     return Request(0, "", [1] * prompt_len, Sampling(max_tokens=max_tokens), 0, num_samples)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5000), min_size=1))
 def test_length_stats_add_up(lengths: list[int]) -> None:
     stats = LengthStats.of(lengths)

@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thothy_batch.plan import POLICIES, plan_requests
@@ -34,6 +34,7 @@ REQUESTS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(REQUESTS, st.sampled_from(POLICIES), st.integers(1, 4))
 def test_every_policy_is_a_permutation_with_priority_first(
     requests: list[Request], policy: str, block_size: int
@@ -44,6 +45,7 @@ def test_every_policy_is_a_permutation_with_priority_first(
     assert priorities == sorted(priorities, reverse=True)
 
 
+@settings(deadline=None)
 @given(REQUESTS, st.sampled_from(["auto", "prefix"]), st.integers(1, 4))
 def test_readers_of_a_shared_beginning_stand_together(
     requests: list[Request], policy: str, block_size: int
@@ -60,6 +62,7 @@ def test_readers_of_a_shared_beginning_stand_together(
         assert changes == max(len(set(beginnings)) - 1, 0)
 
 
+@settings(deadline=None)
 @given(REQUESTS)
 def test_order_does_not_depend_on_where_equal_work_stood(requests: list[Request]) -> None:
     by_length = order_requests(requests, "length")
