@@ -30,8 +30,8 @@ class RequestPlan:
     content: list[Path]  # what prompts have in common, whatever is made of it
     prompt_tokens: int
     unique_prompt_tokens: int  # every shared block computed once
-    # Promised, to the token, where nobody is preempted and the pool holds each request with the ends
-    # of windows that it leaves to later readers. None: it depends on what is evicted.
+    # Promised, to the token, where nobody is preempted and the pool holds each request with the
+    # ends of windows that it leaves to later readers. None: it depends on what is evicted.
     computed_prompt_tokens: int | None
     num_prefixes: int
     num_levels: int  # prefixes on the longest path
