@@ -117,7 +117,7 @@ def _progress_lines(progress: Fields) -> list[str]:
 
 def plan_text(plan: Fields) -> str:
     """A night before it is run."""
-    model, stats, engine = plan["model"], plan["requests"], plan["engine"]
+    model = plan["model"]
     lines = [
         f"model {plain(model['name'])} ({model['dtype']}, context {count(model['max_model_len'])} "
         f"tokens); store {plain(plan['store'], 200)}",
@@ -126,16 +126,8 @@ def plan_text(plan: Fields) -> str:
         f"{count(plan['num_failed'])} cannot be used",
     ]
     lines += [_plan_job(job) for job in plan["jobs"]]
-    prompt = stats["prompt"]
-    lines += [
-        f"prompts: {count(prompt['total'])} tokens, median {count(prompt['p50'])}, "
-        f"95% under {count(prompt['p95'])}, longest {count(prompt['max'])}",
-        *_histogram(prompt["histogram"]),
-        _sharing_line(plan["sharing"]),
-        _pool_line(engine, stats),
-        *_capacity_lines(engine["capacity"]),
-        _time_line(plan["estimate"]),
-    ]
+    if plan["num_to_compute"]:
+        lines += _night_lines(plan)
     lines += _refused(plan["refused"])
     lines += [f"{code}: {plain(message, 300)}" for code, message in plan["examples"].items()]
     lines += [f"note: {plain(note, 300)}" for note in plan["notes"]]
@@ -183,6 +175,21 @@ def _sharing_line(sharing: Fields) -> str:
     )
 
 
+def _night_lines(plan: Fields) -> list[str]:
+    """What is to be computed, and what that takes."""
+    stats, engine = plan["requests"], plan["engine"]
+    prompt = stats["prompt"]
+    return [
+        f"prompts: {count(prompt['total'])} tokens, median {count(prompt['p50'])}, "
+        f"95% under {count(prompt['p95'])}, longest {count(prompt['max'])}",
+        *_histogram(prompt["histogram"]),
+        _sharing_line(plan["sharing"]),
+        _pool_line(engine),
+        *_capacity_lines(engine["capacity"]),
+        _time_line(plan["estimate"]),
+    ]
+
+
 def _refused(rows: Sequence[Fields]) -> list[str]:
     """The first rows that no pool here can hold."""
     lines = []
@@ -195,7 +202,7 @@ def _refused(rows: Sequence[Fields]) -> list[str]:
     return lines
 
 
-def _pool_line(engine: Fields, stats: Fields) -> str:
+def _pool_line(engine: Fields) -> str:
     line = (
         f"KV pool: {count(engine['num_blocks'])} blocks of {engine['block_size']} tokens; all at "
         f"once would need {count(engine['pool_blocks'])}, the largest request "
