@@ -12,8 +12,9 @@ from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.fake import ByteTokenizer
 from thothy_batch.engine.layout import KVLayout, uniform_layout
 from thothy_batch.engine.llm_engine import LLMEngine
+from thothy_batch.engine.local import LocalEngine
 from thothy_batch.engine.stop_rules import StopRules
-from thothy_batch.records import Request, RequestResult, Sampling
+from thothy_batch.records import EngineSpec, Request, RequestResult, Sampling
 
 STOP_ID = 0
 VOCAB = 16
@@ -159,6 +160,27 @@ def run_to_end(engine: LLMEngine, max_steps: int = 100_000) -> dict[int, Request
     return {result.request_id: result for result in engine.take_update().results}
 
 
+def run_model(spec: EngineSpec, requests: Iterable[Request]) -> tuple[list[RequestResult], Any]:
+    """Results in the order of request ids, and the engine's totals. Blocks must not leak."""
+    requests = list(requests)
+    engine = LocalEngine.start(spec)
+    engine.submit(requests)
+    results: dict[int, RequestResult] = {}
+    steps = []
+    while True:
+        update = engine.poll(60.0)
+        assert not update.failures
+        steps += update.steps
+        results |= {result.request_id: result for result in update.results}
+        if not update.num_running and not update.num_waiting:
+            break
+    engine.engine.check_integrity()
+    assert update.blocks_used == 0
+    assert sum(step.num_preempted for step in steps) == update.totals.num_preempted
+    assert len(results) == len(requests)
+    return [results[i] for i in sorted(results)], update.totals
+
+
 @pytest.fixture
 def shadow_engine() -> Callable[..., tuple[LLMEngine, ShadowRunner]]:
     return make_shadow_engine
@@ -182,3 +204,8 @@ def finish() -> Callable[..., dict[int, RequestResult]]:
 @pytest.fixture
 def config_of() -> Callable[..., EngineConfig]:
     return make_config
+
+
+@pytest.fixture
+def run_all() -> Callable[..., tuple[list[RequestResult], Any]]:
+    return run_model

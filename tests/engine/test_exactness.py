@@ -1,7 +1,7 @@
 """Greedy tokens equal the golden ones and transformers', however the work is scheduled."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,27 +25,6 @@ WAYS: dict[str, dict[str, Any]] = {
 IMPLS = ("cpu", "reference")
 
 
-def run_all(spec: EngineSpec, requests: Iterable[Request]) -> tuple[list[RequestResult], Any]:
-    """Results in the order of request ids, and the engine's totals. Blocks must not leak."""
-    requests = list(requests)
-    engine = LocalEngine.start(spec)
-    engine.submit(requests)
-    results: dict[int, RequestResult] = {}
-    steps = []
-    while True:
-        update = engine.poll(60.0)
-        assert not update.failures
-        steps += update.steps
-        results |= {result.request_id: result for result in update.results}
-        if not update.num_running and not update.num_waiting:
-            break
-    engine.engine.check_integrity()
-    assert update.blocks_used == 0
-    assert sum(step.num_preempted for step in steps) == update.totals.num_preempted
-    assert len(results) == len(requests)
-    return [results[i] for i in sorted(results)], update.totals
-
-
 def outputs(results: list[RequestResult]) -> list[tuple[int, ...]]:
     return [completion.token_ids for result in results for completion in result.completions]
 
@@ -66,7 +45,7 @@ def golden_requests(rows: list[dict[str, Any]], sampling: Sampling = GREEDY) -> 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_golden_tokens_come_out_however_they_are_scheduled(
-    stories: tuple[Path, list[dict[str, Any]]], way: str
+    stories: tuple[Path, list[dict[str, Any]]], way: str, run_all: Any
 ) -> None:
     directory, rows = stories
     spec = EngineSpec(model=ModelSpec(id=str(directory)), impl="cpu", **WAYS[way])
@@ -87,7 +66,7 @@ def short(num_tokens: int) -> Sampling:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_golden_tokens_come_out_of_the_reference(
-    stories: tuple[Path, list[dict[str, Any]]], way: str
+    stories: tuple[Path, list[dict[str, Any]]], way: str, run_all: Any
 ) -> None:
     """The reference is slow: all tokens in one way, the first of each row in the others."""
     directory, rows = stories
@@ -100,7 +79,7 @@ def test_golden_tokens_come_out_of_the_reference(
 
 
 def test_golden_tokens_come_out_in_shuffled_order(
-    stories: tuple[Path, list[dict[str, Any]]],
+    stories: tuple[Path, list[dict[str, Any]]], run_all: Any
 ) -> None:
     directory, rows = stories
     spec = EngineSpec(model=ModelSpec(id=str(directory)), impl="cpu", num_blocks=400, max_seqs=20)
@@ -113,7 +92,7 @@ def test_golden_tokens_come_out_in_shuffled_order(
 @pytest.mark.slow
 @pytest.mark.parametrize(("impl", "num_tokens"), [("cpu", 64), ("reference", 8)])
 def test_golden_tokens_come_out_of_a_row_alone(
-    stories: tuple[Path, list[dict[str, Any]]], impl: str, num_tokens: int
+    stories: tuple[Path, list[dict[str, Any]]], impl: str, num_tokens: int, run_all: Any
 ) -> None:
     directory, rows = stories
     spec = EngineSpec(model=ModelSpec(id=str(directory)), impl=impl, num_blocks=400, max_seqs=1)
@@ -133,7 +112,7 @@ SAMPLED = Sampling(
 
 @pytest.mark.parametrize("impl", IMPLS)
 def test_a_seed_gives_the_same_text_however_it_is_scheduled(
-    stories: tuple[Path, list[dict[str, Any]]], impl: str
+    stories: tuple[Path, list[dict[str, Any]]], impl: str, run_all: Any
 ) -> None:
     """Three samples of each prompt; with stop tokens, so that rows leave the batch early."""
     directory, rows = stories

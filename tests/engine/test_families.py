@@ -1,6 +1,5 @@
 """Every family gives transformers' tokens, however the work is planned and scheduled."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from thothy_batch.engine.local import LocalEngine
 from thothy_batch.plan import POLICIES, plan_requests
 from thothy_batch.records import EngineSpec, ModelSpec, Request, RequestResult, Sampling
 
@@ -18,27 +16,6 @@ IMPLS = ("cpu", "reference")
 
 def short(num_tokens: int) -> Sampling:
     return Sampling(max_tokens=num_tokens, ignore_eos=True, repetition_stop=False)
-
-
-def run_all(spec: EngineSpec, requests: Iterable[Request]) -> tuple[list[RequestResult], Any]:
-    """Results in the order of request ids, and the engine's totals. Blocks must not leak."""
-    requests = list(requests)
-    engine = LocalEngine.start(spec)
-    engine.submit(requests)
-    results: dict[int, RequestResult] = {}
-    steps = []
-    while True:
-        update = engine.poll(60.0)
-        assert not update.failures
-        steps += update.steps
-        results |= {result.request_id: result for result in update.results}
-        if not update.num_running and not update.num_waiting:
-            break
-    engine.engine.check_integrity()
-    assert update.blocks_used == 0
-    assert sum(step.num_preempted for step in steps) == update.totals.num_preempted
-    assert len(results) == len(requests)
-    return [results[i] for i in sorted(results)], update.totals
 
 
 def outputs(results: list[RequestResult]) -> list[tuple[int, ...]]:
@@ -144,7 +121,7 @@ def settings_of(way: str, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-def test_every_family_gives_transformers_tokens(family: Family, impl: str) -> None:
+def test_every_family_gives_transformers_tokens(family: Family, impl: str, run_all: Any) -> None:
     directory, prompts, wanted = family
     requests = [Request(i, "", prompt, short(12)) for i, prompt in enumerate(prompts)]
     name = directory.name[:-1]  # pytest numbers its folders
@@ -157,7 +134,9 @@ def test_every_family_gives_transformers_tokens(family: Family, impl: str) -> No
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-def test_the_repetition_penalty_is_that_of_transformers(family: Family, impl: str) -> None:
+def test_the_repetition_penalty_is_that_of_transformers(
+    family: Family, impl: str, run_all: Any
+) -> None:
     directory, prompts, wanted = family
     sampling = Sampling(
         max_tokens=12, ignore_eos=True, repetition_stop=False, repetition_penalty=1.3
@@ -169,7 +148,7 @@ def test_the_repetition_penalty_is_that_of_transformers(family: Family, impl: st
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-def test_orders_groups_and_copies_change_no_token(family: Family, impl: str) -> None:
+def test_orders_groups_and_copies_change_no_token(family: Family, impl: str, run_all: Any) -> None:
     """Four samples of each prompt beside the prompts that share a beginning with it."""
     directory, prompts, wanted = family
     again = [prompts[-1][:45] + tail for tail in ([1, 2, 3], [4], [1, 2, 3])]

@@ -7,7 +7,7 @@ from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.cost_model import ModelWork
 from thothy_batch.engine.fit import Limits, blocks_needed, why_unfit
 from thothy_batch.engine.prediction import KnownSpeed, Prediction, predict, request_costs
-from thothy_batch.plan import OutputEstimates, RequestPlan, plan_requests
+from thothy_batch.plan import Chains, OutputEstimates, RequestPlan, chain_prompts, plan_requests
 from thothy_batch.records import Request
 from thothy_batch.runner.assignment import Work
 from thothy_batch.runner.job import Job
@@ -22,6 +22,7 @@ class Forethought:
     plan: RequestPlan
     prediction: Prediction | None  # None: nothing is known of the device's speed
     unfit: list[tuple[Work, str]]  # can never run in this pool, and why
+    chains: Chains  # of the planned prompts
 
     @property
     def shared_lens(self) -> list[int]:
@@ -74,6 +75,7 @@ def think_ahead(
     unfit = [(each, why) for each, why in zip(work, reasons, strict=True) if why]
     requests = [_expecting(each, estimates) for each in usable]
     context = _Context(config, estimates, model, known)
+    chains = chain_prompts([each.prompt_token_ids for each in requests], config.block_size)
 
     def planned(costs: Sequence[float] | None) -> RequestPlan:
         return plan_requests(
@@ -85,6 +87,7 @@ def think_ahead(
             pool_tokens=config.pool_tokens,
             costs=costs,
             time_left_s=time_left_s,
+            chains=chains,
         )
 
     plan = planned(None)
@@ -95,7 +98,7 @@ def think_ahead(
         prediction = context.predict(usable, plan, requests)
     for index, request in zip(plan.order, plan.apply(requests), strict=True):
         usable[index].request = request
-    return Forethought([usable[index] for index in plan.order], plan, prediction, unfit)
+    return Forethought([usable[index] for index in plan.order], plan, prediction, unfit, chains)
 
 
 def most_tokens(work: Work, limits: Limits) -> int:

@@ -1,6 +1,6 @@
 """What a run knows of its night before the first token: engine settings, order, predicted time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from thothy_batch.engine.config import EngineConfig
@@ -29,22 +29,19 @@ _SLOW_FLOPS = 2e11  # of a device of which nothing is known
 class Outlook:
     """A night before its engine is loaded."""
 
-    work: Sequence[Work]
     order: str
     spec: EngineSpec  # what the engine is started with
     config: EngineConfig  # what it will make of that
     estimates: OutputEstimates
     ahead: Forethought
+    plan: Callable[[EngineConfig], Forethought]
 
     def settle(self, info: EngineInfo) -> None:
         """The engine is there. Where its pool came out smaller than was planned for, what was
-        planned might not fit: the night is planned again, and predicted as before."""
-        if info.pool_tokens >= self.config.pool_tokens:
-            return
-        blocks = info.pool_tokens // self.config.block_size
-        config = replace(self.config, num_blocks=blocks)
-        again = think_ahead(self.work, self.order, config=config, estimates=self.estimates)
-        self.ahead = replace(again, prediction=self.ahead.prediction)
+        planned might not fit: the night is planned again."""
+        if info.pool_tokens < self.config.pool_tokens:
+            blocks = info.pool_tokens // self.config.block_size
+            self.ahead = self.plan(replace(self.config, num_blocks=blocks))
 
 
 def look_ahead(run: Setup, store: Store, work: Sequence[Work]) -> Outlook:
@@ -53,16 +50,20 @@ def look_ahead(run: Setup, store: Store, work: Sequence[Work]) -> Outlook:
     config = expected_config(spec, run.facts)
     estimates = output_estimates(_history(run, store), run.jobs)
     order = run.manifest.engine.order
-    ahead = think_ahead(
-        work,
-        order,
-        config=config,
-        estimates=estimates,
-        model=run.facts.work,
-        known=speed_of(run.facts, config),
-        time_left_s=run.stopping.time_left_s,
-    )
-    return Outlook(work, order, spec, config, estimates, ahead)
+    known = speed_of(run.facts, config)
+
+    def plan(config: EngineConfig) -> Forethought:
+        return think_ahead(
+            work,
+            order,
+            config=config,
+            estimates=estimates,
+            model=run.facts.work,
+            known=known,
+            time_left_s=run.stopping.time_left_s,
+        )
+
+    return Outlook(order, spec, config, estimates, plan(config), plan)
 
 
 def sized_spec(spec: EngineSpec, facts: ModelFacts, work: Sequence[Work]) -> EngineSpec:

@@ -14,7 +14,7 @@ from thothy_batch.engine.prediction import KnownSpeed
 from thothy_batch.errors import EngineError, StoreError
 from thothy_batch.kinds import TemplateProblem, render
 from thothy_batch.manifest.settings import Manifest, load_manifest, to_engine_spec
-from thothy_batch.plan import NightStats, Repeats, night_stats, repeated_text
+from thothy_batch.plan import NightStats, Repeats, night_stats, repeated_text, sharing_stats
 from thothy_batch.records import EngineSpec, FailureCode
 from thothy_batch.runner.assignment import Assignment, Work, assign, request_keys
 from thothy_batch.runner.entry import Entry
@@ -97,7 +97,11 @@ def plan_night(options: RunOptions, observer: Observer) -> dict[str, Any]:
     refused = refused_json(ahead)
     for work, why in ahead.unfit:
         preview.refuse(work, why)
-    stats = night_stats([work.request for work in ahead.work], block_size=spec.block_size)
+    stats = night_stats(
+        [work.request for work in ahead.work],
+        block_size=spec.block_size,
+        sharing=sharing_stats([], block_size=spec.block_size, chains=ahead.chains),
+    )
     job_fields = jobs_json(jobs, assignment, ahead, estimates, preview.failed)
     costs, cost_notes = costs_json(ahead, _repeats(ahead), job_fields)
     return {

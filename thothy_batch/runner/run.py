@@ -176,7 +176,9 @@ def _begin(
     outlook.settle(info)
     ahead = outlook.ahead
     record_plan(ledger.store, ahead)
-    forecast = Forecast.of(work.request for work in outlook.work)
+    # What is refused comes last: the engine says so in its words.
+    pending = [*ahead.work, *(work for work, _ in ahead.unfit)]
+    forecast = Forecast.of(work.request for work in pending)
     night = Night(
         engine=engine,
         ledger=ledger,
@@ -189,8 +191,7 @@ def _begin(
         estimates=outlook.estimates,
         receipt=Receipt(run.facts.work, info.engine.get("device_figures"), run.spec.block_size),
     )
-    night.pending.extend(ahead.work)
-    night.pending.extend(each for each, _ in ahead.unfit)  # the engine refuses them in its words
+    night.pending.extend(pending)
     run.observer.phase("computing")
     return night
 
