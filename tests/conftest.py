@@ -16,9 +16,11 @@ _CACHE = tempfile.TemporaryDirectory(prefix="thothy-tests-", ignore_cleanup_erro
 def pytest_configure() -> None:
     """What a background shell starts ignores Ctrl-C, and so would every process of the tests.
 
-    What tests measure of this machine is kept for them alone.
+    What tests measure of this machine is kept for them alone. Triton's kernels are interpreted
+    unless told otherwise: `make gpu` runs them on a device.
     """
     os.environ["XDG_CACHE_HOME"] = _CACHE.name
+    os.environ.setdefault("TRITON_INTERPRET", "1")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -6,7 +6,7 @@ import torch
 
 from thothy_kernels.contract import Implementations, refuse
 
-_impls = Implementations(__name__)
+_impls = Implementations(__name__, ("reference", "cpu", "triton"))
 
 
 def copy_blocks(

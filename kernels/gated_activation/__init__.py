@@ -17,7 +17,7 @@ ACTIVATIONS = ("silu", "gelu_tanh")
 GELU_LINEAR = 1.5957691216057308
 GELU_CUBIC = GELU_LINEAR * 0.044715
 
-_impls = Implementations(__name__)
+_impls = Implementations(__name__, ("reference", "cpu", "triton"))
 
 
 def gated(gate_up: torch.Tensor, *, activation: str, impl: str) -> torch.Tensor:

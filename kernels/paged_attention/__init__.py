@@ -10,12 +10,13 @@ c * tanh(s / c) before the softmax.
 Softmax runs over fixed spans of `SPAN` positions, counted from position 0 of the sequence. Each
 span gives (maximum, sum, weighted values); spans are merged in order. So a row's arithmetic
 depends on its own context alone: in float32 its bits are the same alone and in any batch, in any
-chunk of a prompt, with any block size, in any pool.
+chunk of a prompt, with any block size, in any pool. So it is for `reference` and `cpu`; `triton`
+merges pieces of any length, cut to keep the device busy: equal but for float32's rounding.
 
 Sequences of a decode step may have the same blocks for the same positions. `shared` says where: an
 implementation may then read those blocks once for all of them, span by span, and merge each row's
-spans in order, as if it had read them for that row alone. That changes no result; in float32 on a
-CPU it changes no bit. It holds for every device.
+spans in order, as if it had read them for that row alone. That changes no result, and on a CPU no
+bit of it.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from thothy_kernels.paged_attention.shared import check_shared
 
 SPAN = 256
 
-_impls = Implementations(__name__)
+_impls = Implementations(__name__, ("reference", "cpu", "triton"))
 
 
 @dataclass(slots=True)
@@ -47,6 +48,8 @@ class AttentionMetadata:
     # of those that hold a sequence at most two, which nest and have different positions.
     shared: torch.Tensor | None = None
     plans: dict[object, object] = field(default_factory=dict, init=False, repr=False)
+    # The same on the host, for metadata on a device: implementations plan from it without a wait.
+    host: "AttentionMetadata | None" = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         op = "AttentionMetadata"
@@ -67,6 +70,16 @@ class AttentionMetadata:
             raise ValueError(f"{op}: cu_seqlens, context_lens, block_tables must be contiguous")
         if cu.device.type == "cpu":
             self._check_values()
+
+    def contexts_grew(self) -> None:
+        """Call it after context_lens were raised in place, as from one decode step to the next:
+        what implementations made of them is made anew, on the device where they lie."""
+        for key, plan in list(self.plans.items()):
+            grow = getattr(plan, "contexts_grew", None)
+            if grow is None:
+                del self.plans[key]
+            else:
+                grow(self)
 
     def _check_values(self) -> None:
         """Values are read on the CPU only: on a GPU each look would wait for the device."""
@@ -100,7 +113,8 @@ def paged_attention(
     """Attend. KV of this step's tokens must have been written before.
 
     q [T, H, D]; k_cache, v_cache [B, K, P, D], one dtype, float32 or bfloat16; blocks [K, P, D] are
-    contiguous and lie at any even distance. Returns [T, H, D] in that dtype; sums are float32.
+    contiguous and lie at any even distance. Returns [T, H, D] in that dtype; sums are float32 (on a
+    device weights are rounded to the dtype of the values, for its tensor cores).
     Reads nothing but what queries see: other blocks and slots may hold anything. Raises ValueError
     for shapes that do not fit, and for a block id outside the pool where a query needs one.
     """

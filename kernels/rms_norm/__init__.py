@@ -12,7 +12,7 @@ import torch
 
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
 
-_impls = Implementations(__name__)
+_impls = Implementations(__name__, ("reference", "cpu", "triton"))
 
 
 def rms_norm(
@@ -28,8 +28,32 @@ def rms_norm(
     `weight_offset` is added to the weight in float32. In float32 a row's bits are the same alone
     and in any batch. Raises ValueError for shapes and dtypes that do not fit.
     """
-    if x.dim() < 1 or x.dtype not in FLOAT_DTYPES:
-        refuse("rms_norm", "x", x, "float32 or bfloat16 [..., N]")
-    if weight.shape != x.shape[-1:] or weight.dtype != x.dtype:
-        refuse("rms_norm", "weight", weight, f"{x.dtype} {list(x.shape[-1:])}")
+    _check("rms_norm", x, weight)
     return _impls[impl].rms_norm(x, weight, eps, weight_offset)
+
+
+def add_rms_norm(
+    x: torch.Tensor,
+    delta: torch.Tensor,
+    weight: torch.Tensor,
+    eps: float,
+    *,
+    weight_offset: float = 0.0,
+    impl: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add delta to x, both [..., N] of one dtype; returns (x + delta, its norm), both new.
+
+    The sum is rounded once to the dtype, and that is what is normalised: the bits are those of
+    x + delta and of rms_norm after it. Raises ValueError like rms_norm.
+    """
+    _check("add_rms_norm", x, weight)
+    if delta.shape != x.shape or delta.dtype != x.dtype:
+        refuse("add_rms_norm", "delta", delta, f"{x.dtype} {list(x.shape)}, like x")
+    return _impls[impl].add_rms_norm(x, delta, weight, eps, weight_offset)
+
+
+def _check(op: str, x: torch.Tensor, weight: torch.Tensor) -> None:
+    if x.dim() < 1 or x.dtype not in FLOAT_DTYPES:
+        refuse(op, "x", x, "float32 or bfloat16 [..., N]")
+    if weight.shape != x.shape[-1:] or weight.dtype != x.dtype:
+        refuse(op, "weight", weight, f"{x.dtype} {list(x.shape[-1:])}")

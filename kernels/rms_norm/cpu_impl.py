@@ -1,4 +1,4 @@
-"""rms_norm in one pass over each row for the sum and one for the result.
+"""rms_norm and add_rms_norm: a pass over each row for the sum, and one for the result.
 
 The sum of squares runs in 16 lanes, added at the end in a fixed order, so a row's bits depend on
 nothing but the row.
@@ -21,18 +21,35 @@ def rms_norm(
 ) -> torch.Tensor:
     x, weight = x.contiguous(), weight.contiguous()
     out = torch.empty_like(x)
-    N = x.shape[-1]
-    T = x.numel() // N if N else 0
-    addresses = (x.data_ptr(), weight.data_ptr(), out.data_ptr())
-    numbers = (threads.float_bits(eps), threads.float_bits(weight_offset))
-    args = np.array((0, T, N, *numbers, *addresses), dtype=np.int64)
-    function = _float32_rows if x.dtype == torch.float32 else _bfloat16_rows
-    threads.launch(function, args, threads.num_threads_for(T * N, _LEAST_PER_THREAD))
+    worker = _float32_rows if x.dtype == torch.float32 else _bfloat16_rows
+    _launch(worker, (x, weight, out), eps, weight_offset)
     return out
 
 
+def add_rms_norm(
+    x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps: float, weight_offset: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    x, delta, weight = x.contiguous(), delta.contiguous(), weight.contiguous()
+    total, out = torch.empty_like(x), torch.empty_like(x)
+    worker = _float32_sums if x.dtype == torch.float32 else _bfloat16_sums
+    _launch(worker, (x, weight, out, delta, total), eps, weight_offset)
+    return total, out
+
+
+def _launch(
+    function: int, tensors: tuple[torch.Tensor, ...], eps: float, weight_offset: float
+) -> None:
+    x = tensors[0]
+    N = x.shape[-1]
+    T = x.numel() // N if N else 0
+    numbers = (threads.float_bits(eps), threads.float_bits(weight_offset))
+    addresses = (tensor.data_ptr() for tensor in tensors)
+    args = np.array((0, T, N, *numbers, *addresses), dtype=np.int64)
+    threads.launch(function, args, threads.num_threads_for(T * N, _LEAST_PER_THREAD))
+
+
 @inlined
-def _norm_rows(args, x, weight, out):  # type: ignore[no-untyped-def]
+def _norm_rows(args, x, weight, out, delta, total, adds):  # type: ignore[no-untyped-def]
     T, N, eps = args[1], args[2], memory.float32_of_bits(args[3])
     offset = memory.float32_of_bits(args[4])
     rows_at_once = max(1, 16384 // N)
@@ -41,8 +58,22 @@ def _norm_rows(args, x, weight, out):  # type: ignore[no-untyped-def]
         if first >= T:
             return
         for row in range(first, min(first + rows_at_once, T)):
-            inverse = _inverse_root(x, row * N, N, eps)
-            _scale_row(x, weight, out, row * N, N, inverse, offset)
+            if adds:
+                # The row is still in the cache when it is summed and scaled.
+                _add_row(x, delta, total, row * N, N)
+            inverse = _inverse_root(total, row * N, N, eps)
+            _scale_row(total, weight, out, row * N, N, inverse, offset)
+
+
+@inlined
+def _add_row(x, delta, total, start, N):  # type: ignore[no-untyped-def]
+    whole = N // 16 * 16
+    for i in range(start, start + whole, 16):
+        lanes.store(total, i, lanes.add(lanes.load(x, i), lanes.load(delta, i)))
+    if whole < N:
+        i, rest = start + whole, N - whole
+        added = lanes.add(lanes.load_first(x, i, rest), lanes.load_first(delta, i, rest))
+        lanes.store_first(total, i, added, rest)
 
 
 @inlined
@@ -80,23 +111,42 @@ def _scale_row(x, weight, out, start, N, inverse, offset):  # type: ignore[no-un
         lanes.store_first(out, start + whole, lanes.multiply(normed, factor), rest)
 
 
+@inlined
+def _float32_norm(args, adds):  # type: ignore[no-untyped-def]
+    size = args[1] * args[2]
+    x, out = memory.float32_at(args[5], size), memory.float32_at(args[7], size)
+    weight = memory.float32_at(args[6], args[2])
+    delta = memory.float32_at(args[8], size) if adds else x
+    total = memory.float32_at(args[9], size) if adds else x
+    _norm_rows(args, x, weight, out, delta, total, adds)
+
+
+@inlined
+def _bfloat16_norm(args, adds):  # type: ignore[no-untyped-def]
+    size = args[1] * args[2]
+    x, out = memory.bfloat16_at(args[5], size), memory.bfloat16_at(args[7], size)
+    weight = memory.bfloat16_at(args[6], args[2])
+    delta = memory.bfloat16_at(args[8], size) if adds else x
+    total = memory.bfloat16_at(args[9], size) if adds else x
+    _norm_rows(args, x, weight, out, delta, total, adds)
+
+
+# A worker for each, not an argument read at run time: the choice then stands outside the loops.
 @worker
 def _float32_rows(args):  # type: ignore[no-untyped-def]
-    size = args[1] * args[2]
-    _norm_rows(
-        args,
-        memory.float32_at(args[5], size),
-        memory.float32_at(args[6], args[2]),
-        memory.float32_at(args[7], size),
-    )
+    _float32_norm(args, False)
 
 
 @worker
 def _bfloat16_rows(args):  # type: ignore[no-untyped-def]
-    size = args[1] * args[2]
-    _norm_rows(
-        args,
-        memory.bfloat16_at(args[5], size),
-        memory.bfloat16_at(args[6], args[2]),
-        memory.bfloat16_at(args[7], size),
-    )
+    _bfloat16_norm(args, False)
+
+
+@worker
+def _float32_sums(args):  # type: ignore[no-untyped-def]
+    _float32_norm(args, True)
+
+
+@worker
+def _bfloat16_sums(args):  # type: ignore[no-untyped-def]
+    _bfloat16_norm(args, True)

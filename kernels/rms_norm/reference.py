@@ -1,4 +1,4 @@
-"""rms_norm in plain torch: the definition."""
+"""rms_norm and add_rms_norm in plain torch: the definition."""
 
 import torch
 
@@ -11,3 +11,10 @@ def rms_norm(
     if weight_offset == 0.0:
         return normed.to(x.dtype) * weight
     return (normed * (weight.float() + weight_offset)).to(x.dtype)
+
+
+def add_rms_norm(
+    x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps: float, weight_offset: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    total = (x + delta).contiguous()
+    return total, rms_norm(total, weight, eps, weight_offset)

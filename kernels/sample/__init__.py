@@ -15,7 +15,7 @@ import torch
 
 from thothy_kernels.contract import Implementations, refuse
 
-_impls = Implementations(__name__)
+_impls = Implementations(__name__, ("reference", "cpu", "triton"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,9 @@ def sample(logits: torch.Tensor, params: SamplingTensors, *, impl: str) -> torch
     """Token ids int64 [R] from logits float32 [R, V]. Does not modify the logits.
 
     Raises ValueError for shapes that do not fit, and for a row that holds NaN or whose maximum is
-    infinite (they come from broken weights; no token would be right).
+    infinite (they come from broken weights; no token would be right). An implementation on a device
+    (triton) cannot raise without waiting: it returns -1 for such a row, and who reads the tokens
+    must refuse it.
     """
     if logits.dim() != 2 or logits.dtype != torch.float32 or not logits.shape[1]:
         refuse("sample", "logits", logits, "torch.float32 [R, V]")
@@ -71,7 +73,7 @@ def penalize_repetition(
     A logit of logits float32 [R, V] at (row_ids[i], token_ids[i]) is divided by penalty[i] where
     it is positive, multiplied where negative; once, however often the pair is named (with one
     penalty per pair). row_ids, token_ids int64 [N]; penalty float32 [N]. Raises ValueError for
-    shapes that do not fit and ids outside the logits.
+    shapes that do not fit and ids outside the logits; on a device (triton) such pairs are skipped.
     """
     op = "penalize_repetition"
     if logits.dim() != 2 or logits.dtype != torch.float32:

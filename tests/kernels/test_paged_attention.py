@@ -221,8 +221,10 @@ def test_a_block_outside_the_pool_is_refused(impl, block_id):
 
 def test_an_unknown_implementation_is_refused_by_name():
     pool = Pool((4, 2, 16), [4])
-    with pytest.raises(ValueError, match="no implementation 'triton'; there are reference, cpu"):
-        pool.attend([(0, 0, 4)], "triton")
+    with pytest.raises(
+        ValueError, match="no implementation 'cuda'; there are reference, cpu, triton"
+    ):
+        pool.attend([(0, 0, 4)], "cuda")
 
 
 def test_bad_arguments_are_refused_by_name():

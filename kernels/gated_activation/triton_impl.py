@@ -1,0 +1,92 @@
+"""gated on a CUDA device, in one pass."""
+
+import torch
+import triton
+import triton.language as tl
+
+from thothy_kernels.gated_activation import GELU_CUBIC, GELU_LINEAR
+from thothy_kernels.launch import LOG2E, Variant, check_device
+
+# 8 elements per thread are one load of 16 bytes of bfloat16 from each half, and 2,048 threads of a
+# multiprocessor then have 64 kB under way, more than three times what hides the latency. Feed-
+# forward sizes are multiples of 1,024, or nearly: no program is in vain.
+_BLOCK, _NUM_WARPS = 1024, 4
+
+_LOG2E = tl.constexpr(LOG2E)
+# ln 2 in two parts. The first has 9 bits: its products with the whole numbers below are exact.
+_LN2_HIGH, _LN2_LOW = tl.constexpr(0.693359375), tl.constexpr(-2.12194440054690583e-4)
+# Beyond these exp(x) adds nothing to 1, or a gate of float32 divided by it is below any number.
+_LEAST, _MOST = tl.constexpr(-104.0), tl.constexpr(104.0)
+_LINEAR, _CUBIC = tl.constexpr(GELU_LINEAR), tl.constexpr(GELU_CUBIC)
+
+
+@triton.jit
+def exp_of(x):  # type: ignore[no-untyped-def]
+    """exp(x) to about two roundings, float32; finite for NaN. Near 89 it overflows early.
+
+    exp2(x * LOG2E) alone lacks |x| / 2 roundings: the product is rounded as a whole.
+    """
+    x = tl.minimum(tl.maximum(x, _LEAST), _MOST)
+    whole = tl.floor(x * _LOG2E + 0.5)
+    rest = (x - whole * _LN2_HIGH) - whole * _LN2_LOW
+    return tl.exp2(whole) * tl.exp2(rest * _LOG2E)
+
+
+@triton.jit
+def gated_kernel(  # type: ignore[no-untyped-def]
+    gate_up, out, row_stride,
+    F: tl.constexpr, IS_GELU: tl.constexpr, CHUNKS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One of the CHUNKS of a row per program: gate_up [T, 2F], rows apart, to out [T, F]."""
+    row = (tl.program_id(0) // CHUNKS).to(tl.int64)
+    offs_f = tl.program_id(0) % CHUNKS * BLOCK + tl.arange(0, BLOCK)
+    mask = offs_f < F
+    source = gate_up + row * row_stride + offs_f
+    gate = tl.load(source, mask=mask, other=0.0).to(tl.float32)
+    up = tl.load(source + F, mask=mask, other=0.0).to(tl.float32)
+    slope = gate
+    if IS_GELU:
+        slope = gate * (_LINEAR + _CUBIC * (gate * gate))
+    result = gate / (1.0 + exp_of(-slope)) * up
+    tl.store(out + row * F + offs_f, result.to(out.dtype.element_ty), mask=mask)
+
+
+def gated(gate_up: torch.Tensor, activation: str) -> torch.Tensor:
+    check_device("gated", gate_up)
+    if gate_up.stride(1) != 1:
+        gate_up = gate_up.contiguous()
+    T, F = gate_up.shape[0], gate_up.shape[1] // 2
+    out = gate_up.new_empty((T, F))
+    if out.numel() == 0:
+        return out
+    num_chunks = triton.cdiv(F, _BLOCK)
+    gated_kernel[(T * num_chunks,)](
+        *(gate_up, out, gate_up.stride(0)),
+        F=F,
+        IS_GELU=activation == "gelu_tanh",
+        CHUNKS=num_chunks,
+        BLOCK=_BLOCK,
+        num_warps=_NUM_WARPS,
+    )
+    return out
+
+
+def variants() -> list[Variant]:
+    """Feed-forward sizes of Qwen3 0.6B, Gemma 3 1B and Llama 8B, each with both activations."""
+    return [
+        Variant(
+            f"{activation}_{F}_{dtype}",
+            gated_kernel,
+            {"gate_up": f"*{dtype}", "out": f"*{dtype}", "row_stride": "i32"},
+            {
+                "F": F,
+                "IS_GELU": activation == "gelu_tanh",
+                "CHUNKS": triton.cdiv(F, _BLOCK),
+                "BLOCK": _BLOCK,
+            },
+            _NUM_WARPS,
+        )
+        for F in (3072, 6912, 14336)
+        for dtype in ("bf16", "fp32")
+        for activation in ("silu", "gelu_tanh")
+    ]

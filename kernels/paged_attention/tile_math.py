@@ -1,0 +1,81 @@
+"""Softmax over tiles of positions, for both attention kernels (Triton).
+
+Scores are kept in powers of two: exp2 is what the device computes. A row's state is its maximum,
+its sum of weights and its weighted values (Milakov and Gimelshein 2018, arXiv:1805.02867).
+"""
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def scores_of(q, k, scale, softcap, HAS_SOFTCAP: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Of q [ROWS, D] and k [TILE, D], float32, times log2(e), which without a cap is in `scale`."""
+    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    if HAS_SOFTCAP:
+        # tanh(|z|) = (1 - e) / (1 + e) with e = exp(-2|z|), which cannot overflow.
+        e = tl.exp2(tl.abs(scores) * (-2.0 * LOG2E / softcap))
+        capped = softcap * (1.0 - e) / (1.0 + e)
+        scores = tl.where(scores < 0.0, -capped, capped) * LOG2E
+    return scores
+
+
+@triton.jit
+def add_tile(state, scores, v, MAY_SEE_NOTHING: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The state (maximum [ROWS], sum [ROWS], values [ROWS, D]) with a tile's scores and values v
+    [TILE, D] added. Hidden positions have the score -inf and a finite v.
+
+    MAY_SEE_NOTHING: a row's tiles so far may all be hidden from it.
+    """
+    maximum, total, values = state
+    new_maximum = tl.maximum(maximum, tl.max(scores, 1))
+    finite = new_maximum
+    if MAY_SEE_NOTHING:
+        finite = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
+    weights = tl.exp2(scores - finite[:, None])
+    kept = tl.exp2(maximum - finite)
+    total = total * kept + tl.sum(weights, 1)
+    # Weights go to the tensor cores in the dtype of the values; sums stay in float32.
+    weighted = tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+    return new_maximum, total, values * kept[:, None] + weighted
+
+
+@triton.jit
+def empty_state(ROWS: tl.constexpr, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Of rows that have seen nothing."""
+    maximum = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    return maximum, total, tl.zeros((ROWS, WIDTH), tl.float32)
+
+
+@triton.jit
+def result_of(state):  # type: ignore[no-untyped-def]
+    """Weighted means [ROWS, D]; zeros for a row that has seen nothing."""
+    _, total, values = state
+    return values / tl.where(total == 0.0, 1.0, total)[:, None]
+
+
+@triton.jit
+def load_kv(  # type: ignore[no-untyped-def]
+    cache,
+    table,
+    positions,
+    visible,
+    head,
+    block_stride,
+    P: tl.constexpr,
+    D: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Keys or values [TILE, WIDTH] of positions [TILE] under one kv head: zeros where not visible
+    and beyond D."""
+    block_ids = tl.load(table + positions // P, mask=visible, other=0).to(tl.int64)
+    # 64 bits: a pool has more elements than 32 can count.
+    starts = block_ids * block_stride + (head * P + positions % P) * D
+    offs_d = tl.arange(0, WIDTH)
+    mask = visible[:, None]
+    if WIDTH != D:
+        mask = mask & (offs_d < D)[None, :]
+    return tl.load(cache + starts[:, None] + offs_d[None, :], mask=mask, other=0.0)

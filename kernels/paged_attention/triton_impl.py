@@ -1,0 +1,200 @@
+"""paged_attention on a CUDA device: decoding rows and prompt chunks by a kernel each.
+
+Compiled for what a step cannot change: heads, head dim, block size, dtype. How many rows, tiles and
+positions there are is read on the device or passed as plain integers. Nothing here waits for the
+device: what the host must know it takes from `meta.host`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from thothy_kernels.launch import LOG2E, block_for, check_device, is_interpreted
+from thothy_kernels.paged_attention import AttentionMetadata
+from thothy_kernels.paged_attention.decode_kernel import decode_kernel
+from thothy_kernels.paged_attention.device_plan import (
+    DecodeTables,
+    check_blocks_exist,
+    decode_tables,
+    prefill_tiles,
+)
+from thothy_kernels.paged_attention.device_shapes import AttentionShape
+from thothy_kernels.paged_attention.merge_kernel import count_tiles_kernel, merge_kernel
+from thothy_kernels.paged_attention.prefill_kernel import prefill_kernel
+
+# Programs of the decode kernel in the interpreter: enough that pieces are cut everywhere.
+_INTERPRETED_PROGRAMS = 7
+# Programs per multiprocessor: as many as its shared memory holds (see AttentionShape.decode_tile).
+_PROGRAMS_PER_MULTIPROCESSOR = 2
+# Tiles of KV in flight per program.
+_DECODE_STAGES = 3
+
+
+def paged_attention(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    meta: AttentionMetadata,
+    scale: float,
+    softcap: float,
+) -> torch.Tensor:
+    check_device("paged_attention", q, k_cache, v_cache, meta.block_tables)
+    T, H, D = q.shape
+    B, K, P, _ = k_cache.shape
+    out = q.new_empty((T, H, D))
+    if T == 0:
+        return out
+    if q.stride(2) != 1 or q.stride(1) != D:
+        q = q.contiguous()
+    shape = AttentionShape(H, K, D, P, q.dtype)
+    plan = meta.plans.get(shape)
+    if not isinstance(plan, _Plan):
+        plan = meta.plans[shape] = _plan(meta, shape, B)
+    tensors = (q, k_cache, v_cache, out)
+    if plan.decode is not None:
+        _decode(plan.decode, tensors, meta, shape, scale, softcap)
+    if plan.prefill is not None:
+        _prefill(plan.prefill, tensors, meta, shape, scale, softcap)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _DecodePlan:
+    tables: DecodeTables
+    group_rows: int
+    num_programs: int
+    cu_tiles: torch.Tensor  # int32 [C + R + 1]
+    chunk_states: torch.Tensor  # float32 [(K * C + programs) * group_rows * (D + 2)]
+    row_states: torch.Tensor  # float32 [(K * R + programs) * G * (D + 2)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    decode: _DecodePlan | None
+    prefill: torch.Tensor | None  # int32 [N, 2], see prefill_tiles
+    tile: int  # positions of a decode tile
+
+    def contexts_grew(self, meta: AttentionMetadata) -> None:
+        """Count the decode tiles anew, on the device."""
+        if self.decode is not None:
+            _count_tiles(self.decode, meta, self.tile)
+
+
+def _plan(meta: AttentionMetadata, shape: AttentionShape, num_blocks: int) -> _Plan:
+    host = meta.host if meta.host is not None else meta
+    if host.context_lens.device.type != "cpu":
+        raise ValueError("paged_attention: metadata on a device needs its host's values in `host`")
+    check_blocks_exist(host, (shape.P, num_blocks))
+    device = meta.context_lens.device
+    tiles = prefill_tiles(host, shape.prefill_rows // shape.G).to(device, non_blocking=True)
+    tables = decode_tables(host, shape.G, shape.P).to(device)
+    decode = _decode_plan(tables, shape) if tables.num_rows else None
+    if decode is not None:
+        _count_tiles(decode, meta, shape.decode_tile)
+    return _Plan(decode, tiles if len(tiles) else None, shape.decode_tile)
+
+
+def _decode_plan(tables: DecodeTables, shape: AttentionShape) -> _DecodePlan:
+    device = tables.row_seqs.device
+    programs = _num_programs(device)
+    group_rows = shape.group_rows(tables.group_rows)
+    chunks, rows = tables.num_chunks, tables.num_rows
+    floats = shape.D + 2
+    scratch = torch.empty(
+        ((shape.K * chunks + programs) * group_rows + (shape.K * rows + programs) * shape.G)
+        * floats,
+        dtype=torch.float32,
+        device=device,
+    )
+    of_chunks = (shape.K * chunks + programs) * group_rows * floats
+    cu_tiles = torch.empty(chunks + rows + 1, dtype=torch.int32, device=device)
+    return _DecodePlan(
+        tables, group_rows, programs, cu_tiles, scratch[:of_chunks], scratch[of_chunks:]
+    )
+
+
+def _num_programs(device: torch.device) -> int:
+    if is_interpreted():
+        return _INTERPRETED_PROGRAMS
+    properties = torch.cuda.get_device_properties(device)
+    return int(properties.multi_processor_count) * _PROGRAMS_PER_MULTIPROCESSOR
+
+
+def _count_tiles(plan: _DecodePlan, meta: AttentionMetadata, tile: int) -> None:
+    tables = plan.tables
+    count_tiles_kernel[(1,)](
+        *(plan.cu_tiles, meta.context_lens, tables.row_seqs, tables.skips, tables.chunks),
+        *(tables.num_chunks, tables.num_rows, meta.window or 0),
+        TILE=tile,
+        BLOCK=max(128, block_for(tables.num_chunks + tables.num_rows)),
+        HAS_WINDOW=meta.window is not None,
+    )
+
+
+def _decode(
+    plan: _DecodePlan,
+    tensors: tuple[torch.Tensor, ...],
+    meta: AttentionMetadata,
+    shape: AttentionShape,
+    scale: float,
+    softcap: float,
+) -> None:
+    q, k_cache, v_cache, out = tensors
+    tables = plan.tables
+    counts = (tables.num_chunks, tables.num_rows, plan.num_programs)
+    sizes = {"K": shape.K, "G": shape.G, "D": shape.D, "WIDTH": shape.width}
+    sizes |= {"ROWS": shape.decode_rows, "GROUP_ROWS": plan.group_rows}
+    decode_kernel[(plan.num_programs,)](
+        *(q, k_cache, v_cache, out, plan.chunk_states, plan.row_states),
+        *(meta.cu_seqlens, meta.context_lens, meta.block_tables),
+        *(tables.row_seqs, tables.skips, tables.chunks, plan.cu_tiles, *counts),
+        *(q.stride(0), k_cache.stride(0), meta.block_tables.stride(0)),
+        *(score_factor(scale, softcap), softcap, meta.window or 0),
+        **sizes,
+        P=shape.P,
+        TILE=shape.decode_tile,
+        HAS_SOFTCAP=softcap > 0,
+        HAS_WINDOW=meta.window is not None,
+        STAGES=_DECODE_STAGES,
+        num_warps=4,
+    )
+    merge_kernel[(tables.num_rows * shape.K,)](
+        *(out, plan.chunk_states, plan.row_states, meta.cu_seqlens),
+        *(tables.row_seqs, tables.levels, plan.cu_tiles, *counts),
+        **sizes,
+        num_warps=4,
+    )
+
+
+def _prefill(
+    tiles: torch.Tensor,
+    tensors: tuple[torch.Tensor, ...],
+    meta: AttentionMetadata,
+    shape: AttentionShape,
+    scale: float,
+    softcap: float,
+) -> None:
+    q, k_cache, v_cache, out = tensors
+    prefill_kernel[(len(tiles) * shape.K,)](
+        *(q, k_cache, v_cache, out, tiles),
+        *(meta.cu_seqlens, meta.context_lens, meta.block_tables),
+        *(q.stride(0), k_cache.stride(0), meta.block_tables.stride(0)),
+        *(score_factor(scale, softcap), softcap, meta.window or 0),
+        K=shape.K,
+        G=shape.G,
+        P=shape.P,
+        D=shape.D,
+        WIDTH=shape.width,
+        BLOCK_M=shape.prefill_rows,
+        QUERIES=shape.prefill_rows // shape.G,
+        TILE=shape.prefill_tile,
+        HAS_SOFTCAP=softcap > 0,
+        HAS_WINDOW=meta.window is not None,
+        num_warps=shape.prefill_warps,
+        num_stages=2,
+    )
+
+
+def score_factor(scale: float, softcap: float) -> float:
+    """The factor of products of q and k: with log2(e), unless a cap lies between."""
+    return scale if softcap else scale * LOG2E

@@ -1,0 +1,139 @@
+"""rms_norm and add_rms_norm on a CUDA device: a row is read once and stays in registers.
+
+A program has one wide row or several narrow ones (heads). How many follows from N alone, so a row
+is summed in the same order in any batch.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from thothy_kernels.launch import Variant, block_for, check_device
+
+# Elements of a program: of a narrower row it takes several. 16 elements per thread are two loads
+# of 16 bytes in bfloat16, and 2,048 threads of a multiprocessor then have 64 kB under way, more
+# than three times what hides the latency of its share of the memory.
+_ELEMENTS, _PER_WARP = 2048, 16 * 32
+# Wider rows give each thread more elements: a program of 1,024 threads would have room for itself
+# and one other, and both would wait for their sums.
+_MOST_WARPS = 16
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def norm_kernel(  # type: ignore[no-untyped-def]
+    x, delta, weight, total, out, num_rows, group_rows, group_stride, row_stride, eps,
+    N: tl.constexpr, OFFSET: tl.constexpr, ADDS: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """ROWS rows of x: group_rows of them at a distance of row_stride, groups at group_stride.
+
+    weight [N]; out [num_rows, N]. Where ADDS, delta [num_rows, N] lies like x, and x + delta goes
+    to total [num_rows, N], rounded, before it is normalised.
+    """
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    offs_n = tl.arange(0, BLOCK)
+    mask = (rows < num_rows)[:, None] & (offs_n < N)[None, :]
+    starts = rows // group_rows * group_stride + rows % group_rows * row_stride
+    source = starts[:, None] + offs_n[None, :]
+    target = rows[:, None] * N + offs_n[None, :]
+    wide = tl.load(x + source, mask=mask, other=0.0).to(tl.float32)
+    scale = tl.load(weight + offs_n, mask=offs_n < N, other=0.0).to(tl.float32)
+    if ADDS:
+        wide += tl.load(delta + source, mask=mask, other=0.0).to(tl.float32)
+        rounded = wide.to(total.dtype.element_ty)
+        tl.store(total + target, rounded, mask=mask)
+        wide = rounded.to(tl.float32)
+    mean = tl.sum(wide * wide, 1) * (1.0 / N)
+    normed = wide * tl.rsqrt(mean + eps)[:, None]
+    if OFFSET == 0.0:
+        normed = normed.to(out.dtype.element_ty).to(tl.float32)
+    result = normed * (scale + OFFSET)[None, :]
+    tl.store(out + target, result.to(out.dtype.element_ty), mask=mask)
+
+
+def rms_norm(
+    x: torch.Tensor, weight: torch.Tensor, eps: float, weight_offset: float
+) -> torch.Tensor:
+    check_device("rms_norm", x, weight)
+    # Heads of a merged projection are read where they lie.
+    if x.dim() not in (2, 3) or x.stride(-1) != 1:
+        x = x.contiguous()
+    x = _aligned(x)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    _launch(x, None, weight, None, out, eps, weight_offset)
+    return out
+
+
+def add_rms_norm(
+    x: torch.Tensor, delta: torch.Tensor, weight: torch.Tensor, eps: float, weight_offset: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    check_device("add_rms_norm", x, delta, weight)
+    x, delta = _aligned(x.contiguous()), _aligned(delta.contiguous())
+    total, out = torch.empty_like(x), torch.empty_like(x)
+    _launch(x, delta, weight, total, out, eps, weight_offset)
+    return total, out
+
+
+def _aligned(x: torch.Tensor) -> torch.Tensor:
+    """x at an address that divides by 16: others are compiled for, and summed in, another order."""
+    return x.clone(memory_format=torch.contiguous_format) if x.data_ptr() % 16 else x
+
+
+def _launch(
+    x: torch.Tensor,
+    delta: torch.Tensor | None,
+    weight: torch.Tensor,
+    total: torch.Tensor | None,
+    out: torch.Tensor,
+    eps: float,
+    weight_offset: float,
+) -> None:
+    N = x.shape[-1]
+    if x.numel() == 0:
+        return
+    num_rows = x.numel() // N
+    if x.dim() == 3:
+        places = (x.shape[1], x.stride(0), x.stride(1))
+    else:
+        places = (1, x.stride(0) if x.dim() == 2 else N, 0)
+    shape, num_warps = _shape(N)
+    norm_kernel[(triton.cdiv(num_rows, shape["ROWS"]),)](
+        *(x, delta, _aligned(weight.contiguous()), total, out, num_rows, *places, eps),
+        N=N,
+        OFFSET=weight_offset,
+        ADDS=delta is not None,
+        **shape,
+        num_warps=num_warps,
+    )
+
+
+def _shape(N: int) -> tuple[dict[str, int], int]:
+    """Rows and width of a program, and its warps."""
+    block = block_for(N)
+    rows = max(1, _ELEMENTS // block)
+    return {"ROWS": rows, "BLOCK": block}, min(_MOST_WARPS, max(4, rows * block // _PER_WARP))
+
+
+def variants() -> list[Variant]:
+    """Hidden sizes of Qwen3 0.6B, Gemma 3 1B and Llama 8B, and heads of 128."""
+    return [
+        _variant(N, dtype, offset, adds)
+        for N in (128, 1024, 1152, 4096)
+        for dtype in ("bf16", "fp32")
+        for offset in (0.0, 1.0)
+        for adds in (False, True)
+    ]
+
+
+def _variant(N: int, dtype: str, offset: float, adds: bool) -> Variant:
+    places = dict.fromkeys(("num_rows", "group_rows", "group_stride", "row_stride"), "i32")
+    shape, num_warps = _shape(N)
+    names = ("x", "delta", "weight", "total", "out") if adds else ("x", "weight", "out")
+    absent = {} if adds else {"delta": None, "total": None}
+    return Variant(
+        f"{'add_' if adds else ''}rms_norm_{N}_{dtype}_{offset:.0f}",
+        norm_kernel,
+        dict.fromkeys(names, f"*{dtype}") | places | {"eps": "fp32"},
+        {**absent, "N": N, "OFFSET": offset, "ADDS": adds, **shape},
+        num_warps,
+    )
