@@ -29,6 +29,7 @@ class Variant:
     constants: Mapping[str, object] = field(default_factory=dict)
     num_warps: int = 4
     num_stages: int = 2
+    divisible: tuple[str, ...] = ()  # numbers that are multiples of 16, as strides mostly are
 
 
 def is_interpreted() -> bool:

@@ -19,7 +19,8 @@ def copy_blocks(
 ) -> None:
     """Copy blocks src_ids[i] to dst_ids[i] in k_cache and v_cache [B, K, P, D], in place.
 
-    [K, P, D] stands for whatever a block is: caches need not be contiguous.
+    [K, P, D] stands for whatever a block is: caches need not be contiguous, but for triton each
+    block must be.
 
     One block may be copied to several. A block that is written must be named once, and not be
     read in the same call. Raises ValueError where that or a shape is broken.

@@ -13,23 +13,34 @@ from thothy_kernels.launch import LOG2E, Variant, check_device
 _BLOCK, _NUM_WARPS = 1024, 4
 
 _LOG2E = tl.constexpr(LOG2E)
-# ln 2 in two parts. The first has 9 bits: its products with the whole numbers below are exact.
+# ln 2 in two parts. The first has 9 bits: its products with whole numbers up to 2^15 are exact.
 _LN2_HIGH, _LN2_LOW = tl.constexpr(0.693359375), tl.constexpr(-2.12194440054690583e-4)
-# Beyond these exp(x) adds nothing to 1, or a gate of float32 divided by it is below any number.
-_LEAST, _MOST = tl.constexpr(-104.0), tl.constexpr(104.0)
 _LINEAR, _CUBIC = tl.constexpr(GELU_LINEAR), tl.constexpr(GELU_CUBIC)
+# Gates beyond have a logistic function of 0 or 1 in float32, whose exp(-104) is 0.
+_SILU_BOUND, _GELU_BOUND = tl.constexpr(104.0), tl.constexpr(16.0)
 
 
 @triton.jit
 def exp_of(x):  # type: ignore[no-untyped-def]
-    """exp(x) to about two roundings, float32; finite for NaN. Near 89 it overflows early.
+    """exp(x) of float32 to about two roundings, for x of -1,000 .. 80.
 
-    exp2(x * LOG2E) alone lacks |x| / 2 roundings: the product is rounded as a whole.
+    exp2(x * LOG2E) alone would lack up to |x| / 2 of them, by the rounding of the product.
     """
-    x = tl.minimum(tl.maximum(x, _LEAST), _MOST)
     whole = tl.floor(x * _LOG2E + 0.5)
     rest = (x - whole * _LN2_HIGH) - whole * _LN2_LOW
     return tl.exp2(whole) * tl.exp2(rest * _LOG2E)
+
+
+@triton.jit
+def activated(gate, IS_GELU: tl.constexpr):  # type: ignore[no-untyped-def]
+    """act(gate), float32. With only exp(-|s|), which cannot overflow; NaN stays NaN."""
+    if IS_GELU:
+        near = tl.minimum(tl.maximum(gate, -_GELU_BOUND), _GELU_BOUND)
+        slope = near * (_LINEAR + _CUBIC * (near * near))
+    else:
+        slope = tl.minimum(tl.maximum(gate, -_SILU_BOUND), _SILU_BOUND)
+    below = exp_of(-tl.abs(slope))
+    return tl.where(slope >= 0.0, gate, gate * below) / (1.0 + below)
 
 
 @triton.jit
@@ -44,10 +55,7 @@ def gated_kernel(  # type: ignore[no-untyped-def]
     source = gate_up + row * row_stride + offs_f
     gate = tl.load(source, mask=mask, other=0.0).to(tl.float32)
     up = tl.load(source + F, mask=mask, other=0.0).to(tl.float32)
-    slope = gate
-    if IS_GELU:
-        slope = gate * (_LINEAR + _CUBIC * (gate * gate))
-    result = gate / (1.0 + exp_of(-slope)) * up
+    result = activated(gate, IS_GELU) * up
     tl.store(out + row * F + offs_f, result.to(out.dtype.element_ty), mask=mask)
 
 
@@ -85,6 +93,7 @@ def variants() -> list[Variant]:
                 "BLOCK": _BLOCK,
             },
             _NUM_WARPS,
+            divisible=("row_stride",),
         )
         for F in (3072, 6912, 14336)
         for dtype in ("bf16", "fp32")

@@ -51,9 +51,15 @@ class AttentionShape:
         return max(16, min(64, (16 << 10) // self._row_bytes))
 
     @property
+    def decode_stages(self) -> int:
+        """Tiles of KV in flight."""
+        return 3
+
+    @property
     def prefill_rows(self) -> int:
-        """128 rows fill a Hopper tensor core instruction twice; wide heads need the registers."""
-        rows = 128 if self._row_bytes <= 256 else 64
+        """128 rows fill a Hopper tensor core instruction twice; wide heads need the registers, and
+        float32, which no tensor core multiplies exactly, needs most."""
+        rows = 32 if self.dtype == torch.float32 else 128 if self.width <= 128 else 64
         return max(rows, block_for(self.G))
 
     @property
@@ -62,4 +68,5 @@ class AttentionShape:
 
     @property
     def prefill_warps(self) -> int:
-        return 8 if self.prefill_rows >= 128 else 4
+        is_large = self.dtype == torch.float32 or self.prefill_rows * self.width >= 128 * 128
+        return 8 if is_large else 4

@@ -19,15 +19,16 @@ from thothy_kernels.paged_attention.device_plan import (
     prefill_tiles,
 )
 from thothy_kernels.paged_attention.device_shapes import AttentionShape
+from thothy_kernels.paged_attention.device_variants import variants
 from thothy_kernels.paged_attention.merge_kernel import count_tiles_kernel, merge_kernel
 from thothy_kernels.paged_attention.prefill_kernel import prefill_kernel
+
+__all__ = ["paged_attention", "variants"]
 
 # Programs of the decode kernel in the interpreter: enough that pieces are cut everywhere.
 _INTERPRETED_PROGRAMS = 7
 # Programs per multiprocessor: as many as its shared memory holds (see AttentionShape.decode_tile).
 _PROGRAMS_PER_MULTIPROCESSOR = 2
-# Tiles of KV in flight per program.
-_DECODE_STAGES = 3
 
 
 def paged_attention(
@@ -155,7 +156,7 @@ def _decode(
         TILE=shape.decode_tile,
         HAS_SOFTCAP=softcap > 0,
         HAS_WINDOW=meta.window is not None,
-        STAGES=_DECODE_STAGES,
+        STAGES=shape.decode_stages,
         num_warps=4,
     )
     merge_kernel[(tables.num_rows * shape.K,)](

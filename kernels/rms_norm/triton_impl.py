@@ -11,8 +11,8 @@ import triton.language as tl
 from thothy_kernels.launch import Variant, block_for, check_device
 
 # Elements of a program: of a narrower row it takes several. 16 elements per thread are two loads
-# of 16 bytes in bfloat16, and 2,048 threads of a multiprocessor then have 64 kB under way, more
-# than three times what hides the latency of its share of the memory.
+# of 16 bytes in bfloat16; they take up to 40 registers, so a multiprocessor has 1,536 threads and
+# 48 kB under way, more than twice what hides the latency of its share of the memory.
 _ELEMENTS, _PER_WARP = 2048, 16 * 32
 # Wider rows give each thread more elements: a program of 1,024 threads would have room for itself
 # and one other, and both would wait for their sums.
@@ -114,26 +114,39 @@ def _shape(N: int) -> tuple[dict[str, int], int]:
     return {"ROWS": rows, "BLOCK": block}, min(_MOST_WARPS, max(4, rows * block // _PER_WARP))
 
 
+# Sizes and offsets of heads (Qwen3, Gemma 3) and hidden states (Qwen3 0.6B, Gemma 3 1B, Llama 8B).
+_HEADS = ((128, 0.0), (256, 1.0))
+_HIDDEN = ((1024, 0.0), (1152, 1.0), (4096, 0.0))
+
+
 def variants() -> list[Variant]:
-    """Hidden sizes of Qwen3 0.6B, Gemma 3 1B and Llama 8B, and heads of 128."""
-    return [
-        _variant(N, dtype, offset, adds)
-        for N in (128, 1024, 1152, 4096)
+    heads = [_variant(*size, dtype, False) for size in _HEADS for dtype in ("bf16", "fp32")]
+    return heads + [
+        _variant(*size, dtype, adds)
+        for size in _HIDDEN
         for dtype in ("bf16", "fp32")
-        for offset in (0.0, 1.0)
         for adds in (False, True)
     ]
 
 
-def _variant(N: int, dtype: str, offset: float, adds: bool) -> Variant:
-    places = dict.fromkeys(("num_rows", "group_rows", "group_stride", "row_stride"), "i32")
+def _variant(N: int, offset: float, dtype: str, adds: bool) -> Variant:
+    strides = ("group_stride", "row_stride")
+    places = dict.fromkeys(("num_rows", "group_rows", *strides), "i32")
     shape, num_warps = _shape(N)
-    names = ("x", "delta", "weight", "total", "out") if adds else ("x", "weight", "out")
-    absent = {} if adds else {"delta": None, "total": None}
+    constants: dict[str, object] = {"N": N, "OFFSET": offset, "ADDS": adds, **shape}
+    names = ["x", "weight", "out"]
+    if adds:
+        names += ["delta", "total"]
+    else:
+        constants |= {"delta": None, "total": None}
+    if (N, offset) in _HIDDEN:
+        del places["group_rows"]
+        constants["group_rows"] = 1  # an argument that is 1 is compiled in
     return Variant(
-        f"{'add_' if adds else ''}rms_norm_{N}_{dtype}_{offset:.0f}",
+        f"{'add_' if adds else ''}rms_norm_{N}_{dtype}",
         norm_kernel,
         dict.fromkeys(names, f"*{dtype}") | places | {"eps": "fp32"},
-        {**absent, "N": N, "OFFSET": offset, "ADDS": adds, **shape},
+        constants,
         num_warps,
+        divisible=strides,
     )
