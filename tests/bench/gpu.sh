@@ -16,6 +16,7 @@ fi
 LINKS=$(mktemp -d)
 trap 'rm -rf "$LINKS"' EXIT
 ln -s "$PWD/kernels" "$LINKS/thothy_kernels"
+export TRITON_INTERPRET=0  # the tests interpret unless told otherwise
 export PYTHONPATH="$PWD:$LINKS${PYTHONPATH:+:$PYTHONPATH}"
 
 "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider -o addopts= -o filterwarnings= -o timeout= \

@@ -1,0 +1,111 @@
+"""Runs a kernel's benchmark cases on a CUDA device, against what the device was measured to do.
+
+A bench file defines `cases(device, tiny)` and ends with `main(cases, __doc__)`. `--dry-run` runs
+tiny cases once in the interpreter of Triton, on the CPU, and shows only that they run. The last
+line is one JSON document.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+if "--dry-run" in sys.argv:
+    os.environ["TRITON_INTERPRET"] = "1"  # before the bench file imports a kernel
+
+import torch  # noqa: E402
+import triton  # noqa: E402
+
+_REPETITIONS = 30
+_FLUSHED_BYTES = 256 << 20  # more than any level 2 cache
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing to time. target: share of the measured copy bandwidth if num_bytes says how much
+    it has to move, else of the measured bfloat16 matmul rate for num_flops."""
+
+    name: str
+    run: Callable[[], object]
+    num_bytes: int = 0
+    num_flops: int = 0
+    target: float | None = None
+
+
+def main(cases: Callable[[str, bool], Iterator[Case]], description: str) -> None:
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--dry-run", action="store_true", help="tiny shapes on the CPU")
+    parser.add_argument("--out", type=Path, help="write the JSON document here too")
+    options = parser.parse_args()
+    if options.dry_run:
+        results = [_tried(case) for case in cases("cpu", True)]
+    elif torch.cuda.is_available():
+        ceilings = _ceilings()
+        results = [_timed(case, ceilings) for case in cases("cuda", False)]
+    else:
+        sys.exit("no CUDA device here; --dry-run shows that the cases run")
+    document = {"benchmark": Path(sys.argv[0]).stem, "dry_run": options.dry_run}
+    line = json.dumps(document | {"cases": results} | _versions())
+    if options.out is not None:
+        options.out.write_text(line + "\n")
+    print(line)
+
+
+def _tried(case: Case) -> dict[str, object]:
+    case.run()
+    print(f"{case.name}: ran")
+    return {"case": case.name}
+
+
+def _timed(case: Case, ceilings: tuple[float, float]) -> dict[str, object]:
+    times = _times(case.run)
+    work, ceiling = (
+        (case.num_bytes, ceilings[0]) if case.num_bytes else (case.num_flops, ceilings[1])
+    )
+    share = work / median(times) / ceiling
+    print(f"{case.name}: {median(times) * 1e3:.4f} ms, {share:.2f} of the device, {case.target}")
+    found = {"case": case.name, "median_s": median(times), "min_s": min(times), "max_s": max(times)}
+    return found | {"share": share, "target": case.target}
+
+
+def _times(run: Callable[[], object]) -> list[float]:
+    """Seconds, with the level 2 cache flushed before each."""
+    flushed = torch.empty(_FLUSHED_BYTES, dtype=torch.int8, device="cuda")
+    for _ in range(3):
+        run()
+    pairs = []
+    for _ in range(_REPETITIONS):
+        flushed.zero_()
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        run()
+        end.record()
+        pairs.append((begin, end))
+    torch.cuda.synchronize()
+    return [begin.elapsed_time(end) / 1e3 for begin, end in pairs]
+
+
+def _ceilings() -> tuple[float, float]:
+    """Measured bytes per second of a copy of 4 GiB, and bfloat16 operations per second."""
+    bandwidth = _copy_bandwidth()
+    a = torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda")
+    return bandwidth, 2 * 8192**3 / median(_times(lambda: torch.mm(a, a)))
+
+
+def _copy_bandwidth() -> float:
+    source = torch.empty(4 << 30, dtype=torch.int8, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.numel() / median(_times(lambda: target.copy_(source)))
+
+
+def _versions() -> dict[str, object]:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    versions = {"torch": torch.__version__, "triton": triton.__version__}
+    return {"device": device, "commit": commit, "versions": versions}
