@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from thothy_kernels.launch import Variant, check_device
+from thothy_kernels.launch import Variant, check_device, send
 
 # Bytes that a program copies of a block of keys, and as many of values. A thread has 64 of each:
 # eight loads of 16 bytes under way. Blocks of 64 kB have 8 programs, so that even the few pairs of
@@ -44,7 +44,7 @@ def copy_blocks(
     words = _WORDS[k_cache.element_size()]
     block = _CHUNK // k_cache.element_size()
     num_chunks = triton.cdiv(size, block)
-    src, dst = _on_device(src_ids, dst_ids, k_cache.device)
+    src, dst = send(torch.tensor((src_ids, dst_ids)), k_cache.device)
     copy_kernel[(len(src_ids) * num_chunks,)](
         *(k_cache.view(words), v_cache.view(words), src, dst),
         *(k_cache.stride(0), v_cache.stride(0)),
@@ -53,15 +53,6 @@ def copy_blocks(
         BLOCK=block,
         num_warps=_NUM_WARPS,
     )
-
-
-def _on_device(
-    src_ids: list[int], dst_ids: list[int], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ids as int64, without waiting for the device: torch keeps pinned memory until then."""
-    ids = torch.tensor((src_ids, dst_ids), pin_memory=device.type == "cuda")
-    src, dst = ids.to(device, non_blocking=True)
-    return src, dst
 
 
 def variants() -> list[Variant]:

@@ -59,28 +59,11 @@ def _store_state(state, to, number, ROWS: tl.constexpr, D: tl.constexpr, rows, r
 
 @triton.jit
 def _attend(  # type: ignore[no-untyped-def]
-    q_tile,
-    k_cache,
-    v_cache,
-    table,
-    head,
-    begin,
-    stop,
-    offset,
-    skips,
-    end,
-    scale,
-    softcap,
-    block_stride,
-    P: tl.constexpr,
-    D: tl.constexpr,
-    WIDTH: tl.constexpr,
-    TILE: tl.constexpr,
-    ROWS: tl.constexpr,
-    HAS_SOFTCAP: tl.constexpr,
-    HAS_SKIPS: tl.constexpr,
-    STAGES: tl.constexpr,
-):
+    q_tile, k_cache, v_cache, table, head, begin, stop, offset, skips, end,
+    scale, softcap, block_stride,
+    P: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
+    ROWS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HAS_SKIPS: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
     """State of q_tile's rows over the tiles begin .. stop of the positions offset .. end, of which
     two stretches (first, length each) are skipped."""
     state = empty_state(ROWS, WIDTH)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from thothy_kernels.launch import send
 from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.paged_attention.shared import check_tables
 
@@ -39,7 +40,7 @@ class DecodeTables:
     def to(self, device: torch.device) -> "DecodeTables":
         tensors = (self.row_seqs, self.skips, self.levels, self.chunks)
         return DecodeTables(
-            *(tensor.to(device, non_blocking=True) for tensor in tensors),
+            *(send(tensor, device) for tensor in tensors),
             group_rows=self.group_rows,
         )
 

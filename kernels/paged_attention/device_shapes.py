@@ -1,7 +1,8 @@
 """How the Triton kernels of paged_attention cut their work: sizes that compilation fixes.
 
 Chosen from what fits: registers for a tile's scores and weighted values, shared memory for the
-tiles of KV in flight. Measured choices replace them where there are some (`tuning`).
+tiles of KV in flight. None of them has been measured on a device yet. The launches and what is
+compiled ahead of time take their constants from here.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from thothy_kernels.launch import block_for
 
 # tl.dot wants 16 rows at least; a decoding row has only G queries under a kv head.
 _LEAST_ROWS = 16
+# Tiles of KV in flight per program.
+DECODE_STAGES, PREFILL_STAGES = 3, 2
+DECODE_WARPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +50,9 @@ class AttentionShape:
         return self.width * self.dtype.itemsize
 
     @property
-    def decode_tile(self) -> int:
-        """Positions: 16 KiB of keys and as much of values, three times in flight in 96 KiB."""
+    def tile(self) -> int:
+        """Positions of a tile: 16 KiB of keys and of values, so that three of each fit in 96."""
         return max(16, min(64, (16 << 10) // self._row_bytes))
-
-    @property
-    def decode_stages(self) -> int:
-        """Tiles of KV in flight."""
-        return 3
 
     @property
     def prefill_rows(self) -> int:
@@ -63,10 +62,23 @@ class AttentionShape:
         return max(rows, block_for(self.G))
 
     @property
-    def prefill_tile(self) -> int:
-        return max(16, min(64, (32 << 10) // self._row_bytes // 2))
-
-    @property
     def prefill_warps(self) -> int:
         is_large = self.dtype == torch.float32 or self.prefill_rows * self.width >= 128 * 128
         return 8 if is_large else 4
+
+    @property
+    def prefill_queries(self) -> int:
+        return self.prefill_rows // self.G
+
+    def merge_constants(self, group_rows: int) -> dict[str, object]:
+        sizes = {"K": self.K, "G": self.G, "D": self.D, "WIDTH": self.width}
+        return {**sizes, "ROWS": self.decode_rows, "GROUP_ROWS": group_rows}
+
+    def decode_constants(self, group_rows: int) -> dict[str, object]:
+        own = {"P": self.P, "TILE": self.tile, "STAGES": DECODE_STAGES}
+        return self.merge_constants(group_rows) | own
+
+    def prefill_constants(self) -> dict[str, object]:
+        sizes = {"K": self.K, "G": self.G, "D": self.D, "WIDTH": self.width, "P": self.P}
+        own = {"BLOCK_M": self.prefill_rows, "QUERIES": self.prefill_queries, "TILE": self.tile}
+        return {**sizes, **own}

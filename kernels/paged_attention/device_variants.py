@@ -4,7 +4,11 @@ import torch
 
 from thothy_kernels.launch import Variant
 from thothy_kernels.paged_attention.decode_kernel import decode_kernel
-from thothy_kernels.paged_attention.device_shapes import AttentionShape
+from thothy_kernels.paged_attention.device_shapes import (
+    DECODE_WARPS,
+    PREFILL_STAGES,
+    AttentionShape,
+)
 from thothy_kernels.paged_attention.merge_kernel import count_tiles_kernel, merge_kernel
 from thothy_kernels.paged_attention.prefill_kernel import prefill_kernel
 
@@ -54,26 +58,23 @@ def _types(shape: AttentionShape | None = None) -> dict[str, str]:
     return types | {"scale": "fp32", "softcap": "fp32"}
 
 
-def _sizes(shape: AttentionShape) -> dict[str, object]:
-    return {"K": shape.K, "G": shape.G, "D": shape.D, "WIDTH": shape.width}
-
-
 def _decode(name: str, shape: AttentionShape, rows: int, flags: dict[str, bool]) -> Variant:
-    constants = _sizes(shape) | flags | {"P": shape.P, "ROWS": shape.decode_rows}
-    constants |= {"GROUP_ROWS": rows, "TILE": shape.decode_tile, "STAGES": shape.decode_stages}
-    return Variant(f"decode {name}", decode_kernel, _types(shape), constants, 4, 3, _STRIDES)
+    constants = shape.decode_constants(rows) | flags
+    return Variant(
+        f"decode {name}", decode_kernel, _types(shape), constants, DECODE_WARPS, divisible=_STRIDES
+    )
 
 
 def _merge(name: str, shape: AttentionShape, rows: int) -> Variant:
-    constants = _sizes(shape) | {"ROWS": shape.decode_rows, "GROUP_ROWS": rows}
-    return Variant(f"merge {name}", merge_kernel, _types(shape), constants)
+    constants = shape.merge_constants(rows)
+    return Variant(f"merge {name}", merge_kernel, _types(shape), constants, DECODE_WARPS)
 
 
 def _prefill(name: str, shape: AttentionShape, flags: dict[str, bool]) -> Variant:
-    constants = _sizes(shape) | flags | {"P": shape.P, "BLOCK_M": shape.prefill_rows}
-    constants |= {"QUERIES": shape.prefill_rows // shape.G, "TILE": shape.prefill_tile}
-    types, warps = _types(shape), shape.prefill_warps
-    return Variant(f"prefill {name}", prefill_kernel, types, constants, warps, 2, _STRIDES)
+    constants, warps = shape.prefill_constants() | flags, shape.prefill_warps
+    return Variant(
+        f"prefill {name}", prefill_kernel, _types(shape), constants, warps, PREFILL_STAGES, _STRIDES
+    )
 
 
 def _counting() -> Variant:

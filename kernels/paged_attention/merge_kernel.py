@@ -9,18 +9,9 @@ from thothy_kernels.paged_attention.tile_math import empty_state, result_of
 
 @triton.jit(do_not_specialize=["num_chunks", "num_rows", "window"])
 def count_tiles_kernel(  # type: ignore[no-untyped-def]
-    cu_tiles,
-    context_lens,
-    row_seqs,
-    skips,
-    chunks,
-    num_chunks,
-    num_rows,
-    window,
-    TILE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    HAS_WINDOW: tl.constexpr,
-):
+    cu_tiles, context_lens, row_seqs, skips, chunks, num_chunks, num_rows, window,
+    TILE: tl.constexpr, BLOCK: tl.constexpr, HAS_WINDOW: tl.constexpr,
+):  # fmt: skip
     """cu_tiles int32 [num_chunks + num_rows + 1]: where each segment's tiles begin under a head.
 
     One program. It reads context_lens on the device: they grow from step to step.
@@ -45,19 +36,10 @@ def count_tiles_kernel(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _add_pieces(  # type: ignore[no-untyped-def]
-    state,
-    states,
-    first_row,
-    tile,
-    end,
-    stretch,
-    number,
-    PIECE_ROWS: tl.constexpr,
-    G: tl.constexpr,
-    D: tl.constexpr,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    state, states, first_row, tile, end, stretch, number,
+    PIECE_ROWS: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """Add the pieces of a segment whose tiles are tile .. end of the whole line."""
     rows = tl.arange(0, ROWS)
     row_mask = rows < G
@@ -80,23 +62,11 @@ def _add_pieces(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["num_chunks", "num_rows", "num_programs"])
 def merge_kernel(  # type: ignore[no-untyped-def]
-    out,
-    chunk_states,
-    row_states,
-    cu_seqlens,
-    row_seqs,
-    levels,
-    cu_tiles,
-    num_chunks,
-    num_rows,
-    num_programs,
-    K: tl.constexpr,
-    G: tl.constexpr,
-    D: tl.constexpr,
-    WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    GROUP_ROWS: tl.constexpr,
-):
+    out, chunk_states, row_states, cu_seqlens, row_seqs, levels, cu_tiles,
+    num_chunks, num_rows, num_programs,
+    K: tl.constexpr, G: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
+    ROWS: tl.constexpr, GROUP_ROWS: tl.constexpr,
+):  # fmt: skip
     """One row under one kv head per program: its chunks, then its own pieces, in order."""
     row = tl.program_id(0) // K
     head = tl.program_id(0) % K
@@ -112,21 +82,12 @@ def merge_kernel(  # type: ignore[no-untyped-def]
             chunk = tl.load(levels + 4 * row + 2 * level)
             if chunk >= 0:
                 is_alone = False
-                first_row = tl.load(levels + 4 * row + 2 * level + 1)
+                tiles = cu_tiles + chunk
                 state = _add_pieces(
-                    state,
-                    chunk_states,
-                    first_row,
-                    head * per_head + tl.load(cu_tiles + chunk),
-                    head * per_head + tl.load(cu_tiles + chunk + 1),
-                    stretch,
-                    head * num_chunks + chunk,
-                    GROUP_ROWS,
-                    G,
-                    D,
-                    ROWS,
-                    WIDTH,
-                )
+                    state, chunk_states, tl.load(levels + 4 * row + 2 * level + 1),
+                    head * per_head + tl.load(tiles), head * per_head + tl.load(tiles + 1),
+                    stretch, head * num_chunks + chunk, GROUP_ROWS, G, D, ROWS, WIDTH,
+                )  # fmt: skip
     is_whole = (end > tile) & (tile // stretch == (end - 1) // stretch)
     if not (is_alone & is_whole):
         state = _add_pieces(

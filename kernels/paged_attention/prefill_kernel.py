@@ -20,29 +20,11 @@ from thothy_kernels.paged_attention.tile_math import (
 
 @triton.jit
 def _walk(  # type: ignore[no-untyped-def]
-    state,
-    q,
-    k_cache,
-    v_cache,
-    table,
-    head,
-    row_positions,
-    begin,
-    end,
-    seen_begin,
-    seen_end,
-    scale,
-    softcap,
-    window,
-    block_stride,
-    P: tl.constexpr,
-    D: tl.constexpr,
-    WIDTH: tl.constexpr,
-    TILE: tl.constexpr,
-    HAS_SOFTCAP: tl.constexpr,
-    HAS_WINDOW: tl.constexpr,
-    MASKED: tl.constexpr,
-):
+    state, q, k_cache, v_cache, table, head, row_positions, begin, end,
+    seen_begin, seen_end, scale, softcap, window, block_stride,
+    P: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr, HAS_WINDOW: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
     """Add the tiles from position `begin` to `end`; nothing is read but
     seen_begin .. seen_end, what any row sees."""
     for start in tl.range(begin, end, TILE):
@@ -64,31 +46,12 @@ def _walk(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["table_stride", "window"])
 def prefill_kernel(  # type: ignore[no-untyped-def]
-    q,
-    k_cache,
-    v_cache,
-    out,
-    tiles,
-    cu_seqlens,
-    context_lens,
-    block_tables,
-    q_stride,
-    block_stride,
-    table_stride,
-    scale,
-    softcap,
-    window,
-    K: tl.constexpr,
-    G: tl.constexpr,
-    P: tl.constexpr,
-    D: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    QUERIES: tl.constexpr,
-    TILE: tl.constexpr,
-    HAS_SOFTCAP: tl.constexpr,
-    HAS_WINDOW: tl.constexpr,
-):
+    q, k_cache, v_cache, out, tiles, cu_seqlens, context_lens, block_tables,
+    q_stride, block_stride, table_stride, scale, softcap, window,
+    K: tl.constexpr, G: tl.constexpr, P: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK_M: tl.constexpr, QUERIES: tl.constexpr, TILE: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr, HAS_WINDOW: tl.constexpr,
+):  # fmt: skip
     """One tile of `tiles` int32 [N, 2] (sequence, first query) under one kv head per program."""
     head = tl.program_id(0) % K
     tile = tl.program_id(0) // K
@@ -124,80 +87,15 @@ def prefill_kernel(  # type: ignore[no-untyped-def]
         all_end = tl.maximum(all_end, begin)
         unmasked = tl.minimum(tl.maximum(unmasked, begin), all_end)
 
+    # Three walks: what begins to slide out of the window, what all rows see, what some do not yet.
     state = empty_state(BLOCK_M, WIDTH)
-    if HAS_WINDOW:
+    edges = (begin, unmasked, all_end, seen_end)
+    for walk in tl.static_range(0 if HAS_WINDOW else 1, 3):
         state = _walk(
-            state,
-            q_tile,
-            k_cache,
-            v_cache,
-            table,
-            head,
-            row_positions,
-            begin,
-            unmasked,
-            seen_begin,
-            seen_end,
-            scale,
-            softcap,
-            window,
-            block_stride,
-            P,
-            D,
-            WIDTH,
-            TILE,
-            HAS_SOFTCAP,
-            HAS_WINDOW,
-            True,
-        )
-    state = _walk(
-        state,
-        q_tile,
-        k_cache,
-        v_cache,
-        table,
-        head,
-        row_positions,
-        unmasked,
-        all_end,
-        seen_begin,
-        seen_end,
-        scale,
-        softcap,
-        window,
-        block_stride,
-        P,
-        D,
-        WIDTH,
-        TILE,
-        HAS_SOFTCAP,
-        HAS_WINDOW,
-        False,
-    )
-    state = _walk(
-        state,
-        q_tile,
-        k_cache,
-        v_cache,
-        table,
-        head,
-        row_positions,
-        all_end,
-        seen_end,
-        seen_begin,
-        seen_end,
-        scale,
-        softcap,
-        window,
-        block_stride,
-        P,
-        D,
-        WIDTH,
-        TILE,
-        HAS_SOFTCAP,
-        HAS_WINDOW,
-        True,
-    )
+            state, q_tile, k_cache, v_cache, table, head, row_positions, edges[walk],
+            edges[walk + 1], seen_begin, seen_end, scale, softcap, window, block_stride,
+            P, D, WIDTH, TILE, HAS_SOFTCAP, HAS_WINDOW, walk != 1,
+        )  # fmt: skip
     result = result_of(state)
     at = (token * (K * G) + q_heads) * D
     tl.store(out + at[:, None] + offs_d[None, :], result.to(out.dtype.element_ty), mask=mask)

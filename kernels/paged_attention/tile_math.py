@@ -7,7 +7,9 @@ its sum of weights and its weighted values (Milakov and Gimelshein 2018, arXiv:1
 import triton
 import triton.language as tl
 
-LOG2E = tl.constexpr(1.4426950408889634)
+from thothy_kernels.launch import LOG2E
+
+_LOG2E = tl.constexpr(LOG2E)
 
 
 @triton.jit
@@ -16,9 +18,9 @@ def scores_of(q, k, scale, softcap, HAS_SOFTCAP: tl.constexpr):  # type: ignore[
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
     if HAS_SOFTCAP:
         # tanh(|z|) = (1 - e) / (1 + e) with e = exp(-2|z|), which cannot overflow.
-        e = tl.exp2(tl.abs(scores) * (-2.0 * LOG2E / softcap))
+        e = tl.exp2(tl.abs(scores) * (-2.0 * _LOG2E / softcap))
         capped = softcap * (1.0 - e) / (1.0 + e)
-        scores = tl.where(scores < 0.0, -capped, capped) * LOG2E
+        scores = tl.where(scores < 0.0, -capped, capped) * _LOG2E
     return scores
 
 
@@ -59,16 +61,9 @@ def result_of(state):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def load_kv(  # type: ignore[no-untyped-def]
-    cache,
-    table,
-    positions,
-    visible,
-    head,
-    block_stride,
-    P: tl.constexpr,
-    D: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    cache, table, positions, visible, head, block_stride,
+    P: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """Keys or values [TILE, WIDTH] of positions [TILE] under one kv head: zeros where not visible
     and beyond D."""
     block_ids = tl.load(table + positions // P, mask=visible, other=0).to(tl.int64)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from thothy_kernels.launch import LOG2E, block_for, check_device, is_interpreted
+from thothy_kernels.launch import LOG2E, block_for, check_device, is_interpreted, send
 from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.paged_attention.decode_kernel import decode_kernel
 from thothy_kernels.paged_attention.device_plan import (
@@ -18,7 +18,11 @@ from thothy_kernels.paged_attention.device_plan import (
     decode_tables,
     prefill_tiles,
 )
-from thothy_kernels.paged_attention.device_shapes import AttentionShape
+from thothy_kernels.paged_attention.device_shapes import (
+    DECODE_WARPS,
+    PREFILL_STAGES,
+    AttentionShape,
+)
 from thothy_kernels.paged_attention.device_variants import variants
 from thothy_kernels.paged_attention.merge_kernel import count_tiles_kernel, merge_kernel
 from thothy_kernels.paged_attention.prefill_kernel import prefill_kernel
@@ -27,7 +31,7 @@ __all__ = ["paged_attention", "variants"]
 
 # Programs of the decode kernel in the interpreter: enough that pieces are cut everywhere.
 _INTERPRETED_PROGRAMS = 7
-# Programs per multiprocessor: as many as its shared memory holds (see AttentionShape.decode_tile).
+# Programs per multiprocessor: as many as its shared memory holds (see AttentionShape.tile).
 _PROGRAMS_PER_MULTIPROCESSOR = 2
 
 
@@ -52,10 +56,11 @@ def paged_attention(
     if not isinstance(plan, _Plan):
         plan = meta.plans[shape] = _plan(meta, shape, B)
     tensors = (q, k_cache, v_cache, out)
+    settings = _settings(q, k_cache, meta, scale, softcap)
     if plan.decode is not None:
-        _decode(plan.decode, tensors, meta, shape, scale, softcap)
+        _decode(plan.decode, tensors, meta, shape, settings)
     if plan.prefill is not None:
-        _prefill(plan.prefill, tensors, meta, shape, scale, softcap)
+        _prefill(plan.prefill, tensors, meta, shape, settings)
     return out
 
 
@@ -87,12 +92,12 @@ def _plan(meta: AttentionMetadata, shape: AttentionShape, num_blocks: int) -> _P
         raise ValueError("paged_attention: metadata on a device needs its host's values in `host`")
     check_blocks_exist(host, (shape.P, num_blocks))
     device = meta.context_lens.device
-    tiles = prefill_tiles(host, shape.prefill_rows // shape.G).to(device, non_blocking=True)
+    tiles = send(prefill_tiles(host, shape.prefill_queries), device)
     tables = decode_tables(host, shape.G, shape.P).to(device)
     decode = _decode_plan(tables, shape) if tables.num_rows else None
     if decode is not None:
-        _count_tiles(decode, meta, shape.decode_tile)
-    return _Plan(decode, tiles if len(tiles) else None, shape.decode_tile)
+        _count_tiles(decode, meta, shape.tile)
+    return _Plan(decode, tiles if len(tiles) else None, shape.tile)
 
 
 def _decode_plan(tables: DecodeTables, shape: AttentionShape) -> _DecodePlan:
@@ -101,17 +106,11 @@ def _decode_plan(tables: DecodeTables, shape: AttentionShape) -> _DecodePlan:
     group_rows = shape.group_rows(tables.group_rows)
     chunks, rows = tables.num_chunks, tables.num_rows
     floats = shape.D + 2
-    scratch = torch.empty(
-        ((shape.K * chunks + programs) * group_rows + (shape.K * rows + programs) * shape.G)
-        * floats,
-        dtype=torch.float32,
-        device=device,
-    )
     of_chunks = (shape.K * chunks + programs) * group_rows * floats
+    of_rows = (shape.K * rows + programs) * shape.G * floats
+    states = (torch.empty(size, device=device) for size in (of_chunks, of_rows))
     cu_tiles = torch.empty(chunks + rows + 1, dtype=torch.int32, device=device)
-    return _DecodePlan(
-        tables, group_rows, programs, cu_tiles, scratch[:of_chunks], scratch[of_chunks:]
-    )
+    return _DecodePlan(tables, group_rows, programs, cu_tiles, *states)
 
 
 def _num_programs(device: torch.device) -> int:
@@ -137,33 +136,24 @@ def _decode(
     tensors: tuple[torch.Tensor, ...],
     meta: AttentionMetadata,
     shape: AttentionShape,
-    scale: float,
-    softcap: float,
+    settings: "_Settings",
 ) -> None:
-    q, k_cache, v_cache, out = tensors
     tables = plan.tables
     counts = (tables.num_chunks, tables.num_rows, plan.num_programs)
-    sizes = {"K": shape.K, "G": shape.G, "D": shape.D, "WIDTH": shape.width}
-    sizes |= {"ROWS": shape.decode_rows, "GROUP_ROWS": plan.group_rows}
     decode_kernel[(plan.num_programs,)](
-        *(q, k_cache, v_cache, out, plan.chunk_states, plan.row_states),
+        *(*tensors, plan.chunk_states, plan.row_states),
         *(meta.cu_seqlens, meta.context_lens, meta.block_tables),
         *(tables.row_seqs, tables.skips, tables.chunks, plan.cu_tiles, *counts),
-        *(q.stride(0), k_cache.stride(0), meta.block_tables.stride(0)),
-        *(score_factor(scale, softcap), softcap, meta.window or 0),
-        **sizes,
-        P=shape.P,
-        TILE=shape.decode_tile,
-        HAS_SOFTCAP=softcap > 0,
-        HAS_WINDOW=meta.window is not None,
-        STAGES=shape.decode_stages,
-        num_warps=4,
+        *settings.numbers,
+        **shape.decode_constants(plan.group_rows),
+        **settings.flags,
+        num_warps=DECODE_WARPS,
     )
     merge_kernel[(tables.num_rows * shape.K,)](
-        *(out, plan.chunk_states, plan.row_states, meta.cu_seqlens),
+        *(tensors[-1], plan.chunk_states, plan.row_states, meta.cu_seqlens),
         *(tables.row_seqs, tables.levels, plan.cu_tiles, *counts),
-        **sizes,
-        num_warps=4,
+        **shape.merge_constants(plan.group_rows),
+        num_warps=DECODE_WARPS,
     )
 
 
@@ -172,30 +162,34 @@ def _prefill(
     tensors: tuple[torch.Tensor, ...],
     meta: AttentionMetadata,
     shape: AttentionShape,
-    scale: float,
-    softcap: float,
+    settings: "_Settings",
 ) -> None:
-    q, k_cache, v_cache, out = tensors
     prefill_kernel[(len(tiles) * shape.K,)](
-        *(q, k_cache, v_cache, out, tiles),
-        *(meta.cu_seqlens, meta.context_lens, meta.block_tables),
-        *(q.stride(0), k_cache.stride(0), meta.block_tables.stride(0)),
-        *(score_factor(scale, softcap), softcap, meta.window or 0),
-        K=shape.K,
-        G=shape.G,
-        P=shape.P,
-        D=shape.D,
-        WIDTH=shape.width,
-        BLOCK_M=shape.prefill_rows,
-        QUERIES=shape.prefill_rows // shape.G,
-        TILE=shape.prefill_tile,
-        HAS_SOFTCAP=softcap > 0,
-        HAS_WINDOW=meta.window is not None,
+        *(*tensors, tiles, meta.cu_seqlens, meta.context_lens, meta.block_tables),
+        *settings.numbers,
+        **shape.prefill_constants(),
+        **settings.flags,
         num_warps=shape.prefill_warps,
-        num_stages=2,
+        num_stages=PREFILL_STAGES,
     )
 
 
-def score_factor(scale: float, softcap: float) -> float:
-    """The factor of products of q and k: with log2(e), unless a cap lies between."""
-    return scale if softcap else scale * LOG2E
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """What both kernels are told alike: three strides, the scale, cap and window; and whether the
+    last two are there."""
+
+    numbers: tuple[float, ...]
+    flags: dict[str, bool]
+
+
+def _settings(
+    q: torch.Tensor, k_cache: torch.Tensor, meta: AttentionMetadata, scale: float, softcap: float
+) -> _Settings:
+    strides = (q.stride(0), k_cache.stride(0), meta.block_tables.stride(0))
+    # Scores are powers of two: log2(e) is in the scale, unless a cap lies between.
+    factor = scale if softcap else scale * LOG2E
+    return _Settings(
+        (*strides, factor, softcap, meta.window or 0),
+        {"HAS_SOFTCAP": softcap > 0, "HAS_WINDOW": meta.window is not None},
+    )

@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 import duckdb
+from provenance import short_commit
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -114,16 +115,13 @@ def main() -> None:
 
 
 def summary(args: argparse.Namespace, a: list[dict], b: list[dict]) -> dict[str, object]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
     seconds = [row["engine_s"] for row in a]
     out: dict[str, object] = {
         "workload": args.shape, "n": args.n, "seed": args.seed, "runs": args.runs,
         "engine_s": statistics.median(seconds), "engine_s_min_max": [min(seconds), max(seconds)],
         "output_tokens_per_s": statistics.median(row["output_tokens_per_s"] for row in a),
         "thothy_batch": a, "transformers_static": b,
-        "commit": commit.stdout.strip(), "cores": os.cpu_count(), "machine": platform.machine(),
+        "commit": short_commit(), "cores": os.cpu_count(), "machine": platform.machine(),
         "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "numba")},
     }  # fmt: skip
     if b:

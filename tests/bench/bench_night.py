@@ -19,7 +19,8 @@ import tempfile
 from pathlib import Path
 
 import duckdb
-from bench_mix import ROOT, SHARED, prepare, script
+from bench_mix import SHARED, prepare, script
+from provenance import short_commit
 
 MANIFEST = """
 store: {store}
@@ -113,12 +114,9 @@ def main() -> None:
 def summary(
     args: argparse.Namespace, doctor: dict[str, object], results: list[dict[str, object]]
 ) -> dict[str, object]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
     return {
         "benchmark": "night", "n": args.n, "runs": args.runs, "results": results,
-        "doctor": doctor, "commit": commit.stdout.strip(), "cores": os.cpu_count(),
+        "doctor": doctor, "commit": short_commit(), "cores": os.cpu_count(),
         "python": sys.version.split()[0], "shared": SHARED.is_dir(),
         "versions": {p: importlib.metadata.version(p) for p in ("torch", "numba", "duckdb")},
     }  # fmt: skip

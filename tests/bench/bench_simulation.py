@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from provenance import short_commit
 
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.cost_model import CostModel, GroupWork, ModelWork, Speed
@@ -175,11 +176,8 @@ def plot(rows: list[dict], path: Path) -> None:
 
 def provenance() -> dict[str, object]:
     """What a reader needs to know of where figures come from."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
     return {
-        "commit": commit.stdout.strip(),
+        "commit": short_commit(),
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "versions": {"python": platform.python_version(), "numpy": np.__version__},

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # On a CUDA device: the tests that need one; a JSON line last, also in $OUT or tests/bench/results.
-# Uses the machine's own python3 with torch and pytest; installs nothing. The Triton kernels and
-# their benchmarks are not written yet: what runs here is the reference on the device.
+# Uses the machine's own python3 with torch and pytest; installs nothing. What runs here is the
+# reference on the device: the Triton kernels have their tests in the interpreter only so far, and
+# their benchmarks (bench_<op>.py) are started by hand.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}

@@ -8,7 +8,6 @@ line is one JSON document.
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ if "--dry-run" in sys.argv:
 
 import torch  # noqa: E402
 import triton  # noqa: E402
+from provenance import short_commit  # noqa: E402
 
 _REPETITIONS = 30
 _FLUSHED_BYTES = 256 << 20  # more than any level 2 cache
@@ -104,8 +104,6 @@ def _copy_bandwidth() -> float:
 
 
 def _versions() -> dict[str, object]:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     versions = {"torch": torch.__version__, "triton": triton.__version__}
-    return {"device": device, "commit": commit, "versions": versions}
+    return {"device": device, "commit": short_commit(), "versions": versions}

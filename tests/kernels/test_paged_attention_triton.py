@@ -9,7 +9,7 @@ import pytest
 import torch
 from attention_oracle import Night
 
-from thothy_kernels.paged_attention import triton_impl
+from thothy_kernels.paged_attention import paged_attention, triton_impl
 from thothy_kernels.paged_attention.device_plan import MAX_GROUP_ROWS
 
 if torch.cuda.is_available():
@@ -127,14 +127,19 @@ def test_a_window_leaves_groups_alone() -> None:
     assert torch.equal(attend(night, grouped=True), attend(night))
 
 
-def test_contexts_may_grow_under_a_plan() -> None:
+@pytest.mark.parametrize("impl", ["cpu", "triton"])
+def test_contexts_may_grow_under_a_plan(impl: str) -> None:
     """A decode step follows another: only context_lens changes, and what was derived from them."""
     lens = [(410 + 7 * i, 1) for i in range(4)]
     later = Night(lens, shared=((0, 4, 0, 20),))
     meta = later.meta(grouped=True)
+
+    def step() -> torch.Tensor:
+        return paged_attention(later.q, later.k, later.v, meta, scale=later.scale, impl=impl)
+
     meta.context_lens -= 60
-    args = (later.q, later.k, later.v, meta, later.scale, 0.0)
-    triton_impl.paged_attention(*args)
+    earlier = step()
     meta.context_lens += 60
     meta.contexts_grew()
-    assert torch.equal(triton_impl.paged_attention(*args).double(), attend(later, grouped=True))
+    assert torch.equal(step(), later.run(impl, grouped=True))
+    assert not torch.equal(step(), earlier)
