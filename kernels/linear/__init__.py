@@ -9,7 +9,7 @@ import torch
 
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
 
-_impls = Implementations(__name__)
+_impls = Implementations(__name__, ("reference", "cpu", "triton"))
 
 
 class _Multiply(Protocol):

@@ -14,11 +14,10 @@ from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.rope import cos_sin_table
 from thothy_batch.model.weights import DecoderWeights, LayerWeights
 from thothy_kernels.gated_activation import gated
-from thothy_kernels.kv_write import write_kv
 from thothy_kernels.linear import pack_linear
 from thothy_kernels.paged_attention import paged_attention
-from thothy_kernels.rms_norm import rms_norm
-from thothy_kernels.rope import apply_rope
+from thothy_kernels.rms_norm import add_rms_norm, rms_norm
+from thothy_kernels.rope_and_write import rope_and_write_kv
 
 
 class Decoder:
@@ -57,28 +56,23 @@ class Decoder:
         """
         x_TN = self._embed(inputs.token_ids)
         last = len(self._layers) - 1
+        delta_TN = None
         for number, layer in enumerate(self._layers):
             # Behind the last attention only rows that sample are of use.
             rows = inputs.logits_rows if number == last else None
             group = inputs.groups[self._group_of[number]]
             cache = kv.k_of(number), kv.v_of(number)
-            x_TN = layer.forward(x_TN, inputs.positions, group, cache, rows)
-        return self._logits(x_TN)
+            x_TN, delta_TN = layer.forward(x_TN, delta_TN, inputs.positions, group, cache, rows)
+        return self._logits(x_TN, delta_TN)
 
     def _embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         x_TN = self._embedding_VN.index_select(0, token_ids)
         return x_TN if self.config.embedding_scale == 1.0 else x_TN * self._embedding_scale
 
-    def _logits(self, x_RN: torch.Tensor) -> torch.Tensor:
+    def _logits(self, x_RN: torch.Tensor, delta_RN: torch.Tensor | None) -> torch.Tensor:
         config = self.config
-        x_RN = rms_norm(
-            x_RN,
-            self._final_norm_N,
-            config.rms_norm_eps,
-            weight_offset=config.norm_offset,
-            impl=self.impl,
-        )
-        logits_RV: torch.Tensor = self._head(x_RN).float()
+        _, normed_RN = _added_norm(x_RN, delta_RN, self._final_norm_N, config, self.impl)
+        logits_RV: torch.Tensor = self._head(normed_RN).float()
         if config.logit_softcap:
             logits_RV = (logits_RV / config.logit_softcap).tanh_() * config.logit_softcap
         return logits_RV
@@ -108,41 +102,50 @@ class _Layer:
     def forward(
         self,
         x_TN: torch.Tensor,
+        delta_TN: torch.Tensor | None,
         positions: torch.Tensor,
         group: GroupInputs,
         cache: tuple[torch.Tensor, torch.Tensor],
         rows: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """[T, N] to [T, N], or to [R, N] where only `rows` are needed behind the attention.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What goes by and what is still to be added to it, as it came from the layer before: the
+        next norm adds it on its way. [T, N], or [R, N] where only `rows` are needed behind the
+        attention.
 
         `cache`: keys and values of this layer, [B, K, P, D] each; written before they are read.
         """
-        attended = self._attend(x_TN, positions, group, cache)
+        x_TN, normed_TN = self._added(x_TN, delta_TN, self._input_norm_N)
+        attended = self._attend(normed_TN, positions, group, cache)
         if rows is not None:
             x_TN, attended = x_TN[rows], attended[rows]
-        x_TN = x_TN + self._norm(self._o(attended), self._attention_out_norm_N)
-        gate_up = self._gate_up(self._norm(x_TN, self._mlp_norm_N))
+        delta_TN = self._norm(self._o(attended), self._attention_out_norm_N)
+        x_TN, normed_TN = self._added(x_TN, delta_TN, self._mlp_norm_N)
+        gate_up = self._gate_up(normed_TN)
         inner = gated(gate_up, activation=self._config.activation, impl=self._impl)
-        return x_TN + self._norm(self._down(inner), self._mlp_out_norm_N)
+        return x_TN, self._norm(self._down(inner), self._mlp_out_norm_N)
 
     def _attend(
         self,
-        x_TN: torch.Tensor,
+        normed_TN: torch.Tensor,
         positions: torch.Tensor,
         group: GroupInputs,
         cache: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
         """What every token's heads gathered, [T, H * D]. Writes this step's KV first."""
         config, impl = self._config, self._impl
-        D = config.head_dim
-        q_size, kv_size = config.num_heads * D, config.num_kv_heads * D
-        qkv = self._qkv(self._norm(x_TN, self._input_norm_N))
-        q, k, v = torch.split(qkv, [q_size, kv_size, kv_size], dim=-1)
-        q_THD, k_TKD, v_TKD = (part.view(part.shape[0], -1, D) for part in (q, k, v))
-        q_THD = self._norm(q_THD, self._q_norm_D)
-        k_TKD = self._norm(k_TKD, self._k_norm_D)
-        q_THD, k_TKD = apply_rope(q_THD, k_TKD, positions, self._cos_sin, impl=impl)
-        write_kv(k_TKD, v_TKD, *cache, group.slot_mapping, impl=impl)
+        q_THD = rope_and_write_kv(
+            self._qkv(normed_TN),
+            self._q_norm_D,
+            self._k_norm_D,
+            positions,
+            self._cos_sin,
+            *cache,
+            group.slot_mapping,
+            num_heads=config.num_heads,
+            eps=config.rms_norm_eps,
+            weight_offset=config.norm_offset,
+            impl=impl,
+        )
         out = paged_attention(
             q_THD,
             *cache,
@@ -153,11 +156,25 @@ class _Layer:
         )
         return out.flatten(1)
 
+    def _added(
+        self, x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return _added_norm(x, delta, weight, self._config, self._impl)
+
     def _norm(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         """x as it is where the family has no such norm."""
-        if weight is None:
-            return x
-        config = self._config
-        return rms_norm(
-            x, weight, config.rms_norm_eps, weight_offset=config.norm_offset, impl=self._impl
-        )
+        return x if weight is None else self._added(x, None, weight)[1]
+
+
+def _added_norm(
+    x: torch.Tensor,
+    delta: torch.Tensor | None,
+    weight: torch.Tensor,
+    config: ModelConfig,
+    impl: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x + delta and its norm; x itself where nothing is to be added."""
+    eps, offset = config.rms_norm_eps, config.norm_offset
+    if delta is None:
+        return x, rms_norm(x, weight, eps, weight_offset=offset, impl=impl)
+    return add_rms_norm(x, delta, weight, eps, weight_offset=offset, impl=impl)
