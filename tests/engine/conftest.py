@@ -1,7 +1,9 @@
 """A model whose KV memory is simulated, so that a wrong block shows in the next token."""
 
+import copy
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from thothy_batch.engine.batch import Batch
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.fake import ByteTokenizer
+from thothy_batch.engine.launching import Launcher, StepLauncher
 from thothy_batch.engine.layout import KVLayout, uniform_layout
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.local import LocalEngine
@@ -95,6 +98,66 @@ class ShadowRunner:
                 assert (part >= 0).all()
 
 
+class LateLauncher:
+    """Launches on the shadow model as on a device: several steps at a time, tokens read later.
+
+    It knows the last token of each slot by itself, and shows it to nobody before it is read.
+    """
+
+    keeps_state = True
+
+    def __init__(self, runner: ShadowRunner, lookahead: int, max_steps: int) -> None:
+        self.lookahead, self.max_steps = lookahead, max_steps
+        self._runner = runner
+        self._last: dict[int, int] = {}  # by slot
+        self._seen: dict[int, list[int]] = {}
+        self._batch: Batch | None = None
+        self._is_first = True
+        self.unread: list[np.ndarray] = []
+
+    def begin(self, batch: Batch) -> None:
+        assert not batch.penalties
+        assert len(set(batch.slots.tolist())) == len(batch.slots) == len(batch.logits_rows)
+        self._batch, self._is_first = copy.deepcopy(batch), True
+        for row in range(batch.num_decoding):
+            self._batch.token_ids[row] = self._last[int(batch.slots[row])]
+        for slot, tokens in batch.seen:
+            self._seen[slot] = tokens.tolist()
+
+    def launch(self, num_steps: int) -> "LateLauncher._Drawn":
+        batch = self._batch
+        assert batch is not None
+        before = copy.deepcopy((self._last, self._seen))
+        try:
+            drawn = [self._step(batch) for _ in range(num_steps)]
+        except RuntimeError:
+            self._last, self._seen = before  # nothing of a failed launch counts
+            raise
+        self.unread.append(np.array(drawn))
+        assert len(self.unread) <= self.lookahead + 1
+        return self._Drawn(self)
+
+    def _step(self, batch: Batch) -> np.ndarray:
+        if not self._is_first:
+            batch.advance(np.array([self._last[slot] for slot in batch.slots.tolist()]))
+        tokens = self._runner.run(batch)
+        self._is_first = False
+        for row, (slot, token) in enumerate(zip(batch.slots.tolist(), tokens, strict=True)):
+            self._last[slot] = int(token)
+            if batch.penalty[row] != 1.0:
+                length = int(batch.sample_positions[row])
+                assert len(self._seen[slot]) == length, "a penalised row's tokens are not known"
+                self._seen[slot].append(int(token))
+        return tokens
+
+    @dataclass
+    class _Drawn:
+        launcher: "LateLauncher"
+
+        def tokens(self) -> np.ndarray:
+            return self.launcher.unread.pop(0)
+
+
 def make_config(**settings: Any) -> EngineConfig:
     defaults = {
         "device": "cpu",
@@ -113,11 +176,17 @@ def make_config(**settings: Any) -> EngineConfig:
     return EngineConfig(**(defaults | settings))
 
 
-def make_shadow_engine(**settings: Any) -> tuple[LLMEngine, ShadowRunner]:
+def make_shadow_engine(
+    lookahead: int | None = None, max_steps: int = 1, **settings: Any
+) -> tuple[LLMEngine, ShadowRunner]:
+    """`lookahead`: launches in flight on a device that is late; None: the CPU, step by step."""
     config = make_config(**settings)
     runner = ShadowRunner(config.layout, config.num_pages)
     rules = StopRules({STOP_ID}, ByteTokenizer())
-    return LLMEngine(config, runner, rules, vocab_size=VOCAB), runner
+    launcher: Launcher = StepLauncher(runner)
+    if lookahead is not None:
+        launcher = LateLauncher(runner, lookahead, max_steps)
+    return LLMEngine(config, launcher, rules, vocab_size=VOCAB), runner
 
 
 def make_request(

@@ -254,6 +254,7 @@ def test_samples_and_neighbours_stand_in_groups(shadow_engine: Any, request_of: 
         ]
     )
     engine.step()
-    span, batch = engine._next_batch()
+    span = engine._scheduler.schedule()
+    batch = engine._builder.build(span)
     assert len(span.decoding) == 4
     assert batch.shared.tolist() == [[0, 4, 0, 4], [2, 4, 4, 12]]

@@ -19,6 +19,7 @@ from thothy_batch.engine.fake import (
     FakeModelRunner,
     is_fake,
 )
+from thothy_batch.engine.launching import StepLauncher
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.memory import num_cores
 from thothy_batch.engine.speed import DeviceFigures, FigureCache
@@ -56,7 +57,8 @@ def _build_fake(
     runner = FakeModelRunner(knobs, config.num_blocks, config.block_size)
     info = _info(config, {"name": spec.model.id, "dtype": config.dtype}, started_at)
     rules = StopRules(tokenizer.stop_token_ids, tokenizer)
-    return LLMEngine(config, runner, rules, vocab_size=tokenizer.vocab_size), info
+    engine = LLMEngine(config, StepLauncher(runner), rules, vocab_size=tokenizer.vocab_size)
+    return engine, info
 
 
 def _build_real(
@@ -91,7 +93,7 @@ def _build_real(
     info = replace(_info(config, described, started_at, figures), notes=tuple(cache.notes))
     engine = LLMEngine(
         config,
-        loaded.runner,
+        loaded.launcher,
         StopRules(model.stop_token_ids, model.tokenizer),
         vocab_size=model.config.vocab_size,
         has_tokenizer=model.tokenizer is not None,

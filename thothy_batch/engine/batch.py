@@ -5,7 +5,7 @@ come first, those that share a beginning side by side; then parts of prompts.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from thothy_batch.engine.kv_allocator import Copy
 from thothy_batch.engine.layout import KVLayout
 from thothy_batch.engine.sequence import Sequence
 from thothy_batch.engine.span import Span
+from thothy_batch.engine.state_slots import StateSlots
 
 Int64Array = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
@@ -44,17 +45,51 @@ class Batch:
     sample_positions: Int64Array  # [R]: index of the token that is drawn, within its sequence
     penalties: list[tuple[int, float, Int32Array]]  # (row, penalty, its tokens so far)
     copies: list[Copy]  # (layer group, from block, to block), before anything else
+    block_size: int
+    # For a launcher that keeps state, in place of `penalties`; else empty. Token ids of decoding
+    # rows are then those that it drew last for their slots: the host may not know them yet.
+    num_decoding: int = 0  # rows that decode; they come first
+    slots: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))  # [R], each once
+    penalty: Float32Array = field(default_factory=lambda: np.empty(0, np.float32))  # [R]
+    seen: list[tuple[int, Int32Array]] = field(default_factory=list)  # (slot, tokens): new ones
+
+    def advance(self, token_ids: Int64Array) -> None:
+        """Turn a decode batch into that of its span's next step. `token_ids` [S]: just drawn.
+
+        Block tables and sampling stay as they are: a span ends before a block is missing.
+        """
+        self.token_ids[:] = token_ids
+        self.positions += 1
+        self.context_lens += 1
+        self.sample_positions += 1
+        self.copies = []
+        self.penalties = [
+            (row, penalty, np.append(seen, token_ids[row]).astype(np.int32))
+            for row, penalty, seen in self.penalties
+        ]
+        seq_of = np.arange(len(self.positions))
+        for table, slot_mapping in zip(self.block_tables, self.slot_mappings, strict=True):
+            map_slots(table, seq_of, self.positions, self.block_size, slot_mapping)
+
+
+def map_slots(
+    tables: Int32Array, seq_of: Int64Array, positions: Int64Array, block_size: int, out: Int64Array
+) -> None:
+    """Where the KV of each token goes, to `out`; seq_of: the row of `tables` of each."""
+    block, offset = np.divmod(positions, block_size)
+    np.multiply(tables[seq_of, block], block_size, out=out)
+    out += offset
 
 
 class BatchBuilder:
-    """Builds batches in buffers that it keeps."""
+    """Builds batches in buffers that it keeps. `slots`: for a launcher that keeps state."""
 
-    def __init__(self, layout: KVLayout) -> None:
+    def __init__(self, layout: KVLayout, slots: StateSlots | None = None) -> None:
+        self._slots = slots
         self._block_size = layout.block_size
         self._is_windowed = layout.groups[0].window is not None
         self._buffers: dict[str, npt.NDArray[np.generic]] = {}
         self._grouped: list[Sequence] = []
-        self._penalized: list[tuple[int, float, Sequence]] = []
         self._shared: Int32Array = np.empty((0, 4), np.int32)
 
     def build(self, span: Span) -> Batch:
@@ -77,7 +112,7 @@ class BatchBuilder:
         tables = [self._fill_tables(seqs, g) for g in range(len(seqs[0].tables))]
         slots = [self._take(f"slots{g}", np.int64, T) for g in range(len(tables))]
         for table, slot_mapping in zip(tables, slots, strict=True):
-            self._map_slots(table, seq_of, positions, slot_mapping)
+            map_slots(table, seq_of, positions, self._block_size, slot_mapping)
         return self._with_sampling(
             span,
             Batch(
@@ -97,23 +132,10 @@ class BatchBuilder:
                 sample_positions=np.empty(0, np.int64),
                 penalties=[],
                 copies=span.copies,
+                block_size=self._block_size,
+                num_decoding=len(rows),
             ),
         )
-
-    def advance(self, batch: Batch, token_ids: Int64Array) -> None:
-        """Turn a decode batch into that of the span's next step. `token_ids` [S]: just drawn.
-
-        Block tables and sampling stay as they are: a span ends before a block is missing.
-        """
-        batch.token_ids[:] = token_ids
-        batch.positions += 1
-        batch.context_lens += 1
-        batch.sample_positions += 1
-        batch.copies = []
-        batch.penalties = self._penalties()
-        seq_of = np.arange(len(batch.positions))
-        for table, slot_mapping in zip(batch.block_tables, batch.slot_mappings, strict=True):
-            self._map_slots(table, seq_of, batch.positions, slot_mapping)
 
     def _with_sampling(self, span: Span, batch: Batch) -> Batch:
         """Fill in what is known of the rows that sample."""
@@ -133,20 +155,26 @@ class BatchBuilder:
         batch.sample_positions = self._fill(
             "sample_positions", np.int64, [seq.num_tokens for seq, _, _ in rows]
         )
-        self._penalized = [
-            (index, s.repetition_penalty, rows[index][0])
+        penalized = [
+            (index, s.repetition_penalty)
             for index, s in enumerate(sampling)
             if s.repetition_penalty != 1.0
         ]
-        batch.penalties = self._penalties()
-        return batch
-
-    def _penalties(self) -> list[tuple[int, float, Int32Array]]:
-        """Rows whose earlier tokens become less likely, with these as they are now."""
-        return [
-            (index, penalty, seq.tokens(0, seq.num_tokens))
-            for index, penalty, seq in self._penalized
+        if self._slots is None:
+            batch.penalties = [
+                (index, penalty, _all_tokens(rows[index][0])) for index, penalty in penalized
+            ]
+            return batch
+        batch.slots = self._fill(
+            "slots", np.int64, [self._slots.of(seq, seq.sample + fork) for seq, _, fork in rows]
+        )
+        batch.penalty = self._fill("penalty", np.float32, [s.repetition_penalty for s in sampling])
+        batch.seen = [
+            (int(batch.slots[index]), _all_tokens(rows[index][0]))
+            for index, _ in penalized
+            if index >= batch.num_decoding
         ]
+        return batch
 
     def _groups(self, rows: list[Sequence]) -> Int32Array:
         """Groups of the decoding rows; the same while nobody comes or goes."""
@@ -156,13 +184,6 @@ class BatchBuilder:
             self._shared = np.array(groups, np.int32).reshape(-1, 4)
             self._grouped = rows
         return self._shared
-
-    def _map_slots(
-        self, tables: Int32Array, seq_of: Int64Array, positions: Int64Array, out: Int64Array
-    ) -> None:
-        block, offset = np.divmod(positions, self._block_size)
-        np.multiply(tables[seq_of, block], self._block_size, out=out)
-        out += offset
 
     def _fill_tables(self, seqs: list[Sequence], g: int) -> Int32Array:
         lens = np.fromiter((len(seq.tables[g]) for seq in seqs), np.int64, len(seqs))
@@ -177,7 +198,8 @@ class BatchBuilder:
     def _fill_tokens(self, span: Span, T: int) -> Int64Array:
         out: Int64Array = self._take("token_ids", np.int64, T)
         rows = span.decoding.rows
-        out[: len(rows)] = [seq.last_token for seq in rows]
+        # Who keeps state knows the last tokens of decoding rows, perhaps better than the host.
+        out[: len(rows)] = 0 if self._slots is not None else [seq.last_token for seq in rows]
         at = len(rows)
         for part in span.parts:
             end = part.start + part.num_tokens
@@ -197,3 +219,8 @@ class BatchBuilder:
         if buffer is None or len(buffer) < size:
             buffer = self._buffers[name] = np.empty(max(size, 256), dtype)
         return buffer[:size]
+
+
+def _all_tokens(seq: Sequence) -> Int32Array:
+    assert seq.num_output == len(seq.output_ids), "a token is not known yet"
+    return seq.tokens(0, seq.num_tokens)

@@ -13,7 +13,8 @@ import numpy as np
 from thothy_batch.engine.batch import Batch, Int64Array
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.cost_model import CostModel, Curve, ModelWork, Speed
-from thothy_batch.engine.llm_engine import LLMEngine, Runner
+from thothy_batch.engine.launching import Runner, StepLauncher
+from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.speed import measured_now
 from thothy_batch.engine.stop_rules import StopRules
 from thothy_batch.engine.synthetic import SyntheticBatches, step_work
@@ -165,7 +166,8 @@ def _host_part(config: EngineConfig, clock: Clock) -> tuple[float, float]:
 
 def _host_step(config: EngineConfig, clock: Clock, num_rows: int) -> float:
     """Seconds of a step of rows that decode, without what the runner does in it."""
-    engine = LLMEngine(config, _Idle(), StopRules((), None), vocab_size=2, has_tokenizer=False)
+    launcher = StepLauncher(_Idle())
+    engine = LLMEngine(config, launcher, StopRules((), None), vocab_size=2, has_tokenizer=False)
     num_tokens = min(_HOST_TOKENS, config.max_model_len - 1, config.pool_tokens // num_rows - 1)
     if num_tokens < 1:
         return 0.0

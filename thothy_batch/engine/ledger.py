@@ -27,27 +27,30 @@ class Ledger:
     _since: float = 0.0
     _num_steps: int = 0
     _busy_s: float = 0.0
+    _busy_until: float = 0.0
     _prefill: int = 0
     _decode: int = 0
     _preempted: int = 0
 
     def add(self, outcome: StepOutcome, state: PoolState, started_at: float, now: float) -> None:
-        """Count one step that ran from `started_at` to `now`."""
+        """Count steps that ran from `started_at`, or the end of those before, to `now`."""
         totals = self.totals
         self.totals = EngineTotals(
             engine_s=now if outcome.output_tokens else totals.engine_s,
             prefill_tokens=totals.prefill_tokens + outcome.prefill_tokens,
             cached_prompt_tokens=totals.cached_prompt_tokens + outcome.cached_tokens,
             output_tokens=totals.output_tokens + outcome.output_tokens,
-            wasted_tokens=totals.wasted_tokens + outcome.recomputed_tokens,
+            wasted_tokens=totals.wasted_tokens + outcome.recomputed_tokens + outcome.overrun_tokens,
             num_preempted=totals.num_preempted + outcome.num_preempted,
-            num_steps=totals.num_steps + 1,
+            num_steps=totals.num_steps + outcome.num_steps,
         )
-        self._num_steps += 1
-        self._busy_s += now - started_at
-        # Recomputed tokens were work of this second like any other.
+        self._num_steps += outcome.num_steps
+        # Launches overlap; time counts once.
+        self._busy_s += now - max(started_at, self._busy_until)
+        self._busy_until = now
+        # Tokens of no use were work of this second like any other.
         self._prefill += outcome.prefill_tokens + outcome.recomputed_tokens
-        self._decode += outcome.decode_tokens
+        self._decode += outcome.decode_tokens + outcome.overrun_tokens
         self._preempted += outcome.num_preempted
         if now - self._since >= SAMPLE_S:
             self._close_sample(state, now)

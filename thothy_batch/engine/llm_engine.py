@@ -1,16 +1,18 @@
 """The engine itself: requests in, steps, results out. One thread; knows no process and no pipe."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
-from thothy_batch.engine.batch import Batch, BatchBuilder, Int64Array
+from thothy_batch.engine.batch import BatchBuilder
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.fit import Limits, why_unfit
+from thothy_batch.engine.launching import Launched, Launcher
 from thothy_batch.engine.ledger import Ledger, PoolState
 from thothy_batch.engine.scheduler import Scheduler
-from thothy_batch.engine.sequence import Sequence
+from thothy_batch.engine.sequence import Sequence, SequenceStatus
 from thothy_batch.engine.span import Span
+from thothy_batch.engine.state_slots import StateSlots
 from thothy_batch.engine.stop_rules import StopRules
 from thothy_batch.records import (
     EngineTotals,
@@ -22,21 +24,17 @@ from thothy_batch.records import (
 )
 
 
-class Runner(Protocol):
-    """Computes a batch: forward pass and sampling."""
-
-    def run(self, batch: Batch) -> Int64Array:
-        """Write the batch's KV, draw one token per row of logits: int64 [R]."""
-        ...
-
-
 class LLMEngine:
-    """Scheduler, batch builder and model runner, one step after another."""
+    """Scheduler, batch builder and launcher, one launch after another.
+
+    A step counts when it is launched; its tokens are read up to `launcher.lookahead` launches
+    later. Whoever then turns out to have ended has drawn some tokens too many: they are dropped.
+    """
 
     def __init__(
         self,
         config: EngineConfig,
-        runner: Runner,
+        launcher: Launcher,
         rules: StopRules,
         *,
         vocab_size: int,
@@ -45,16 +43,18 @@ class LLMEngine:
     ) -> None:
         self.config = config
         self._limits = Limits.of(config)
-        self._runner = runner
+        self._launcher = launcher
         self._rules = rules
         self._vocab_size = vocab_size
         self._has_tokenizer = has_tokenizer
         self._clock = clock
         self._ready_at = clock()
-        self._scheduler = Scheduler(config, rules.finish_reason)
-        self._builder = BatchBuilder(config.layout)
+        self._scheduler = Scheduler(config, self._settle)
+        self._slots = StateSlots() if launcher.keeps_state else None
+        self._builder = BatchBuilder(config.layout, self._slots)
         self._ledger = Ledger()
-        self._span: tuple[Span, Batch] | None = None
+        self._span: Span | None = None  # that has begun and goes on
+        self._in_flight: deque[Launched] = deque()
         self._num_unstarted = 0  # requests
         self._num_unfinished = 0  # requests, the unstarted ones among them
         self._admits = True
@@ -98,27 +98,13 @@ class LLMEngine:
             self._scheduler.withdraw(request)
 
     def step(self) -> None:
-        """Compute one step. When it raises, nothing of it counts and it can be tried again."""
-        span, batch = self._next_batch()
-        started_at = self._now()
-        try:
-            token_ids = self._runner.run(batch)
-        except BaseException:
-            self._scheduler.abandon(span)
-            raise
-        now = self._now()
-        outcome = self._scheduler.commit(
-            span, token_ids.tolist(), started_at=started_at, finished_at=now
-        )
-        self._num_unstarted -= outcome.num_started
-        self._ledger.add(outcome, self._pool_state(), started_at, now)
-        for seq in outcome.finished:
-            self._harvest(seq)
-        if not span.is_over:
-            self._builder.advance(batch, token_ids)
-            self._span = span, batch
-        if not self.has_work:
-            self._ledger.flush(self._pool_state(), now)
+        """Launch the next steps and read the tokens of earlier ones. When it raises, nothing of
+        what it launched counts and it can be tried again."""
+        if self._scheduler.has_work:
+            self._launch()
+        most = self._launcher.lookahead if self._scheduler.has_work else 0
+        while len(self._in_flight) > most:
+            self._harvest()
 
     def stop_admitting(self) -> None:
         """Forget the requests that were never started, and all that are submitted later."""
@@ -148,16 +134,80 @@ class LLMEngine:
     def check_integrity(self) -> None:
         self._scheduler.check_integrity()
 
-    def _next_batch(self) -> tuple[Span, Batch]:
-        """The rest of the current span, or a new one. Holds none while the step is computed."""
-        current, self._span = self._span, None
-        if current is None:
+    def _launch(self) -> None:
+        """One launch of the current span, or the first of a new one."""
+        span, self._span = self._span, None
+        is_new = span is None
+        if span is None:
             span = self._scheduler.schedule()
-            current = span, self._builder.build(span)
-        return current
+            self._forget(span.preempted)
+            if span.is_empty:
+                return  # all who were left turned out to have ended
+        started_at = self._now()
+        num_steps = min(span.num_steps - span.num_done, self._launcher.max_steps)
+        try:
+            if is_new:
+                self._launcher.begin(self._builder.build(span))
+            drawn = self._launcher.launch(num_steps)
+        except BaseException:
+            self._abandon(span)
+            raise
+        rows = span.decoding.rows
+        outcome = self._scheduler.advance(span, num_steps, started_at)
+        self._num_unstarted -= outcome.num_started
+        launched = Launched([*rows, *outcome.joined], drawn, outcome, started_at)
+        self._in_flight.append(launched)
+        if span.is_over:
+            self._retire(seq for seq in launched.rows if seq.num_tokens >= seq.max_len)
+        else:
+            self._span = span
 
-    def _harvest(self, seq: Sequence) -> None:
+    def _harvest(self) -> None:
+        """Read the tokens of the oldest launch."""
+        launched = self._in_flight.popleft()
+        finished = launched.collect(self._rules.finish_reason)
+        now = self._now()
+        running = [seq for seq in finished if seq.status is SequenceStatus.RUNNING]
+        if running:
+            self._retire(running)
+            self._span = None
+        self._ledger.add(launched.outcome, self._pool_state(), launched.started_at, now)
+        for seq in finished:
+            self._complete(seq, now)
+        if not self.has_work:
+            self._ledger.flush(self._pool_state(), now)
+
+    def _settle(self) -> bool:
+        """Read all tokens that are under way; False: there are none."""
+        if not self._in_flight:
+            return False
+        while self._in_flight:
+            self._harvest()
+        return True
+
+    def _retire(self, seqs: Iterable[Sequence]) -> None:
+        """Sequences need no further step."""
+        retired = list(seqs)
+        self._scheduler.retire(retired)
+        self._forget(retired)
+
+    def _forget(self, seqs: Iterable[Sequence]) -> None:
+        if self._slots is not None:
+            self._slots.free(seqs)
+
+    def _abandon(self, span: Span) -> None:
+        """Take back what a failed launch would have begun."""
+        if self._slots is not None and not span.num_done:
+            for part in span.parts:
+                self._slots.free_samples(part.seq)
+        self._scheduler.abandon(span)
+
+    def _complete(self, seq: Sequence, now: float) -> None:
+        """All tokens of a sample are known; the last sample's makes the result."""
         state = seq.state
+        state.finished_at = now
+        state.output_tokens += len(seq.output_ids)
+        state.wasted_tokens += seq.num_output - len(seq.output_ids)
         state.num_unfinished -= 1
         state.completions[seq.sample] = self._rules.completion(seq)
         if state.num_unfinished:

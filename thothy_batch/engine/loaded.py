@@ -6,6 +6,7 @@ import torch
 
 from thothy_batch.engine.config import EngineConfig, resolve_config, resolve_device, resolve_impl
 from thothy_batch.engine.cost_model import ModelWork, model_work
+from thothy_batch.engine.launching import Launcher, StepLauncher
 from thothy_batch.engine.memory import available_bytes
 from thothy_batch.engine.model_runner import ModelRunner
 from thothy_batch.engine.sampler import Sampler
@@ -23,6 +24,10 @@ class LoadedRunner:
     model: LoadedModel
     config: EngineConfig
     runner: ModelRunner
+
+    @property
+    def launcher(self) -> Launcher:
+        return StepLauncher(self.runner)
 
     @property
     def work(self) -> ModelWork:

@@ -87,4 +87,5 @@ def _single_token(temperature: float, num_groups: int) -> Batch:
         sample_positions=np.ones(1, np.int64),
         penalties=[],
         copies=[],
+        block_size=1,
     )

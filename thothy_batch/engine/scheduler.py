@@ -1,4 +1,4 @@
-"""Continuous batching: `schedule` decides on a span, `commit` puts a computed step into force.
+"""Continuous batching: `schedule` decides on a span, `advance` puts its steps into force.
 
 Knows tokens, blocks and queues; no tensors and no text. Every decoding sequence computes one token
 a step; what is left of the step's tokens goes to prompts, the open one first, then to those who
@@ -9,8 +9,7 @@ block, the youngest is preempted.
 Deciding on a span costs what those cost who come, go or need a block, however many decode.
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Iterable
 
 from thothy_batch.engine.admission import Admission
 from thothy_batch.engine.block_manager import BlockManager
@@ -22,9 +21,7 @@ from thothy_batch.engine.running_set import RunningSet
 from thothy_batch.engine.sequence import Clock, Sequence, SequenceStatus, live_blocks
 from thothy_batch.engine.span import PromptPart, Span, StepOutcome
 from thothy_batch.engine.waiting_queue import WaitingQueue
-from thothy_batch.records import FinishReason, Request
-
-StopRule = Callable[[Sequence], FinishReason | None]
+from thothy_batch.records import Request
 
 
 class _UnsearchedBlocks(BlockManager):
@@ -34,17 +31,25 @@ class _UnsearchedBlocks(BlockManager):
 
 
 class Scheduler:
-    """The queues and the pool's books. `stop_rule` says of a sequence whether it has ended.
+    """The queues and the pool's books.
+
+    Steps count as soon as they are launched; their tokens may become known later. `settle` reads
+    those that are under way: it returns False when there are none. Whoever is preempted must know
+    all of its tokens.
 
     `by_content` False: nothing is found by its content. It costs nobody a token where all requests
     are planned and none is preempted, and saves the hashing of every block.
     """
 
     def __init__(
-        self, config: EngineConfig, stop_rule: StopRule, *, by_content: bool = True
+        self,
+        config: EngineConfig,
+        settle: Callable[[], bool] = lambda: False,
+        *,
+        by_content: bool = True,
     ) -> None:
         self._config = config
-        self._stop_rule = stop_rule
+        self._settle = settle
         books = BlockManager if by_content else _UnsearchedBlocks
         self._blocks = books(config.layout, config.num_pages)
         self._kept = KeptPrefixes(self._blocks)
@@ -107,7 +112,7 @@ class Scheduler:
         """Decide on the next span, and set its blocks aside."""
         span = Span(self._running.decoding)
         self._running.unpark()
-        self._make_room()
+        self._make_room(span)
         budget = self._config.max_step_tokens - len(span.decoding)
         for seq in self._running.prompts:
             budget -= self._compute_prompt(seq, budget, span)
@@ -122,31 +127,10 @@ class Scheduler:
         assert not span.is_empty or not self.has_work, "there is work, but none was scheduled"
         return span
 
-    def commit(
-        self, span: Span, token_ids: Seq[int], *, started_at: float, finished_at: float
-    ) -> StepOutcome:
-        """Apply one computed step of a span, and the tokens that were drawn.
-
-        `token_ids`: one per row of logits: those of the decoding rows, then of the prompts' ends.
-        Times in seconds since engine ready. When a sequence finished, the span ends here.
-        """
-        rows = span.decoding.rows
-        outcome = self.advance(span, 1, started_at)
-        finished = []
-        for seq, token_id in zip([*rows, *outcome.joined], token_ids, strict=True):
-            seq.output_ids.append(token_id)
-            reason = self._stop_rule(seq)
-            if reason is not None:
-                seq.finish_reason = reason
-                finished.append(seq)
-        self.finish(span, finished, finished_at)
-        outcome.finished = finished
-        return outcome
-
     def advance(self, span: Span, num_steps: int, now: float) -> StepOutcome:
         """Count `num_steps` steps of a span as computed, each row's next token as drawn. Whose
-        last token that was is for the caller to say: see `finish`."""
-        outcome = StepOutcome()
+        last token that was is for the caller to say: see `retire`."""
+        outcome = StepOutcome(num_steps=num_steps)
         if not span.num_done:
             self._start(span, now, outcome)
         num_rows = len(span.decoding) * num_steps
@@ -160,19 +144,16 @@ class Scheduler:
         outcome.output_tokens += num_rows + len(outcome.joined)
         return outcome
 
-    def finish(self, span: Span, finished: Seq[Sequence], now: float) -> None:
-        """End sequences with the step that was just counted; their blocks are free."""
-        for seq in finished:
+    def retire(self, seqs: Iterable[Sequence]) -> None:
+        """Sequences need no further step: their blocks are free. The span at hand is over, unless
+        it has come to its end anyway."""
+        for seq in seqs:
             self._take_out(seq)
             seq.status = SequenceStatus.FINISHED
             self._kv.release(seq, remember=False)
-            seq.state.output_tokens += seq.num_output
-            seq.state.finished_at = now
-        if finished:
-            span.num_steps = span.num_done
 
     def abandon(self, span: Span) -> None:
-        """Drop a span whose step failed; the steps before it stay committed. Who was admitted
+        """Drop a span whose step failed; the steps before it stay counted. Who was admitted
         waits again; who was preempted stays so."""
         if span.num_done:
             return
@@ -199,16 +180,18 @@ class Scheduler:
         idle = not len(self._running) and not self._kept.num_kept
         assert not idle or not self._blocks.num_used, "blocks are in use, but nobody's"
 
-    def _make_room(self) -> None:
+    def _make_room(self, span: Span) -> None:
         """A block for every row whose next token has none; the youngest make way for it."""
         while not self._running.num_safe_steps:
             seq = self._running.pop_due()
             while seq.is_decoding and not self._kv.grow(seq):
+                if self._settle():
+                    continue  # somebody may have ended
                 if len(self._running) > 1:
-                    self._preempt(self._running.youngest)
+                    self._preempt(self._running.youngest, span)
                 elif not self._drop_kept(seq):
                     # Its blocks lie scattered over pages that others cut: it takes them anew.
-                    self._preempt(seq)
+                    self._preempt(seq, span)
                     seq.expected_len = seq.max_len
             if seq.is_decoding:
                 self._running.foresee(seq)
@@ -218,8 +201,9 @@ class Scheduler:
         anything."""
         return self._kept.drop_others(seq.state.prefixes) or self._kept.drop_others(())
 
-    def _preempt(self, seq: Sequence) -> None:
+    def _preempt(self, seq: Sequence, span: Span) -> None:
         self._take_out(seq)
+        span.preempted.append(seq)
         self._kv.release(seq, remember=True)
         seq.num_ever_computed = max(seq.num_ever_computed, seq.num_prefilled)
         # It may well outgrow again what was expected.

@@ -132,7 +132,7 @@ class Simulation:
             self._context -= seq.num_tokens
             if self.finished_s is not None:
                 self.finished_s(seq, result.seconds)
-        self._scheduler.finish(span, finished, result.seconds)
+        self._scheduler.retire(finished)
         result.prefill_tokens += outcome.prefill_tokens
         result.cached_prompt_tokens += outcome.cached_tokens
         result.output_tokens += outcome.output_tokens
@@ -233,7 +233,7 @@ def _no_cycle_search() -> Iterator[None]:
 
 
 def _scheduler(config: EngineConfig, *, by_content: bool) -> Scheduler:
-    return Scheduler(config, lambda seq: None, by_content=by_content)
+    return Scheduler(config, by_content=by_content)
 
 
 def _mark(seq: Sequence) -> int:

@@ -23,16 +23,17 @@ class Span:
     """One batch: every decoding sequence with one token, then parts of prompts.
 
     A span with parts of prompts is one step long. Valid until the scheduler's state changes by
-    anything but the span's own commits. Where its first step failed it has to be abandoned.
+    anything but the span's own steps. Where its first step failed it has to be abandoned.
     """
 
     decoding: DecodeSet
     parts: list[PromptPart] = field(default_factory=list)
     num_steps: int = 1
     admitted: list[Sequence] = field(default_factory=list)
-    num_preempted: int = 0
+    num_preempted: int = 0  # those of abandoned spans before it among them
+    preempted: list[Sequence] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)  # before the first step
-    num_done: int = 0  # steps that were committed
+    num_done: int = 0  # steps that were counted
 
     @property
     def is_empty(self) -> bool:
@@ -45,14 +46,21 @@ class Span:
 
 @dataclass(slots=True)
 class StepOutcome:
-    """What committed steps came to."""
+    """What counted steps came to."""
 
-    finished: list[Sequence] = field(default_factory=list)
     joined: list[Sequence] = field(default_factory=list)  # began to decode, or drew one token
     prefill_tokens: int = 0  # prompt tokens computed for the first time
     cached_tokens: int = 0  # prompt tokens that did not have to be computed
     recomputed_tokens: int = 0
+    overrun_tokens: int = 0  # drawn behind the end of their sequence
     decode_tokens: int = 0  # computed tokens that lie behind the prompt
     output_tokens: int = 0  # tokens drawn
+    num_steps: int = 0
     num_preempted: int = 0
     num_started: int = 0  # requests whose first token was computed
+
+    def waste(self, num_tokens: int) -> None:
+        """Count drawn tokens as of no use."""
+        self.output_tokens -= num_tokens
+        self.decode_tokens -= num_tokens
+        self.overrun_tokens += num_tokens

@@ -119,4 +119,5 @@ class SyntheticBatches:
             sample_positions=positions[rows] + 1,
             penalties=[],
             copies=[],
+            block_size=self.block_size,
         )

@@ -1,0 +1,167 @@
+"""The whole engine on a CUDA device: the CPU's greedy tokens in float32, its logits in bfloat16.
+
+THOTHY_GPU_DRY_RUN=1 tries it without one: a few tokens in the interpreter of Triton.
+"""
+
+import json
+import math
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from thothy_batch.engine.config import resolve_impl
+from thothy_batch.errors import ModelError
+from thothy_batch.model.config import layer_groups
+from thothy_batch.model.inputs import ForwardInputs, GroupInputs
+from thothy_batch.model.kv_pool import KVPool
+from thothy_batch.model.loading import LoadedModel, load_decoder
+from thothy_batch.records import EngineSpec, ModelSpec, Request, Sampling
+from thothy_kernels.paged_attention import AttentionMetadata
+
+sys.path.insert(0, str(Path(__file__).parent))
+from test_exactness import WAYS, golden_requests  # noqa: E402
+from test_families import Family, family, outputs, settings_of, short  # noqa: E402, F401
+
+IS_DRY_RUN = os.environ.get("THOTHY_GPU_DRY_RUN") == "1"
+DEVICE = "cpu" if IS_DRY_RUN else "cuda"
+IMPL = "triton" if IS_DRY_RUN else "auto"
+STORIES = Path(__file__).resolve().parents[2] / "gpu_pack" / "stories260K"
+PREEMPTING = "blocks-of-16-preempting"
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not (IS_DRY_RUN or torch.cuda.is_available()),
+        reason="no CUDA device",
+    ),
+]
+needs_stories = pytest.mark.skipif(not STORIES.is_dir(), reason="no gpu_pack: make gpu-pack")
+
+
+def spec_of(directory: Path, **settings: Any) -> EngineSpec:
+    model = ModelSpec(id=str(directory), dtype="float32")
+    return EngineSpec(model=model, device=DEVICE, impl=IMPL, **settings)
+
+
+@needs_stories
+@pytest.mark.parametrize("way", ["together"] if IS_DRY_RUN else WAYS)
+def test_golden_tokens_come_out_however_they_are_scheduled(way: str, run_all: Any) -> None:
+    lines = (STORIES / "golden_greedy.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines][: 4 if IS_DRY_RUN else None]
+    num_tokens = 3 if IS_DRY_RUN else 64
+    requests = golden_requests(rows, short(num_tokens))
+    results, totals = run_all(spec_of(STORIES, **WAYS[way]), requests)
+    assert outputs(results) == [tuple(row["output_token_ids"][:num_tokens]) for row in rows]
+    assert (totals.num_preempted > 0) == (way == PREEMPTING)
+
+
+@pytest.mark.parametrize(
+    "way", ["together"] if IS_DRY_RUN else ["together", "blocks-of-1-chunks-of-7"]
+)
+def test_every_family_gives_transformers_tokens(
+    family: Family,  # noqa: F811
+    way: str,
+    run_all: Any,
+) -> None:
+    directory, prompts, wanted = family
+    num_tokens = 2 if IS_DRY_RUN else 12
+    requests = [Request(i, "", ids, short(num_tokens)) for i, ids in enumerate(prompts)]
+    results, _ = run_all(spec_of(directory, **settings_of(way, directory.name[:-1])), requests)
+    assert outputs(results) == [tokens[:num_tokens] for tokens in wanted[1.0]]
+
+
+def test_the_repetition_penalty_is_that_of_transformers(
+    family: Family,  # noqa: F811
+    run_all: Any,
+) -> None:
+    directory, prompts, wanted = family
+    num_tokens = 2 if IS_DRY_RUN else 12
+    sampling = Sampling(
+        max_tokens=num_tokens, ignore_eos=True, repetition_stop=False, repetition_penalty=1.3
+    )
+    requests = [Request(i, "", ids, sampling) for i, ids in enumerate(prompts)]
+    results, _ = run_all(spec_of(directory, num_blocks=40), requests)
+    assert outputs(results) == [tokens[:num_tokens] for tokens in wanted[1.3]]
+
+
+def rounded_to_bfloat16(directory: Path, into: Path) -> Path:
+    """The checkpoint with weights that both dtypes hold: what differs then is the computing."""
+    shutil.copytree(directory, into, copy_function=shutil.copyfile)
+    weights = load_file(directory / "model.safetensors")
+    weights = {name: weight.bfloat16().float() for name, weight in weights.items()}
+    save_file(weights, into / "model.safetensors", {"format": "pt"})
+    return into
+
+
+BLOCK_SIZE = 16
+
+
+def logits_of(directory: Path, dtype: str, device: str, impl: str) -> torch.Tensor:
+    """Float32 logits [T, V] of a prompt but for its last token, then of that token, decoded."""
+    spec = ModelSpec(id=str(directory), dtype=dtype)
+    model = load_decoder(spec, device=device, impl=impl)
+    num_pages = 8 * len(layer_groups(model.config))
+    kv = KVPool.allocate(model.config, num_pages, BLOCK_SIZE, dtype, device, impl=impl)
+    generator = torch.Generator().manual_seed(7)
+    ids = torch.randint(model.config.vocab_size, (90,), generator=generator)
+    parts = (slice(0, 89), slice(89, 90))
+    with torch.inference_mode():
+        steps = [model.decoder.forward(inputs_of(model, ids, part, device), kv) for part in parts]
+    return torch.cat(steps).cpu()
+
+
+def inputs_of(model: LoadedModel, ids: torch.Tensor, part: slice, device: str) -> ForwardInputs:
+    """One sequence. Each layer group has eight large pages to itself, in reverse order."""
+    positions = torch.arange(part.start, part.stop)
+    cu_seqlens = torch.tensor([0, len(positions)], dtype=torch.int32)
+    context_lens = torch.tensor([part.stop], dtype=torch.int32)
+    groups, by_group = layer_groups(model.config), []
+    page_units = math.lcm(*(len(group.layers) for group in groups))
+    for number, group in enumerate(groups):
+        per_page = page_units // len(group.layers)
+        table = (number + 1) * 8 * per_page - 1 - torch.arange(-(-len(ids) // BLOCK_SIZE))
+        slots = table[positions // BLOCK_SIZE] * BLOCK_SIZE + positions % BLOCK_SIZE
+        host = AttentionMetadata(
+            cu_seqlens, context_lens, table.int()[None], len(positions), group.window
+        )
+        by_group.append(GroupInputs(slots.to(device), moved(host, device)))
+    rows = torch.arange(len(positions), device=device)
+    return ForwardInputs(ids[part].to(device), positions.to(device), tuple(by_group), rows)
+
+
+def moved(host: AttentionMetadata, device: str) -> AttentionMetadata:
+    tensors = (host.cu_seqlens, host.context_lens, host.block_tables)
+    on_device = (tensor.to(device) for tensor in tensors)
+    return AttentionMetadata(*on_device, host.max_query_len, host.window, host=host)
+
+
+def assert_no_further_from_float32(directory: Path, into: Path) -> None:
+    """The device rounds where the CPU's bfloat16 does, and attention's weights once more: of the
+    ten or so roundings in a layer one more, so half as much again is a wide margin."""
+    rounded = rounded_to_bfloat16(directory, into / "rounded")
+    exact = logits_of(rounded, "float32", "cpu", "reference")
+    of_cpu = logits_of(rounded, "bfloat16", "cpu", "reference")
+    # The interpreter cannot multiply bfloat16.
+    dtype, impl = ("float32", "triton") if IS_DRY_RUN else ("bfloat16", resolve_impl("auto", "cuda"))
+    found = logits_of(rounded, dtype, DEVICE, impl)
+    for part in (slice(0, 89), slice(89, 90)):
+        error, allowed = (logits[part] - exact[part] for logits in (found, of_cpu))
+        assert 0 < error.norm() <= 1.5 * allowed.norm()
+
+
+@needs_stories
+def test_bfloat16_logits_of_stories_are_no_further_from_float32(tmp_path: Path) -> None:
+    assert_no_further_from_float32(STORIES, tmp_path)
+
+
+def test_bfloat16_logits_of_every_family_are_no_further_from_float32(
+    family: Family,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    assert_no_further_from_float32(family[0], tmp_path)
