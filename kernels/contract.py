@@ -8,7 +8,12 @@ import torch
 
 FLOAT_DTYPES = (torch.float32, torch.bfloat16)
 
-_MODULES = {"reference": "reference", "cpu": "cpu_impl", "triton": "triton_impl"}
+_MODULES = {
+    "reference": "reference",
+    "cpu": "cpu_impl",
+    "triton": "triton_impl",
+    "flex": "flex_impl",
+}
 
 
 class Implementations(dict[str, ModuleType]):

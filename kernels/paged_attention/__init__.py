@@ -11,7 +11,8 @@ Softmax runs over fixed spans of `SPAN` positions, counted from position 0 of th
 span gives (maximum, sum, weighted values); spans are merged in order. So a row's arithmetic
 depends on its own context alone: in float32 its bits are the same alone and in any batch, in any
 chunk of a prompt, with any block size, in any pool. So it is for `reference` and `cpu`; `triton`
-merges pieces of any length, cut to keep the device busy: equal but for float32's rounding.
+merges pieces of any length, cut to keep the device busy: equal but for float32's rounding. So is
+`flex`, torch's flex_attention, for masks without a kernel and as a second opinion.
 
 Sequences of a decode step may have the same blocks for the same positions. `shared` says where: an
 implementation may then read those blocks once for all of them, span by span, and merge each row's
@@ -28,7 +29,7 @@ from thothy_kernels.paged_attention.shared import check_shared
 
 SPAN = 256
 
-_impls = Implementations(__name__, ("reference", "cpu", "triton"))
+_impls = Implementations(__name__, ("reference", "cpu", "triton", "flex"))
 
 
 @dataclass(slots=True)
@@ -50,6 +51,9 @@ class AttentionMetadata:
     plans: dict[object, object] = field(default_factory=dict, init=False, repr=False)
     # The same on the host, for metadata on a device: implementations plan from it without a wait.
     host: "AttentionMetadata | None" = field(default=None, repr=False)
+    # Each sequence has one query, and those without context are padding: what they get may be
+    # anything. For `triton` alone, with a plan made beforehand (`decode_plan.plan_decode`).
+    is_padded: bool = False
 
     def __post_init__(self) -> None:
         op = "AttentionMetadata"
@@ -87,7 +91,8 @@ class AttentionMetadata:
         num_queries = cu[1:] - cu[:-1]
         if cu[0] != 0 or (num_queries < 0).any():
             raise ValueError("AttentionMetadata: cu_seqlens must start at 0 and never fall")
-        if (num_queries > self.context_lens.numpy()).any():
+        context = self.context_lens.numpy()
+        if ((num_queries > context) & ~(self.is_padded & (context == 0))).any():
             raise ValueError(
                 "AttentionMetadata: a sequence has more queries than context_lens visible tokens"
             )
@@ -127,6 +132,8 @@ def paged_attention(
     if v_cache.shape != k_cache.shape or v_cache.dtype != q.dtype:
         refuse(op, "v_cache", v_cache, f"{q.dtype} {list(k_cache.shape)}, like k_cache")
     check_blocks(op, k_cache, v_cache)
+    if meta.is_padded and impl != "triton":
+        raise ValueError(f"{op}: implementation {impl} takes no padded metadata")
     if softcap < 0:
         raise ValueError(f"{op}: softcap is {softcap}; it must be positive, or 0 for none")
     if k_cache.shape[1] == 0 or H % k_cache.shape[1]:

@@ -9,11 +9,16 @@ from dataclasses import dataclass
 
 import torch
 
-from thothy_kernels.launch import LOG2E, block_for, check_device, is_interpreted, send
+from thothy_kernels.launch import LOG2E, check_device, send
 from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.paged_attention.decode_kernel import decode_kernel
+from thothy_kernels.paged_attention.decode_plan import (
+    DecodePlan,
+    StepPlan,
+    count_tiles,
+    decode_plan,
+)
 from thothy_kernels.paged_attention.device_plan import (
-    DecodeTables,
     check_blocks_exist,
     decode_tables,
     prefill_tiles,
@@ -24,15 +29,10 @@ from thothy_kernels.paged_attention.device_shapes import (
     AttentionShape,
 )
 from thothy_kernels.paged_attention.device_variants import variants
-from thothy_kernels.paged_attention.merge_kernel import count_tiles_kernel, merge_kernel
+from thothy_kernels.paged_attention.merge_kernel import merge_kernel
 from thothy_kernels.paged_attention.prefill_kernel import prefill_kernel
 
 __all__ = ["paged_attention", "variants"]
-
-# Programs of the decode kernel in the interpreter: enough that pieces are cut everywhere.
-_INTERPRETED_PROGRAMS = 7
-# Programs per multiprocessor: as many as its shared memory holds (see AttentionShape.tile).
-_PROGRAMS_PER_MULTIPROCESSOR = 2
 
 
 def paged_attention(
@@ -53,7 +53,7 @@ def paged_attention(
         q = q.contiguous()
     shape = AttentionShape(H, K, D, P, q.dtype)
     plan = meta.plans.get(shape)
-    if not isinstance(plan, _Plan):
+    if not isinstance(plan, StepPlan):
         plan = meta.plans[shape] = _plan(meta, shape, B)
     tensors = (q, k_cache, v_cache, out)
     settings = _settings(q, k_cache, meta, scale, softcap)
@@ -64,29 +64,7 @@ def paged_attention(
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class _DecodePlan:
-    tables: DecodeTables
-    group_rows: int
-    num_programs: int
-    cu_tiles: torch.Tensor  # int32 [C + R + 1]
-    chunk_states: torch.Tensor  # float32 [(K * C + programs) * group_rows * (D + 2)]
-    row_states: torch.Tensor  # float32 [(K * R + programs) * G * (D + 2)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    decode: _DecodePlan | None
-    prefill: torch.Tensor | None  # int32 [N, 2], see prefill_tiles
-    tile: int  # positions of a decode tile
-
-    def contexts_grew(self, meta: AttentionMetadata) -> None:
-        """Count the decode tiles anew, on the device."""
-        if self.decode is not None:
-            _count_tiles(self.decode, meta, self.tile)
-
-
-def _plan(meta: AttentionMetadata, shape: AttentionShape, num_blocks: int) -> _Plan:
+def _plan(meta: AttentionMetadata, shape: AttentionShape, num_blocks: int) -> StepPlan:
     host = meta.host if meta.host is not None else meta
     if host.context_lens.device.type != "cpu":
         raise ValueError("paged_attention: metadata on a device needs its host's values in `host`")
@@ -94,45 +72,14 @@ def _plan(meta: AttentionMetadata, shape: AttentionShape, num_blocks: int) -> _P
     device = meta.context_lens.device
     tiles = send(prefill_tiles(host, shape.prefill_queries), device)
     tables = decode_tables(host, shape.G, shape.P).to(device)
-    decode = _decode_plan(tables, shape) if tables.num_rows else None
+    decode = decode_plan(tables, shape) if tables.num_rows else None
     if decode is not None:
-        _count_tiles(decode, meta, shape.tile)
-    return _Plan(decode, tiles if len(tiles) else None, shape.tile)
-
-
-def _decode_plan(tables: DecodeTables, shape: AttentionShape) -> _DecodePlan:
-    device = tables.row_seqs.device
-    programs = _num_programs(device)
-    group_rows = shape.group_rows(tables.group_rows)
-    chunks, rows = tables.num_chunks, tables.num_rows
-    floats = shape.D + 2
-    of_chunks = (shape.K * chunks + programs) * group_rows * floats
-    of_rows = (shape.K * rows + programs) * shape.G * floats
-    states = (torch.empty(size, device=device) for size in (of_chunks, of_rows))
-    cu_tiles = torch.empty(chunks + rows + 1, dtype=torch.int32, device=device)
-    return _DecodePlan(tables, group_rows, programs, cu_tiles, *states)
-
-
-def _num_programs(device: torch.device) -> int:
-    if is_interpreted():
-        return _INTERPRETED_PROGRAMS
-    properties = torch.cuda.get_device_properties(device)
-    return int(properties.multi_processor_count) * _PROGRAMS_PER_MULTIPROCESSOR
-
-
-def _count_tiles(plan: _DecodePlan, meta: AttentionMetadata, tile: int) -> None:
-    tables = plan.tables
-    count_tiles_kernel[(1,)](
-        *(plan.cu_tiles, meta.context_lens, tables.row_seqs, tables.skips, tables.chunks),
-        *(tables.num_chunks, tables.num_rows, meta.window or 0),
-        TILE=tile,
-        BLOCK=max(128, block_for(tables.num_chunks + tables.num_rows)),
-        HAS_WINDOW=meta.window is not None,
-    )
+        count_tiles(decode, meta, shape.tile)
+    return StepPlan(decode, tiles if len(tiles) else None, shape.tile)
 
 
 def _decode(
-    plan: _DecodePlan,
+    plan: DecodePlan,
     tensors: tuple[torch.Tensor, ...],
     meta: AttentionMetadata,
     shape: AttentionShape,

@@ -87,3 +87,39 @@ def penalize_repetition(
         refuse(op, "penalty", penalty, f"torch.float32 {list(N)}")
     if N[0]:
         _impls[impl].penalize_repetition(logits, row_ids, token_ids, penalty)
+
+
+def penalize_seen(
+    logits: torch.Tensor,
+    seen: torch.Tensor,
+    slots: torch.Tensor,
+    penalty: torch.Tensor,
+    *,
+    impl: str,
+) -> None:
+    """`penalize_repetition` of all tokens that a state table (`step_state`) has seen, in place.
+
+    A logit of logits float32 [R, V] at (r, t) is divided by penalty[r] where it is positive,
+    multiplied where negative, if bit t % 32 of seen[slots[r], t // 32] is set. seen int32
+    [N + 1, ceil(V / 32)], contiguous; slots int64 [R], 0 .. N; penalty float32 [R], 1: off.
+
+    Raises ValueError for shapes that do not fit, and IndexError for a slot outside `seen`; on a
+    device (triton) the row of such a slot is left as it is.
+    """
+    op = "penalize_seen"
+    if logits.dim() != 2 or logits.dtype != torch.float32:
+        refuse(op, "logits", logits, "torch.float32 [R, V]")
+    R, V = logits.shape
+    num_words = -(-V // 32)
+    if seen.dim() != 2 or seen.shape[1] != num_words or seen.dtype != torch.int32:
+        refuse(op, "seen", seen, f"int32 [N + 1, {num_words}]")
+    if not seen.is_contiguous():
+        raise ValueError(f"{op}: seen must be contiguous")
+    if slots.shape != (R,) or slots.dtype != torch.int64:
+        refuse(op, "slots", slots, f"int64 [{R}]")
+    if penalty.shape != (R,) or penalty.dtype != torch.float32:
+        refuse(op, "penalty", penalty, f"torch.float32 [{R}]")
+    # The table of seen tokens is for a device: on a CPU the reference is enough.
+    impl = "reference" if impl == "cpu" else impl
+    if logits.numel():
+        _impls[impl].penalize_seen(logits, seen, slots, penalty)

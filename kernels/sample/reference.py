@@ -91,3 +91,16 @@ def penalize_repetition(
     values = logits[row_ids, token_ids]
     # A pair that is named twice is read twice and written twice with the same value.
     logits[row_ids, token_ids] = torch.where(values < 0, values * penalty, values / penalty)
+
+
+def penalize_seen(
+    logits: torch.Tensor, seen: torch.Tensor, slots: torch.Tensor, penalty: torch.Tensor
+) -> None:
+    V = logits.shape[1]
+    bits = torch.arange(32, dtype=torch.int32, device=seen.device)
+    # Row by row: for all at once the bits alone would take as much memory as the logits.
+    for values, slot, factor in zip(logits, slots[:, None], penalty, strict=True):
+        words = seen.index_select(0, slot)[0]
+        is_seen = ((words[:, None] >> bits) & 1).flatten()[:V] != 0
+        penalised = torch.where(values < 0, values * factor, values / factor)
+        values.copy_(torch.where(is_seen, penalised, values))

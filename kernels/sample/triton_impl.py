@@ -1,4 +1,4 @@
-"""sample and penalize_repetition on a CUDA device: nothing is sorted, and nothing waits.
+"""sample and both penalties on a CUDA device: nothing is sorted, and nothing waits.
 
 Three launches, whatever the rows want: `scan_kernel` reads the logits once, in chunks over the
 whole device; then each row is finished by a program of one of two kernels, the other leaving it at
@@ -18,6 +18,7 @@ from thothy_kernels.sample import SamplingTensors
 from thothy_kernels.sample.filter_kernel import filter_kernel
 from thothy_kernels.sample.penalty_kernel import penalty_kernel
 from thothy_kernels.sample.scan_kernel import scan_kernel
+from thothy_kernels.sample.seen_kernel import seen_kernel
 from thothy_kernels.sample.winner_kernel import winner_kernel
 
 # Tokens of a group: a warp reads one in one go, and its maximum is 1/128 more to write.
@@ -32,6 +33,8 @@ _WINNER_WARPS = 4
 # its registers, which leaves room for two programs on a multiprocessor.
 _TILE, _BITS, _FILTER_WARPS = 1024, 3, 8
 _PAIRS = 256
+# Words of a program of `penalize_seen`: 2,048 tokens, 16 a thread.
+_WORDS = 64
 
 
 def sample(logits: torch.Tensor, params: SamplingTensors) -> torch.Tensor:
@@ -97,6 +100,20 @@ def penalize_repetition(
         )
 
 
+def penalize_seen(
+    logits: torch.Tensor, seen: torch.Tensor, slots: torch.Tensor, penalty: torch.Tensor
+) -> None:
+    check_device("penalize_seen", logits, seen, slots, penalty)
+    R, V = logits.shape
+    num_chunks = triton.cdiv(seen.shape[1], _WORDS)
+    seen_kernel[(R * num_chunks,)](
+        *(logits, seen, slots.contiguous(), penalty.contiguous()),
+        *(V, *logits.stride(), *seen.shape),
+        CHUNKS=num_chunks,
+        WORDS=_WORDS,
+    )
+
+
 def variants() -> list[Variant]:
     rows = {
         "logits": "*fp32",
@@ -124,6 +141,7 @@ def variants() -> list[Variant]:
         ),
         Variant("filter", filter_kernel, rows | chosen | counts, search, _FILTER_WARPS),
         *(_penalty_variant(writes) for writes in (False, True)),
+        _seen_variant(),
     ]
 
 
@@ -134,3 +152,12 @@ def _penalty_variant(writes: bool) -> Variant:
     constants = {"WRITES": writes, "BLOCK": _PAIRS}
     name = "penalty_written" if writes else "penalty"
     return Variant(name, penalty_kernel, pairs | values | sizes, constants)
+
+
+def _seen_variant() -> Variant:
+    """The vocabulary of Qwen3: 151,936 tokens in 4,748 words."""
+    table = {"logits": "*fp32", "seen": "*i32", "slots": "*i64", "penalty": "*fp32"}
+    sizes = dict.fromkeys(("V", "row_stride", "num_slots", "num_words"), "i32")
+    constants = {"token_stride": 1, "CHUNKS": triton.cdiv(4748, _WORDS), "WORDS": _WORDS}
+    divisible = ("V", "row_stride")
+    return Variant("seen", seen_kernel, table | sizes, constants, divisible=divisible)

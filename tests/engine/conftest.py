@@ -105,6 +105,7 @@ class LateLauncher:
     """
 
     keeps_state = True
+    max_samples = None
 
     def __init__(self, runner: ShadowRunner, lookahead: int, max_steps: int) -> None:
         self.lookahead, self.max_steps = lookahead, max_steps

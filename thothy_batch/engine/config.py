@@ -1,19 +1,33 @@
 """The engine's settings, resolved once from the manifest and the machine, then frozen."""
 
+import os
 from dataclasses import dataclass
 
+from thothy_batch.engine.gpu import find_gpu
 from thothy_batch.engine.layout import KVLayout
 from thothy_batch.errors import EngineError, ModelError
 from thothy_batch.records import EngineSpec, LayerGroup
 
-IMPLS = ("reference", "cpu")
-_LATER_IMPLS = ("triton", "flex")
+IMPLS = ("reference", "cpu", "triton", "flex")
 
-# A step's cost on a CPU grows with its tokens from about eight on: larger steps save nothing,
-# they only make finished rows wait and need more memory for activations.
-_CPU_STEP_TOKENS = 2048
-_CPU_MAX_SEQS = 256
-_CPU_MEMORY_SHARE = 0.5
+
+@dataclass(frozen=True, slots=True)
+class _Defaults:
+    """What `auto` means on a device."""
+
+    step_tokens: int
+    max_seqs: int
+    memory_share: float  # of free memory, for the KV pool
+
+
+_DEFAULTS = {
+    # A step's cost on a CPU grows with its tokens from about eight on: larger steps save nothing,
+    # they only make finished rows wait and need more memory for activations.
+    "cpu": _Defaults(step_tokens=2048, max_seqs=256, memory_share=0.5),
+    # A GPU's matrix products reach their rate at some thousands of rows, and a decode step reads
+    # the weights once for all of its rows. Nobody else uses its memory.
+    "cuda": _Defaults(step_tokens=8192, max_seqs=1024, memory_share=0.92),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +71,50 @@ class EngineConfig:
 
 
 def resolve_device(device: str) -> str:
-    """The device to compute on. ModelError for what does not exist (yet)."""
-    if device in ("auto", "cpu"):
+    """The device to compute on; `auto`: a GPU where there is one. ModelError for one that is not
+    there."""
+    if device == "cpu":
         return "cpu"
-    if device == "cuda":
-        raise ModelError(
-            "engine.device cuda: this version computes on the CPU only",
-            hint="set engine.device to cpu or auto",
-        )
-    raise ModelError(f"engine.device {device!r} is not known", hint="one of auto, cpu")
+    if device not in ("auto", "cuda"):
+        raise ModelError(f"engine.device {device!r} is not known", hint="one of auto, cpu, cuda")
+    if find_gpu() is not None:
+        return "cuda"
+    if device == "auto":
+        return "cpu"
+    raise ModelError(
+        "engine.device cuda: no NVIDIA GPU can be used here (nvidia-smi names none, or torch is "
+        "installed without CUDA)",
+        hint="set engine.device to cpu or auto, or install a torch with CUDA",
+    )
 
 
 def resolve_impl(impl: str, device: str) -> str:
     """The implementation of the kernels; `auto` picks the fastest of the device."""
     if impl == "auto":
-        return device
-    if impl in IMPLS:
-        return impl
-    if impl in _LATER_IMPLS:
+        return ops_impl("flex", device)
+    if impl not in IMPLS:
         raise ModelError(
-            f"engine.impl {impl} does not exist yet", hint=f"use auto or one of {', '.join(IMPLS)}"
+            f"engine.impl {impl!r} is not known", hint=f"use auto or one of {', '.join(IMPLS)}"
         )
-    raise ModelError(
-        f"engine.impl {impl!r} is not known", hint=f"use auto or one of {', '.join(IMPLS)}"
-    )
+    if impl == "cpu" and device != "cpu":
+        raise ModelError(
+            f"engine.impl cpu does not compute on engine.device {device}",
+            hint="use engine.impl auto, or engine.device cpu",
+        )
+    # The interpreter is for tests: it takes seconds for a token.
+    if impl == "triton" and device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ModelError(
+            "engine.impl triton computes on an NVIDIA GPU, and engine.device is cpu",
+            hint="use engine.impl auto",
+        )
+    return impl
+
+
+def ops_impl(impl: str, device: str) -> str:
+    """The implementation of all operations but attention: `flex` is one of attention alone."""
+    if impl != "flex":
+        return impl
+    return "triton" if device == "cuda" else "cpu"
 
 
 def resolve_config(
@@ -100,15 +134,17 @@ def resolve_config(
     _check_counts(spec)
     device = resolve_device(spec.device)
     layout = KVLayout(layer_groups, spec.block_size)
-    max_step_tokens = step_tokens(spec)
+    max_step_tokens = spec.max_step_tokens or _DEFAULTS[device].step_tokens
     # Every running sequence decodes in every step: more of them than a step holds would only wait.
-    max_seqs = min(spec.max_seqs or _CPU_MAX_SEQS, max_step_tokens)
+    max_seqs = min(spec.max_seqs or _DEFAULTS[device].max_seqs, max_step_tokens)
     return EngineConfig(
         device=device,
         impl=resolve_impl(spec.impl, device),
         dtype=dtype,
         layout=layout,
-        num_blocks=_num_blocks(spec, layout, max_seqs, bytes_per_token, free_bytes),
+        num_blocks=_num_blocks(
+            spec, layout, max_seqs, bytes_per_token, _pool_bytes(spec, device, free_bytes)
+        ),
         max_seqs=max_seqs,
         max_step_tokens=max_step_tokens,
         max_model_len=max_model_len,
@@ -120,7 +156,7 @@ def resolve_config(
 
 def step_tokens(spec: EngineSpec) -> int:
     """Most tokens that one step computes."""
-    return spec.max_step_tokens or _CPU_STEP_TOKENS
+    return spec.max_step_tokens or _DEFAULTS[resolve_device(spec.device)].step_tokens
 
 
 def _check_counts(spec: EngineSpec) -> None:
@@ -134,10 +170,18 @@ def _check_counts(spec: EngineSpec) -> None:
         )
 
 
+def _pool_bytes(spec: EngineSpec, device: str, free_bytes: int) -> int:
+    """The pool's memory: as asked for, or a share of what is free."""
+    if isinstance(spec.kv_memory, int):
+        return spec.kv_memory
+    share = _DEFAULTS[device].memory_share if spec.kv_memory is None else spec.kv_memory
+    return int(free_bytes * share)
+
+
 def _num_blocks(
-    spec: EngineSpec, layout: KVLayout, max_seqs: int, bytes_per_token: int, free_bytes: int
+    spec: EngineSpec, layout: KVLayout, max_seqs: int, bytes_per_token: int, limit: int
 ) -> int:
-    """Blocks of the pool: as asked for, or what the night needs within a share of free memory."""
+    """Blocks of the pool: as asked for, or what the night needs within `limit` bytes."""
     if spec.num_blocks is not None:
         if not layout.num_pages(spec.num_blocks):
             raise EngineError(
@@ -147,13 +191,8 @@ def _num_blocks(
             )
         return spec.num_blocks
     block_size = spec.block_size
-    kv_memory = spec.kv_memory
-    if isinstance(kv_memory, int):
-        limit = kv_memory
-    else:
-        limit = int(free_bytes * (_CPU_MEMORY_SHARE if kv_memory is None else kv_memory))
     num_blocks = limit // (bytes_per_token * block_size)
-    if kv_memory is None and spec.needed_tokens is not None:
+    if spec.kv_memory is None and spec.needed_tokens is not None:
         # The sum is over requests, but each of those that run at once rounds up to whole blocks.
         needed = -(-spec.needed_tokens // block_size) + max_seqs
         needed = max(needed, -(-(spec.longest_tokens or 0) // block_size))

@@ -238,6 +238,9 @@ class LLMEngine:
             return "the prompt is empty"
         if sampling.max_tokens < 1 or request.num_samples < 1:
             return f"max_tokens {sampling.max_tokens} x {request.num_samples} samples is no output"
+        most = self._launcher.max_samples
+        if most is not None and request.num_samples > most:
+            return f"{request.num_samples} samples are more than the {most} rows of a step"
         if sampling.stop and not self._has_tokenizer:
             return "stop strings need a tokenizer, and the model has none"
         lowest, highest = min(request.prompt_token_ids), max(request.prompt_token_ids)

@@ -1,20 +1,32 @@
 """A model in memory with its pool and its runner: what an engine computes with."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from thothy_batch.engine.config import EngineConfig, resolve_config, resolve_device, resolve_impl
+from thothy_batch.engine.config import (
+    EngineConfig,
+    ops_impl,
+    resolve_config,
+    resolve_device,
+    resolve_impl,
+)
 from thothy_batch.engine.cost_model import ModelWork, model_work
-from thothy_batch.engine.launching import Launcher, StepLauncher
+from thothy_batch.engine.device_memory import free_after_warm_up
+from thothy_batch.engine.launching import Launcher, Runner, StepLauncher
 from thothy_batch.engine.memory import available_bytes
 from thothy_batch.engine.model_runner import ModelRunner
 from thothy_batch.engine.sampler import Sampler
 from thothy_batch.engine.speed import SpeedKey, device_name
+from thothy_batch.engine.synthetic import SyntheticBatches
 from thothy_batch.model.config import kv_bytes_per_token, layer_groups
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.loading import LoadedModel, load_decoder
 from thothy_batch.records import EngineSpec
+
+if TYPE_CHECKING:
+    from thothy_batch.engine.device_runner import DeviceRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +35,8 @@ class LoadedRunner:
 
     model: LoadedModel
     config: EngineConfig
-    runner: ModelRunner
-
-    @property
-    def launcher(self) -> Launcher:
-        return StepLauncher(self.runner)
+    runner: Runner
+    launcher: Launcher  # the runner as an engine takes it
 
     @property
     def work(self) -> ModelWork:
@@ -37,7 +46,8 @@ class LoadedRunner:
     def speed_key(self) -> SpeedKey:
         """What a speed measured with this runner holds for."""
         config = self.config
-        return SpeedKey(device_name(), config.threads, config.impl, config.dtype, self.work)
+        name = device_name(config.device)
+        return SpeedKey(name, config.threads, config.impl, config.dtype, self.work)
 
 
 def load_runner(spec: EngineSpec) -> LoadedRunner:
@@ -47,19 +57,54 @@ def load_runner(spec: EngineSpec) -> LoadedRunner:
     not suffice.
     """
     device = resolve_device(spec.device)
-    model = load_decoder(spec.model, device=device, impl=resolve_impl(spec.impl, device))
-    config = resolve_config(
-        spec,
-        dtype=model.dtype,
-        max_model_len=model.config.max_model_len,
-        bytes_per_token=kv_bytes_per_token(model.config, model.dtype),
-        free_bytes=available_bytes(),
-        layer_groups=layer_groups(model.config),
-        threads=torch.get_num_threads(),
+    impl = resolve_impl(spec.impl, device)
+    model = load_decoder(
+        spec.model,
+        device=device,
+        impl=ops_impl(impl, device),
+        attention_impl="flex" if impl == "flex" else None,
     )
-    kv = KVPool.allocate(
-        model.config, config.num_pages, config.block_size, model.dtype, device, impl=config.impl
+
+    def resolve(spec: EngineSpec, free_bytes: int) -> EngineConfig:
+        return resolve_config(
+            spec,
+            dtype=model.dtype,
+            max_model_len=model.config.max_model_len,
+            bytes_per_token=kv_bytes_per_token(model.config, model.dtype),
+            free_bytes=free_bytes,
+            layer_groups=layer_groups(model.config),
+            threads=torch.get_num_threads(),
+        )
+
+    if device == "cpu":
+        free = available_bytes()
+    else:
+        free = free_after_warm_up(spec, resolve, lambda config: _device_runner(model, config))
+    config = resolve(spec, free)
+    if device == "cpu" and model.decoder.impl != "triton":
+        kv = _pool_of(model, config)
+        runner = ModelRunner(model.decoder, kv, Sampler(model.decoder.impl), config.layout)
+        runner.warm_up()
+        return LoadedRunner(model, config, runner, StepLauncher(runner))
+    on_device = _device_runner(model, config)
+    on_device.warm_up(SyntheticBatches(config, 4 * config.block_size))
+    return LoadedRunner(model, config, on_device, on_device)
+
+
+def _pool_of(model: LoadedModel, config: EngineConfig) -> KVPool:
+    return KVPool.allocate(
+        model.config,
+        config.num_pages,
+        config.block_size,
+        model.dtype,
+        config.device,
+        impl=model.decoder.impl,
     )
-    runner = ModelRunner(model.decoder, kv, Sampler(config.impl), config.layout)
-    runner.warm_up()
-    return LoadedRunner(model, config, runner)
+
+
+def _device_runner(model: LoadedModel, config: EngineConfig) -> "DeviceRunner":
+    # Late: it needs Triton, which there is not for every machine without a GPU.
+    from thothy_batch.engine.device_runner import DeviceRunner
+
+    kv = _pool_of(model, config)
+    return DeviceRunner(model.decoder, kv, config.layout, max_seqs=config.max_seqs)

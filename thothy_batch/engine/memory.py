@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from thothy_batch.engine.gpu import find_gpu
+
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -14,6 +16,14 @@ def available_bytes() -> int:
     if limit is not None and used is not None:
         available = min(available, max(0, limit - used))
     return available
+
+
+def free_bytes(device: str) -> int:
+    """Free memory where the KV pool lies, in this process' eyes."""
+    if device == "cpu":
+        return available_bytes()
+    gpu = find_gpu()
+    return 0 if gpu is None else gpu.free_bytes
 
 
 def num_cores() -> int:

@@ -41,15 +41,21 @@ class Prediction:
 
 
 def known_speed(
-    work: ModelWork, *, threads: int, impl: str, dtype: str, cache: FigureCache | None = None
+    work: ModelWork,
+    *,
+    threads: int,
+    impl: str,
+    dtype: str,
+    device: str = "cpu",
+    cache: FigureCache | None = None,
 ) -> KnownSpeed | None:
     """The best that is known of how fast this machine runs a model; None where nothing is."""
     cache = cache or FigureCache()
-    device = device_name()
-    speed = cache.load_speed(SpeedKey(device, threads, impl, dtype, work))
+    name = device_name(device)
+    speed = cache.load_speed(SpeedKey(name, threads, impl, dtype, work))
     if speed is not None:
         return KnownSpeed(speed, "calibrated", speed.measured_at)
-    figures = cache.load_device(device, threads)
+    figures = cache.load_device(name, threads)
     if figures is None or impl == "reference":  # which is nowhere near them
         return None
     speed = Speed.from_roofline(

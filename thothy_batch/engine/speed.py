@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from thothy_batch import __version__
 from thothy_batch.engine.cost_model import Curve, ModelWork, Speed
+from thothy_batch.engine.gpu import find_gpu
 
 _FORMAT = 1
 _MAX_BYTES = 1 << 20  # of a file that can be ours
@@ -133,8 +134,11 @@ class FigureCache:
             self.notes.append(f"{path} cannot be written ({error.strerror}): figures are not kept")
 
 
-def device_name() -> str:
+def device_name(device: str = "cpu") -> str:
     """The processor that computes, told apart from others that go by the same name."""
+    if device != "cpu":
+        gpu = find_gpu()
+        return device if gpu is None else gpu.name
     found: dict[str, str] = {}
     try:
         for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():

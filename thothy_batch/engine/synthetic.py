@@ -49,6 +49,7 @@ class SyntheticBatches:
         self.max_rows = config.max_seqs
         self.max_context = min(num_blocks * config.block_size, config.max_model_len)
         self.max_chunk = min(self.max_context, config.max_step_tokens)
+        self._max_step_tokens = config.max_step_tokens
 
     @property
     def num_tokens(self) -> int:
@@ -78,6 +79,16 @@ class SyntheticBatches:
         lanes = np.arange(num_rows) % (self._num_blocks // each)
         blocks = lanes[:, None] * each + np.arange(each)
         return self._batch([context - 1] * num_rows, 1, blocks, sampled=True)
+
+    def full_step(self) -> Batch:
+        """As many tokens as a step computes at most, of prompts that all lie in the same blocks,
+        and a row that samples for each of them."""
+        length = self.max_chunk
+        num_prompts = max(1, min(self._max_step_tokens // length, self.max_rows))
+        blocks = np.arange(-(-length // self.block_size))
+        return self._batch(
+            [0] * num_prompts, length, np.tile(blocks, (num_prompts, 1)), sampled=True
+        )
 
     def grouped_decode(self, num_rows: int, shared_blocks: int) -> Batch:
         """Rows that decode over a common beginning of whole blocks and one block of their own."""
@@ -120,4 +131,7 @@ class SyntheticBatches:
             penalties=[],
             copies=[],
             block_size=self.block_size,
+            num_decoding=len(rows) if num_tokens == 1 else 0,
+            slots=np.arange(len(rows)),
+            penalty=np.ones(len(rows), np.float32),
         )

@@ -24,9 +24,18 @@ class Decoder:
     """Token ids and KV blocks in, logits out. Takes the layers out of `weights` as it packs them,
     so that plain and packed weights of the whole model never stand side by side."""
 
-    def __init__(self, config: ModelConfig, weights: DecoderWeights, impl: str) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: DecoderWeights,
+        impl: str,
+        attention_impl: str | None = None,
+    ) -> None:
+        """`impl`: of all operations; `attention_impl`: of attention, where that differs."""
         self.config = config
         self.impl = impl
+        self.device = weights.embedding.device
+        self.attention_impl = attention_impl or impl
         self._embedding_VN = weights.embedding
         # Rounded to the dtype, as the checkpoints were trained: 45.25 for a root of 2048 ...
         self._embedding_scale = torch.tensor(config.embedding_scale).to(weights.embedding)
@@ -43,7 +52,8 @@ class Decoder:
         }
         self._layers: list[_Layer] = []
         for rope in config.layer_ropes:
-            self._layers.append(_Layer(config, weights.layers.pop(0), tables[rope], impl))
+            layer = weights.layers.pop(0)
+            self._layers.append(_Layer(config, layer, tables[rope], impl, self.attention_impl))
         self._final_norm_N = weights.final_norm
         head = weights.embedding if weights.head is None else weights.head
         self._head = pack_linear(head, None, impl=impl)
@@ -82,10 +92,16 @@ class _Layer:
     """Attention and feed-forward, each added to what goes by."""
 
     def __init__(
-        self, config: ModelConfig, weights: LayerWeights, cos_sin: torch.Tensor, impl: str
+        self,
+        config: ModelConfig,
+        weights: LayerWeights,
+        cos_sin: torch.Tensor,
+        impl: str,
+        attention_impl: str,
     ) -> None:
         self._config = config
         self._impl = impl
+        self._attention_impl = attention_impl
         self._scale = config.query_scalar**-0.5
         self._cos_sin = cos_sin
         self._input_norm_N = weights.input_norm
@@ -152,7 +168,7 @@ class _Layer:
             group.attention,
             scale=self._scale,
             softcap=config.attention_softcap,
-            impl=impl,
+            impl=self._attention_impl,
         )
         return out.flatten(1)
 

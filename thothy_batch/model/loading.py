@@ -28,8 +28,13 @@ class LoadedModel:
         return ids if self.tokenizer is None else ids | self.tokenizer.stop_token_ids
 
 
-def load_decoder(spec: ModelSpec, *, device: str, impl: str) -> LoadedModel:
-    """Find, read and pack a model. Raises ModelError, with the file, for what cannot be used."""
+def load_decoder(
+    spec: ModelSpec, *, device: str, impl: str, attention_impl: str | None = None
+) -> LoadedModel:
+    """Find, read and pack a model; `attention_impl`: where that is not `impl`.
+
+    Raises ModelError, with the file, for what cannot be used.
+    """
     check_quantization(spec)
     files = locate_model(spec)
     config = load_config(files.directory)
@@ -39,4 +44,5 @@ def load_decoder(spec: ModelSpec, *, device: str, impl: str) -> LoadedModel:
         weights = random_weights(config, dtype, spec.seed, device)
     else:
         weights = load_weights(files, config, dtype, device)
-    return LoadedModel(config, Decoder(config, weights, impl), tokenizer, files, dtype)
+    decoder = Decoder(config, weights, impl, attention_impl)
+    return LoadedModel(config, decoder, tokenizer, files, dtype)

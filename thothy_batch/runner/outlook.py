@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from thothy_batch.engine.config import EngineConfig
+from thothy_batch.engine.config import EngineConfig, resolve_device
 from thothy_batch.engine.facts import ModelFacts
-from thothy_batch.engine.memory import available_bytes, num_threads
+from thothy_batch.engine.memory import free_bytes, num_threads
 from thothy_batch.engine.prediction import KnownSpeed, known_speed
 from thothy_batch.errors import StoreError
 from thothy_batch.plan import OutputEstimates
@@ -84,7 +84,8 @@ def expected_config(spec: EngineSpec, facts: ModelFacts) -> EngineConfig:
     Raises ModelError and EngineError as the engine would.
     """
     weights = facts.work.weight_bytes if facts.work is not None else 0
-    config = facts.engine_config(spec, max(0, available_bytes() - weights))
+    free = free_bytes(resolve_device(spec.device))
+    config = facts.engine_config(spec, max(0, free - weights))
     return replace(config, threads=num_threads())
 
 
@@ -92,7 +93,13 @@ def speed_of(facts: ModelFacts, config: EngineConfig) -> KnownSpeed | None:
     """What is known of how fast this machine runs the model."""
     if facts.work is None:
         return None
-    return known_speed(facts.work, threads=config.threads, impl=config.impl, dtype=facts.dtype)
+    return known_speed(
+        facts.work,
+        threads=config.threads,
+        impl=config.impl,
+        dtype=facts.dtype,
+        device=config.device,
+    )
 
 
 def record_plan(store: Store, ahead: Forethought) -> None:

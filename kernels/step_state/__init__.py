@@ -1,0 +1,165 @@
+"""The state of sequences that decode, kept on the device, and the way from one decode step's inputs
+to the next one's without the host.
+
+A sequence has a slot of the state table while it runs. This slot is not the slot of a token, its
+place in the KV pool, which stands in slot mappings.
+
+N slots, V tokens of the vocabulary, S rows of a decode step, M most blocks of a sequence.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+
+from thothy_kernels.contract import Implementations, refuse
+
+_impls = Implementations(__name__, ("reference", "triton"))
+
+
+@dataclass(frozen=True, slots=True)
+class StateTable:
+    """What a device remembers of each running sequence.
+
+    Slot N is for rows that are padding: nothing is ever recorded there, and it stays 0.
+    """
+
+    last_tokens: torch.Tensor  # int64 [N + 1]: the token drawn last
+    seen: torch.Tensor  # int32 [N + 1, ceil(V / 32)]: bit t % 32 of word t // 32: t occurred
+
+    @classmethod
+    def allocate(cls, num_slots: int, vocab_size: int, device: torch.device | str) -> Self:
+        """A table of zeros. Raises ValueError unless both numbers are positive."""
+        if num_slots < 1 or vocab_size < 1:
+            raise ValueError(
+                f"StateTable: {num_slots} num_slots and {vocab_size} vocab_size, expected 1 or more"
+            )
+        last_tokens = torch.zeros(num_slots + 1, dtype=torch.int64, device=device)
+        num_words = -(-vocab_size // 32)
+        return cls(
+            last_tokens, last_tokens.new_zeros((num_slots + 1, num_words), dtype=torch.int32)
+        )
+
+    def __post_init__(self) -> None:
+        _check_numbers("StateTable", "last_tokens", self.last_tokens, "N + 1")
+        seen, num_rows = self.seen, self.last_tokens.shape[0]
+        is_matrix = seen.dim() == 2 and seen.shape[0] == num_rows and seen.shape[1] > 0
+        if not is_matrix or seen.dtype != torch.int32 or not seen.is_contiguous():
+            refuse("StateTable", "seen", seen, f"contiguous int32 [{num_rows}, ceil(V / 32)]")
+
+    @property
+    def num_slots(self) -> int:
+        """N, which is also the slot of padding."""
+        return self.last_tokens.shape[0] - 1
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeInputs:
+    """Fixed tensors that a decode step of S rows reads. Rows whose context is 0 are padding."""
+
+    token_ids: torch.Tensor  # int64 [S]
+    positions: torch.Tensor  # int64 [S]
+    context_lens: torch.Tensor  # int32 [S]
+    sample_positions: torch.Tensor  # int64 [S]: index of the token that is drawn
+    slots: torch.Tensor  # int64 [S]: slots of the state table, N for padding
+    block_tables: tuple[torch.Tensor, ...]  # int32 [S, M] per layer group, -1 pads
+    slot_mappings: tuple[torch.Tensor, ...]  # int64 [S] per layer group, -1: nowhere
+
+    def __post_init__(self) -> None:
+        op, S = "DecodeInputs", self.token_ids.shape[0] if self.token_ids.dim() else 0
+        for name in ("token_ids", "positions", "sample_positions", "slots"):
+            _check_numbers(op, name, getattr(self, name), S)
+        _check_numbers(op, "context_lens", self.context_lens, S, torch.int32)
+        if not self.block_tables or len(self.block_tables) != len(self.slot_mappings):
+            raise ValueError(
+                f"{op}: {len(self.block_tables)} block_tables and {len(self.slot_mappings)} "
+                "slot_mappings, expected one of each per layer group"
+            )
+        for block_table in self.block_tables:
+            is_matrix = block_table.dim() == 2 and block_table.shape[0] == S
+            if not is_matrix or block_table.dtype != torch.int32 or not block_table.shape[1]:
+                refuse(op, "block_tables", block_table, f"int32 [{S}, M]")
+            if block_table.stride(1) != 1:
+                raise ValueError(f"{op}: rows of block_tables must be contiguous")
+        for slot_mapping in self.slot_mappings:
+            _check_numbers(op, "slot_mappings", slot_mapping, S)
+
+
+def record_tokens(
+    table: StateTable, slots: torch.Tensor, drawn: torch.Tensor, *, impl: str
+) -> None:
+    """Record tokens drawn int64 [R] for the sequences in slots int64 [R], in place.
+
+    last_tokens[slots] = max(drawn, 0), and the bit of `drawn` is set in seen[slots]. -1 is a row
+    that the sampler refused: it sets no bit, and its 0 keeps the next look-up of an embedding
+    within the vocabulary. Slots are distinct but for padding. Slots and tokens outside the table
+    are skipped. Raises ValueError for shapes and dtypes that do not fit.
+    """
+    _check_pairs("record_tokens", slots, "drawn", drawn)
+    _impls[impl].record_tokens(table, slots, drawn)
+
+
+def mark_seen(
+    table: StateTable, slots: torch.Tensor, token_ids: torch.Tensor, *, impl: str
+) -> None:
+    """Set the bits of token_ids int64 [T] in seen[slots], slots int64 [T], in place.
+
+    For prompts: a slot and a pair may come many times. Slots and tokens outside the table are
+    skipped. Raises ValueError for shapes and dtypes that do not fit.
+    """
+    _check_pairs("mark_seen", slots, "token_ids", token_ids)
+    _impls[impl].mark_seen(table, slots, token_ids)
+
+
+def clear_seen(table: StateTable, slots: torch.Tensor) -> None:
+    """Forget the tokens of the sequences in slots int64 [R], each within the table, in place."""
+    _check_numbers("clear_seen", "slots", slots, "R")
+    table.seen.index_fill_(0, slots, 0)
+
+
+def advance_inputs(
+    inputs: DecodeInputs,
+    table: StateTable,
+    drawn: torch.Tensor,
+    ring: torch.Tensor,
+    counter: torch.Tensor,
+    *,
+    block_size: int,
+    impl: str,
+) -> None:
+    """Make the inputs of the next decode step from the tokens drawn int64 [S] in this one.
+
+    All in place, with nothing read by the host, so that a CUDA graph can hold it:
+    ring[counter % K, :S] = drawn, -1 kept, for ring int64 [K, >= S] and counter int64 [1], which
+    grows by 1. Rows with a context have their token recorded as by `record_tokens`, and become
+    token_ids = max(drawn, 0), at positions, context_lens and sample_positions one higher; each
+    slot mapping names the new position's place: block_id * block_size + offset. It is -1 where the
+    block table has no block for it, as after a sequence's last step, and in rows that are padding,
+    which stay as they are otherwise.
+
+    Raises ValueError for shapes and dtypes that do not fit.
+    """
+    op, S = "advance_inputs", inputs.token_ids.shape[0]
+    _check_numbers(op, "drawn", drawn, S)
+    if ring.dim() != 2 or ring.shape[0] < 1 or ring.shape[1] < S or ring.dtype != torch.int64:
+        refuse(op, "ring", ring, f"int64 [K, >= {S}]")
+    if ring.stride(1) != 1:
+        raise ValueError(f"{op}: rows of ring must be contiguous")
+    _check_numbers(op, "counter", counter, 1)
+    if block_size < 1:
+        raise ValueError(f"{op}: block_size is {block_size}, expected 1 or more")
+    _impls[impl].advance_inputs(inputs, table, drawn, ring, counter, block_size)
+
+
+def _check_pairs(op: str, slots: torch.Tensor, name: str, tokens: torch.Tensor) -> None:
+    _check_numbers(op, "slots", slots, "R")
+    _check_numbers(op, name, tokens, slots.shape[0])
+
+
+def _check_numbers(
+    op: str, name: str, value: torch.Tensor, num: int | str, dtype: torch.dtype = torch.int64
+) -> None:
+    """ValueError unless value is a contiguous vector of `num` numbers; a letter: of any number."""
+    is_vector = value.dim() == 1 and (isinstance(num, str) or value.shape[0] == num)
+    if not is_vector or value.dtype != dtype or not value.is_contiguous():
+        refuse(op, name, value, f"contiguous {dtype} [{num}]")

@@ -1,0 +1,68 @@
+"""The GPU of this machine as its driver tells: known before torch is imported.
+
+The planning process never imports torch. It asks `nvidia-smi`, which comes with the driver, once.
+"""
+
+import importlib.util
+import os
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_MIB = 1 << 20
+_QUERY = "name,memory.total,memory.free,driver_version,compute_cap"
+_PATIENCE_S = 20.0  # a driver that was idle takes some seconds to wake up
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """The GPU that would be used. Memory in bytes."""
+
+    name: str
+    total_bytes: int
+    free_bytes: int
+    driver: str
+    capability: str  # "9.0"
+
+
+@cache
+def find_gpu() -> Gpu | None:
+    """The first GPU that this process may use; None where there is none, or torch is built
+    without CUDA. Free memory is that of the first call."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and not visible.split(",")[0].strip():
+        return None
+    if not _torch_has_cuda():
+        return None
+    chosen = [] if visible is None else ["-i", visible.split(",")[0].strip()]
+    command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits", *chosen]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return None if said.returncode else _parsed(said.stdout)
+
+
+def _parsed(output: str) -> Gpu | None:
+    """The first line of the answer; None where it is not one."""
+    fields = [field.strip() for field in output.partition("\n")[0].split(",")]
+    try:
+        name, total, free, driver, capability = fields
+        return Gpu(name, int(total) * _MIB, int(free) * _MIB, driver, capability)
+    except ValueError:
+        return None
+
+
+def _torch_has_cuda() -> bool:
+    """Reads a file of torch's that says how it was built, without importing torch."""
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None:
+        return False
+    path = Path(torch.origin).with_name("version.py")
+    spec = importlib.util.spec_from_file_location("_thothy_torch_version", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        return False
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, "cuda", None) is not None

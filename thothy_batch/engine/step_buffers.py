@@ -1,0 +1,145 @@
+"""A decode step's inputs at fixed addresses, for a number of rows that is rounded up.
+
+The host fills them once a span; from one step to the next they are advanced on the device. Rows
+beyond those of the span are padding: they have no context, write no KV and draw for nobody.
+"""
+
+import numpy as np
+import torch
+
+from thothy_batch.engine.batch import Batch
+from thothy_batch.engine.upload import AnyArray, Layout
+from thothy_batch.model.config import ModelConfig
+from thothy_batch.model.inputs import ForwardInputs, GroupInputs
+from thothy_batch.records import LayerGroup
+from thothy_kernels.launch import send
+from thothy_kernels.paged_attention import AttentionMetadata
+from thothy_kernels.paged_attention.decode_plan import pad_tables, plan_decode
+from thothy_kernels.paged_attention.device_plan import MAX_GROUP_ROWS, DecodeTables, decode_tables
+from thothy_kernels.paged_attention.device_shapes import AttentionShape
+from thothy_kernels.sample import SamplingTensors
+from thothy_kernels.step_state import DecodeInputs
+
+
+class StepBuffers:
+    """The inputs of decode steps of up to `num_rows` rows. M blocks of a sequence at most."""
+
+    def __init__(
+        self,
+        num_rows: int,
+        num_columns: int,
+        padding_slot: int,
+        groups: tuple[LayerGroup, ...],
+        shape: AttentionShape,
+        device: torch.device,
+    ) -> None:
+        """`num_columns`: M. `padding_slot`: of rows that are padding."""
+        self.num_rows = num_rows
+        self._groups = groups
+        self._shape = shape
+        self._blank = _blank(num_rows, num_columns, padding_slot, len(groups))
+        self._layout = Layout(self._blank)
+        self._packed = send(self._layout.pack(self._blank), device)
+        self._fixed = self._layout.views(self._packed)
+        self._rows = torch.arange(num_rows + 1, dtype=torch.int32, device=device)
+        self._logits_rows = self._rows[:-1].long()
+        names = range(len(groups))
+        self.inputs = DecodeInputs(
+            **{name: self._fixed[name] for name in _PER_ROW},
+            block_tables=tuple(self._fixed[f"block_table{g}"] for g in names),
+            slot_mappings=tuple(self._fixed[f"slot_mapping{g}"] for g in names),
+        )
+        self.sampling = SamplingTensors(
+            **{name: self._fixed[name] for name in _SAMPLING},
+            positions=self._fixed["sample_positions"],
+        )
+        self.penalty = self._fixed["penalty"]
+
+    def fill(self, batch: Batch) -> None:
+        """Take over a batch of rows that all decode. Token ids are not among what is filled."""
+        R = len(batch.context_lens)
+        arrays = {name: value.copy() for name, value in self._blank.items()}
+        for name in (*_PER_ROW, *_SAMPLING, "penalty"):
+            arrays[name][:R] = getattr(batch, name)
+        for g, (table, slots) in enumerate(
+            zip(batch.block_tables, batch.slot_mappings, strict=True)
+        ):
+            arrays[f"block_table{g}"][:R, : table.shape[1]] = table
+            arrays[f"slot_mapping{g}"][:R] = slots
+        arrays |= self._padded_tables(batch)
+        self._packed.copy_(
+            _pinned(self._layout.pack(arrays), self._packed.device), non_blocking=True
+        )
+
+    def forward_inputs(self, *, grouped: bool) -> ForwardInputs:
+        """What the decoder takes. `grouped`: rows may share beginnings. Launches what plans the
+        attention of one step: it belongs to each step."""
+        groups = []
+        for g, group in enumerate(self._groups):
+            meta = AttentionMetadata(
+                cu_seqlens=self._rows,
+                context_lens=self.inputs.context_lens,
+                block_tables=self.inputs.block_tables[g],
+                max_query_len=1,
+                window=group.window,
+                is_padded=True,
+            )
+            plan_decode(meta, self._tables(grouped and group.window is None), self._shape)
+            groups.append(GroupInputs(self.inputs.slot_mappings[g], meta))
+        return ForwardInputs(
+            token_ids=self.inputs.token_ids,
+            positions=self.inputs.positions,
+            groups=tuple(groups),
+            logits_rows=self._logits_rows,
+        )
+
+    def _tables(self, grouped: bool) -> DecodeTables:
+        chunks = self._fixed["chunks"] if grouped else self._fixed["chunks"][:0]
+        return DecodeTables(
+            row_seqs=self._rows[:-1],
+            skips=self._fixed["skips"],
+            levels=self._fixed["levels"],
+            chunks=chunks,
+            group_rows=MAX_GROUP_ROWS if grouped else 0,
+        )
+
+    def _padded_tables(self, batch: Batch) -> dict[str, AnyArray]:
+        host = AttentionMetadata(
+            cu_seqlens=torch.from_numpy(batch.cu_seqlens),
+            context_lens=torch.from_numpy(batch.context_lens),
+            block_tables=torch.from_numpy(batch.block_tables[0]),
+            max_query_len=1,
+            shared=torch.from_numpy(batch.shared),
+        )
+        tables = decode_tables(host, self._shape.G, self._shape.P)
+        return dict(pad_tables(tables, self.num_rows))
+
+
+_PER_ROW = ("token_ids", "positions", "context_lens", "sample_positions", "slots")
+_SAMPLING = ("temperature", "top_k", "top_p", "seeds")
+
+
+def attention_shape(config: ModelConfig, block_size: int, dtype: torch.dtype) -> AttentionShape:
+    """What the attention kernels are compiled for."""
+    return AttentionShape(config.num_heads, config.num_kv_heads, config.head_dim, block_size, dtype)
+
+
+def _blank(num_rows: int, num_columns: int, slot: int, num_groups: int) -> dict[str, AnyArray]:
+    """The arrays of a step of padding alone."""
+    longs = ("token_ids", "positions", "sample_positions", "slots", "seeds")
+    arrays: dict[str, AnyArray] = {name: np.zeros(num_rows, np.int64) for name in longs}
+    arrays["slots"][:] = slot
+    arrays |= {name: np.zeros(num_rows, np.int32) for name in ("context_lens", "top_k")}
+    arrays["temperature"] = np.zeros(num_rows, np.float32)
+    arrays |= {name: np.ones(num_rows, np.float32) for name in ("top_p", "penalty")}
+    for g in range(num_groups):
+        arrays[f"block_table{g}"] = np.full((num_rows, num_columns), -1, np.int32)
+        arrays[f"slot_mapping{g}"] = np.full(num_rows, -1, np.int64)
+    for name in ("skips", "levels", "chunks"):
+        arrays[name] = np.zeros((num_rows, 4), np.int32)
+    arrays["levels"][:, ::2] = -1
+    return arrays
+
+
+def _pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return tensor.pin_memory() if device.type == "cuda" else tensor

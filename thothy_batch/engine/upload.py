@@ -1,0 +1,51 @@
+"""Arrays of the host as tensors on a device, all in one transfer that nobody waits for."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from thothy_kernels.launch import send
+
+# Bytes: what a vector load of any element type wants.
+_ALIGNMENT = 16
+AnyArray = npt.NDArray[np.generic]
+
+
+class Layout:
+    """Where arrays of fixed names, shapes and dtypes lie in one run of bytes."""
+
+    def __init__(self, arrays: Mapping[str, AnyArray]) -> None:
+        self._places: dict[str, tuple[int, AnyArray]] = {}
+        self.size = 0
+        for name, array in arrays.items():
+            self._places[name] = self.size, np.empty_like(array)
+            self.size += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+
+    def pack(self, arrays: Mapping[str, AnyArray]) -> torch.Tensor:
+        """uint8 [size] on the host. The arrays are those of this layout."""
+        packed = np.zeros(self.size, np.uint8)
+        for name, (start, like) in self._places.items():
+            array = np.ascontiguousarray(arrays[name])
+            assert array.shape == like.shape, f"{name} is {array.shape}, not {like.shape}"
+            assert array.dtype == like.dtype, f"{name} is {array.dtype}, not {like.dtype}"
+            packed[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+        return torch.from_numpy(packed)
+
+    def views(self, packed: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The arrays as tensors over `packed`, uint8 [size]."""
+        return {
+            name: packed[start : start + like.nbytes].view(_torch_dtype(like)).view(like.shape)
+            for name, (start, like) in self._places.items()
+        }
+
+
+def upload(arrays: Mapping[str, AnyArray], device: torch.device) -> dict[str, torch.Tensor]:
+    """Each array as a tensor on the device."""
+    layout = Layout(arrays)
+    return layout.views(send(layout.pack(arrays), device))
+
+
+def _torch_dtype(like: AnyArray) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, like.dtype)).dtype
