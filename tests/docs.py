@@ -18,7 +18,7 @@ from thothy_batch.store.files import journal_folder
 from thothy_batch.store.schema import ensure_file
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-COMMANDS = ("run", "plan", "status", "report", "export", "doctor", "init")
+COMMANDS = ("run", "plan", "status", "report", "export", "doctor", "bench", "init")
 VIEWS = ("latest_artifacts", "latest_failures", "job_throughput", "nights")
 
 

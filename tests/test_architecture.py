@@ -13,6 +13,7 @@ PACKAGE = ROOT / "thothy_batch"
 LEVELS = (
     ("__main__",),
     ("cli",),
+    ("bench",),
     ("runner",),
     ("plan", "kinds", "manifest", "store", "report"),
     ("engine",),
@@ -24,7 +25,7 @@ RANK = {name: level for level, names in enumerate(LEVELS) for name in names}
 
 OWNERS = {
     "duckdb": {"store", "manifest"},
-    "pyarrow": {"manifest", "store"},
+    "pyarrow": {"manifest", "store", "bench"},
     "pydantic": {"yaml_source"},
     "yaml": {"yaml_source"},
     "typer": {"cli"},
@@ -37,7 +38,7 @@ OWNERS = {
     "numba": set(),
     "triton": set(),
 }
-TORCH_FREE = ("plan", "manifest", "kinds", "store", "report", "cli", "runner")
+TORCH_FREE = ("plan", "manifest", "kinds", "store", "report", "cli", "runner", "bench")
 TORCH_FREE_FILES = (
     "engine/config.py",
     "engine/sequence.py",

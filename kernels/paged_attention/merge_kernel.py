@@ -40,12 +40,13 @@ def _add_pieces(  # type: ignore[no-untyped-def]
     PIECE_ROWS: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Add the pieces of a segment whose tiles are tile .. end of the whole line."""
+    """Add the pieces of a segment whose tiles are tile .. end of the whole line; a row that is
+    padding has none."""
     rows = tl.arange(0, ROWS)
     row_mask = rows < G
     offs_d = tl.arange(0, WIDTH)
     mask = row_mask[:, None] & (offs_d < D)[None, :]
-    for program in tl.range(tile // stretch, tl.cdiv(end, stretch)):
+    for program in tl.range(tile // stretch, tl.where(end > tile, tl.cdiv(end, stretch), 0)):
         piece = (number + program).to(tl.int64) * PIECE_ROWS + first_row
         at = states + (piece + rows) * (D + 2)
         maximum, total, values = state

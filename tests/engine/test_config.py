@@ -7,6 +7,7 @@ import pytest
 from thothy_batch.engine.config import EngineConfig, resolve_config
 from thothy_batch.engine.facts import model_facts, tokenizer_for
 from thothy_batch.engine.fake import ByteTokenizer
+from thothy_batch.engine.gpu import Gpu
 from thothy_batch.errors import EngineError, ModelError
 from thothy_batch.records import EngineSpec, ModelSpec
 
@@ -56,17 +57,39 @@ def test_no_more_sequences_run_than_a_step_has_tokens() -> None:
         ({"device": "cuda"}, "cuda"),
         ({"device": "tpu"}, "tpu"),
         ({"impl": "triton"}, "triton"),
-        ({"impl": "flex"}, "flex"),
         ({"impl": "magic"}, "magic"),
         ({"admission": "hopeful"}, "hopeful"),
         ({"block_size": 0}, "block_size"),
         ({"max_seqs": -1}, "max_seqs"),
     ],
 )
-def test_what_does_not_exist_is_refused_with_what_does(settings: Any, name: str) -> None:
+def test_what_does_not_exist_is_refused_with_what_does(
+    settings: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr("thothy_batch.engine.config.find_gpu", lambda: None)
     with pytest.raises(ModelError, match=name) as error:
         resolve(**settings)
     assert error.value.hint
+
+
+def test_a_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu("NVIDIA H200", 141 * GIB, 140 * GIB, "570.1", "9.0")
+    monkeypatch.setattr("thothy_batch.engine.config.find_gpu", lambda: gpu)
+    config = resolve()
+    assert (config.device, config.impl) == ("cuda", "triton")
+    assert (config.max_seqs, config.max_step_tokens) == (1024, 8192)
+    assert config.num_blocks == int(GIB * 0.92) // 32768
+    assert resolve(device="cpu").impl == "cpu"
+    assert resolve(impl="flex").impl == "flex"
+    with pytest.raises(ModelError, match="cpu does not compute on engine.device cuda"):
+        resolve(impl="cpu")
+
+
+def test_flex_and_the_interpreter_compute_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert resolve(device="cpu", impl="triton").impl == "triton"
+    assert resolve(device="cpu", impl="flex").impl == "flex"
 
 
 def test_memory_for_less_than_a_block_is_an_engine_error() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from thothy_batch import __version__
+from thothy_batch.cli.bench import bench
 from thothy_batch.cli.look import export, report, status
 from thothy_batch.cli.machine import doctor, init
 from thothy_batch.cli.night import plan, run
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (run, plan, status, report, export, doctor, init):
+for command in (run, plan, status, report, export, bench, doctor, init):
     app.command()(command)
 
 

@@ -37,7 +37,11 @@ class Launcher(Protocol):
     lookahead: int  # launches that may be in flight while the next one is decided on
     max_steps: int  # of one launch
     keeps_state: bool  # whether it knows by itself the last token of each row, see Batch.slots
-    max_samples: int | None  # most samples of a request; None: any number
+
+    @property
+    def max_samples(self) -> int | None:
+        """Most samples of a request; None: any number."""
+        ...
 
     def begin(self, batch: Batch) -> None:
         """Take over the batch of a span's first step; its arrays are not needed afterwards."""

@@ -1,0 +1,77 @@
+"""What the driver says of a GPU, from a `nvidia-smi` that these tests put in its place."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from thothy_batch.engine import gpu
+from thothy_batch.engine.memory import free_bytes
+from thothy_batch.engine.speed import device_name
+
+ANSWER = "NVIDIA H200, 143771, 143000, 570.86.15, 9.0"
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Installs a script that answers as asked, and notes how it was called."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gpu, "_torch_has_cuda", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    gpu.find_gpu.cache_clear()
+
+    def answers(text: str, code: int = 0) -> None:
+        script = tmp_path / "nvidia-smi"
+        calls = tmp_path / "calls"
+        script.write_text(f"#!/bin/sh\necho \"$@\" >> '{calls}'\necho '{text}'\nexit {code}\n")
+        script.chmod(0o755)
+
+    yield answers
+    gpu.find_gpu.cache_clear()
+
+
+def test_a_gpu_is_described_by_its_driver(driver: Callable[..., None], tmp_path: Path) -> None:
+    driver(ANSWER + "\nNVIDIA T4, 15360, 15000, 570.86.15, 7.5")
+    found = gpu.find_gpu()
+    assert found is not None
+    assert (found.name, found.driver, found.capability) == ("NVIDIA H200", "570.86.15", "9.0")
+    assert (found.total_bytes, found.free_bytes) == (143771 << 20, 143000 << 20)
+    assert (device_name("cuda"), free_bytes("cuda")) == ("NVIDIA H200", 143000 << 20)
+    assert len((tmp_path / "calls").read_text().splitlines()) == 1, "it is asked once"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("No devices were found", 6), ("", 0), ("GPU is lost", 0), ("a, b, c, d, e", 0)],
+)
+def test_a_driver_that_names_none_is_no_gpu(
+    driver: Callable[..., None], text: str, code: int
+) -> None:
+    driver(text, code)
+    assert gpu.find_gpu() is None
+
+
+def test_no_driver_is_no_gpu(driver: Callable[..., None]) -> None:
+    assert gpu.find_gpu() is None
+    assert free_bytes("cuda") == 0
+
+
+def test_what_cuda_may_see_is_asked_about(
+    driver: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(ANSWER)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    assert gpu.find_gpu() is not None
+    assert (tmp_path / "calls").read_text().endswith("-i 3\n")
+    gpu.find_gpu.cache_clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpu.find_gpu() is None
+
+
+def test_a_torch_without_cuda_sees_no_gpu(
+    driver: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.undo()
+    assert gpu._torch_has_cuda() == (torch.version.cuda is not None)

@@ -1,0 +1,96 @@
+"""Which workload was asked for: a file, lengths, or documents."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from thothy_batch.bench.files import file_workload
+from thothy_batch.bench.workload import (
+    DEFAULT_REQUESTS,
+    Lengths,
+    Workload,
+    documents_workload,
+    lengths_workload,
+)
+from thothy_batch.errors import ManifestError
+
+# Behind a document: an instruction of a few sentences, a summary or a report.
+_ARTIFACT_LENGTHS = "64-128/64-256"
+_DOCUMENT_TOKENS, _ARTIFACTS = 3000, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The options that say what to run; None: left out."""
+
+    path: Path | None = None
+    lengths: str | None = None
+    num_requests: int | None = None
+    num_documents: int | None = None
+    document_tokens: int | None = None
+    artifacts: int | None = None
+    limit: int | None = None
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raises ManifestError for options that do not go together, or are no counts."""
+        self._check_counts()
+        others = self.lengths is not None or self.num_documents is not None
+        if self.path is None and not others:
+            raise ManifestError(
+                "no workload was named",
+                hint="name a file, or use --lengths 778/128 or --documents 64",
+            )
+        if self.path is not None and others:
+            raise ManifestError(
+                "a workload file goes neither with --lengths nor with --documents",
+                hint="leave one of them out",
+            )
+        if self.num_documents is None:
+            self._refuse(
+                "--documents", document_tokens="--document-tokens", artifacts="--artifacts"
+            )
+        if self.lengths is None or self.num_documents is not None:
+            self._refuse("--lengths alone", num_requests="--requests")
+        if self.lengths is not None:
+            Lengths.parse(self.lengths)
+
+    def make(self, vocab_size: int) -> Workload:
+        """Reads the file, or makes the requests up. Raises ManifestError."""
+        if self.path is not None:
+            return file_workload(self.path, vocab_size=vocab_size, limit=self.limit, seed=self.seed)
+        if self.num_documents is not None:
+            made = documents_workload(
+                self.num_documents,
+                document_tokens=self.document_tokens or _DOCUMENT_TOKENS,
+                artifacts=self.artifacts or _ARTIFACTS,
+                lengths=Lengths.parse(self.lengths or _ARTIFACT_LENGTHS),
+                vocab_size=vocab_size,
+                seed=self.seed,
+            )
+        else:
+            made = lengths_workload(
+                Lengths.parse(self.lengths or ""),
+                num_requests=self.num_requests or DEFAULT_REQUESTS,
+                vocab_size=vocab_size,
+                seed=self.seed,
+            )
+        return made if self.limit is None else made.first(self.limit)
+
+    def _check_counts(self) -> None:
+        counts = {
+            "--requests": self.num_requests,
+            "--documents": self.num_documents,
+            "--document-tokens": self.document_tokens,
+            "--artifacts": self.artifacts,
+            "--limit": self.limit,
+        }
+        for option, value in counts.items():
+            if value is not None and value < 1:
+                raise ManifestError(f"{option} {value}: it must be at least 1")
+        if self.seed < 0:
+            raise ManifestError(f"--seed {self.seed}: it must be at least 0")
+
+    def _refuse(self, needed: str, **options: str) -> None:
+        for name, option in options.items():
+            if getattr(self, name) is not None:
+                raise ManifestError(f"{option} goes with {needed}", hint=f"leave {option} out")

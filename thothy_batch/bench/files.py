@@ -1,0 +1,178 @@
+"""Workloads in files: requests as `kind: raw` has them, and traces of lengths.
+
+A row that is no request is refused by name; a file without any request is an error.
+"""
+
+import csv
+from array import array
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from thothy_batch.bench.trace_blocks import TraceBlocks
+from thothy_batch.bench.workload import Refusal, Workload, greedy, random_tokens
+from thothy_batch.errors import ManifestError
+from thothy_batch.records import Request, TokenIds
+
+RAW = ("prompt_token_ids", "max_tokens")
+TRACE = ("prompt_tokens", "output_tokens")
+_NAME, _BLOCKS = "id", "hash_ids"
+_HINT = f"a workload has the columns {' and '.join(RAW)}, a trace of lengths {' and '.join(TRACE)}"
+Columns = Mapping[str, list[object]]
+
+
+def file_workload(
+    path: Path, *, vocab_size: int, limit: int | None = None, seed: int = 0
+) -> Workload:
+    """What its columns say it is: requests, or a trace of lengths. Raises ManifestError."""
+    if RAW[0] in _names(path):
+        return raw_workload(path, limit=limit)
+    return trace_workload(path, vocab_size=vocab_size, limit=limit, seed=seed)
+
+
+def raw_workload(path: Path, *, limit: int | None = None) -> Workload:
+    """The first `limit` rows of a file with prompt_token_ids and max_tokens. ManifestError."""
+    columns = _read(path, RAW, (_NAME,), limit)
+
+    def prompt_of(row: int) -> TokenIds:
+        ids = columns["prompt_token_ids"][row]
+        if not isinstance(ids, list) or not ids:
+            raise ValueError(f"prompt_token_ids is {'empty' if ids == [] else _shown(ids)}")
+        try:
+            return array("i", ids)
+        except (TypeError, OverflowError) as error:
+            raise ValueError(f"prompt_token_ids holds what is no token id: {error}") from None
+
+    return _workload(path, columns, prompt_of, columns["max_tokens"], "max_tokens")
+
+
+def trace_workload(
+    path: Path, *, vocab_size: int, limit: int | None = None, seed: int = 0
+) -> Workload:
+    """The first `limit` rows of a trace of lengths, with random tokens. Raises ManifestError.
+
+    Where there are hash_ids, prompts share what the ids of their blocks say.
+    """
+    columns = _read(path, TRACE, (_NAME, _BLOCKS), limit)
+    lengths = columns["prompt_tokens"]
+    rng = np.random.default_rng(seed)
+    blocks = None
+    if _BLOCKS in columns:
+        blocks = TraceBlocks.of(path, columns[_BLOCKS], lengths, vocab_size, seed)
+
+    def prompt_of(row: int) -> TokenIds:
+        length = _count(lengths[row], "prompt_tokens")
+        if blocks is not None:
+            return blocks.prompt(columns[_BLOCKS][row], length)
+        return random_tokens(rng, length, vocab_size)
+
+    return _workload(path, columns, prompt_of, columns["output_tokens"], "output_tokens")
+
+
+def _workload(
+    path: Path,
+    columns: Columns,
+    prompt_of: Callable[[int], TokenIds],
+    outputs: list[object],
+    output_name: str,
+) -> Workload:
+    """A request per row, as far as they are some."""
+    requests: list[Request] = []
+    refused: list[Refusal] = []
+    names = columns.get(_NAME, [None] * len(outputs))
+    for row, (output, given) in enumerate(zip(outputs, names, strict=True), 1):
+        name = f"row {row}" if given is None else f"row {row} ({given})"
+        try:
+            max_tokens = _count(output, output_name)
+            requests.append(greedy(len(requests), name, prompt_of(row - 1), max_tokens))
+        except ValueError as error:
+            refused.append(Refusal(name, str(error)))
+    if not requests:
+        first = f"; {refused[0].name}: {refused[0].message}" if refused else ""
+        raise ManifestError(f"{path} has no row that is a request{first}", hint=_HINT)
+    return Workload(f"{path.name}, {len(outputs):,} rows", requests, tuple(refused))
+
+
+def _count(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {_shown(value)}, not a positive whole number")
+    return value
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else repr(value)[:80]
+
+
+def _names(path: Path) -> list[str]:
+    """The columns of a file. ManifestError where it cannot be read."""
+    if not path.is_file():
+        raise ManifestError(f"{path}: there is no such file", hint=_HINT)
+    if path.suffix == ".csv":
+        return list(_csv_columns(path, 0))
+    # Late, here and below: only those who read Parquet files need it.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return list(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException) as error:
+        raise ManifestError(
+            f"{path} cannot be read as Parquet: {error}", hint="give a .parquet or .csv file"
+        ) from error
+
+
+def _read(path: Path, needed: Iterable[str], more: Iterable[str], limit: int | None) -> Columns:
+    """Columns of the first rows; of `more` those that are there."""
+    there = _names(path)
+    if missing := [name for name in needed if name not in there]:
+        raise ManifestError(
+            f"{path} has no column {' and no column '.join(missing)}, only {', '.join(there)}",
+            hint=_HINT,
+        )
+    wanted = [*needed, *(name for name in more if name in there)]
+    if path.suffix == ".csv":
+        columns = _csv_columns(path, limit)
+        return {name: columns[name] for name in wanted}
+    return _parquet_columns(path, wanted, limit)
+
+
+def _parquet_columns(path: Path, wanted: list[str], limit: int | None) -> Columns:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, list[object]] = {name: [] for name in wanted}
+    try:
+        with pq.ParquetFile(path) as file:
+            left = file.metadata.num_rows if limit is None else limit
+            for batch in file.iter_batches(columns=wanted):
+                for name in wanted:
+                    columns[name] += batch.slice(0, left).column(name).to_pylist()
+                left -= batch.num_rows
+                if left <= 0:
+                    break
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise ManifestError(f"{path} cannot be read: {error}", hint=_HINT) from error
+    return columns
+
+
+def _csv_columns(path: Path, limit: int | None) -> dict[str, list[object]]:
+    """Every column; whole numbers as such, anything else as text."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns: dict[str, list[object]] = {name: [] for name in reader.fieldnames or ()}
+            for number, row in enumerate(reader):
+                if number == limit:
+                    break
+                for name in columns:
+                    columns[name].append(_cell(row[name]))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(f"{path} cannot be read as CSV: {error}", hint=_HINT) from error
+    return columns
+
+
+def _cell(text: str | None) -> object:
+    if not text:
+        return None
+    return int(text) if text.strip().isdecimal() else text

@@ -1,0 +1,161 @@
+"""What a benchmark asks of the machine: peak memory, how busy the device was, where code is from.
+
+Torch is imported only where a GPU is asked about.
+"""
+
+import contextlib
+import ctypes
+import platform
+import resource
+import threading
+from importlib import metadata
+from pathlib import Path
+from statistics import fmean
+from typing import Self
+
+from thothy_batch.engine.speed import device_name
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SAMPLE_EVERY_S = 0.1
+_MIN_SAMPLES = 5  # the driver itself averages over up to a second
+
+
+def name_of(device: str) -> str:
+    """The processor that computes."""
+    if device == "cpu":
+        return device_name()
+    import torch
+
+    return str(torch.cuda.get_device_name())
+
+
+def versions_of(device: str) -> dict[str, str]:
+    """What the engine does not say of itself."""
+    found = {"python": platform.python_version()}
+    if device != "cpu":
+        import torch
+
+        found |= {"cuda": str(torch.version.cuda), "triton": metadata.version("triton")}
+    return found
+
+
+class PeakMemory:
+    """Bytes held at most since it was made."""
+
+    def __init__(self, device: str) -> None:
+        self._on_cpu = device == "cpu"
+        if self._on_cpu:
+            # Linux forgets the peak of before; where that is not allowed, it counts from the start.
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        else:
+            import torch
+
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # without it there is nothing to reset, which is an error
+            torch.cuda.reset_peak_memory_stats()
+
+    def num_bytes(self) -> int:
+        """Resident in memory, or allocated on the GPU."""
+        if not self._on_cpu:
+            import torch
+
+            return int(torch.cuda.max_memory_allocated())
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class _Utilization(ctypes.Structure):
+    """nvmlUtilization_t: per cent of the driver's last sample period."""
+
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+
+
+class BusyMeter:
+    """For the length of a `with` block: the share of time in which the GPU computed anything."""
+
+    def __init__(self, device: str) -> None:
+        self._nvml = _Nvml.of_current_gpu() if device == "cuda" else None
+        self._samples: list[int] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._nvml is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        if self._nvml is not None:
+            self._thread.join()
+
+    @property
+    def fraction(self) -> float | None:
+        """None where the driver does not tell, or there was too little time to ask."""
+        return fmean(self._samples) / 100 if len(self._samples) >= _MIN_SAMPLES else None
+
+    def _watch(self) -> None:
+        assert self._nvml is not None
+        while not self._over.wait(_SAMPLE_EVERY_S):
+            percent = self._nvml.busy_percent()
+            if percent is not None:
+                self._samples.append(percent)
+
+
+class _Nvml:
+    """The one question to NVIDIA's library that is asked here; it comes with the driver."""
+
+    def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
+        self._library = library
+        self._handle = handle
+
+    @classmethod
+    def of_current_gpu(cls) -> "_Nvml | None":
+        """None where there is no such library, or it does not know the GPU (a part of one)."""
+        import torch
+
+        uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+        uuid = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
+        handle = ctypes.c_void_p()
+        try:
+            library = ctypes.CDLL("libnvidia-ml.so.1")
+            failed = library.nvmlInit_v2() or library.nvmlDeviceGetHandleByUUID(
+                uuid.encode(), ctypes.byref(handle)
+            )
+        except (OSError, AttributeError):
+            return None
+        return None if failed else cls(library, handle)
+
+    def busy_percent(self) -> int | None:
+        found = _Utilization()
+        failed = self._library.nvmlDeviceGetUtilizationRates(self._handle, ctypes.byref(found))
+        return None if failed else int(found.gpu)
+
+
+def commit(root: Path = _ROOT) -> str | None:
+    """The commit of a checkout, read from its files; None where it is none."""
+    try:
+        folder = root / ".git"
+        if folder.is_file():  # a work tree beside the repository
+            folder = root / folder.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
+        head = (folder / "HEAD").read_text(encoding="utf-8").strip()
+        if not head.startswith("ref:"):
+            return head
+        return _commit_of(folder, head.removeprefix("ref:").strip())
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _commit_of(folder: Path, ref: str) -> str | None:
+    common = folder
+    if (folder / "commondir").is_file():
+        common = folder / (folder / "commondir").read_text(encoding="utf-8").strip()
+    if (common / ref).is_file():
+        return (common / ref).read_text(encoding="utf-8").strip()
+    for line in (common / "packed-refs").read_text(encoding="utf-8").splitlines():
+        if line.endswith(f" {ref}"):
+            return line.split()[0]
+    return None

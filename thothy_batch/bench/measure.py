@@ -1,0 +1,152 @@
+"""Runs a workload through the engine in this process: planned as a night is, but nothing stored."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from thothy_batch.bench.compute import Outcome, Progress, compute
+from thothy_batch.bench.figures import BenchFigures
+from thothy_batch.bench.machine import PeakMemory, commit, name_of, versions_of
+from thothy_batch.bench.workload import Refusal
+from thothy_batch.engine.assembly import build_engine
+from thothy_batch.engine.config import EngineConfig, resolve_device
+from thothy_batch.engine.facts import ModelFacts, model_facts
+from thothy_batch.engine.fake import ByteTokenizer, is_fake
+from thothy_batch.engine.fit import Limits, blocks_needed, why_unfit
+from thothy_batch.engine.speed import measured_now
+from thothy_batch.errors import ManifestError
+from thothy_batch.model.config import load_config
+from thothy_batch.model.locate import locate_model
+from thothy_batch.plan import POLICIES, RequestPlan, plan_requests
+from thothy_batch.records import EngineInfo, EngineSpec, ModelSpec, Request
+from thothy_batch.runner.receipt import Receipt
+
+
+def run_bench(
+    spec: EngineSpec,
+    requests: Sequence[Request],
+    *,
+    workload: str = "",
+    refused: Sequence[Refusal] = (),
+    order: str = "auto",
+    seed: int = 0,
+    progress: Progress = lambda text: None,
+    owns_process: bool = False,
+) -> BenchFigures:
+    """Load, plan, compute, count. The requests are those of `bench.workload` or made like them.
+
+    `workload`, `refused`, `seed`: how they were made, to be told with the figures. `owns_process`:
+    nobody else computes in it. Raises ManifestError and ModelError for what cannot be used,
+    EngineError where the engine fails.
+    """
+    check_order(order)
+    if owns_process:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # see engine.supervisor
+    facts = model_facts(spec)
+    memory = PeakMemory(resolve_device(spec.device))
+    progress("loading the model")
+    engine, info = build_engine(_sized(spec, facts, requests), owns_process=owns_process)
+    config = engine.config
+    fitting, unfit = _fitting(requests, Limits.of(config))
+    progress(f"planning {len(fitting):,} requests")
+    began = time.monotonic()
+    plan = _plan(fitting, order, config)
+    planned = plan.apply(fitting)
+    plan_s = time.monotonic() - began
+    outcome = compute(engine, planned, progress)
+    totals, results = engine.totals, outcome.results.values()
+    return BenchFigures(
+        workload=workload,
+        model=facts.name,
+        num_done=len(results),
+        refused=(*refused, *unfit, *outcome.refused),
+        prompt_tokens=sum(result.prompt_tokens for result in results),
+        cached_prompt_tokens=totals.cached_prompt_tokens,
+        prefill_tokens=totals.prefill_tokens,
+        planned_prompt_tokens=plan.computed_prompt_tokens,
+        output_tokens=outcome.output_tokens,
+        wasted_tokens=totals.wasted_tokens,
+        num_preempted=totals.num_preempted,
+        num_steps=totals.num_steps,
+        load_s=info.load_s,
+        plan_s=plan_s,
+        engine_s=outcome.engine_s,
+        roofline_s=_roofline_s(facts, info, config, planned, outcome),
+        busy_fraction=outcome.busy_fraction,
+        peak_memory_bytes=memory.num_bytes(),
+        device=config.device,
+        device_name=name_of(config.device),
+        impl=config.impl,
+        dtype=config.dtype,
+        order=order,
+        seed=seed,
+        engine=info.engine,
+        versions={**info.versions, **versions_of(config.device)},
+        commit=commit(),
+        measured_at=measured_now(),
+    )
+
+
+def check_order(order: str) -> None:
+    """Raises ManifestError for one that is not known."""
+    if order not in POLICIES:
+        raise ManifestError(
+            f"order {order!r} is not known", hint=f"use one of {', '.join(POLICIES)}"
+        )
+
+
+def vocabulary_of(model: ModelSpec) -> int:
+    """How many tokens a model knows. Reads no weights; ModelError where it cannot be used."""
+    if is_fake(model.id):
+        return ByteTokenizer.vocab_size
+    return load_config(locate_model(model, need_weights=False).directory).vocab_size
+
+
+def _sized(spec: EngineSpec, facts: ModelFacts, requests: Sequence[Request]) -> EngineSpec:
+    """The settings with what the requests need of the pool, and the device's limits asked for."""
+    limits = facts.limits(spec)
+    fitting, _ = _fitting(requests, limits)
+    needed = sum(len(r.prompt_token_ids) + r.sampling.max_tokens for r in fitting)
+    largest = max((blocks_needed(r, limits) for r in fitting), default=0)
+    return replace(
+        spec,
+        needed_tokens=needed,
+        longest_tokens=largest * spec.block_size,
+        measure_device=facts.work is not None,
+    )
+
+
+def _fitting(requests: Sequence[Request], limits: Limits) -> tuple[list[Request], list[Refusal]]:
+    fitting, unfit = [], []
+    for request in requests:
+        if why := why_unfit(request, limits):
+            unfit.append(Refusal(request.request_key, why))
+        else:
+            fitting.append(request)
+    return fitting, unfit
+
+
+def _plan(requests: Sequence[Request], order: str, config: EngineConfig) -> RequestPlan:
+    return plan_requests(
+        requests,
+        order,
+        block_size=config.block_size,
+        sharing=config.prefix_sharing,
+        pool_tokens=config.pool_tokens,
+    )
+
+
+def _roofline_s(
+    facts: ModelFacts,
+    info: EngineInfo,
+    config: EngineConfig,
+    requests: Sequence[Request],
+    outcome: Outcome,
+) -> float | None:
+    """As a run counts it: the receipt of what finished."""
+    receipt = Receipt(facts.work, info.engine.get("device_figures"), config.block_size)
+    for request in requests:
+        if request.request_id in outcome.results:
+            receipt.add(request.prompt_token_ids, outcome.results[request.request_id])
+    return receipt.unavoidable_s(config.dtype)

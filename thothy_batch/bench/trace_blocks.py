@@ -1,0 +1,68 @@
+"""Prompts of a trace that names their blocks: an id stands for a block and all that is before it.
+
+Mooncake's traces have blocks of 512 tokens, ServeGen's of 16; the trace itself does not say.
+"""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from thothy_batch.bench.workload import random_tokens
+from thothy_batch.errors import ManifestError
+from thothy_batch.records import TokenIds
+
+_SIZES = tuple(2**power for power in range(13))
+
+
+@dataclass(slots=True)
+class TraceBlocks:
+    """Makes up the tokens of blocks, the same for the same id."""
+
+    block_len: int
+    vocab_size: int
+    seed: int
+    _tokens: "dict[int, array[int]]" = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        rows: Sequence[object],
+        lengths: Sequence[object],
+        vocab_size: int,
+        seed: int,
+    ) -> "TraceBlocks":
+        """Finds how long a block is. ManifestError where no length fits all rows."""
+        known = list(_known(rows, lengths))
+        for size in _SIZES:
+            if all(num == -(-length // size) for num, length in known):
+                return cls(size, vocab_size, seed)
+        raise ManifestError(
+            f"{path}: hash_ids do not name the blocks of prompts of prompt_tokens tokens",
+            hint="each row needs an id per block of 1, 2, 4, ... 4,096 tokens; or drop the column",
+        )
+
+    def prompt(self, ids: object, length: int) -> TokenIds:
+        """Raises ValueError for ids that are none."""
+        if not isinstance(ids, list) or not all(isinstance(h, int) and h >= 0 for h in ids):
+            raise ValueError("hash_ids is not a list of ids")
+        prompt = array("i")
+        for block in ids:
+            prompt += self._block(block)
+        return prompt[:length]
+
+    def _block(self, block: int) -> "array[int]":
+        if block not in self._tokens:
+            rng = np.random.default_rng((self.seed, block))
+            self._tokens[block] = random_tokens(rng, self.block_len, self.vocab_size)
+        return self._tokens[block]
+
+
+def _known(rows: Sequence[object], lengths: Sequence[object]) -> Iterator[tuple[int, int]]:
+    """Number of ids and length, of the rows that have both."""
+    for ids, length in zip(rows, lengths, strict=True):
+        if isinstance(ids, list) and isinstance(length, int):
+            yield len(ids), length

@@ -1,0 +1,129 @@
+"""Workloads that every engine can be given: prompts of token ids, exact output lengths.
+
+Prompts that are made up consist of random tokens: what they say does not change what they cost.
+"""
+
+import re
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from thothy_batch.errors import ManifestError
+from thothy_batch.records import Request, Sampling, TokenIds
+
+DEFAULT_REQUESTS = 256
+_LENGTHS = re.compile(r"(\d+)(?:-(\d+))?/(\d+)(?:-(\d+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that was not run, by name, and why."""
+
+    name: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Requests to run. The name of each is its request_key."""
+
+    description: str
+    requests: list[Request]
+    refused: tuple[Refusal, ...] = ()  # rows of a file that are no requests
+
+    def first(self, num: int) -> "Workload":
+        """The first `num` requests alone."""
+        if num >= len(self.requests):
+            return self
+        description = f"{self.description}, the first {num:,}"
+        return replace(self, description=description, requests=self.requests[:num])
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Prompt and output lengths in tokens, each drawn evenly between two ends, both included."""
+
+    prompt: tuple[int, int]
+    output: tuple[int, int]
+
+    @classmethod
+    def parse(cls, text: str) -> "Lengths":
+        """`100-1024/100-1024` or `778/128`: prompt, then output. Raises ManifestError."""
+        match = _LENGTHS.fullmatch(text)
+        if match is not None:
+            a, b, c, d = match.groups()
+            lengths = cls((int(a), int(b or a)), (int(c), int(d or c)))
+            if all(1 <= low <= high for low, high in (lengths.prompt, lengths.output)):
+                return lengths
+        raise ManifestError(
+            f"--lengths {text!r} are no lengths of prompts and outputs",
+            hint="write them as 778/128, or as 100-1024/100-1024 where they vary",
+        )
+
+    def __str__(self) -> str:
+        return "/".join(_span(*ends) for ends in (self.prompt, self.output))
+
+
+def greedy(number: int, name: str, prompt: TokenIds, max_tokens: int) -> Request:
+    """A request that gives exactly `max_tokens` tokens, whichever they are."""
+    sampling = Sampling(max_tokens=max_tokens, ignore_eos=True, repetition_stop=False)
+    return Request(number, name, prompt, sampling)
+
+
+def lengths_workload(
+    lengths: Lengths, *, num_requests: int = DEFAULT_REQUESTS, vocab_size: int, seed: int = 0
+) -> Workload:
+    """Requests that share nothing."""
+    rng = np.random.default_rng(seed)
+    sizes = _draw(rng, lengths, num_requests)
+    requests = [
+        greedy(number, f"request {number + 1}", random_tokens(rng, prompt, vocab_size), output)
+        for number, (prompt, output) in enumerate(sizes)
+    ]
+    return Workload(f"{num_requests:,} requests of {lengths} tokens", requests)
+
+
+def documents_workload(
+    num_documents: int,
+    *,
+    document_tokens: int,
+    artifacts: int,
+    lengths: Lengths,
+    vocab_size: int,
+    seed: int = 0,
+) -> Workload:
+    """Documents, each the beginning of several prompts, in random order.
+
+    `lengths`: of what follows the document in a prompt, and of the output.
+    """
+    rng = np.random.default_rng(seed)
+    rows: list[tuple[str, TokenIds, int]] = []
+    for document in range(1, num_documents + 1):
+        head = random_tokens(rng, document_tokens, vocab_size)
+        for artifact, (tail, output) in enumerate(_draw(rng, lengths, artifacts), 1):
+            prompt = head + random_tokens(rng, tail, vocab_size)
+            rows.append((f"document {document} artifact {artifact}", prompt, output))
+    order = rng.permutation(len(rows)).tolist()
+    return Workload(
+        f"{num_documents:,} documents of {document_tokens:,} tokens, {artifacts} artifacts each "
+        f"of {lengths} tokens",
+        [greedy(number, *rows[index]) for number, index in enumerate(order)],
+    )
+
+
+def random_tokens(rng: np.random.Generator, num: int, vocab_size: int) -> "array[int]":
+    """Ids of any tokens of the vocabulary: outputs go on after an end token anyway."""
+    return array("i", rng.integers(0, vocab_size, num, np.int32).tobytes())
+
+
+def _draw(rng: np.random.Generator, lengths: Lengths, num: int) -> Sequence[tuple[int, int]]:
+    prompts, outputs = (
+        rng.integers(low, high + 1, num).tolist() for low, high in (lengths.prompt, lengths.output)
+    )
+    return list(zip(prompts, outputs, strict=True))
+
+
+def _span(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}-{high}"

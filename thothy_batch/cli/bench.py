@@ -1,0 +1,152 @@
+"""`bench`: how fast the engine is."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thothy_batch.cli.output import print_json
+
+if TYPE_CHECKING:
+    from thothy_batch.bench.choice import Choice
+    from thothy_batch.bench.figures import BenchFigures
+    from thothy_batch.records import EngineSpec
+
+_DTYPES = ("auto", "float32", "bfloat16")
+
+
+def bench(
+    workload: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[WORKLOAD]",
+            help="Parquet with prompt_token_ids and max_tokens, or a trace of lengths (Parquet or "
+            "CSV) with prompt_tokens and output_tokens.",
+        ),
+    ] = None,
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="100-1024/100-1024",
+            help="Make requests up: prompt and output lengths; 778/128 where they do not vary.",
+        ),
+    ] = None,
+    requests: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="How many requests of --lengths; left out: 256."),
+    ] = None,
+    documents: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Make documents up, each the beginning of several prompts; --lengths is then "
+            "what follows it and the output (64-128/64-256).",
+        ),
+    ] = None,
+    document_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="Tokens of a document; left out: 3000.")
+    ] = None,
+    artifacts: Annotated[
+        int | None, typer.Option(metavar="N", help="Prompts on each document; left out: 4.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Run only the first N requests.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of what is made up.")] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Hub id or directory; left out: the embedded model."),
+    ] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Read no weights of it, only config.json.")
+    ] = False,
+    dtype: Annotated[
+        str, typer.Option(metavar="auto|float32|bfloat16", help="Number format of the model.")
+    ] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")
+    ] = "auto",
+    impl: Annotated[
+        str,
+        typer.Option(metavar="auto|reference|cpu|triton|flex", help="Which kernels are used."),
+    ] = "auto",
+    max_seqs: Annotated[
+        int | None, typer.Option(metavar="N", help="Most sequences that run at once.")
+    ] = None,
+    max_step_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="Most tokens computed in one step.")
+    ] = None,
+    kv_memory: Annotated[
+        str, typer.Option(metavar="auto|8GiB|0.9", help="Memory for KV blocks.")
+    ] = "auto",
+    no_prefix_sharing: Annotated[
+        bool, typer.Option("--no-prefix-sharing", help="Compute equal beginnings every time.")
+    ] = False,
+    order: Annotated[
+        str, typer.Option(metavar="auto|fifo|length|prefix", help="How requests are ordered.")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Engine speed on a workload file or a length trace, one JSON line last."""
+    from thothy_batch.bench.choice import Choice
+    from thothy_batch.cli.bench_wording import bench_text
+    from thothy_batch.records import EngineSpec, ModelSpec
+
+    choice = Choice(workload, lengths, requests, documents, document_tokens, artifacts, limit, seed)
+    spec = EngineSpec(
+        model=ModelSpec(id=model or "", dtype=_known(dtype), random_weights=random_weights),
+        device=device,
+        impl=impl,
+        kv_memory=_memory(kv_memory),
+        max_seqs=max_seqs,
+        max_step_tokens=max_step_tokens,
+        prefix_sharing=not no_prefix_sharing,
+    )
+    figures = _measure(choice, spec, order)
+    document = figures.as_json()
+    print_json(document) if as_json else typer.echo(bench_text(document), nl=False)
+    # As with a run: what could not be done is no success.
+    raise typer.Exit(1 if figures.num_refused else 0)
+
+
+def _measure(choice: "Choice", spec: "EngineSpec", order: str) -> "BenchFigures":
+    from thothy_batch.bench.measure import check_order, run_bench, vocabulary_of
+    from thothy_batch.cli.display import choose_display
+
+    choice.check()
+    check_order(order)
+    with choose_display(quiet=False) as display:
+        display.phase("making the workload")
+        workload = choice.make(vocabulary_of(spec.model))
+        return run_bench(
+            spec,
+            workload.requests,
+            workload=workload.description,
+            refused=workload.refused,
+            order=order,
+            seed=choice.seed,
+            progress=display.phase,
+            owns_process=True,
+        )
+
+
+def _known(dtype: str) -> str:
+    from thothy_batch.errors import ManifestError
+
+    if dtype not in _DTYPES:
+        raise ManifestError(f"--dtype {dtype}: unknown", hint=f"use {', '.join(_DTYPES)}")
+    return dtype
+
+
+def _memory(text: str) -> int | float | None:
+    from thothy_batch.errors import ManifestError
+    from thothy_batch.manifest.units import parse_memory
+
+    try:
+        share = float(text)
+    except ValueError:
+        share = None
+    try:
+        return parse_memory(text if share is None else share)
+    except ValueError as error:
+        raise ManifestError(f"--kv-memory {error}") from error
