@@ -36,7 +36,14 @@ MODEL = {
     "capacity": [{"context": 3072, "gain": 3.27}, {"context": 8192, "gain": 4.571}],
 }
 FOUND: dict[str, Any] = {
-    **{"device": "cpu", "cpu_name": "a cpu", "cores": 2, "threads": 2, "auto_impl": "cpu"},
+    **{
+        "gpu": None,
+        "device": "cpu",
+        "cpu_name": "a cpu",
+        "cores": 2,
+        "threads": 2,
+        "auto_impl": "cpu",
+    },
     **{"memory_gib": 24.0, "memory_free_gib": 20.0, "impls": ["reference", "cpu"]},
     **{"gflops": {"float32": 187.6, "bfloat16": 433.0}, "bandwidth_gb_s": 33.46},
     **{"versions": {"torch": "2"}, "model": None, "notes": [], "warnings": []},

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from thothy_batch.cli.doctor_wording import doctor_text
 from thothy_batch.engine import device, measuring
 from thothy_batch.engine.cost_model import Speed, model_work
+from thothy_batch.engine.gpu import Gpu
 from thothy_batch.engine.speed import DeviceFigures, FigureCache, SpeedKey, device_name
 from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.model.config import load_config
@@ -67,7 +69,7 @@ def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No time is spent on measuring."""
-    monkeypatch.setattr(device, "measure_device", lambda cache: FIGURES)
+    monkeypatch.setattr(device, "measure_device", lambda cache, device: FIGURES)
     monkeypatch.setattr(measuring, "calibrate", lambda runner, config, work: SPEED)
 
 
@@ -117,7 +119,7 @@ def test_a_plain_look_calibrates_nothing(quick: None, cache_home: Path) -> None:
 def test_a_model_is_calibrated_under_the_key_that_its_runs_look_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "measure_device", lambda cache: FIGURES)
+    monkeypatch.setattr(device, "measure_device", lambda cache, device: FIGURES)
     spec = _model(tmp_path / "windowed", WINDOWED)
     found = _examine(spec)["model"]
     work = model_work(load_config(Path(spec.id)), "float32")
@@ -176,7 +178,7 @@ def test_a_cache_that_cannot_be_written_is_a_note(cache_home: Path) -> None:
 def test_a_bad_model_is_refused_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measure(cache: FigureCache) -> DeviceFigures:
+    def measure(cache: FigureCache, device: str) -> DeviceFigures:
         raise AssertionError("measured")
 
     monkeypatch.setattr(device, "measure_device", measure)
@@ -202,3 +204,19 @@ def test_options_make_a_model_or_are_bad_usage() -> None:
     ):
         with pytest.raises(ManifestError, match=word):
             model_to_measure(options[0], options[1], random_weights=options[2])
+
+
+def test_a_gpu_stands_in_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its driver is asked; what computes here stays the CPU."""
+    gpu = Gpu("NVIDIA H200", 141 << 30, 140 << 30, "570.86.15", "9.0")
+    monkeypatch.setattr(device, "measure_device", lambda cache, device: FIGURES)
+    monkeypatch.setattr("thothy_batch.runner.doctor.find_gpu", lambda: gpu)
+    found = _examine()
+    assert found["gpu"] == {
+        "name": "NVIDIA H200", "driver": "570.86.15", "capability": "9.0",
+        "memory_gib": 141.0, "memory_free_gib": 140.0,
+    }  # fmt: skip
+    assert "gpu: NVIDIA H200 (compute capability 9.0, driver 570.86.15, 141.0 GiB" in doctor_text(
+        found
+    )
+    assert {"reference", "cpu", "flex"} <= set(found["impls"])

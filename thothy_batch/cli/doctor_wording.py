@@ -11,7 +11,9 @@ Fields = Mapping[str, Any]
 def doctor_text(found: Fields) -> str:
     """What a machine can do."""
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    lines = [
+    gpu = found["gpu"]
+    lines = [] if gpu is None else [_gpu_line(gpu)]
+    lines += [
         f"device: {found['device']} ({plain(found['cpu_name'])}, {found['cores']} cores, "
         f"{found['threads']} threads, {found['memory_gib']:.1f} GiB memory, "
         f"{found['memory_free_gib']:.1f} free)",
@@ -28,6 +30,13 @@ def doctor_text(found: Fields) -> str:
     lines += [f"note: {plain(text, 300)}" for text in found["notes"]]
     lines += [f"warning: {plain(text, 300)}" for text in found["warnings"]]
     return "\n".join(lines) + "\n"
+
+
+def _gpu_line(gpu: Fields) -> str:
+    return (
+        f"gpu: {plain(gpu['name'])} (compute capability {gpu['capability']}, driver "
+        f"{gpu['driver']}, {gpu['memory_gib']:.1f} GiB memory, {gpu['memory_free_gib']:.1f} free)"
+    )
 
 
 def _model_lines(model: Fields) -> list[str]:

@@ -78,7 +78,7 @@ def _build_real(
     cache = FigureCache()
     if spec.calibrate:
         _calibrate(loaded, cache)
-    figures = device_figures(cache) if spec.measure_device else None
+    figures = device_figures(cache, config.device) if spec.measure_device else None
     described: dict[str, object] = {
         "name": model.files.name,
         "commit": model.files.commit,

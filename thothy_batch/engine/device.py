@@ -14,29 +14,34 @@ _LINEAR_SHAPES = ((1024, 1024), (4096, 1024), (1024, 3072), (4096, 4096))
 _LINEAR_ROWS = 512
 _READ_BYTES = 1 << 29  # far beyond caches
 _MIB = 1 << 20
+# A product and a copy that take far longer than their launch.
+_CUDA_ROWS = 8192
+_CUDA_BYTES = 2 << 30
 # Something else may have a core for a while, and halve what is measured meanwhile.
 _MIN_GOES = 5
 
 
-def device_figures(cache: FigureCache) -> DeviceFigures:
+def device_figures(cache: FigureCache, device: str = "cpu") -> DeviceFigures:
     """The figures as measured before; measured now, for some seconds, where there are none."""
-    return cache.load_device(device_name(), torch.get_num_threads()) or measure_device(cache)
+    known = cache.load_device(device_name(device), torch.get_num_threads())
+    return known or measure_device(cache, device)
 
 
-def measure_device(cache: FigureCache, budget_s: float = 4.0) -> DeviceFigures:
+def measure_device(cache: FigureCache, device: str = "cpu", budget_s: float = 4.0) -> DeviceFigures:
     """Measure compute and bandwidth with all of torch's threads, and keep the figures.
 
     `budget_s`: of measuring alone; a slow device takes longer, since everything is run six times.
     """
     share = budget_s / 3
+    flops, bandwidth = (_flops, _bandwidth) if device == "cpu" else (_cuda_flops, _cuda_bandwidth)
     figures = DeviceFigures(
-        device=device_name(),
+        device=device_name(device),
         threads=torch.get_num_threads(),
         flops={
-            "float32": _flops(torch.float32, share),
-            "bfloat16": _flops(torch.bfloat16, share),
+            "float32": flops(torch.float32, share),
+            "bfloat16": flops(torch.bfloat16, share),
         },
-        bandwidth=_bandwidth(share),
+        bandwidth=bandwidth(share),
         measured_at=measured_now(),
     )
     cache.store_device(figures)
@@ -71,6 +76,29 @@ def _bandwidth(budget_s: float) -> float:
         lambda: torch.dot(one, other),
     )
     return max(num_bytes / _least_time(way, budget_s / len(ways)) for way in ways)
+
+
+@torch.inference_mode()
+def _cuda_flops(dtype: torch.dtype, budget_s: float) -> float:
+    """Operations a second of a GPU's largest products; of random numbers, whose bits cost power."""
+    n = _CUDA_ROWS
+    a = torch.randn((n, n), dtype=dtype, device="cuda")
+    out = torch.empty_like(a)
+    return 2 * n**3 / _least_time(lambda: _waited(torch.mm, a, a, out=out), budget_s)
+
+
+@torch.inference_mode()
+def _cuda_bandwidth(budget_s: float) -> float:
+    """Bytes a second that a GPU reads and writes as it copies."""
+    free, _ = torch.cuda.mem_get_info()
+    source = torch.empty(min(_CUDA_BYTES, free // 4), dtype=torch.int8, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.numel() / _least_time(lambda: _waited(target.copy_, source), budget_s)
+
+
+def _waited(launch: Callable[..., object], *args: object, **kwargs: object) -> None:
+    launch(*args, **kwargs)
+    torch.cuda.synchronize()
 
 
 def _least_time(work: Callable[[], object], budget_s: float) -> float:

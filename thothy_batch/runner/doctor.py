@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from thothy_batch import __version__
 from thothy_batch.engine.capacity import capacity_table
-from thothy_batch.engine.config import IMPLS, resolve_device, resolve_impl
+from thothy_batch.engine.config import IMPLS, ops_impl, resolve_device, resolve_impl
 from thothy_batch.engine.cost_model import Speed
+from thothy_batch.engine.gpu import find_gpu
 from thothy_batch.engine.memory import available_bytes, num_cores, num_threads
 from thothy_batch.engine.speed import FigureCache
-from thothy_batch.errors import ManifestError
+from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.records import EngineSpec, ModelSpec
 from thothy_batch.runner.progress import Observer
 
@@ -49,12 +50,13 @@ def examine(
     cache = FigureCache()
     measured = None if model is None else _measure(model, cache, observer)
     observer.phase("measuring the device")
-    figures = measure_device(cache)
     device = resolve_device("auto")
-    impls, warnings = _usable_impls()
+    figures = measure_device(cache, device)
+    impls, warnings = _usable_impls(device)
     return {
         "device": device,
         "cuda": torch.cuda.is_available(),
+        "gpu": _gpu_json(),
         "impls": impls,
         "auto_impl": resolve_impl("auto", device),
         "cpu_name": _cpu_name(),
@@ -154,20 +156,53 @@ def _capacity(measured: "MeasuredModel") -> list[dict[str, Any]]:
     ]
 
 
-def _usable_impls() -> tuple[list[str], list[str]]:
-    """The implementations that work here, proven by a small product."""
-    import torch
+def _gpu_json() -> dict[str, Any] | None:
+    """The GPU as its driver tells; None where none can be used."""
+    gpu = find_gpu()
+    if gpu is None:
+        return None
+    return {
+        "name": gpu.name,
+        "driver": gpu.driver,
+        "capability": gpu.capability,
+        "memory_gib": round(gpu.total_bytes / _GIB, 2),
+        "memory_free_gib": round(gpu.free_bytes / _GIB, 2),
+    }
 
-    from thothy_kernels.linear import pack_linear
 
+def _usable_impls(device: str) -> tuple[list[str], list[str]]:
+    """The implementations that work on a device, proven by a small product and attention; with a
+    warning for each that should."""
     usable, warnings = [], []
     for impl in IMPLS:
         try:
-            pack_linear(torch.ones(8, 8), None, impl=impl)(torch.ones(1, 8))
+            resolve_impl(impl, device)
+        except ModelError:
+            continue  # it is not for this device
+        try:
+            _prove(impl, device)
             usable.append(impl)
         except Exception as error:  # whatever keeps it from working is what the user asks for
             warnings.append(f"impl {impl} does not work here: {type(error).__name__}: {error}")
     return usable, warnings
+
+
+def _prove(impl: str, device: str) -> None:
+    """Compute something. Raises whatever keeps an implementation from it."""
+    import torch
+
+    from thothy_kernels.linear import pack_linear
+    from thothy_kernels.paged_attention import AttentionMetadata, paged_attention
+
+    linear = pack_linear(torch.ones(8, 8, device=device), None, impl=ops_impl(impl, device))
+    linear(torch.ones(1, 8, device=device))
+    one = torch.ones(1, dtype=torch.int32)
+    host = AttentionMetadata(torch.tensor([0, 1], dtype=torch.int32), one, one[None] - 1, 1)
+    there = AttentionMetadata(
+        host.cu_seqlens.to(device), one.to(device), host.block_tables.to(device), 1, host=host
+    )
+    q, block = torch.ones(1, 2, 16, device=device), torch.ones(1, 1, 16, 16, device=device)
+    paged_attention(q, block, block, there, scale=1.0, impl=impl)
 
 
 def _cpu_name() -> str:
