@@ -16,6 +16,7 @@ from thothy_batch.engine.cost_model import (
     Speed,
     StepWork,
     model_work,
+    rows_at_rate,
     tokens_read,
 )
 from thothy_batch.model.config import kv_bytes_per_token, load_config
@@ -191,3 +192,11 @@ def test_work_of_a_model_follows_its_configuration(tmp_path: Path, dtype: str) -
     assert work.weight_bytes == (3 * layer + 16 + 1600) * num_bytes
     assert sum(g.kv_bytes_per_token for g in work.groups) == kv_bytes_per_token(config, dtype)
     assert [(g.num_layers, g.window) for g in work.groups] == [(3, None)]
+
+
+def test_the_rows_that_reach_a_rate_are_the_fewest() -> None:
+    curve = ((1, 1.0), (64, 1.0), (512, 2.0), (1024, 2.2), (4096, 8.5))
+    assert rows_at_rate(curve) == 1024, "481.9 a second at most"
+    assert rows_at_rate(curve, 0.5) == 512
+    assert rows_at_rate(((8, 0.0),)) == 0, "nothing was measured"
+    assert rows_at_rate(()) == 0

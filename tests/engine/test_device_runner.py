@@ -4,6 +4,7 @@ The interpreter takes a tenth of a second for a small kernel: the model has one 
 they differ, and what is compared is what only this runner does.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,31 @@ TINY = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model of one layer whose draws differ: token 7 ends a completion."""
+WINDOWED = TINY | {
+    "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"],
+    "sliding_window": 6, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 20.0,
+    "final_logit_softcapping": 10.0,
+}  # fmt: skip
+
+
+def save(config: Any, directory: Path) -> Path:
+    """A random model whose draws differ: token 7 ends a completion."""
     import transformers
 
     torch.manual_seed(4)
-    model = transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**TINY))
+    model = transformers.AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    directory = tmp_path_factory.mktemp("tiny")
     model.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import transformers
+
+    return save(transformers.LlamaConfig(**TINY), tmp_path_factory.mktemp("tiny"))
 
 
 def night() -> list[Request]:
@@ -74,6 +87,29 @@ def test_the_device_draws_the_tokens_of_the_cpu(checkpoint: Path, run_all: Any) 
     assert totals.wasted_tokens > 0, "an early end shows some steps late"
 
 
+def test_layers_with_windows_and_caps_draw_the_tokens_of_the_cpu(
+    tmp_path: Path, run_all: Any
+) -> None:
+    import transformers
+
+    model = ModelSpec(id=str(save(transformers.Gemma2Config(**WINDOWED), tmp_path)))
+    settings = {"num_blocks": 60, "block_size": 4}
+    requests = night()[1:]
+    wanted, _ = run_all(EngineSpec(model=model, impl="cpu", **settings), requests)
+    found, _ = run_all(EngineSpec(model=model, impl="triton", **settings), requests)
+    assert completions(found) == completions(wanted)
+
+
+def test_a_golden_prompt_goes_on_as_the_reference_did(shared: Path, run_all: Any) -> None:
+    """The first tokens: the interpreter takes a second for each."""
+    directory = shared / "data" / "weights" / "stories260K"
+    line = (directory / "golden_greedy.jsonl").read_text().splitlines()[0]
+    row, exact = json.loads(line), Sampling(max_tokens=4, ignore_eos=True, repetition_stop=False)
+    spec = EngineSpec(model=ModelSpec(id=str(directory)), impl="triton", num_blocks=40)
+    results, _ = run_all(spec, [Request(0, "", row["prompt_token_ids"], exact)])
+    assert completions(results) == [[tuple(row["output_token_ids"][:4])]]
+
+
 @pytest.mark.parametrize(
     ("impl", "way"), [("reference", TOGETHER), ("reference", PREEMPTING), ("flex", TOGETHER)]
 )
@@ -91,10 +127,10 @@ def test_other_kernels_run_step_by_step_on_the_same_state(
 def test_nothing_waits_for_the_device(checkpoint: Path, run_all: Any) -> None:
     """Every tensor of the device raises where the host would wait for it."""
     spec = EngineSpec(model=ModelSpec(id=str(checkpoint)), impl="cpu", **TOGETHER)
-    wanted, _ = run_all(spec, night()[1:3])
+    wanted, _ = run_all(spec, night()[:2])
     with pretended_device() as device:
         engine, runner = device_engine(spec, str(device), "triton")
-        found = tokens_of(engine, night()[1:3])
+        found = tokens_of(engine, night()[:2])
         with pytest.raises(HostWaitError):
             runner._state.last_tokens.tolist()
     assert found == completions(wanted)

@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from thothy_batch.engine.config import resolve_impl
-from thothy_batch.errors import ModelError
 from thothy_batch.model.config import layer_groups
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.model.kv_pool import KVPool
@@ -26,13 +25,21 @@ from thothy_kernels.paged_attention import AttentionMetadata
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_exactness import WAYS, golden_requests  # noqa: E402
-from test_families import Family, family, outputs, settings_of, short  # noqa: E402, F401
+from test_families import (  # noqa: E402
+    TINY_WAYS,
+    Family,
+    family,  # noqa: F401
+    outputs,
+    settings_of,
+    short,
+)
 
 IS_DRY_RUN = os.environ.get("THOTHY_GPU_DRY_RUN") == "1"
 DEVICE = "cpu" if IS_DRY_RUN else "cuda"
 IMPL = "triton" if IS_DRY_RUN else "auto"
 STORIES = Path(__file__).resolve().parents[2] / "gpu_pack" / "stories260K"
 PREEMPTING = "blocks-of-16-preempting"
+NUM_NEW, NUM_PROMPTS = (2, 5) if IS_DRY_RUN else (12, None)  # of each family
 
 pytestmark = [
     pytest.mark.gpu,
@@ -61,19 +68,16 @@ def test_golden_tokens_come_out_however_they_are_scheduled(way: str, run_all: An
     assert (totals.num_preempted > 0) == (way == PREEMPTING)
 
 
-@pytest.mark.parametrize(
-    "way", ["together"] if IS_DRY_RUN else ["together", "blocks-of-1-chunks-of-7"]
-)
+@pytest.mark.parametrize("way", ["together"] if IS_DRY_RUN else TINY_WAYS)
 def test_every_family_gives_transformers_tokens(
     family: Family,  # noqa: F811
     way: str,
     run_all: Any,
 ) -> None:
     directory, prompts, wanted = family
-    num_tokens = 2 if IS_DRY_RUN else 12
-    requests = [Request(i, "", ids, short(num_tokens)) for i, ids in enumerate(prompts)]
+    requests = [Request(i, "", ids, short(NUM_NEW)) for i, ids in enumerate(prompts[:NUM_PROMPTS])]
     results, _ = run_all(spec_of(directory, **settings_of(way, directory.name[:-1])), requests)
-    assert outputs(results) == [tokens[:num_tokens] for tokens in wanted[1.0]]
+    assert outputs(results) == [tokens[:NUM_NEW] for tokens in wanted[1.0][:NUM_PROMPTS]]
 
 
 def test_the_repetition_penalty_is_that_of_transformers(
@@ -81,13 +85,12 @@ def test_the_repetition_penalty_is_that_of_transformers(
     run_all: Any,
 ) -> None:
     directory, prompts, wanted = family
-    num_tokens = 2 if IS_DRY_RUN else 12
     sampling = Sampling(
-        max_tokens=num_tokens, ignore_eos=True, repetition_stop=False, repetition_penalty=1.3
+        max_tokens=NUM_NEW, ignore_eos=True, repetition_stop=False, repetition_penalty=1.3
     )
-    requests = [Request(i, "", ids, sampling) for i, ids in enumerate(prompts)]
+    requests = [Request(i, "", ids, sampling) for i, ids in enumerate(prompts[:NUM_PROMPTS])]
     results, _ = run_all(spec_of(directory, num_blocks=40), requests)
-    assert outputs(results) == [tokens[:num_tokens] for tokens in wanted[1.3]]
+    assert outputs(results) == [tokens[:NUM_NEW] for tokens in wanted[1.3][:NUM_PROMPTS]]
 
 
 def rounded_to_bfloat16(directory: Path, into: Path) -> Path:
@@ -149,7 +152,9 @@ def assert_no_further_from_float32(directory: Path, into: Path) -> None:
     exact = logits_of(rounded, "float32", "cpu", "reference")
     of_cpu = logits_of(rounded, "bfloat16", "cpu", "reference")
     # The interpreter cannot multiply bfloat16.
-    dtype, impl = ("float32", "triton") if IS_DRY_RUN else ("bfloat16", resolve_impl("auto", "cuda"))
+    dtype, impl = (
+        ("float32", "triton") if IS_DRY_RUN else ("bfloat16", resolve_impl("auto", "cuda"))
+    )
     found = logits_of(rounded, dtype, DEVICE, impl)
     for part in (slice(0, NUM_TOKENS - 1), slice(NUM_TOKENS - 1, NUM_TOKENS)):
         error, allowed = (logits[part] - exact[part] for logits in (found, of_cpu))

@@ -17,6 +17,7 @@ SETTINGS = st.fixed_dictionaries(
         "prefix_sharing": st.sampled_from([True, True, False]),
         "lookahead": st.sampled_from([None, None, 0, 1, 3]),
         "max_steps": st.integers(1, 5),
+        "bulk_tokens": st.sampled_from([0, 0, 8, 1000]),
     }
 )
 HEADS = [[1 + (step * i) % 7 for i in range(20)] for step in (1, 2)]
@@ -117,6 +118,8 @@ def test_any_trace_gives_every_row_its_own_output_and_leaks_no_block(
         assert got == expected(requests[request_id])
         assert result.output_tokens == sum(map(len, got))
     assert engine.take_update().blocks_used == 0, "a block leaked"
+    assert not engine._in_flight, "a launch was never read"
+    assert engine._slots is None or not len(engine._slots), "a slot leaked"
     totals = engine.totals
     answered = [requests[i] for i in results]
     assert totals.prefill_tokens + totals.cached_prompt_tokens == sum(

@@ -12,6 +12,8 @@ from thothy_batch.engine.running_set import RunningSet
 from thothy_batch.engine.sequence import Sequence
 from thothy_batch.engine.waiting_queue import WaitingQueue
 
+# Rows that may stay empty, of those that run, while prompts are gathered for a step.
+_IDLE_SHARE = 1 / 16
 # Blocks kept free for rows that outgrow what was expected of them: at most this share of the pool.
 _RESERVE_SHARE = 1 / 16
 
@@ -51,6 +53,25 @@ class Admission:
         seq.num_prefilled = hit.num_tokens
         self._running.add(seq)
         return seq
+
+    @property
+    def has_bulk(self) -> bool:
+        """Whether the prompts that could be admitted now are worth a step.
+
+        On a device a step with prompts is launched kernel by kernel, while steps of rows that
+        decode are replayed, several at a time. So prompts wait until there is room for
+        `bulk_tokens` of them, unless too many rows would stay empty meanwhile.
+        """
+        seq, bulk = self._waiting.head, self._config.bulk_tokens
+        if not bulk or seq is None or self._running.prompts or not len(self._running.decoding):
+            return True
+        hit = self._kv.find_prefix(seq)
+        free_slots = (self._config.max_seqs - self._running.num_slots) // seq.num_slots
+        length = (seq.expected_len - hit.num_tokens) * seq.num_slots
+        room = min(len(self._waiting), free_slots, self._kv.num_free_tokens // max(1, length))
+        num_tokens = room * (seq.num_tokens - hit.num_tokens)
+        is_idle = room * seq.num_slots >= _IDLE_SHARE * len(self._running)
+        return num_tokens >= bulk or is_idle or room == len(self._waiting)
 
     def _make_way(self, seq: Sequence) -> PrefixHit:
         """Nothing runs, and what is kept for others leaves no room: it has to go."""

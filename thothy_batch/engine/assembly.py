@@ -12,6 +12,7 @@ from thothy_batch.engine.config import (
     EngineConfig,
     resolve_config,
 )
+from thothy_batch.engine.cost_model import Speed, rows_at_rate
 from thothy_batch.engine.fake import (
     FAKE_BYTES_PER_TOKEN,
     ByteTokenizer,
@@ -78,6 +79,7 @@ def _build_real(
     cache = FigureCache()
     if spec.calibrate:
         _calibrate(loaded, cache)
+    config = _with_bulk(config, cache.load_speed(loaded.speed_key))
     figures = device_figures(cache, config.device) if spec.measure_device else None
     described: dict[str, object] = {
         "name": model.files.name,
@@ -99,6 +101,13 @@ def _build_real(
         has_tokenizer=model.tokenizer is not None,
     )
     return engine, info
+
+
+def _with_bulk(config: EngineConfig, speed: Speed | None) -> EngineConfig:
+    """Prompts are computed on a device as many at a time as its products need to be fast."""
+    if not config.bulk_tokens or speed is None or not (rows := rows_at_rate(speed.linears)):
+        return config
+    return replace(config, bulk_tokens=min(rows, config.max_step_tokens))
 
 
 def _calibrate(loaded: "LoadedRunner", cache: FigureCache) -> None:

@@ -23,6 +23,7 @@ from thothy_batch.records import Request, Sampling
 Clock = Callable[[], float]
 
 _CHUNKS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
+_CUDA_CHUNKS = (*_CHUNKS, 1024, 2048, 4096, 8192)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _NEAR = 32  # tokens of context that cost little to attend to
 _FAR = 512
@@ -54,7 +55,8 @@ def calibrate(
     bench = _Bench(runner, work, clock)
     for batch in batches.fill():
         runner.run(batch)
-    speed = _prompts(bench, batches, budget_s * 0.5)
+    chunks = _CHUNKS if config.device == "cpu" else _CUDA_CHUNKS
+    speed = _prompts(bench, batches, chunks, budget_s * 0.5)
     speed = _decode(bench, batches, speed, budget_s * 0.4)
     speed = _grouped(bench, batches, speed)
     step_s, row_s = _host_part(config, clock)
@@ -114,14 +116,16 @@ class _Bench:
         return max(0.0, (self.time(far) - self.time(near)) / units) if units > 0 else 0.0
 
 
-def _prompts(bench: _Bench, batches: SyntheticBatches, budget_s: float) -> Speed:
+def _prompts(
+    bench: _Bench, batches: SyntheticBatches, chunks: tuple[int, ...], budget_s: float
+) -> Speed:
     """Linears and prefill attention, from parts of one prompt of which nothing is sampled."""
     size = min(128, batches.max_chunk, -(-batches.max_context // 4))
     far = batches.chunk(batches.max_context - size, size)
     speed = replace(
         _NOTHING, pair_s=bench.slope(batches.chunk(0, size), far, replace(_NOTHING, pair_s=1.0))
     )
-    sizes = [size for size in _CHUNKS if size <= batches.max_chunk]
+    sizes = [size for size in chunks if size <= batches.max_chunk]
     linears = bench.ladder(sizes, lambda size: batches.chunk(0, size), speed, budget_s)
     return replace(speed, linears=linears)
 

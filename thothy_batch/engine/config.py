@@ -18,15 +18,16 @@ class _Defaults:
     step_tokens: int
     max_seqs: int
     memory_share: float  # of free memory, for the KV pool
+    bulk_tokens: int
 
 
 _DEFAULTS = {
     # A step's cost on a CPU grows with its tokens from about eight on: larger steps save nothing,
     # they only make finished rows wait and need more memory for activations.
-    "cpu": _Defaults(step_tokens=2048, max_seqs=256, memory_share=0.5),
+    "cpu": _Defaults(step_tokens=2048, max_seqs=256, memory_share=0.5, bulk_tokens=0),
     # A GPU's matrix products reach their rate at some thousands of rows, and a decode step reads
     # the weights once for all of its rows. Nobody else uses its memory.
-    "cuda": _Defaults(step_tokens=8192, max_seqs=1024, memory_share=0.92),
+    "cuda": _Defaults(step_tokens=8192, max_seqs=1024, memory_share=0.92, bulk_tokens=4096),
 }
 
 
@@ -45,6 +46,7 @@ class EngineConfig:
     admission: str  # reserve | optimistic
     prefix_sharing: bool
     threads: int = 1
+    bulk_tokens: int = 0  # prompt tokens that are worth a step beside rows that decode; 0: any
 
     @property
     def block_size(self) -> int:
@@ -151,6 +153,7 @@ def resolve_config(
         admission="optimistic" if spec.admission == "optimistic" else "reserve",
         prefix_sharing=spec.prefix_sharing,
         threads=threads,
+        bulk_tokens=min(_DEFAULTS[device].bulk_tokens, max_step_tokens),
     )
 
 

@@ -117,6 +117,13 @@ class Speed:
         )
 
 
+def rows_at_rate(curve: Curve, share: float = 0.9) -> int:
+    """The fewest rows, of those measured, that are computed at `share` of the best rate."""
+    rates = [(rows, rows / seconds) for rows, seconds in curve if seconds > 0]
+    best = max((rate for _, rate in rates), default=0.0)
+    return int(next((rows for rows, rate in rates if rate >= share * best), 0))
+
+
 class CostModel:
     """Predicts the seconds of steps.
 

@@ -34,6 +34,11 @@ class KVAllocator:
         self._kept = kept
         self._by_content = config.prefix_sharing and blocks.finds_content
 
+    @property
+    def num_free_tokens(self) -> int:
+        """Tokens for which all layers have free blocks, about: groups may cut pages differently."""
+        return (self._blocks.num_blocks - self._blocks.num_used) * self._config.block_size
+
     def find_prefix(self, seq: Sequence) -> PrefixHit:
         """Blocks that hold the sequence's first tokens already; never all of its tokens.
 

@@ -102,8 +102,7 @@ class LLMEngine:
         what it launched counts and it can be tried again."""
         if self._scheduler.has_work:
             self._launch()
-        most = self._launcher.lookahead if self._scheduler.has_work else 0
-        while len(self._in_flight) > most:
+        while len(self._in_flight) > self._num_ahead:
             self._harvest()
 
     def stop_admitting(self) -> None:
@@ -161,6 +160,11 @@ class LLMEngine:
             self._retire(seq for seq in launched.rows if seq.num_tokens >= seq.max_len)
         else:
             self._span = span
+
+    @property
+    def _num_ahead(self) -> int:
+        """Launches that may stay in flight: none where no further one follows."""
+        return self._launcher.lookahead if self._scheduler.has_work else 0
 
     def _harvest(self) -> None:
         """Read the tokens of the oldest launch."""

@@ -116,7 +116,8 @@ class Scheduler:
         budget = self._config.max_step_tokens - len(span.decoding)
         for seq in self._running.prompts:
             budget -= self._compute_prompt(seq, budget, span)
-        if not self._num_preempted or not len(self._running):
+        may_admit = not self._num_preempted or not len(self._running)
+        if may_admit and self._admission.has_bulk:
             while budget and (admitted := self._admission.admit_next()) is not None:
                 span.admitted.append(admitted)
                 budget -= self._compute_prompt(admitted, budget, span)

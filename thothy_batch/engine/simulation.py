@@ -35,6 +35,7 @@ class Simulated:
     num_requests: int = 0
     num_spans: int = 0
     num_steps: int = 0
+    num_prompt_steps: int = 0  # those with parts of prompts
     prefill_tokens: int = 0
     cached_prompt_tokens: int = 0
     output_tokens: int = 0
@@ -123,6 +124,7 @@ class Simulation:
         result.seconds += self._cost.step_s(self._work(span, num_decode, num_steps))
         result.num_spans += 1
         result.num_steps += num_steps
+        result.num_prompt_steps += bool(span.parts)
         result.peak_running = max(result.peak_running, self._scheduler.num_running)
         result.peak_blocks = max(result.peak_blocks, self._scheduler.blocks_used)
         outcome = self._scheduler.advance(span, num_steps, result.seconds)
