@@ -13,7 +13,7 @@ STUBS := $(VENV)/mypy
 export GOMP_SPINCOUNT ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format wheel gpu gpu-pack bench faults docs clean
+.PHONY: help setup run test check format wheel gpu gpu-dry-run gpu-pack bench faults docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -55,8 +55,11 @@ wheel: $(STAMP) ## build the wheel into dist/
 docs: $(STAMP) ## rewrite the generated parts of README.md
 	$(BIN)/python tests/docs.py --write
 
-gpu: ## on a CUDA device: the tests that need one (later: kernel benchmarks)
-	bash tests/bench/gpu.sh
+gpu: ## on a CUDA device: kernel and engine tests, kernel benchmarks, whole runs (PARTS="kernels engine bench runs")
+	bash tests/bench/gpu.sh $(PARTS)
+
+gpu-dry-run: $(STAMP) ## the same on the CPU, tiny, in the interpreter of Triton (minutes)
+	bash tests/bench/gpu.sh --dry-run $(PARTS)
 
 gpu-pack: ## copy what the GPU machine needs of the shared data into gpu_pack/
 	bash tests/bench/gpu_pack.sh

@@ -1,0 +1,91 @@
+"""What a part of gpu.sh found, as one JSON document, and in a line for the reader.
+
+Run: python tests/bench/gpu_report.py PART FOLDER OUT --exit-code 0 --seconds 12 [--dry-run]
+
+FOLDER holds what the part left there: PART*.jsonl of pytest (gpu_log.py), PART*.json of benchmarks.
+Skipped tests are named with their reasons: they are not passed. Exits with 1 where nothing was
+left.
+"""
+
+import argparse
+import json
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from provenance import short_commit
+
+_PACKAGES = ("torch", "triton", "transformers", "numpy", "pytest")
+_CUT_OFF = (124, 137)  # what timeout says of a command that it ended
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--exit-code", type=int, required=True)
+    parser.add_argument("--seconds", type=int, required=True)
+    parser.add_argument("--dry-run", action="store_true")
+    options = parser.parse_args()
+    logs = sorted(options.folder.glob(f"{options.part}*.jsonl"))
+    benchmarks = sorted(options.folder.glob(f"{options.part}*.json"))
+    tests = tests_of(logs)
+    document = {
+        "part": options.part,
+        "dry_run": options.dry_run,
+        "exit_code": options.exit_code,
+        "was_cut_off": options.exit_code in _CUT_OFF,
+        "seconds": options.seconds,
+        "tests": tests,
+        "benchmarks": [json.loads(path.read_text(encoding="utf-8")) for path in benchmarks],
+        **provenance(options.dry_run),
+    }
+    options.out.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    show(options, tests, len(benchmarks))
+    sys.exit(not (logs or benchmarks))
+
+
+def tests_of(logs: list[Path]) -> dict[str, object]:
+    """A test may have several lines: one that failed in any is failed."""
+    lines = [line for log in logs for line in log.read_text(encoding="utf-8").splitlines()]
+    by_outcome: dict[str, dict[str, str]] = {"passed": {}, "failed": {}, "skipped": {}}
+    for case in map(json.loads, lines):
+        by_outcome[case["outcome"]][case["test"]] = case["text"]
+    failed, skipped = by_outcome["failed"], by_outcome["skipped"]
+    return {
+        "passed": len(by_outcome["passed"].keys() - failed.keys()),
+        "failed": [{"test": test, "text": text} for test, text in failed.items()],
+        "skipped": [{"test": test, "reason": reason} for test, reason in skipped.items()],
+    }
+
+
+def provenance(is_dry_run: bool) -> dict[str, object]:
+    has_device = torch.cuda.is_available() and not is_dry_run
+    versions = {"python": sys.version.split()[0], "cuda": torch.version.cuda}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    device = torch.cuda.get_device_name() if has_device else "cpu"
+    return {"device": device, "commit": short_commit(), "versions": versions}
+
+
+def show(options: argparse.Namespace, tests: dict[str, object], num_benchmarks: int) -> None:
+    failed, skipped = tests["failed"], tests["skipped"]
+    for case in failed:
+        print(f"FAILED {case['test']}")
+    for case in skipped:
+        print(f"skipped {case['test']}: {case['reason']}")
+    print(
+        f"{options.part}: exit code {options.exit_code}"
+        f"{' (cut off)' if options.exit_code in _CUT_OFF else ''} after {options.seconds} s; "
+        f"{tests['passed']} passed, {len(failed)} failed, {len(skipped)} skipped, "
+        f"{num_benchmarks} benchmarks → {options.out}"
+    )
+
+
+if __name__ == "__main__":
+    main()

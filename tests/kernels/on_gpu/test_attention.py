@@ -1,0 +1,106 @@
+"""paged_attention's Triton kernels on the device, against float64; all free slots hold NaN."""
+
+import pytest
+import torch
+from attention_oracle import Night
+from on_gpu.where import DEVICE, DTYPES, HALF, on_device, pool_on_device, sizes
+from test_grouped_attention import GROUPS
+
+from thothy_kernels.paged_attention import triton_impl
+
+pytestmark = pytest.mark.gpu
+
+# What PTX promises of the device's exp2 and division, relative to their results.
+_APPROXIMATE = 2.0**-22
+
+
+def attend(night: Night, softcap: float = 0.0, *, grouped: bool = False) -> torch.Tensor:
+    """Not by the contract, which refuses the float16 of a dry run."""
+    k, v = pool_on_device(night.k), pool_on_device(night.v)
+    meta = on_device(night.meta(grouped=grouped))
+    out = triton_impl.paged_attention(night.q.to(DEVICE), k, v, meta, night.scale, softcap)
+    assert out.dtype == night.dtype
+    return out.cpu().double()
+
+
+def bound_of(night: Night, exact: torch.Tensor, softcap: float) -> torch.Tensor:
+    """float32: no further from float64 than the definition is, but for the order of its sums and
+    the device's exp2 and division, whose errors a cap takes into the scores. 16 bits: inputs are
+    exact, each weight and the result are rounded; float32 adds a tenth of that at most."""
+    means = night.mean_sizes(softcap)
+    largest = night.v.nan_to_num().abs().max().double()
+    approximate = 2 * (1 + 2 * softcap) * _APPROXIMATE * means
+    if night.dtype == torch.float32:
+        of_reference = (night.run("reference", softcap=softcap).double() - exact).abs().max()
+        return approximate + 3 * of_reference + 2 * torch.finfo(torch.float32).eps * largest
+    info = torch.finfo(night.dtype)
+    # Below the dtype's range weights have even steps.
+    least = max(context for context, _ in night.lens) * info.smallest_normal * info.eps / 2
+    return approximate + info.eps / 2 * (means + exact.abs()) * 1.1 + least * largest
+
+
+def assert_exact(night: Night, softcap: float = 0.0, *, grouped: bool = False) -> None:
+    exact = night.oracle(softcap)
+    error = (attend(night, softcap, grouped=grouped) - exact).abs()
+    assert (error <= bound_of(night, exact, softcap)).all()  # NaN is not
+
+
+# (context, queries) of each sequence.
+STEPS = {
+    "decode": sizes([(1, 1), (255, 1), (256, 1), (1025, 1), (4000, 1)], [(1, 1), (70, 1)]),
+    "prefill": sizes([(5, 5), (300, 300), (700, 64), (1300, 33)], [(5, 5), (60, 33)]),
+    "mix": sizes([(1, 1), (17, 17), (300, 1), (520, 3), (257, 70), (900, 1)], [(40, 1), (20, 7)]),
+}
+HEADS = sizes(
+    [(8, 2, 64), (7, 1, 80), (6, 2, 96), (16, 2, 128), (4, 2, 256), (3, 1, 8), (4, 4, 16)],
+    [(8, 2, 64), (7, 1, 80), (3, 1, 8)],
+)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("heads", HEADS)
+def test_it_is_what_the_formula_says(
+    heads: tuple[int, int, int], step: str, dtype: torch.dtype
+) -> None:
+    assert_exact(Night(STEPS[step], shape=heads, block_size=32, dtype=dtype, stride=3))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("softcap", [0.0, 30.0])
+@pytest.mark.parametrize("window", sizes([1, 64, 300, 5000], [40]))
+def test_windows_and_soft_caps(window: int, softcap: float, dtype: torch.dtype) -> None:
+    night = Night(STEPS["mix"], shape=(8, 2, 64), window=window, dtype=dtype, stride=3)
+    assert_exact(night, softcap)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("block_size", sizes([1, 7, 16, 64], [7]))
+def test_blocks_of_any_size(block_size: int, dtype: torch.dtype) -> None:
+    assert_exact(Night(STEPS["mix"], shape=(8, 2, 128), block_size=block_size, dtype=dtype), 30.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("heads", sizes([(4, 2, 32), (32, 8, 128), (40, 1, 64)], [(4, 2, 16)]))
+@pytest.mark.parametrize("groups", sizes(list(GROUPS), ["head and documents"]))
+def test_groups_change_nothing(
+    groups: str, heads: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    lens = [(970 + 13 * i, 1) for i in range(9)]
+    beside = sizes([(33, 20), (5, 5), (8, 1)], [(5, 5)])
+    night = Night(lens + beside, shape=heads, shared=GROUPS[groups], dtype=dtype)
+    assert_exact(night, grouped=True)
+
+
+def test_contexts_grow_under_a_plan() -> None:
+    """Decode steps follow one another on the device: only context_lens changes."""
+    night = Night(STEPS["decode"][1:], shape=(8, 2, 64), dtype=HALF)
+    k, v = pool_on_device(night.k), pool_on_device(night.v)
+    meta, q = on_device(night.meta()), night.q.to(DEVICE)
+    meta.context_lens -= 50
+    triton_impl.paged_attention(q, k, v, meta, night.scale, 0.0)
+    meta.context_lens += 50
+    meta.contexts_grew()
+    out = triton_impl.paged_attention(q, k, v, meta, night.scale, 0.0)
+    exact = night.oracle()
+    assert ((out.cpu().double() - exact).abs() <= bound_of(night, exact, 0.0)).all()
