@@ -28,6 +28,7 @@ def count_tiles_kernel(  # type: ignore[no-untyped-def]
         own = tl.minimum(own, window)
     own -= tl.load(skips + 4 * rows + 1, mask=is_row, other=0)
     own -= tl.load(skips + 4 * rows + 3, mask=is_row, other=0)
+    own = tl.maximum(own, 0)  # a row that became padding has no context, but still its skips
     num_tiles = tl.cdiv(tl.where(is_chunk, shared, own), TILE)
     ends = tl.cumsum(num_tiles, 0)
     tl.store(cu_tiles, 0)

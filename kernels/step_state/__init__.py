@@ -62,12 +62,13 @@ class DecodeInputs:
     context_lens: torch.Tensor  # int32 [S]
     sample_positions: torch.Tensor  # int64 [S]: index of the token that is drawn
     slots: torch.Tensor  # int64 [S]: slots of the state table, N for padding
+    limits: torch.Tensor  # int64 [S]: the last position that is computed
     block_tables: tuple[torch.Tensor, ...]  # int32 [S, M] per layer group, -1 pads
     slot_mappings: tuple[torch.Tensor, ...]  # int64 [S] per layer group, -1: nowhere
 
     def __post_init__(self) -> None:
         op, S = "DecodeInputs", self.token_ids.shape[0] if self.token_ids.dim() else 0
-        for name in ("token_ids", "positions", "sample_positions", "slots"):
+        for name in ("token_ids", "positions", "sample_positions", "slots", "limits"):
             _check_numbers(op, name, getattr(self, name), S)
         _check_numbers(op, "context_lens", self.context_lens, S, torch.int32)
         if not self.block_tables or len(self.block_tables) != len(self.slot_mappings):
@@ -134,8 +135,8 @@ def advance_inputs(
     grows by 1. Rows with a context have their token recorded as by `record_tokens`, and become
     token_ids = max(drawn, 0), at positions, context_lens and sample_positions one higher; each
     slot mapping names the new position's place: block_id * block_size + offset. It is -1 where the
-    block table has no block for it, as after a sequence's last step, and in rows that are padding,
-    which stay as they are otherwise.
+    block table has no block for it, and in rows that are padding, which stay as they are otherwise.
+    A row whose new position is beyond its limit is padding from then on: its context becomes 0.
 
     Raises ValueError for shapes and dtypes that do not fit.
     """

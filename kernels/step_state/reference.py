@@ -42,6 +42,8 @@ def advance_inputs(
     inputs.token_ids.copy_(torch.where(is_running, drawn.clamp(min=0), inputs.token_ids))
     for numbers in (inputs.positions, inputs.context_lens, inputs.sample_positions):
         numbers.add_(is_running)
+    is_running = is_running & (inputs.positions <= inputs.limits)
+    inputs.context_lens.mul_(is_running)
     columns, offsets = inputs.positions // block_size, inputs.positions % block_size
     for block_table, slot_mapping in zip(inputs.block_tables, inputs.slot_mappings, strict=True):
         M = block_table.shape[1]

@@ -75,7 +75,7 @@ def map_kernel(  # type: ignore[no-untyped-def]
     do_not_specialize=["K", "S", "M", "table_stride", "ring_stride", "num_slots", "num_words"]
 )
 def advance_kernel(  # type: ignore[no-untyped-def]
-    token_ids, positions, context_lens, sample_positions, slots, block_table, slot_mapping,
+    token_ids, positions, context_lens, sample_positions, slots, limits, block_table, slot_mapping,
     last_tokens, seen, drawn, ring, counter,
     K, S, M, table_stride, ring_stride, num_slots, num_words,
     BLOCK_SIZE: tl.constexpr, BLOCK: tl.constexpr,
@@ -98,12 +98,13 @@ def advance_kernel(  # type: ignore[no-untyped-def]
         position = tl.load(positions + rows, mask=is_running, other=0) + 1
         sample_position = tl.load(sample_positions + rows, mask=is_running, other=0) + 1
         tl.store(token_ids + rows, tl.maximum(token_id, 0), mask=is_running)
-        tl.store(context_lens + rows, context_len + 1, mask=is_running)
+        goes_on = position <= tl.load(limits + rows, mask=is_running, other=-1)
+        tl.store(context_lens + rows, tl.where(goes_on, context_len + 1, 0), mask=is_running)
         tl.store(positions + rows, position, mask=is_running)
         tl.store(sample_positions + rows, sample_position, mask=is_running)
         map_rows(
-            block_table, slot_mapping, rows, is_row, position, is_running, M, table_stride,
-            BLOCK_SIZE,
+            block_table, slot_mapping, rows, is_row, position, is_running & goes_on, M,
+            table_stride, BLOCK_SIZE,
         )  # fmt: skip
 
 
@@ -143,11 +144,11 @@ def advance_inputs(
     rows = (inputs.token_ids, inputs.positions, inputs.context_lens, inputs.sample_positions)
     groups = tuple(zip(inputs.block_tables, inputs.slot_mappings, strict=True))
     state = (table.last_tokens, table.seen, drawn, ring, counter)
-    check_device("advance_inputs", *rows, inputs.slots, *sum(groups, ()), *state)
+    check_device("advance_inputs", *rows, inputs.slots, inputs.limits, *sum(groups, ()), *state)
     S = drawn.shape[0]
     (block_table, slot_mapping), *others = groups
     advance_kernel[(1,)](
-        *(*rows, inputs.slots, block_table, slot_mapping, *state),
+        *(*rows, inputs.slots, inputs.limits, block_table, slot_mapping, *state),
         *(len(ring), S, *_shape(block_table), ring.stride(0), table.num_slots, table.seen.shape[1]),
         BLOCK_SIZE=block_size,
         BLOCK=_ADVANCED,
@@ -174,8 +175,8 @@ def variants() -> list[Variant]:
     record |= dict.fromkeys(("num_slots", "num_words", "num_rows"), "i32")
     groups = {"positions": "*i64", "context_lens": "*i32", "block_table": "*i32"}
     groups |= {"slot_mapping": "*i64", **dict.fromkeys(("S", "M", "table_stride"), "i32")}
-    step = ("token_ids", "sample_positions", "slots", "last_tokens", "drawn", "ring", "counter")
-    advance = dict.fromkeys(step, "*i64") | groups | {"seen": "*i32"}
+    step = ("token_ids", "sample_positions", "slots", "limits", "last_tokens", "drawn", "ring")
+    advance = dict.fromkeys((*step, "counter"), "*i64") | groups | {"seen": "*i32"}
     advance |= dict.fromkeys(("K", "ring_stride", "num_slots", "num_words"), "i32")
     sizes = [{"BLOCK_SIZE": block_size} for block_size in (16, 32)]
     return [

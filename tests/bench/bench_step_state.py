@@ -56,6 +56,7 @@ def _inputs(S: int, num_groups: int, device: str) -> DecodeInputs:
         (positions + 1).int(),
         positions + 1,
         rows,
+        torch.full_like(rows, _MAX_BLOCKS * _BLOCK_SIZE - 1),
         tuple(blocks.clone() for _ in range(num_groups)),
         tuple(rows.clone() for _ in range(num_groups)),
     )

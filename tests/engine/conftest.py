@@ -101,7 +101,8 @@ class ShadowRunner:
 class LateLauncher:
     """Launches on the shadow model as on a device: several steps at a time, tokens read later.
 
-    It knows the last token of each slot by itself, and shows it to nobody before it is read.
+    It knows the last token of each slot by itself, and shows it to nobody before it is read; rows
+    that have reached their limit are left out.
     """
 
     keeps_state = True
@@ -113,6 +114,8 @@ class LateLauncher:
         self._last: dict[int, int] = {}  # by slot
         self._seen: dict[int, list[int]] = {}
         self._batch: Batch | None = None
+        self._width = 0
+        self._kept = np.empty(0, np.int64)  # rows of the span that go on
         self._is_first = True
         self.unread: list[np.ndarray] = []
 
@@ -120,17 +123,16 @@ class LateLauncher:
         assert not batch.penalties
         assert len(set(batch.slots.tolist())) == len(batch.slots) == len(batch.logits_rows)
         self._batch, self._is_first = copy.deepcopy(batch), True
+        self._width, self._kept = len(batch.slots), np.arange(len(batch.slots))
         for row in range(batch.num_decoding):
             self._batch.token_ids[row] = self._last[int(batch.slots[row])]
         for slot, tokens in batch.seen:
             self._seen[slot] = tokens.tolist()
 
     def launch(self, num_steps: int) -> "LateLauncher._Drawn":
-        batch = self._batch
-        assert batch is not None
         before = copy.deepcopy((self._last, self._seen))
         try:
-            drawn = [self._step(batch) for _ in range(num_steps)]
+            drawn = [self._step() for _ in range(num_steps)]
         except RuntimeError:
             self._last, self._seen = before  # nothing of a failed launch counts
             raise
@@ -138,18 +140,40 @@ class LateLauncher:
         assert len(self.unread) <= self.lookahead + 1
         return self._Drawn(self)
 
-    def _step(self, batch: Batch) -> np.ndarray:
+    def _step(self) -> np.ndarray:
         if not self._is_first:
-            batch.advance(np.array([self._last[slot] for slot in batch.slots.tolist()]))
-        tokens = self._runner.run(batch)
+            self._leave_out_ended()
+            batch = self._batch
+            batch.advance(np.array([self._last[slot] for slot in batch.slots.tolist()], np.int64))
         self._is_first = False
-        for row, (slot, token) in enumerate(zip(batch.slots.tolist(), tokens, strict=True)):
-            self._last[slot] = int(token)
+        batch = self._batch
+        drawn = np.full(self._width, -1, np.int64)
+        if len(batch.context_lens):
+            drawn[self._kept] = self._runner.run(batch)
+        for row, slot in enumerate(batch.slots.tolist()):
+            token = self._last[slot] = int(drawn[self._kept[row]])
             if batch.penalty[row] != 1.0:
                 length = int(batch.sample_positions[row])
                 assert len(self._seen[slot]) == length, "a penalised row's tokens are not known"
-                self._seen[slot].append(int(token))
-        return tokens
+                self._seen[slot].append(token)
+        return drawn
+
+    def _leave_out_ended(self) -> None:
+        batch = self._batch
+        kept = np.flatnonzero(batch.positions + 1 <= batch.limits)
+        if len(kept) == len(batch.limits):
+            return
+        self._kept = self._kept[kept]
+        for name in (
+            *("token_ids", "positions", "context_lens", "seeds", "sample_positions", "slots"),
+            *("temperature", "top_k", "top_p", "penalty", "limits"),
+        ):
+            setattr(batch, name, getattr(batch, name)[kept])
+        batch.slot_mappings = [slots[kept] for slots in batch.slot_mappings]
+        batch.block_tables = [table[kept] for table in batch.block_tables]
+        batch.cu_seqlens = np.arange(len(kept) + 1, dtype=np.int32)
+        batch.logits_rows = np.arange(len(kept))
+        batch.shared = np.empty((0, 4), np.int32)
 
     @dataclass
     class _Drawn:

@@ -151,6 +151,8 @@ class Simulation:
         self.inputs["token_ids"][row] = max(token, 0)
         for name in ("positions", "context_lens", "sample_positions"):
             self.inputs[name][row] += 1
+        if self.inputs["positions"][row] > self.inputs["limits"][row]:
+            self.inputs["context_lens"][row] = 0
 
     def _slot(self, row, block_ids):
         column, offset = divmod(self.inputs["positions"][row], self.block_size)
@@ -179,6 +181,7 @@ def _simulation(S, num_groups, seed, block_size=4):
         "context_lens": context_lens,
         "sample_positions": context_lens,
         "slots": slots,
+        "limits": np.maximum(context_lens - 1, 0) + rng.integers(0, 25, S),
     }
     inputs = {name: value.tolist() for name, value in inputs.items()}
     inputs["block_tables"] = [block_table.tolist() for block_table in block_tables]
@@ -236,6 +239,7 @@ def test_after_the_last_block_and_without_one_nothing_is_stored():
     for impl in IMPLS:
         simulation = _simulation(1, 1, seed=0)
         context = {"context_lens": [6], "positions": [5], "sample_positions": [6], "slots": [2]}
+        context["limits"] = [99]
         simulation.inputs |= context | {"block_tables": [[[9, 4, -1, 6]]]}
         inputs, table = _inputs(simulation, impl), _table(impl)
         ring, counter, found = _vector([[0]], impl), _vector([0], impl), []
@@ -315,6 +319,7 @@ def _changed(**values):
         ("context_lens", torch.zeros(3, dtype=torch.int64)),
         ("sample_positions", torch.zeros(6, dtype=torch.int64)[::2]),
         ("slots", torch.zeros(3)),
+        ("limits", torch.zeros(3)),
         ("block_tables", ()),
         ("block_tables", (torch.zeros(3, 2),)),
         ("block_tables", (torch.zeros(2, 2, dtype=torch.int32),)),

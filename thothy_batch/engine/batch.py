@@ -51,6 +51,8 @@ class Batch:
     num_decoding: int = 0  # rows that decode; they come first
     slots: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))  # [R], each once
     penalty: Float32Array = field(default_factory=lambda: np.empty(0, np.float32))  # [R]
+    # [R], by row that samples: the last position that its sequence computes.
+    limits: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))
     seen: list[tuple[int, Int32Array]] = field(default_factory=list)  # (slot, tokens): new ones
 
     def advance(self, token_ids: Int64Array) -> None:
@@ -168,6 +170,8 @@ class BatchBuilder:
         batch.slots = self._fill(
             "slots", np.int64, [self._slots.of(seq, seq.sample + fork) for seq, _, fork in rows]
         )
+        # Of the last token nothing is computed.
+        batch.limits = self._fill("limits", np.int64, [seq.max_len - 2 for seq, _, _ in rows])
         batch.penalty = self._fill("penalty", np.float32, [s.repetition_penalty for s in sampling])
         batch.seen = [
             (int(batch.slots[index]), _all_tokens(rows[index][0]))

@@ -5,7 +5,7 @@ each of a few decode steps. A CPU computes a step while it is launched.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from thothy_batch.engine.batch import Batch, Int64Array
@@ -36,7 +36,9 @@ class Launcher(Protocol):
 
     lookahead: int  # launches that may be in flight while the next one is decided on
     max_steps: int  # of one launch
-    keeps_state: bool  # whether it knows by itself the last token of each row, see Batch.slots
+    # Whether it knows by itself the last token of each row (see Batch.slots), and leaves out rows
+    # that have reached their limit.
+    keeps_state: bool
 
     @property
     def max_samples(self) -> int | None:
@@ -94,6 +96,8 @@ class Launched:
     drawn: Drawn
     outcome: StepOutcome
     started_at: float  # seconds since engine ready
+    # Steps of the launch beyond a sequence's last one: nothing was computed for it.
+    idle_steps: dict[Sequence, int] = field(default_factory=dict)
 
     def collect(self, stop_rule: Callable[[Sequence], FinishReason | None]) -> list[Sequence]:
         """Append the tokens to their sequences; returns who ended. What was drawn for a sequence
@@ -101,6 +105,8 @@ class Launched:
         finished = []
         num_overrun = 0
         for seq, column in zip(self.rows, self.drawn.tokens().T.tolist(), strict=True):
+            if seq in self.idle_steps:
+                del column[len(column) - self.idle_steps[seq] :]
             if seq.finish_reason is not None:
                 num_overrun += len(column)
                 continue

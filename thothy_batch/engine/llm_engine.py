@@ -143,7 +143,7 @@ class LLMEngine:
             if span.is_empty:
                 return  # all who were left turned out to have ended
         started_at = self._now()
-        num_steps = min(span.num_steps - span.num_done, self._launcher.max_steps)
+        num_steps = self._num_steps(span)
         try:
             if is_new:
                 self._launcher.begin(self._builder.build(span))
@@ -156,10 +156,25 @@ class LLMEngine:
         self._num_unstarted -= outcome.num_started
         launched = Launched([*rows, *outcome.joined], drawn, outcome, started_at)
         self._in_flight.append(launched)
-        if span.is_over:
-            self._retire(seq for seq in launched.rows if seq.num_tokens >= seq.max_len)
-        else:
+        if not span.is_over:
             self._span = span
+            return
+        ended = [seq for seq in launched.rows if seq.num_tokens >= seq.max_len]
+        for seq in ended:
+            if idle := seq.num_tokens - seq.max_len:
+                launched.idle_steps[seq] = idle
+        outcome.forget(sum(launched.idle_steps.values()))
+        self._retire(ended)
+
+    def _num_steps(self, span: Span) -> int:
+        """Steps of the next launch. On a device they go on when somebody ends, while others do
+        not: a visit of the host takes longer than a row that is empty for some steps."""
+        left = span.num_steps - span.num_done
+        most = self._launcher.max_steps
+        if self._launcher.keeps_state and left < most and not span.parts:
+            longest = max(seq.max_len - seq.num_tokens for seq in span.decoding)
+            left = max(left, min(span.most_steps - span.num_done, longest))
+        return min(left, most)
 
     @property
     def _num_ahead(self) -> int:
@@ -189,11 +204,10 @@ class LLMEngine:
             self._harvest()
         return True
 
-    def _retire(self, seqs: Iterable[Sequence]) -> None:
+    def _retire(self, seqs: list[Sequence]) -> None:
         """Sequences need no further step."""
-        retired = list(seqs)
-        self._scheduler.retire(retired)
-        self._forget(retired)
+        self._scheduler.retire(seqs)
+        self._forget(seqs)
 
     def _forget(self, seqs: Iterable[Sequence]) -> None:
         if self._slots is not None:
@@ -211,7 +225,8 @@ class LLMEngine:
         state = seq.state
         state.finished_at = now
         state.output_tokens += len(seq.output_ids)
-        state.wasted_tokens += seq.num_output - len(seq.output_ids)
+        num_drawn = min(seq.num_tokens, seq.max_len) - seq.prompt_len
+        state.wasted_tokens += num_drawn - len(seq.output_ids)
         state.num_unfinished -= 1
         state.completions[seq.sample] = self._rules.completion(seq)
         if state.num_unfinished:

@@ -12,6 +12,9 @@ from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.decode_set import DecodeSet
 from thothy_batch.engine.sequence import Clock, Sequence, SequenceStatus
 
+_Event = tuple[int, int, Sequence, int]  # due step, number, who, and when it joined
+_FOR_EVER = 1 << 30
+
 
 class RunningSet:
     """Every running sequence is in one of three places: `prompts`, in the order of admission,
@@ -27,7 +30,8 @@ class RunningSet:
         self.num_growth = 0  # blocks that may be needed beyond those of the expected lengths
         self._parked: deque[Sequence] = deque()
         self._all: dict[Sequence, None] = {}  # oldest admission first
-        self._events: list[tuple[int, int, Sequence, int]] = []
+        self._events: list[_Event] = []
+        self._needs: list[_Event] = []  # of a block alone
         self._num_events = 0
 
     def __len__(self) -> int:
@@ -92,6 +96,16 @@ class RunningSet:
             heappop(self._events)  # it left meanwhile
         return 1
 
+    @property
+    def num_steps_to_need(self) -> int:
+        """Decode steps until a row needs a block, if none ends before. Needs of now are met."""
+        while self._needs:
+            due, _, seq, joined_at = self._needs[0]
+            if seq.joined_at == joined_at and due > self.clock.steps:
+                return due - self.clock.steps
+            heappop(self._needs)
+        return _FOR_EVER
+
     def pop_due(self) -> Sequence:
         """The row that needs a block now. Afterwards `foresee` must be told that it goes on."""
         seq = heappop(self._events)[2]
@@ -103,10 +117,13 @@ class RunningSet:
         assert seq.joined_at is not None
         covered = seq.covered_len(self._config.block_size)
         # The last token is drawn but never computed.
-        length = seq.max_len if covered >= seq.max_len - 1 else covered + 1
+        is_covered = covered >= seq.max_len - 1
+        length = seq.max_len if is_covered else covered + 1
         self._num_events += 1
         event = (seq.joined_at + length - seq.num_known, self._num_events, seq, seq.joined_at)
         heappush(self._events, event)
+        if not is_covered:
+            heappush(self._needs, event)
 
     def check_integrity(self) -> None:
         """Assert that everybody is in one place, with the right counts."""

@@ -28,7 +28,8 @@ class Span:
 
     decoding: DecodeSet
     parts: list[PromptPart] = field(default_factory=list)
-    num_steps: int = 1
+    num_steps: int = 1  # until somebody ends, or needs a block
+    most_steps: int = 1  # until somebody needs a block: who ends before, on a device, is left out
     admitted: list[Sequence] = field(default_factory=list)
     num_preempted: int = 0  # those of abandoned spans before it among them
     preempted: list[Sequence] = field(default_factory=list)
@@ -59,8 +60,12 @@ class StepOutcome:
     num_preempted: int = 0
     num_started: int = 0  # requests whose first token was computed
 
-    def waste(self, num_tokens: int) -> None:
-        """Count drawn tokens as of no use."""
+    def forget(self, num_tokens: int) -> None:
+        """Decode rows drew fewer tokens than was counted."""
         self.output_tokens -= num_tokens
         self.decode_tokens -= num_tokens
+
+    def waste(self, num_tokens: int) -> None:
+        """Drawn tokens are of no use."""
+        self.forget(num_tokens)
         self.overrun_tokens += num_tokens

@@ -7,8 +7,8 @@ beyond those of the span are padding: they have no context, write no KV and draw
 import numpy as np
 import torch
 
-from thothy_batch.engine.batch import Batch
-from thothy_batch.engine.upload import AnyArray, Layout
+from thothy_batch.engine.batch import Batch, Int32Array
+from thothy_batch.engine.upload import AnyArray, Layout, upload
 from thothy_batch.model.config import ModelConfig
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.records import LayerGroup
@@ -37,17 +37,21 @@ class StepBuffers:
         self.num_rows = num_rows
         self._groups = groups
         self._shape = shape
-        self._blank = _blank(num_rows, num_columns, padding_slot, len(groups))
+        self._blank = _blank(num_rows, padding_slot, len(groups))
         self._layout = Layout(self._blank)
         self._packed = send(self._layout.pack(self._blank), device)
         self._fixed = self._layout.views(self._packed)
+        # They are far the largest: only what a span has of them is sent.
+        self._block_tables = tuple(
+            torch.full((num_rows, num_columns), -1, dtype=torch.int32, device=device)
+            for _ in groups
+        )
         self._rows = torch.arange(num_rows + 1, dtype=torch.int32, device=device)
         self._logits_rows = self._rows[:-1].long()
-        names = range(len(groups))
         self.inputs = DecodeInputs(
             **{name: self._fixed[name] for name in _PER_ROW},
-            block_tables=tuple(self._fixed[f"block_table{g}"] for g in names),
-            slot_mappings=tuple(self._fixed[f"slot_mapping{g}"] for g in names),
+            block_tables=self._block_tables,
+            slot_mappings=tuple(self._fixed[f"slot_mapping{g}"] for g in range(len(groups))),
         )
         self.sampling = SamplingTensors(
             **{name: self._fixed[name] for name in _SAMPLING},
@@ -61,15 +65,15 @@ class StepBuffers:
         arrays = {name: value.copy() for name, value in self._blank.items()}
         for name in (*_PER_ROW, *_SAMPLING, "penalty"):
             arrays[name][:R] = getattr(batch, name)
-        for g, (table, slots) in enumerate(
-            zip(batch.block_tables, batch.slot_mappings, strict=True)
-        ):
-            arrays[f"block_table{g}"][:R, : table.shape[1]] = table
+        for g, slots in enumerate(batch.slot_mappings):
             arrays[f"slot_mapping{g}"][:R] = slots
         arrays |= self._padded_tables(batch)
-        self._packed.copy_(
-            _pinned(self._layout.pack(arrays), self._packed.device), non_blocking=True
-        )
+        device = self._packed.device
+        self._packed.copy_(send(self._layout.pack(arrays), device), non_blocking=True)
+        tables = {str(g): _ended(table) for g, table in enumerate(batch.block_tables)}
+        for fixed, sent in zip(self._block_tables, upload(tables, device).values(), strict=True):
+            width = min(fixed.shape[1], sent.shape[1])
+            fixed[:R, :width].copy_(sent[:, :width])
 
     def forward_inputs(self, *, grouped: bool) -> ForwardInputs:
         """What the decoder takes. `grouped`: rows may share beginnings. Launches what plans the
@@ -115,7 +119,7 @@ class StepBuffers:
         return dict(pad_tables(tables, self.num_rows))
 
 
-_PER_ROW = ("token_ids", "positions", "context_lens", "sample_positions", "slots")
+_PER_ROW = ("token_ids", "positions", "context_lens", "sample_positions", "slots", "limits")
 _SAMPLING = ("temperature", "top_k", "top_p", "seeds")
 
 
@@ -124,22 +128,22 @@ def attention_shape(config: ModelConfig, block_size: int, dtype: torch.dtype) ->
     return AttentionShape(config.num_heads, config.num_kv_heads, config.head_dim, block_size, dtype)
 
 
-def _blank(num_rows: int, num_columns: int, slot: int, num_groups: int) -> dict[str, AnyArray]:
+def _ended(block_table: Int32Array) -> Int32Array:
+    """With a column behind that is no block: what lies there on the device is of another span."""
+    return np.pad(block_table, ((0, 0), (0, 1)), constant_values=-1)
+
+
+def _blank(num_rows: int, slot: int, num_groups: int) -> dict[str, AnyArray]:
     """The arrays of a step of padding alone."""
-    longs = ("token_ids", "positions", "sample_positions", "slots", "seeds")
+    longs = ("token_ids", "positions", "sample_positions", "slots", "limits", "seeds")
     arrays: dict[str, AnyArray] = {name: np.zeros(num_rows, np.int64) for name in longs}
     arrays["slots"][:] = slot
     arrays |= {name: np.zeros(num_rows, np.int32) for name in ("context_lens", "top_k")}
     arrays["temperature"] = np.zeros(num_rows, np.float32)
     arrays |= {name: np.ones(num_rows, np.float32) for name in ("top_p", "penalty")}
     for g in range(num_groups):
-        arrays[f"block_table{g}"] = np.full((num_rows, num_columns), -1, np.int32)
         arrays[f"slot_mapping{g}"] = np.full(num_rows, -1, np.int64)
     for name in ("skips", "levels", "chunks"):
         arrays[name] = np.zeros((num_rows, 4), np.int32)
     arrays["levels"][:, ::2] = -1
     return arrays
-
-
-def _pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    return tensor.pin_memory() if device.type == "cuda" else tensor

@@ -134,4 +134,5 @@ class SyntheticBatches:
             num_decoding=len(rows) if num_tokens == 1 else 0,
             slots=np.arange(len(rows)),
             penalty=np.ones(len(rows), np.float32),
+            limits=positions[rows],
         )
