@@ -18,6 +18,7 @@ from thothy_batch.engine.device_runner import DeviceRunner
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.stop_rules import StopRules
 from thothy_batch.engine.upload import Layout, upload
+from thothy_batch.errors import EngineError
 from thothy_batch.model.config import kv_bytes_per_token, layer_groups
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.loading import load_decoder
@@ -136,6 +137,36 @@ def test_nothing_waits_for_the_device(checkpoint: Path, run_all: Any) -> None:
     assert found == completions(wanted)
 
 
+class RunAgain:
+    """In place of CUDA's graphs: a captured step is computed again when it is replayed."""
+
+    def __init__(self) -> None:
+        self.steps: dict[tuple[int, bool], Any] = {}
+        self.num_replayed = 0
+
+    def __contains__(self, key: tuple[int, bool]) -> bool:
+        return key in self.steps
+
+    def capture(self, key: tuple[int, bool], step: Any) -> None:
+        step()
+        self.steps[key] = step
+
+    def replay(self, key: tuple[int, bool]) -> None:
+        self.num_replayed += 1
+        self.steps[key]()
+
+
+def test_captured_steps_are_replayed_over_the_same_buffers(checkpoint: Path, run_all: Any) -> None:
+    spec = EngineSpec(model=ModelSpec(id=str(checkpoint)), impl="cpu", **TOGETHER)
+    wanted, _ = run_all(spec, night()[:1])
+    engine, runner = device_engine(spec, "cpu", "triton")
+    runner._buckets, runner._graphs = [4], RunAgain()  # the samples are three
+    runner._capture()
+    assert set(runner._graphs.steps) == {(4, True), (4, False)}
+    assert tokens_of(engine, night()[:1]) == completions(wanted)
+    assert runner._graphs.num_replayed > 0
+
+
 @pytest.mark.parametrize(
     "wait",
     [
@@ -218,3 +249,14 @@ def test_arrays_arrive_in_one_piece() -> None:
 def test_flex_is_an_implementation_of_attention_alone() -> None:
     assert (ops_impl("flex", "cpu"), ops_impl("flex", "cuda")) == ("cpu", "triton")
     assert ops_impl("reference", "cuda") == "reference"
+
+
+def test_a_row_without_a_usable_logit_ends_the_night_with_a_sentence(checkpoint: Path) -> None:
+    """A device draws -1 for it, and cannot raise."""
+    spec = EngineSpec(model=ModelSpec(id=str(checkpoint)), impl="cpu", **TOGETHER)
+    engine, runner = device_engine(spec, "cpu", "reference", ops="reference")
+    runner._decoder._final_norm_N.fill_(float("nan"))
+    runner._decoder.impl = "triton"  # of sampling: the reference raises at once
+    engine.submit(night()[2:3])
+    with pytest.raises(EngineError, match="not finite"):
+        tokens_of(engine, [])

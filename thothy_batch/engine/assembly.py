@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from thothy_batch.engine.loaded import LoadedRunner
 
 
+_PACKAGES = {
+    "cpu": ("thothy-batch", "torch", "numba", "numpy"),
+    "cuda": ("thothy-batch", "torch", "triton", "numpy"),
+}
+
+
 def build_engine(spec: EngineSpec, *, owns_process: bool) -> tuple[LLMEngine, EngineInfo]:
     """Load, size, compile and warm up; returns an engine that is ready.
 
@@ -132,7 +138,7 @@ def _info(
     return EngineInfo(
         model=model,
         engine={**config.as_json(), **device},
-        versions={name: _version(name) for name in ("thothy-batch", "torch", "numba", "numpy")},
+        versions={name: _version(name) for name in _PACKAGES[config.device]},
         load_s=time.monotonic() - started_at,
         max_model_len=config.max_model_len,
         pool_tokens=config.pool_tokens,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from thothy_batch.engine.batch import Batch
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.synthetic import SyntheticBatches
 from thothy_batch.errors import EngineError
@@ -14,8 +15,9 @@ from thothy_batch.records import EngineSpec
 if TYPE_CHECKING:
     from thothy_batch.engine.launching import Runner
 
-# What graphs take beyond the memory of the largest decode step: libraries' own, and fragments.
-_GRAPH_FACTOR = 1.25
+# What torch's allocator takes for what it hands out, and then what is held beside it: libraries'
+# workspaces, the buffers of decode steps, the state table.
+_FRAGMENT_FACTOR = 1.25
 _MARGIN_BYTES = 512 << 20
 _NUM_PAGES_LEFT = 2  # of each layer group, beside what one prompt takes
 
@@ -25,11 +27,8 @@ def free_after_warm_up(
     resolve: Callable[[EngineSpec, int], EngineConfig],
     runner_of: Callable[[EngineConfig], "Runner"],
 ) -> int:
-    """Bytes that a pool may take: what is free after the largest steps were computed over a small
-    one, less what the graphs of decode steps will hold.
-
-    Memory of activations stays with torch's allocator, so it is not counted as free.
-    """
+    """Bytes that a pool may take: what is free beside the weights, less what the largest steps
+    took beyond a small pool, and what the graphs of decode steps will hold."""
     try:
         return _measure(resolve(_with_small_pool(spec, resolve), 0), runner_of)
     except torch.OutOfMemoryError as error:
@@ -42,15 +41,22 @@ def free_after_warm_up(
 def _measure(config: EngineConfig, runner_of: Callable[[EngineConfig], "Runner"]) -> int:
     runner = runner_of(config)
     batches = SyntheticBatches(config, config.pool_tokens)
-    runner.run(batches.full_step())
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    runner.run(batches.decode(batches.max_rows, 1))
-    of_decode = torch.cuda.max_memory_allocated() - before
+    of_step = _peak_of(runner, batches.full_step())
+    of_decode = _peak_of(runner, batches.decode(batches.max_rows, 1))
     del runner
     torch.cuda.synchronize()
+    torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info()
-    return max(0, free - int(of_decode * _GRAPH_FACTOR) - _MARGIN_BYTES)
+    taken = max(of_step, of_decode) + of_decode  # of steps that are launched, and of graphs
+    return max(0, free - int(taken * _FRAGMENT_FACTOR) - _MARGIN_BYTES)
+
+
+def _peak_of(runner: "Runner", batch: Batch) -> int:
+    """Bytes that a step takes beyond what is held anyway."""
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    runner.run(batch)
+    return torch.cuda.max_memory_allocated() - before
 
 
 def _with_small_pool(
