@@ -9,13 +9,14 @@ import pytest
 import torch
 from attention_oracle import Night
 
-from thothy_kernels.paged_attention import paged_attention, triton_impl
+from thothy_kernels.paged_attention import decode_plan, paged_attention, triton_impl
 from thothy_kernels.paged_attention.device_plan import MAX_GROUP_ROWS
 
 if torch.cuda.is_available():
     pytest.skip("these compute on CPU tensors, in the interpreter", allow_module_level=True)
 
-LENS = [(1, 1), (17, 17), (300, 1), (520, 3), (256, 1), (257, 70), (900, 1)]
+# (365, 3): a window of 300 begins one position into a tile, with a whole one before it.
+LENS = [(1, 1), (17, 17), (300, 1), (520, 3), (256, 1), (257, 70), (900, 1), (365, 3)]
 
 
 def attend(night: Night, softcap: float = 0.0, *, grouped: bool = False) -> torch.Tensor:
@@ -73,9 +74,9 @@ def test_where_pieces_are_cut_changes_nothing(
     num_programs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From one program for all to more programs than there are tiles."""
-    monkeypatch.setattr(triton_impl, "_INTERPRETED_PROGRAMS", num_programs)
+    monkeypatch.setattr(decode_plan, "_INTERPRETED_PROGRAMS", num_programs)
     lens = [(970 + 13 * i, 1) for i in range(4)] + [(3, 1), (70, 1)]
-    night = Night(lens, shape=(4, 2, 16), shared=((0, 4, 0, 50),))
+    night = Night(lens, shape=(4, 2, 16), shared=((0, 4, 0, 50), (0, 2, 50, 55)))
     assert_float32(night, attend(night))
     assert_float32(night, attend(night, grouped=True))
 
