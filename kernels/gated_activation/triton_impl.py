@@ -1,16 +1,27 @@
 """gated on a CUDA device, in one pass."""
 
+from collections.abc import Callable
+
 import torch
 import triton
 import triton.language as tl
 
 from thothy_kernels.gated_activation import GELU_CUBIC, GELU_LINEAR
 from thothy_kernels.launch import LOG2E, Variant, check_device
+from thothy_kernels.tuning import (
+    LaunchSettings,
+    Outputs,
+    Trial,
+    candidates_from,
+    normal,
+    settings_of,
+)
 
 # 8 elements per thread are one load of 16 bytes of bfloat16 from each half, and 2,048 threads of a
 # multiprocessor then have 64 kB under way, more than three times what hides the latency. Feed-
 # forward sizes are multiples of 1,024, or nearly: no program is in vain.
-_BLOCK, _NUM_WARPS = 1024, 4
+_DEFAULT = LaunchSettings(tile=1024, warps=4)
+_OP = "gated_activation"
 
 _LOG2E = tl.constexpr(LOG2E)
 # ln 2 in two parts. The first has 9 bits: its products with whole numbers up to 2^15 are exact.
@@ -67,16 +78,35 @@ def gated(gate_up: torch.Tensor, activation: str) -> torch.Tensor:
     out = gate_up.new_empty((T, F))
     if out.numel() == 0:
         return out
-    num_chunks = triton.cdiv(F, _BLOCK)
+    settings = settings_of(_OP, _key(F, gate_up.dtype), _DEFAULT)
+    num_chunks = triton.cdiv(F, settings.tile)
     gated_kernel[(T * num_chunks,)](
         *(gate_up, out, gate_up.stride(0)),
         F=F,
         IS_GELU=activation == "gelu_tanh",
         CHUNKS=num_chunks,
-        BLOCK=_BLOCK,
-        num_warps=_NUM_WARPS,
+        BLOCK=settings.tile,
+        num_warps=settings.warps,
     )
     return out
+
+
+def _key(F: int, dtype: torch.dtype) -> str:
+    return f"F{F} {dtype}"
+
+
+def trial(
+    F: int, activation: str, dtype: torch.dtype, device: torch.device, num_rows: int = 1024
+) -> Trial:
+    def prepare() -> Callable[[], Outputs]:
+        gate_up = normal((num_rows, 2 * F), dtype, device)
+        return lambda: (gated(gate_up, activation),)
+
+    candidates = candidates_from(
+        _DEFAULT, {"warps": 2}, {"tile": 1 / 2, "warps": 1 / 2}, {"tile": 1 / 2},
+        {"tile": 2, "warps": 2}, {"tile": 2},
+    )  # fmt: skip
+    return Trial(_OP, _key(F, dtype), tuple(candidates), prepare)
 
 
 def variants() -> list[Variant]:
@@ -89,10 +119,10 @@ def variants() -> list[Variant]:
             {
                 "F": F,
                 "IS_GELU": activation == "gelu_tanh",
-                "CHUNKS": triton.cdiv(F, _BLOCK),
-                "BLOCK": _BLOCK,
+                "CHUNKS": triton.cdiv(F, _DEFAULT.tile),
+                "BLOCK": _DEFAULT.tile,
             },
-            _NUM_WARPS,
+            _DEFAULT.warps,
             divisible=("row_stride",),
         )
         for F in (3072, 6912, 14336)

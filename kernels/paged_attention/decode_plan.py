@@ -14,17 +14,18 @@ from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.paged_attention.device_plan import DecodeTables
 from thothy_kernels.paged_attention.device_shapes import AttentionShape
 from thothy_kernels.paged_attention.merge_kernel import count_tiles_kernel
+from thothy_kernels.tuning import LaunchSettings
 
-# Programs of the decode kernel in the interpreter: enough that pieces are cut everywhere.
+# Programs of the decode kernel in the interpreter, where a multiprocessor would have two: enough
+# that pieces are cut everywhere.
 _INTERPRETED_PROGRAMS = 7
-# Programs per multiprocessor: as many as its shared memory holds (see AttentionShape.tile).
-_PROGRAMS_PER_MULTIPROCESSOR = 2
 
 
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
     """The decode launches of one step; the same for all layers of a group."""
 
+    settings: LaunchSettings  # of all launches: tiles are counted as they are computed
     tables: DecodeTables
     group_rows: int
     num_programs: int
@@ -34,29 +35,36 @@ class DecodePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class PrefillPlan:
+    """The launch for the prompt chunks of one step."""
+
+    settings: LaunchSettings
+    tiles: torch.Tensor  # int32 [N, 2], see prefill_tiles
+
+
+@dataclass(frozen=True, slots=True)
 class StepPlan:
     """All launches of one step."""
 
     decode: DecodePlan | None
-    prefill: torch.Tensor | None  # int32 [N, 2], see prefill_tiles
-    tile: int  # positions of a decode tile
+    prefill: PrefillPlan | None
 
     def contexts_grew(self, meta: AttentionMetadata) -> None:
         """Count the decode tiles anew, on the device."""
         if self.decode is not None:
-            count_tiles(self.decode, meta, self.tile)
+            count_tiles(self.decode, meta)
 
 
 def plan_decode(meta: AttentionMetadata, tables: DecodeTables, shape: AttentionShape) -> None:
     """Plan a step whose sequences all decode, from tables on its device. Waits for nothing."""
     decode = decode_plan(tables, shape)
-    count_tiles(decode, meta, shape.tile)
-    meta.plans[shape] = StepPlan(decode, None, shape.tile)
+    count_tiles(decode, meta)
+    meta.plans[shape] = StepPlan(decode, None)
 
 
 def decode_plan(tables: DecodeTables, shape: AttentionShape) -> DecodePlan:
-    device = tables.row_seqs.device
-    programs = _num_programs(device)
+    device, settings = tables.row_seqs.device, shape.decode_settings
+    programs = _num_programs(device, settings)
     group_rows = shape.group_rows(tables.group_rows)
     chunks, rows = tables.num_chunks, tables.num_rows
     floats = shape.D + 2
@@ -64,15 +72,15 @@ def decode_plan(tables: DecodeTables, shape: AttentionShape) -> DecodePlan:
     of_rows = (shape.K * rows + programs) * shape.G * floats
     states = (torch.empty(size, device=device) for size in (of_chunks, of_rows))
     cu_tiles = torch.empty(chunks + rows + 1, dtype=torch.int32, device=device)
-    return DecodePlan(tables, group_rows, programs, cu_tiles, *states)
+    return DecodePlan(settings, tables, group_rows, programs, cu_tiles, *states)
 
 
-def count_tiles(plan: DecodePlan, meta: AttentionMetadata, tile: int) -> None:
+def count_tiles(plan: DecodePlan, meta: AttentionMetadata) -> None:
     tables = plan.tables
     count_tiles_kernel[(1,)](
         *(plan.cu_tiles, meta.context_lens, tables.row_seqs, tables.skips, tables.chunks),
         *(tables.num_chunks, tables.num_rows, meta.window or 0),
-        TILE=tile,
+        TILE=plan.settings.tile,
         BLOCK=max(128, block_for(tables.num_chunks + tables.num_rows)),
         HAS_WINDOW=meta.window is not None,
     )
@@ -92,8 +100,8 @@ def pad_tables(tables: DecodeTables, num_rows: int) -> dict[str, np.ndarray]:
     return padded
 
 
-def _num_programs(device: torch.device) -> int:
+def _num_programs(device: torch.device, settings: LaunchSettings) -> int:
     if is_interpreted():
-        return _INTERPRETED_PROGRAMS
+        return max(1, _INTERPRETED_PROGRAMS * settings.programs // 2)
     properties = torch.cuda.get_device_properties(device)
-    return int(properties.multi_processor_count) * _PROGRAMS_PER_MULTIPROCESSOR
+    return int(properties.multi_processor_count) * settings.programs

@@ -1,14 +1,13 @@
-"""The launches of paged_attention's kernels for models in use: what is compiled ahead of time."""
+"""The launches of paged_attention's kernels for models in use: what is compiled ahead of time.
+
+With their default settings alone: candidates are compiled where a device chooses among them.
+"""
 
 import torch
 
 from thothy_kernels.launch import Variant
 from thothy_kernels.paged_attention.decode_kernel import decode_kernel
-from thothy_kernels.paged_attention.device_shapes import (
-    DECODE_WARPS,
-    PREFILL_STAGES,
-    AttentionShape,
-)
+from thothy_kernels.paged_attention.device_shapes import MERGE_WARPS, AttentionShape
 from thothy_kernels.paged_attention.merge_kernel import count_tiles_kernel, merge_kernel
 from thothy_kernels.paged_attention.prefill_kernel import prefill_kernel
 
@@ -59,21 +58,33 @@ def _types(shape: AttentionShape | None = None) -> dict[str, str]:
 
 
 def _decode(name: str, shape: AttentionShape, rows: int, flags: dict[str, bool]) -> Variant:
-    constants = shape.decode_constants(rows) | flags
+    settings = shape.decode_default
+    constants = shape.decode_constants(rows, settings) | flags
     return Variant(
-        f"decode {name}", decode_kernel, _types(shape), constants, DECODE_WARPS, divisible=_STRIDES
+        f"decode {name}",
+        decode_kernel,
+        _types(shape),
+        constants,
+        settings.warps,
+        divisible=_STRIDES,
     )
 
 
 def _merge(name: str, shape: AttentionShape, rows: int) -> Variant:
     constants = shape.merge_constants(rows)
-    return Variant(f"merge {name}", merge_kernel, _types(shape), constants, DECODE_WARPS)
+    return Variant(f"merge {name}", merge_kernel, _types(shape), constants, MERGE_WARPS)
 
 
 def _prefill(name: str, shape: AttentionShape, flags: dict[str, bool]) -> Variant:
-    constants, warps = shape.prefill_constants() | flags, shape.prefill_warps
+    settings = shape.prefill_default
     return Variant(
-        f"prefill {name}", prefill_kernel, _types(shape), constants, warps, PREFILL_STAGES, _STRIDES
+        f"prefill {name}",
+        prefill_kernel,
+        _types(shape),
+        shape.prefill_constants(settings) | flags,
+        settings.warps,
+        settings.stages,
+        _STRIDES,
     )
 
 

@@ -14,6 +14,7 @@ from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.paged_attention.decode_kernel import decode_kernel
 from thothy_kernels.paged_attention.decode_plan import (
     DecodePlan,
+    PrefillPlan,
     StepPlan,
     count_tiles,
     decode_plan,
@@ -23,11 +24,7 @@ from thothy_kernels.paged_attention.device_plan import (
     decode_tables,
     prefill_tiles,
 )
-from thothy_kernels.paged_attention.device_shapes import (
-    DECODE_WARPS,
-    PREFILL_STAGES,
-    AttentionShape,
-)
+from thothy_kernels.paged_attention.device_shapes import MERGE_WARPS, AttentionShape
 from thothy_kernels.paged_attention.device_variants import variants
 from thothy_kernels.paged_attention.merge_kernel import merge_kernel
 from thothy_kernels.paged_attention.prefill_kernel import prefill_kernel
@@ -56,11 +53,11 @@ def paged_attention(
     if not isinstance(plan, StepPlan):
         plan = meta.plans[shape] = _plan(meta, shape, B)
     tensors = (q, k_cache, v_cache, out)
-    settings = _settings(q, k_cache, meta, scale, softcap)
+    arguments = _arguments(q, k_cache, meta, scale, softcap)
     if plan.decode is not None:
-        _decode(plan.decode, tensors, meta, shape, settings)
+        _decode(plan.decode, tensors, meta, shape, arguments)
     if plan.prefill is not None:
-        _prefill(plan.prefill, tensors, meta, shape, settings)
+        _prefill(plan.prefill, tensors, meta, shape, arguments)
     return out
 
 
@@ -70,12 +67,13 @@ def _plan(meta: AttentionMetadata, shape: AttentionShape, num_blocks: int) -> St
         raise ValueError("paged_attention: metadata on a device needs its host's values in `host`")
     check_blocks_exist(host, (shape.P, num_blocks))
     device = meta.context_lens.device
-    tiles = send(prefill_tiles(host, shape.prefill_queries), device)
+    settings = shape.prefill_settings
+    tiles = send(prefill_tiles(host, shape.prefill_queries(settings)), device)
     tables = decode_tables(host, shape.G, shape.P).to(device)
     decode = decode_plan(tables, shape) if tables.num_rows else None
     if decode is not None:
-        count_tiles(decode, meta, shape.tile)
-    return StepPlan(decode, tiles if len(tiles) else None, shape.tile)
+        count_tiles(decode, meta)
+    return StepPlan(decode, PrefillPlan(settings, tiles) if len(tiles) else None)
 
 
 def _decode(
@@ -83,7 +81,7 @@ def _decode(
     tensors: tuple[torch.Tensor, ...],
     meta: AttentionMetadata,
     shape: AttentionShape,
-    settings: "_Settings",
+    arguments: "_Arguments",
 ) -> None:
     tables = plan.tables
     counts = (tables.num_chunks, tables.num_rows, plan.num_programs)
@@ -91,38 +89,38 @@ def _decode(
         *(*tensors, plan.chunk_states, plan.row_states),
         *(meta.cu_seqlens, meta.context_lens, meta.block_tables),
         *(tables.row_seqs, tables.skips, tables.chunks, plan.cu_tiles, *counts),
-        *settings.numbers,
-        **shape.decode_constants(plan.group_rows),
-        **settings.flags,
-        num_warps=DECODE_WARPS,
+        *arguments.numbers,
+        **shape.decode_constants(plan.group_rows, plan.settings),
+        **arguments.flags,
+        num_warps=plan.settings.warps,
     )
     merge_kernel[(tables.num_rows * shape.K,)](
         *(tensors[-1], plan.chunk_states, plan.row_states, meta.cu_seqlens),
         *(tables.row_seqs, tables.levels, plan.cu_tiles, *counts),
         **shape.merge_constants(plan.group_rows),
-        num_warps=DECODE_WARPS,
+        num_warps=MERGE_WARPS,
     )
 
 
 def _prefill(
-    tiles: torch.Tensor,
+    plan: PrefillPlan,
     tensors: tuple[torch.Tensor, ...],
     meta: AttentionMetadata,
     shape: AttentionShape,
-    settings: "_Settings",
+    arguments: "_Arguments",
 ) -> None:
-    prefill_kernel[(len(tiles) * shape.K,)](
-        *(*tensors, tiles, meta.cu_seqlens, meta.context_lens, meta.block_tables),
-        *settings.numbers,
-        **shape.prefill_constants(),
-        **settings.flags,
-        num_warps=shape.prefill_warps,
-        num_stages=PREFILL_STAGES,
+    prefill_kernel[(len(plan.tiles) * shape.K,)](
+        *(*tensors, plan.tiles, meta.cu_seqlens, meta.context_lens, meta.block_tables),
+        *arguments.numbers,
+        **shape.prefill_constants(plan.settings),
+        **arguments.flags,
+        num_warps=plan.settings.warps,
+        num_stages=plan.settings.stages,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Settings:
+class _Arguments:
     """What both kernels are told alike: three strides, the scale, cap and window; and whether the
     last two are there."""
 
@@ -130,13 +128,13 @@ class _Settings:
     flags: dict[str, bool]
 
 
-def _settings(
+def _arguments(
     q: torch.Tensor, k_cache: torch.Tensor, meta: AttentionMetadata, scale: float, softcap: float
-) -> _Settings:
+) -> _Arguments:
     strides = (q.stride(0), k_cache.stride(0), meta.block_tables.stride(0))
     # Scores are powers of two: log2(e) is in the scale, unless a cap lies between.
     factor = scale if softcap else scale * LOG2E
-    return _Settings(
+    return _Arguments(
         (*strides, factor, softcap, meta.window or 0),
         {"HAS_SOFTCAP": softcap > 0, "HAS_WINDOW": meta.window is not None},
     )

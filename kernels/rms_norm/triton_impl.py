@@ -1,14 +1,25 @@
 """rms_norm and add_rms_norm on a CUDA device: a row is read once and stays in registers.
 
-A program has one wide row or several narrow ones (heads). How many follows from N alone, so a row
-is summed in the same order in any batch.
+A program has one wide row or several narrow ones (heads). How many follows from N and the dtype
+alone, so a row is summed in the same order in any batch.
 """
+
+from collections.abc import Callable
+from functools import cache
 
 import torch
 import triton
 import triton.language as tl
 
 from thothy_kernels.launch import Variant, block_for, check_device
+from thothy_kernels.tuning import (
+    LaunchSettings,
+    Outputs,
+    Trial,
+    candidates_from,
+    normal,
+    settings_of,
+)
 
 # Elements of a program: of a narrower row it takes several. 16 elements per thread are two loads
 # of 16 bytes in bfloat16; they take up to 40 registers, so a multiprocessor has 1,536 threads and
@@ -17,6 +28,7 @@ _ELEMENTS, _PER_WARP = 2048, 16 * 32
 # Wider rows give each thread more elements: a program of 1,024 threads would have room for itself
 # and one other, and both would wait for their sums.
 _MOST_WARPS = 16
+_OP = "rms_norm"
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -96,22 +108,43 @@ def _launch(
         places = (x.shape[1], x.stride(0), x.stride(1))
     else:
         places = (1, x.stride(0) if x.dim() == 2 else N, 0)
-    shape, num_warps = _shape(N)
-    norm_kernel[(triton.cdiv(num_rows, shape["ROWS"]),)](
+    settings = settings_of(_OP, _key(N, x.dtype), _default(N))
+    norm_kernel[(triton.cdiv(num_rows, settings.rows),)](
         *(x, delta, _aligned(weight.contiguous()), total, out, num_rows, *places, eps),
         N=N,
         OFFSET=weight_offset,
         ADDS=delta is not None,
-        **shape,
-        num_warps=num_warps,
+        ROWS=settings.rows,
+        BLOCK=block_for(N),
+        num_warps=settings.warps,
     )
 
 
-def _shape(N: int) -> tuple[dict[str, int], int]:
-    """Rows and width of a program, and its warps."""
+def _key(N: int, dtype: torch.dtype) -> str:
+    return f"N{N} {dtype}"
+
+
+@cache
+def _default(N: int) -> LaunchSettings:
+    """Rows of a program and its warps."""
     block = block_for(N)
     rows = max(1, _ELEMENTS // block)
-    return {"ROWS": rows, "BLOCK": block}, min(_MOST_WARPS, max(4, rows * block // _PER_WARP))
+    return LaunchSettings(rows=rows, warps=min(_MOST_WARPS, max(4, rows * block // _PER_WARP)))
+
+
+def trial(N: int, dtype: torch.dtype, device: torch.device, num_rows: int = 2048) -> Trial:
+    """Of add_rms_norm, for both operations."""
+
+    def prepare() -> Callable[[], Outputs]:
+        x, delta = (normal((num_rows, N), dtype, device, seed) for seed in range(2))
+        weight = normal((N,), dtype, device, seed=2)
+        return lambda: add_rms_norm(x, delta, weight, 1e-6, 0.0)
+
+    candidates = candidates_from(
+        _default(N), {"warps": 2}, {"warps": 1 / 2}, {"rows": 2, "warps": 2}, {"rows": 2},
+        {"rows": 1 / 2, "warps": 1 / 2},
+    )  # fmt: skip
+    return Trial(_OP, _key(N, dtype), tuple(candidates), prepare)
 
 
 # Sizes and offsets of heads (Qwen3, Gemma 3) and hidden states (Qwen3 0.6B, Gemma 3 1B, Llama 8B).
@@ -132,8 +165,9 @@ def variants() -> list[Variant]:
 def _variant(N: int, offset: float, dtype: str, adds: bool) -> Variant:
     strides = ("group_stride", "row_stride")
     places = dict.fromkeys(("num_rows", "group_rows", *strides), "i32")
-    shape, num_warps = _shape(N)
-    constants: dict[str, object] = {"N": N, "OFFSET": offset, "ADDS": adds, **shape}
+    settings = _default(N)
+    constants: dict[str, object] = {"N": N, "OFFSET": offset, "ADDS": adds}
+    constants |= {"ROWS": settings.rows, "BLOCK": block_for(N)}
     names = ["x", "weight", "out"]
     if adds:
         names += ["delta", "total"]
@@ -147,6 +181,6 @@ def _variant(N: int, offset: float, dtype: str, adds: bool) -> Variant:
         norm_kernel,
         dict.fromkeys(names, f"*{dtype}") | places | {"eps": "fp32"},
         constants,
-        num_warps,
+        settings.warps,
         divisible=strides,
     )

@@ -3,16 +3,28 @@
 A program has a token's heads of one kind, q, k or v, as many as make about 1,024 elements.
 """
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
 import triton
 import triton.language as tl
 
 from thothy_kernels.launch import Variant, block_for, check_device
+from thothy_kernels.tuning import (
+    LaunchSettings,
+    Outputs,
+    Trial,
+    candidates_from,
+    normal,
+    settings_of,
+)
 
 # 16 elements per thread, 8 of either half of a head: two loads of 16 bytes of bfloat16. It takes 40
 # to 56 registers, so a multiprocessor has 18 to 25 such programs, 36 kB or more under way: twice
 # what hides the latency. A step of 256 tokens still has enough programs for all.
 _ELEMENTS, _NUM_WARPS = 1024, 2
+_OP = "rope_and_write_kv"
 
 
 @triton.jit
@@ -131,23 +143,62 @@ def rope_and_write_kv(
         qkv = qkv.contiguous()
     norms = [None if weight is None else weight.contiguous() for weight in (q_norm, k_norm)]
     numbers = (positions.contiguous(), cos_sin.contiguous())
-    shape = _shape(D)
-    num_parts = triton.cdiv(num_heads, shape["HEADS"]) + 2 * triton.cdiv(K, shape["HEADS"])
+    settings = settings_of(_OP, _key(num_heads, K, D, qkv.dtype), _default(D))
+    num_parts = triton.cdiv(num_heads, settings.rows) + 2 * triton.cdiv(K, settings.rows)
     rope_and_write_kernel[(T * num_parts,)](
         *(qkv, *norms, *numbers, k_cache, v_cache, slot_mapping.contiguous(), out),
         *(qkv.stride(0), k_cache.stride(0), cos_sin.shape[0], B * P, eps),
         **{"H": num_heads, "K": K, "D": D, "P": P, "OFFSET": weight_offset},
         HAS_NORM=q_norm is not None,
-        **shape,
-        num_warps=_NUM_WARPS,
+        **_constants(D, settings),
+        num_warps=settings.warps,
     )
     return out
 
 
-def _shape(D: int) -> dict[str, int]:
+def _key(H: int, K: int, D: int, dtype: torch.dtype) -> str:
+    return f"H{H} K{K} D{D} {dtype}"
+
+
+@cache
+def _default(D: int) -> LaunchSettings:
+    """Rows are the heads of a program."""
+    return LaunchSettings(rows=max(1, _ELEMENTS // (2 * block_for(D // 2))), warps=_NUM_WARPS)
+
+
+def _constants(D: int, settings: LaunchSettings) -> dict[str, int]:
     """Heads of a program, and the width of half a head."""
-    width = block_for(D // 2)
-    return {"HEADS": max(1, _ELEMENTS // (2 * width)), "WIDTH": width}
+    return {"HEADS": settings.rows, "WIDTH": block_for(D // 2)}
+
+
+def trial(
+    num_heads: int, caches: tuple[torch.Tensor, torch.Tensor], has_norm: bool, num_tokens: int
+) -> Trial:
+    """Writes to the slots 0 .. num_tokens of caches, [B, K, P, D] of keys and of values."""
+    keys = caches[0]
+    _, K, P, D = keys.shape
+    device, num_blocks = keys.device, triton.cdiv(num_tokens, P)
+
+    def prepare() -> Callable[[], Outputs]:
+        qkv = normal((num_tokens, (num_heads + 2 * K) * D), keys.dtype, device)
+        norm = normal((D,), keys.dtype, device, seed=1) if has_norm else None
+        cos_sin = normal((num_tokens, D), torch.float32, device, seed=2)
+        slots = torch.arange(num_tokens, device=device)
+        written = [blocks[:num_blocks].zero_() for blocks in caches]
+
+        def launch() -> Outputs:
+            q = rope_and_write_kv(
+                qkv, norm, norm, slots, cos_sin, *caches, slots, num_heads, 1e-6, 0.0
+            )
+            return q, *written
+
+        return launch
+
+    candidates = candidates_from(
+        _default(D), {"warps": 2}, {"warps": 1 / 2}, {"rows": 1 / 2, "warps": 1 / 2},
+        {"rows": 1 / 2}, {"rows": 2, "warps": 2},
+    )  # fmt: skip
+    return Trial(_OP, _key(num_heads, K, D, keys.dtype), tuple(candidates), prepare)
 
 
 def variants() -> list[Variant]:
@@ -188,7 +239,7 @@ def _variant(
         name,
         rope_and_write_kernel,
         signature,
-        {**absent, **constants, **_shape(D)},
-        _NUM_WARPS,
+        {**absent, **constants, **_constants(D, _default(D))},
+        _default(D).warps,
         divisible=("row_stride", "block_stride"),
     )

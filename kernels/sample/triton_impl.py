@@ -10,6 +10,8 @@ A row that would be refused (NaN, an infinite maximum) gets token -1, and a pair
 is skipped: raising would have to wait for the device.
 """
 
+from collections.abc import Callable
+
 import torch
 import triton
 
@@ -20,6 +22,14 @@ from thothy_kernels.sample.penalty_kernel import penalty_kernel
 from thothy_kernels.sample.scan_kernel import scan_kernel
 from thothy_kernels.sample.seen_kernel import seen_kernel
 from thothy_kernels.sample.winner_kernel import winner_kernel
+from thothy_kernels.tuning import (
+    LaunchSettings,
+    Outputs,
+    Trial,
+    candidates_from,
+    normal,
+    settings_of,
+)
 
 # Tokens of a group: a warp reads one in one go, and its maximum is 1/128 more to write.
 _GROUP = 128
@@ -35,6 +45,7 @@ _TILE, _BITS, _FILTER_WARPS = 1024, 3, 8
 _PAIRS = 256
 # Words of a program of `penalize_seen`: 2,048 tokens, 16 a thread.
 _WORDS = 64
+_SCAN = "sample.scan"
 
 
 def sample(logits: torch.Tensor, params: SamplingTensors) -> torch.Tensor:
@@ -55,7 +66,8 @@ def sample(logits: torch.Tensor, params: SamplingTensors) -> torch.Tensor:
         return tokens
     if logits.stride(1) != 1:
         logits = logits.contiguous()
-    num_chunks, num_groups = triton.cdiv(V, _CHUNK), triton.cdiv(V, _GROUP)
+    scan = settings_of(_SCAN, _key(V), _scan_default())
+    num_chunks, num_groups = triton.cdiv(V, scan.tile), triton.cdiv(V, _GROUP)
     maxima = logits.new_empty(R, num_groups)
     scores = torch.empty_like(maxima)
     masses = logits.new_empty((R, num_chunks, 2), dtype=torch.float64)
@@ -64,8 +76,8 @@ def sample(logits: torch.Tensor, params: SamplingTensors) -> torch.Tensor:
     scan_kernel[(R * num_chunks,)](
         *(logits, *rows, maxima, scores, masses, *sizes, num_chunks, num_groups),
         GROUP=_GROUP,
-        CHUNK=_CHUNK,
-        num_warps=_SCAN_WARPS,
+        CHUNK=scan.tile,
+        num_warps=scan.warps,
     )
     winner_kernel[(R,)](
         *(logits, *rows, maxima, scores, tokens, *sizes, num_groups),
@@ -82,6 +94,31 @@ def sample(logits: torch.Tensor, params: SamplingTensors) -> torch.Tensor:
         num_warps=_FILTER_WARPS,
     )
     return tokens
+
+
+def _key(V: int) -> str:
+    return f"V{V}"
+
+
+def _scan_default() -> LaunchSettings:
+    return LaunchSettings(tile=_CHUNK, warps=_SCAN_WARPS)
+
+
+def trial(V: int, device: torch.device, num_rows: int = 64) -> Trial:
+    """Of the scan, in draws without a filter: it is most of what they take."""
+
+    def prepare() -> Callable[[], Outputs]:
+        logits = normal((num_rows, V), torch.float32, device)
+        rows = torch.arange(num_rows, device=device)
+        ones = torch.ones(num_rows, device=device)
+        params = SamplingTensors(ones, torch.zeros_like(rows, dtype=torch.int32), ones, rows, rows)
+        return lambda: (sample(logits, params),)
+
+    candidates = candidates_from(
+        _scan_default(), {"warps": 1 / 2}, {"warps": 2}, {"tile": 1 / 2, "warps": 1 / 2},
+        {"tile": 1 / 2}, {"tile": 2, "warps": 2}, {"tile": 2},
+    )  # fmt: skip
+    return Trial(_SCAN, _key(V), tuple(candidates), prepare)
 
 
 def penalize_repetition(

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 SHARED_BYTES = {"sm_80": 163 << 10, "sm_90": 227 << 10}
-# Bytes per thread that attention may spill on the device that it is made for: two registers.
-SPILLED_BYTES = 8
 
 
 @pytest.mark.slow
@@ -27,6 +25,4 @@ def test_all_variants_compile_within_the_devices_limits(tmp_path: Path) -> None:
     for record in records:
         assert record["registers"] <= 255, record
         assert record["shared_bytes"] <= SHARED_BYTES[record["target"]], record
-        is_bfloat16 = "bf16" in record["variant"]
-        if record["op"] == "paged_attention" and record["target"] == "sm_90" and is_bfloat16:
-            assert record["spilled_bytes"] <= SPILLED_BYTES, record
+        assert record["spilled_bytes"] == 0, record

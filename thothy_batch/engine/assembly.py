@@ -98,7 +98,9 @@ def _build_real(
         "max_model_len": model.config.max_model_len,
         "random_weights": spec.model.random_weights,
     }
-    info = replace(_info(config, described, started_at, figures), notes=tuple(cache.notes))
+    info = replace(
+        _info(config, described, started_at, figures), notes=(*cache.notes, *loaded.notes)
+    )
     engine = LLMEngine(
         config,
         loaded.launcher,

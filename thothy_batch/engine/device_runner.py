@@ -9,12 +9,14 @@ In Triton's interpreter the same runs on the CPU, without graphs and streams.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from thothy_batch.engine.batch import Batch, Int64Array
 from thothy_batch.engine.decode_graphs import DecodeGraphs, bucket_of, row_buckets
+from thothy_batch.engine.kernel_tuning import tune_kernels
 from thothy_batch.engine.layout import KVLayout
 from thothy_batch.engine.step_buffers import StepBuffers, attention_shape
 from thothy_batch.engine.synthetic import SyntheticBatches
@@ -32,10 +34,10 @@ from thothy_kernels.step_state import (
     record_tokens,
 )
 
-# Launches under way while the host decides on the next, and decode steps of a launch: together
-# they hide what the host does for a launch; each step beyond that is one that a row which has
-# ended may compute for nothing.
-_LOOKAHEAD, _MAX_STEPS = 2, 4
+# Launches under way while the host decides on the next, and decode steps of a launch. Together they
+# hide what the host does for a launch (some milliseconds for 500 rows); each further step is one
+# that a row which ended at a stop token may compute for nothing.
+_LOOKAHEAD, _MAX_STEPS = 1, 4
 # A request's samples all run at once, however few sequences the settings allow.
 _LEAST_ROWS = 64
 # Steps whose drawn tokens the device keeps: more than can be under way.
@@ -75,12 +77,14 @@ class DeviceRunner:
         max_seqs = max(max_seqs, _LEAST_ROWS)
         assert (lookahead + 1) * max_steps <= _RING
         config = decoder.config
-        self.lookahead, self.max_steps, self.max_samples = lookahead, max_steps, max_seqs
+        self.lookahead, self.max_samples = lookahead, max_seqs
         self._decoder, self._kv, self._layout = decoder, kv, layout
         self._device = decoder.device
         self._is_cuda = self._device.type == "cuda"
         # Fixed buffers need kernels that read everything on the device.
         self._is_fixed = decoder.attention_impl == "triton"
+        # Steps that are built on the host do not leave out rows that have reached their limit.
+        self.max_steps = max_steps if self._is_fixed else 1
         self._state = StateTable.allocate(max_seqs, config.vocab_size, self._device)
         self._ring = torch.zeros((_RING, max_seqs), dtype=torch.int64, device=self._device)
         self._counter = torch.zeros(1, dtype=torch.int64, device=self._device)
@@ -93,6 +97,7 @@ class DeviceRunner:
         self._fixed: StepBuffers | None = None  # of the current span, if all of it decodes
         self._is_first = True
 
+    @torch.inference_mode()
     def begin(self, batch: Batch) -> None:
         """Take over a span's batch."""
         self._batch, self._fixed, self._is_first = batch, None, True
@@ -252,23 +257,23 @@ class DeviceRunner:
         return buffers
 
     def warm_up(self, batches: SyntheticBatches) -> None:
-        """Compile whatever a night may launch. Overwrites what lies in the pool."""
+        """Tune, and compile whatever a night may launch. Overwrites what lies in the pool."""
+        # Before graphs are captured: they hold launches as they were compiled.
+        has_graphs = self._is_cuda and self._is_fixed
+        self.tuning_notes = tune_kernels(self._decoder.config, self._kv) if has_graphs else []
         self.run(batches.chunk(0, min(2, batches.max_chunk)))
         self.run(batches.decode(1, 1))
-        self._capture()
+        if has_graphs:
+            self._capture()
 
     @torch.inference_mode()
     def _capture(self) -> None:
         """Capture the graphs of all decode steps, the largest first: their memory serves all."""
-        if not (self._is_cuda and self._is_fixed):
-            return
         for num_rows in reversed(self._buckets):
             for grouped in (True, False):
                 buffers = self._buffers_for(num_rows)
-                self._graphs.capture(
-                    (num_rows, grouped),
-                    lambda: self._compute_fixed(buffers, grouped),  # noqa: B023
-                )
+                step = partial(self._compute_fixed, buffers, grouped)
+                self._graphs.capture((num_rows, grouped), step)
         self._counter.fill_(self._num_steps)
 
 

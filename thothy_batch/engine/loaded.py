@@ -37,6 +37,7 @@ class LoadedRunner:
     config: EngineConfig
     runner: Runner
     launcher: Launcher  # the runner as an engine takes it
+    notes: tuple[str, ...] = ()  # what the user may want to know of the warm-up
 
     @property
     def work(self) -> ModelWork:
@@ -88,7 +89,7 @@ def load_runner(spec: EngineSpec) -> LoadedRunner:
         return LoadedRunner(model, config, runner, StepLauncher(runner))
     on_device = _device_runner(model, config)
     on_device.warm_up(SyntheticBatches(config, 4 * config.block_size))
-    return LoadedRunner(model, config, on_device, on_device)
+    return LoadedRunner(model, config, on_device, on_device, tuple(on_device.tuning_notes))
 
 
 def _pool_of(model: LoadedModel, config: EngineConfig) -> KVPool:
