@@ -47,14 +47,6 @@ def check_device(op: str, *tensors: torch.Tensor) -> None:
             )
 
 
-def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A host's tensor on the device, without waiting for it: torch keeps pinned memory until it
-    has been read."""
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
-
-
 def block_for(size: int) -> int:
     """The least power of two that holds `size` elements: sizes of Triton's blocks are such."""
     return int(triton.next_power_of_2(max(size, 1)))

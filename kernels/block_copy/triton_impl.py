@@ -4,7 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
-from thothy_kernels.launch import Variant, check_device, send
+from thothy_kernels.launch import Variant, check_device
+from thothy_kernels.transfer import send
 
 # Bytes that a program copies of a block of keys, and as many of values. A thread has 64 of each:
 # eight loads of 16 bytes under way. Blocks of 64 kB have 8 programs, so that even the few pairs of

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from thothy_kernels.launch import send
 from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.paged_attention.shared import check_tables
+from thothy_kernels.transfer import send
 
 # Rows of a chunk at most: beyond it the state of a chunk no longer fits in registers.
 MAX_GROUP_ROWS = 64

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch.nn.attention.flex_attention import BlockMask
 
-from thothy_kernels.launch import send
 from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.paged_attention.device_plan import check_blocks_exist
+from thothy_kernels.transfer import send
 
 # Rows of a tile that is read in place: what a program of flex's kernel computes at once.
 _TILE_ROWS = 64

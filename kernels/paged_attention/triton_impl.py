@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from thothy_kernels.launch import LOG2E, check_device, send
+from thothy_kernels.launch import LOG2E, check_device
 from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.paged_attention.decode_kernel import decode_kernel
 from thothy_kernels.paged_attention.decode_plan import (
@@ -28,6 +28,7 @@ from thothy_kernels.paged_attention.device_shapes import MERGE_WARPS, AttentionS
 from thothy_kernels.paged_attention.device_variants import variants
 from thothy_kernels.paged_attention.merge_kernel import merge_kernel
 from thothy_kernels.paged_attention.prefill_kernel import prefill_kernel
+from thothy_kernels.transfer import send
 
 __all__ = ["paged_attention", "variants"]
 

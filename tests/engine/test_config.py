@@ -74,7 +74,7 @@ def test_what_does_not_exist_is_refused_with_what_does(
 
 
 def test_a_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = Gpu("NVIDIA H200", 141 * GIB, 140 * GIB, "570.1", "9.0")
+    gpu = Gpu("NVIDIA H200", 141 * GIB, 140 * GIB, "570.1", "9.0", "GPU-1")
     monkeypatch.setattr("thothy_batch.engine.config.find_gpu", lambda: gpu)
     config = resolve()
     assert (config.device, config.impl) == ("cuda", "triton")

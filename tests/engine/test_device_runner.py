@@ -91,13 +91,12 @@ def test_the_device_draws_the_tokens_of_the_cpu(checkpoint: Path, run_all: Any) 
 def test_layers_with_windows_and_caps_draw_the_tokens_of_the_cpu(
     tmp_path: Path, run_all: Any
 ) -> None:
+    """Rows share beginnings in the layers that see everything, and in no others."""
     import transformers
 
     model = ModelSpec(id=str(save(transformers.Gemma2Config(**WINDOWED), tmp_path)))
-    settings = {"num_blocks": 60, "block_size": 4}
-    requests = night()[1:]
-    wanted, _ = run_all(EngineSpec(model=model, impl="cpu", **settings), requests)
-    found, _ = run_all(EngineSpec(model=model, impl="triton", **settings), requests)
+    wanted, _ = run_all(EngineSpec(model=model, impl="cpu", **TOGETHER), night()[:2])
+    found, _ = run_all(EngineSpec(model=model, impl="triton", **TOGETHER), night()[:2])
     assert completions(found) == completions(wanted)
 
 
@@ -137,6 +136,27 @@ def test_nothing_waits_for_the_device(checkpoint: Path, run_all: Any) -> None:
     assert found == completions(wanted)
 
 
+def test_a_launch_that_fails_midway_is_the_end_of_its_runner(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state on the device is ahead of what was counted: nothing right could follow."""
+    spec = EngineSpec(model=ModelSpec(id=str(checkpoint)), impl="cpu", **TOGETHER)
+    engine, runner = device_engine(spec, "cpu", "triton")
+    compute, fails = runner._compute_fixed, iter((False, False, True))
+
+    def flaky(*args: Any) -> None:
+        if next(fails):
+            raise RuntimeError("a step failed")
+        compute(*args)
+
+    monkeypatch.setattr(runner, "_compute_fixed", flaky)
+    engine.submit(night()[2:3])
+    with pytest.raises(RuntimeError, match="a step failed"):
+        tokens_of(engine, [])
+    with pytest.raises(EngineError, match="started anew"):
+        engine.step()
+
+
 class RunAgain:
     """In place of CUDA's graphs: a captured step is computed again when it is replayed."""
 
@@ -159,12 +179,13 @@ class RunAgain:
 def test_captured_steps_are_replayed_over_the_same_buffers(checkpoint: Path, run_all: Any) -> None:
     spec = EngineSpec(model=ModelSpec(id=str(checkpoint)), impl="cpu", **TOGETHER)
     wanted, _ = run_all(spec, night()[:1])
-    engine, runner = device_engine(spec, "cpu", "triton")
-    runner._buckets, runner._graphs = [4], RunAgain()  # the samples are three
-    runner._capture()
-    assert set(runner._graphs.steps) == {(4, True), (4, False)}
+    graphs = RunAgain()
+    # The samples are three.
+    engine, runner = device_engine(spec, "cpu", "triton", graphs=graphs, buckets=[4])
+    runner.capture()
+    assert set(graphs.steps) == {(4, True), (4, False)}
     assert tokens_of(engine, night()[:1]) == completions(wanted)
-    assert runner._graphs.num_replayed > 0
+    assert graphs.num_replayed > 0
 
 
 @pytest.mark.parametrize(
@@ -183,7 +204,7 @@ def test_a_pretended_device_notices_every_wait(wait: Any) -> None:
 
 
 def device_engine(
-    spec: EngineSpec, device: str, impl: str, ops: str = "triton"
+    spec: EngineSpec, device: str, impl: str, ops: str = "triton", **more: Any
 ) -> tuple[LLMEngine, DeviceRunner]:
     """An engine over a device's runner, which `spec` alone would not give."""
     model = load_decoder(spec.model, device=device, impl=ops, attention_impl=impl)
@@ -198,7 +219,7 @@ def device_engine(
     kv = KVPool.allocate(
         model.config, config.num_pages, config.block_size, model.dtype, device, impl=ops
     )
-    runner = DeviceRunner(model.decoder, kv, config.layout, max_seqs=config.max_seqs)
+    runner = DeviceRunner(model.decoder, kv, config.layout, max_seqs=config.max_seqs, **more)
     rules = StopRules(model.stop_token_ids, None)
     engine = LLMEngine(
         config, runner, rules, vocab_size=model.config.vocab_size, has_tokenizer=False

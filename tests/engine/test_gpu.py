@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from thothy_batch.engine import gpu
+from thothy_batch.engine.config import resolve_device
 from thothy_batch.engine.memory import free_bytes
 from thothy_batch.engine.speed import device_name
+from thothy_batch.errors import ModelError
 
-ANSWER = "NVIDIA H200, 143771, 143000, 570.86.15, 9.0"
+ANSWER = "NVIDIA H200, 143771, 143000, 570.86.15, 9.0, GPU-12-34"
 
 
 @pytest.fixture
@@ -31,10 +33,11 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
 
 def test_a_gpu_is_described_by_its_driver(driver: Callable[..., None], tmp_path: Path) -> None:
-    driver(ANSWER + "\nNVIDIA T4, 15360, 15000, 570.86.15, 7.5")
+    driver(ANSWER + "\nNVIDIA T4, 15360, 15000, 570.86.15, 7.5, GPU-5")
     found = gpu.find_gpu()
     assert found is not None
     assert (found.name, found.driver, found.capability) == ("NVIDIA H200", "570.86.15", "9.0")
+    assert (found.uuid, found.is_supported) == ("GPU-12-34", True)
     assert (found.total_bytes, found.free_bytes) == (143771 << 20, 143000 << 20)
     assert (device_name("cuda"), free_bytes("cuda")) == ("NVIDIA H200", 143000 << 20)
     assert len((tmp_path / "calls").read_text().splitlines()) == 1, "it is asked once"
@@ -42,7 +45,7 @@ def test_a_gpu_is_described_by_its_driver(driver: Callable[..., None], tmp_path:
 
 @pytest.mark.parametrize(
     ("text", "code"),
-    [("No devices were found", 6), ("", 0), ("GPU is lost", 0), ("a, b, c, d, e", 0)],
+    [("No devices were found", 6), ("", 0), ("GPU is lost", 0), ("a, b, c, d, e, f", 0)],
 )
 def test_a_driver_that_names_none_is_no_gpu(
     driver: Callable[..., None], text: str, code: int
@@ -75,3 +78,10 @@ def test_a_torch_without_cuda_sees_no_gpu(
 
     monkeypatch.undo()
     assert gpu._torch_has_cuda() == (torch.version.cuda is not None)
+
+
+def test_an_older_gpu_is_passed_over_unless_it_is_asked_for(driver: Callable[..., None]) -> None:
+    driver("Tesla T4, 15360, 15000, 570.86.15, 7.5, GPU-5")
+    assert resolve_device("auto") == "cpu"
+    with pytest.raises(ModelError, match=r"Tesla T4 has compute capability 7\.5, and 8\.0"):
+        resolve_device("cuda")

@@ -244,3 +244,40 @@ def test_a_prompt_that_goes_on_after_the_stop_keeps_nothing_for_those_who_were_d
         engine.step()
         engine.check_integrity()
     assert engine.take_update().blocks_used == 0
+
+
+def test_who_stops_admitting_still_reads_all_that_was_launched(
+    shadow_engine: Any, request_of: Any, expected: Any
+) -> None:
+    """The last running row turns out to have ended while the rest of the queue is dropped."""
+    for seed in range(40):
+        engine, _ = shadow_engine(lookahead=3, max_steps=2, max_seqs=1)
+        engine.submit([request_of(i, PROMPT, 12, temperature=1.0, seed=seed) for i in range(2)])
+        while not engine.has_news:
+            engine.step()
+        engine.stop_admitting()
+        while engine.has_work:
+            engine.step()
+        assert not engine._in_flight
+        results = engine.take_update().results
+        assert engine.totals.wasted_tokens == sum(result.wasted_tokens for result in results)
+
+
+def test_rows_take_blocks_ahead_of_time_so_that_spans_last(
+    shadow_engine: Any, request_of: Any, finish: Any
+) -> None:
+    """Forty rows that take their blocks one by one, each at its own time."""
+    begun = {}
+    for lookahead in (None, 1):
+        engine, _ = shadow_engine(
+            lookahead=lookahead, max_steps=4, block_size=4, num_blocks=1500, max_seqs=40,
+            max_step_tokens=1000, admission="optimistic",
+        )  # fmt: skip
+        build, calls = engine._builder.build, []
+        engine._builder.build = lambda span, build=build, calls=calls: (
+            calls.append(1) or build(span)
+        )
+        engine.submit([request_of(i, [1] * (10 + i), 60, ignore_eos=True) for i in range(40)])
+        assert len(finish(engine)) == 40
+        begun[lookahead] = len(calls)
+    assert begun[1] <= 60 / 4 + 6 < begun[None]

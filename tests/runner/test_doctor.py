@@ -208,7 +208,7 @@ def test_options_make_a_model_or_are_bad_usage() -> None:
 
 def test_a_gpu_stands_in_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its driver is asked; what computes here stays the CPU."""
-    gpu = Gpu("NVIDIA H200", 141 << 30, 140 << 30, "570.86.15", "9.0")
+    gpu = Gpu("NVIDIA H200", 141 << 30, 140 << 30, "570.86.15", "9.0", "GPU-1")
     monkeypatch.setattr(device, "measure_device", lambda cache, device: FIGURES)
     monkeypatch.setattr("thothy_batch.runner.doctor.find_gpu", lambda: gpu)
     found = _examine()

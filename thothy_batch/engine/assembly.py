@@ -74,7 +74,6 @@ def _build_real(
     # Late: torch takes a second to import, and the fake model does without.
     import torch
 
-    from thothy_batch.engine.device import device_figures
     from thothy_batch.engine.loaded import load_runner
     from thothy_batch.model.config import num_parameters
 
@@ -86,7 +85,7 @@ def _build_real(
     if spec.calibrate:
         _calibrate(loaded, cache)
     config = _with_bulk(config, cache.load_speed(loaded.speed_key))
-    figures = device_figures(cache, config.device) if spec.measure_device else None
+    figures = _figures(cache, config.device) if spec.measure_device else None
     described: dict[str, object] = {
         "name": model.files.name,
         "commit": model.files.commit,
@@ -116,6 +115,18 @@ def _with_bulk(config: EngineConfig, speed: Speed | None) -> EngineConfig:
     if not config.bulk_tokens or speed is None or not (rows := rows_at_rate(speed.linears)):
         return config
     return replace(config, bulk_tokens=min(rows, config.max_step_tokens))
+
+
+def _figures(cache: FigureCache, device: str) -> DeviceFigures | None:
+    """What the device can do at most. No night fails for it, if its pool left no memory to
+    measure in."""
+    from thothy_batch.engine.device import device_figures
+
+    try:
+        return device_figures(cache, device)
+    except Exception as error:
+        cache.notes.append(f"the device's limits could not be measured: {error}"[:300])
+        return None
 
 
 def _calibrate(loaded: "LoadedRunner", cache: FigureCache) -> None:

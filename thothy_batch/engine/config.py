@@ -3,12 +3,13 @@
 import os
 from dataclasses import dataclass
 
-from thothy_batch.engine.gpu import find_gpu
+from thothy_batch.engine.gpu import LEAST_CAPABILITY, find_gpu
 from thothy_batch.engine.layout import KVLayout
 from thothy_batch.errors import EngineError, ModelError
 from thothy_batch.records import EngineSpec, LayerGroup
 
 IMPLS = ("reference", "cpu", "triton", "flex")
+_FASTEST = {"cpu": "cpu", "cuda": "triton"}  # by device
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +74,23 @@ class EngineConfig:
 
 
 def resolve_device(device: str) -> str:
-    """The device to compute on; `auto`: a GPU where there is one. ModelError for one that is not
-    there."""
+    """The device to compute on; `auto`: a GPU where one can be used. ModelError for one that is
+    not there."""
     if device == "cpu":
         return "cpu"
     if device not in ("auto", "cuda"):
         raise ModelError(f"engine.device {device!r} is not known", hint="one of auto, cpu, cuda")
-    if find_gpu() is not None:
+    gpu = find_gpu()
+    if gpu is not None and gpu.is_supported:
         return "cuda"
     if device == "auto":
         return "cpu"
+    if gpu is not None:
+        raise ModelError(
+            f"engine.device cuda: {gpu.name} has compute capability {gpu.capability}, and "
+            f"{LEAST_CAPABILITY} is the least that can be used",
+            hint="set engine.device to cpu or auto",
+        )
     raise ModelError(
         "engine.device cuda: no NVIDIA GPU can be used here (nvidia-smi names none, or torch is "
         "installed without CUDA)",
@@ -93,7 +101,7 @@ def resolve_device(device: str) -> str:
 def resolve_impl(impl: str, device: str) -> str:
     """The implementation of the kernels; `auto` picks the fastest of the device."""
     if impl == "auto":
-        return ops_impl("flex", device)
+        return _FASTEST[device]
     if impl not in IMPLS:
         raise ModelError(
             f"engine.impl {impl!r} is not known", hint=f"use auto or one of {', '.join(IMPLS)}"
@@ -106,17 +114,15 @@ def resolve_impl(impl: str, device: str) -> str:
     # The interpreter is for tests: it takes seconds for a token.
     if impl == "triton" and device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ModelError(
-            "engine.impl triton computes on an NVIDIA GPU, and engine.device is cpu",
-            hint="use engine.impl auto",
+            "engine.impl triton computes on an NVIDIA GPU, and the engine would compute on the CPU",
+            hint="use engine.impl auto (TRITON_INTERPRET=1 interprets it, for tests)",
         )
     return impl
 
 
 def ops_impl(impl: str, device: str) -> str:
     """The implementation of all operations but attention: `flex` is one of attention alone."""
-    if impl != "flex":
-        return impl
-    return "triton" if device == "cuda" else "cpu"
+    return _FASTEST[device] if impl == "flex" else impl
 
 
 def resolve_config(

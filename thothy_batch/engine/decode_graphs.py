@@ -27,9 +27,13 @@ class DecodeGraphs:
     def __init__(self) -> None:
         self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
         self._pool: Any = None
+        self._side: torch.cuda.Stream | None = None
 
     def replay(self, key: tuple[int, bool]) -> None:
         self._graphs[key].replay()
+
+    def __len__(self) -> int:
+        return len(self._graphs)
 
     def __contains__(self, key: tuple[int, bool]) -> bool:
         return key in self._graphs
@@ -37,7 +41,10 @@ class DecodeGraphs:
     def capture(self, key: tuple[int, bool], step: Callable[[], None]) -> None:
         """Capture `step`. It is run once before: kernels are compiled then, and libraries take
         what memory they keep. Its buffers must allow that, and hold nothing but padding."""
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        if self._side is None:
+            # One for all: libraries keep memory for each stream that they have computed on.
+            self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side = self._side
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             step()

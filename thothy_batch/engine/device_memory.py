@@ -1,6 +1,7 @@
 """How much of a GPU's memory is left for the KV pool, found out by computing the largest steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,12 +30,19 @@ def free_after_warm_up(
 ) -> int:
     """Bytes that a pool may take: what is free beside the weights, less what the largest steps
     took beyond a small pool, and what the graphs of decode steps will hold."""
+    return _measure(resolve(_with_small_pool(spec, resolve), 0), runner_of)
+
+
+@contextmanager
+def memory_named(use: str) -> Iterator[None]:
+    """Turns what CUDA says when memory runs out into an EngineError that says for what it did."""
     try:
-        return _measure(resolve(_with_small_pool(spec, resolve), 0), runner_of)
+        yield
     except torch.OutOfMemoryError as error:
         raise EngineError(
-            f"the GPU's memory does not suffice for the weights and one step: {error}",
-            hint="lower engine.max_step_tokens or engine.max_seqs, or free the GPU",
+            f"the GPU's memory does not suffice for {use}: {str(error).splitlines()[0]}",
+            hint="free the GPU (nvidia-smi names who has its memory), lower engine.kv_memory, "
+            "engine.max_step_tokens or engine.max_seqs, or use a smaller model",
         ) from error
 
 
@@ -42,13 +50,22 @@ def _measure(config: EngineConfig, runner_of: Callable[[EngineConfig], "Runner"]
     runner = runner_of(config)
     batches = SyntheticBatches(config, config.pool_tokens)
     of_step = _peak_of(runner, batches.full_step())
-    of_decode = _peak_of(runner, batches.decode(batches.max_rows, 1))
+    of_decode = max(_peak_of(runner, batch) for batch in _largest_decodes(batches))
     del runner
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info()
     taken = max(of_step, of_decode) + of_decode  # of steps that are launched, and of graphs
     return max(0, free - int(taken * _FRAGMENT_FACTOR) - _MARGIN_BYTES)
+
+
+def _largest_decodes(batches: SyntheticBatches) -> list[Batch]:
+    """All rows at once, each for itself and all over a common beginning."""
+    rows = batches.max_rows
+    found = [batches.decode(rows, 1)]
+    if rows > 1 and batches.max_context > batches.block_size:
+        found.append(batches.grouped_decode(rows, 1))
+    return found
 
 
 def _peak_of(runner: "Runner", batch: Batch) -> int:

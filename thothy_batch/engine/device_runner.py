@@ -18,14 +18,14 @@ from thothy_batch.engine.batch import Batch, Int64Array
 from thothy_batch.engine.decode_graphs import DecodeGraphs, bucket_of, row_buckets
 from thothy_batch.engine.kernel_tuning import tune_kernels
 from thothy_batch.engine.layout import KVLayout
+from thothy_batch.engine.sent_step import send_step
 from thothy_batch.engine.step_buffers import StepBuffers, attention_shape
 from thothy_batch.engine.synthetic import SyntheticBatches
-from thothy_batch.engine.upload import AnyArray, upload
+from thothy_batch.engine.upload import upload
+from thothy_batch.errors import EngineError
 from thothy_batch.model.decoder import Decoder
-from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.model.kv_pool import KVPool
-from thothy_kernels.paged_attention import AttentionMetadata
-from thothy_kernels.sample import SamplingTensors, penalize_seen, sample
+from thothy_kernels.sample import penalize_seen, sample
 from thothy_kernels.step_state import (
     StateTable,
     advance_inputs,
@@ -72,8 +72,11 @@ class DeviceRunner:
         max_seqs: int,
         lookahead: int = _LOOKAHEAD,
         max_steps: int = _MAX_STEPS,
+        graphs: DecodeGraphs | None = None,
+        buckets: list[int] | None = None,
     ) -> None:
-        """`max_seqs`: most sequences that run at once, unless one request has more samples."""
+        """`max_seqs`: most sequences that run at once, unless one request has more samples.
+        `buckets`: numbers of rows that decode steps are rounded up to."""
         max_seqs = max(max_seqs, _LEAST_ROWS)
         assert (lookahead + 1) * max_steps <= _RING
         config = decoder.config
@@ -87,15 +90,27 @@ class DeviceRunner:
         self.max_steps = max_steps if self._is_fixed else 1
         self._state = StateTable.allocate(max_seqs, config.vocab_size, self._device)
         self._ring = torch.zeros((_RING, max_seqs), dtype=torch.int64, device=self._device)
+        # Those of all buckets: one span at a time decodes.
+        columns = self._layout.blocks_for(config.max_model_len)
+        self._block_tables = tuple(
+            torch.full((max_seqs, columns), -1, dtype=torch.int32, device=self._device)
+            for _ in layout.groups
+        )
         self._counter = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._num_steps = 0  # as the counter has it
-        self._buckets = row_buckets(max_seqs)
+        self._buckets = buckets or row_buckets(max_seqs)
         self._buffers: dict[int, StepBuffers] = {}
-        self._graphs = DecodeGraphs()
+        self._graphs = graphs or DecodeGraphs()
         self._reading = torch.cuda.Stream() if self._is_cuda else None  # type: ignore[no-untyped-call]
         self._batch: Batch | None = None
         self._fixed: StepBuffers | None = None  # of the current span, if all of it decodes
         self._is_first = True
+        self._is_broken = False
+
+    @property
+    def num_graphs(self) -> int:
+        """Decode steps that are captured."""
+        return len(self._graphs)
 
     @torch.inference_mode()
     def begin(self, batch: Batch) -> None:
@@ -118,12 +133,23 @@ class DeviceRunner:
         assert self._batch is not None, "a span begins with its batch"
         first = self._num_steps
         for _ in range(num_steps):
-            if self._fixed is not None:
-                self._fixed_step(self._fixed, grouped=len(self._batch.shared) > 0)
-            else:
-                self._step(self._batch)
+            self._next_step(self._batch, is_first=self._num_steps == first)
             self._num_steps += 1
         return self._read(first, num_steps, len(self._batch.logits_rows))
+
+    def _next_step(self, batch: Batch, *, is_first: bool) -> None:
+        """`is_first`: of a launch. Should a later one fail, the state on the device is ahead of
+        what the engine counts: nothing right can come of it any more."""
+        if self._is_broken:
+            raise EngineError("a launch failed midway: the engine has to be started anew")
+        try:
+            if self._fixed is not None:
+                self._fixed_step(self._fixed, grouped=len(batch.shared) > 0)
+            else:
+                self._step(batch)
+        except BaseException:
+            self._is_broken = not is_first
+            raise
 
     def run(self, batch: Batch) -> Int64Array:
         """Compute one step at once, for measuring. int64 [R]."""
@@ -157,59 +183,19 @@ class DeviceRunner:
         )
 
     def _step(self, batch: Batch) -> None:
-        """One step of any batch, built on the host but for the tokens that it does not know."""
+        """One step of any batch, built on the host."""
         if not self._is_first:
             batch.advance(np.zeros(len(batch.token_ids), np.int64))
         self._is_first = False
-        impl = self._decoder.impl
-        on_device = upload(_arrays(batch), self._device)
-        if batch.num_decoding:
-            decoding = slice(0, batch.num_decoding)
-            slots = on_device["slots"][decoding]
-            on_device["token_ids"][decoding] = self._state.last_tokens.index_select(0, slots)
-        logits_RV = self._decoder.forward(self._forward_inputs(batch, on_device), self._kv)
-        R = len(batch.logits_rows)
+        impl, R = self._decoder.impl, len(batch.logits_rows)
+        step = send_step(batch, self._layout.groups, self._state.last_tokens)
+        logits_RV = self._decoder.forward(step.inputs, self._kv)
         if R:
-            slots = on_device["slots"]
-            penalize_seen(logits_RV, self._state.seen, slots, on_device["penalty"], impl=impl)
-            names = ("temperature", "top_k", "top_p", "seeds")
-            sampling = SamplingTensors(
-                **{name: on_device[name] for name in names}, positions=on_device["sample_positions"]
-            )
-            drawn = sample(logits_RV, sampling, impl=impl)
-            record_tokens(self._state, slots, drawn, impl=impl)
+            penalize_seen(logits_RV, self._state.seen, step.slots, step.penalty, impl=impl)
+            drawn = sample(logits_RV, step.sampling, impl=impl)
+            record_tokens(self._state, step.slots, drawn, impl=impl)
             self._ring[self._num_steps % _RING, :R].copy_(drawn)
         self._counter.add_(1)
-
-    def _forward_inputs(self, batch: Batch, on_device: dict[str, torch.Tensor]) -> ForwardInputs:
-        groups = []
-        for g, group in enumerate(self._layout.groups):
-            # Rows of a group see different parts of it through a window.
-            shared = torch.from_numpy(batch.shared) if group.window is None else None
-            host = AttentionMetadata(
-                cu_seqlens=torch.from_numpy(batch.cu_seqlens),
-                context_lens=torch.from_numpy(batch.context_lens),
-                block_tables=torch.from_numpy(batch.block_tables[g]),
-                max_query_len=batch.max_query_len,
-                window=group.window,
-                shared=shared,
-            )
-            meta = AttentionMetadata(
-                cu_seqlens=on_device["cu_seqlens"],
-                context_lens=on_device["context_lens"],
-                block_tables=on_device[f"block_table{g}"],
-                max_query_len=batch.max_query_len,
-                window=group.window,
-                shared=None if shared is None else on_device["shared"],
-                host=host,
-            )
-            groups.append(GroupInputs(on_device[f"slot_mapping{g}"], meta))
-        return ForwardInputs(
-            token_ids=on_device["token_ids"],
-            positions=on_device["positions"],
-            groups=tuple(groups),
-            logits_rows=on_device["logits_rows"],
-        )
 
     def _mark_seen(self, batch: Batch) -> None:
         """Remember all tokens of sequences whose repetitions are to be penalised."""
@@ -248,7 +234,7 @@ class DeviceRunner:
             config = self._decoder.config
             buffers = self._buffers[num_rows] = StepBuffers(
                 num_rows,
-                self._layout.blocks_for(config.max_model_len),
+                self._block_tables,
                 padding_slot=self._state.num_slots,
                 groups=self._layout.groups,
                 shape=attention_shape(config, self._layout.block_size, self._kv.k.dtype),
@@ -256,44 +242,26 @@ class DeviceRunner:
             )
         return buffers
 
-    def warm_up(self, batches: SyntheticBatches) -> None:
-        """Tune, and compile whatever a night may launch. Overwrites what lies in the pool."""
+    def warm_up(self, batches: SyntheticBatches) -> list[str]:
+        """Tune, and compile whatever a night may launch; notes for the user. Overwrites what lies
+        in the pool."""
         # Before graphs are captured: they hold launches as they were compiled.
         has_graphs = self._is_cuda and self._is_fixed
-        self.tuning_notes = tune_kernels(self._decoder.config, self._kv) if has_graphs else []
+        notes = tune_kernels(self._decoder.config, self._kv) if has_graphs else []
         self.run(batches.chunk(0, min(2, batches.max_chunk)))
         self.run(batches.decode(1, 1))
         if has_graphs:
-            self._capture()
+            self.capture()
+        return notes
 
     @torch.inference_mode()
-    def _capture(self) -> None:
+    def capture(self) -> None:
         """Capture the graphs of all decode steps, the largest first: their memory serves all."""
+        # Where all layers have a window nothing is grouped.
+        kinds = (True, False) if self._layout.groups[0].window is None else (False,)
         for num_rows in reversed(self._buckets):
-            for grouped in (True, False):
+            for grouped in kinds:
                 buffers = self._buffers_for(num_rows)
                 step = partial(self._compute_fixed, buffers, grouped)
                 self._graphs.capture((num_rows, grouped), step)
         self._counter.fill_(self._num_steps)
-
-
-def _arrays(batch: Batch) -> dict[str, AnyArray]:
-    """All of a batch that a device is told."""
-    arrays: dict[str, AnyArray] = {
-        "token_ids": batch.token_ids,
-        "positions": batch.positions,
-        "cu_seqlens": batch.cu_seqlens,
-        "context_lens": batch.context_lens,
-        "shared": batch.shared,
-        "logits_rows": batch.logits_rows,
-        "temperature": batch.temperature,
-        "top_k": batch.top_k,
-        "top_p": batch.top_p,
-        "seeds": batch.seeds,
-        "sample_positions": batch.sample_positions,
-        "slots": batch.slots,
-        "penalty": batch.penalty,
-    }
-    for g, (table, mapping) in enumerate(zip(batch.block_tables, batch.slot_mappings, strict=True)):
-        arrays |= {f"block_table{g}": table, f"slot_mapping{g}": mapping}
-    return arrays

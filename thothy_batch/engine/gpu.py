@@ -11,7 +11,9 @@ from functools import cache
 from pathlib import Path
 
 _MIB = 1 << 20
-_QUERY = "name,memory.total,memory.free,driver_version,compute_cap"
+_QUERY = "name,memory.total,memory.free,driver_version,compute_cap,uuid"
+# What bfloat16 products and the kernels' asynchronous copies need.
+LEAST_CAPABILITY = 8.0
 _PATIENCE_S = 20.0  # a driver that was idle takes some seconds to wake up
 
 
@@ -24,12 +26,22 @@ class Gpu:
     free_bytes: int
     driver: str
     capability: str  # "9.0"
+    uuid: str
+
+    @property
+    def is_supported(self) -> bool:
+        return float(self.capability) >= LEAST_CAPABILITY
 
 
 @cache
 def find_gpu() -> Gpu | None:
     """The first GPU that this process may use; None where there is none, or torch is built
-    without CUDA. Free memory is that of the first call."""
+    without CUDA. Free memory is that of the first call.
+
+    From here on CUDA counts GPUs as `nvidia-smi` does, in this process and its children: else
+    its first one is the fastest.
+    """
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and not visible.split(",")[0].strip():
         return None
@@ -48,8 +60,9 @@ def _parsed(output: str) -> Gpu | None:
     """The first line of the answer; None where it is not one."""
     fields = [field.strip() for field in output.partition("\n")[0].split(",")]
     try:
-        name, total, free, driver, capability = fields
-        return Gpu(name, int(total) * _MIB, int(free) * _MIB, driver, capability)
+        name, total, free, driver, capability, uuid = fields
+        float(capability)
+        return Gpu(name, int(total) * _MIB, int(free) * _MIB, driver, capability, uuid)
     except ValueError:
         return None
 

@@ -152,9 +152,10 @@ class KVAllocator:
             return []
         return [(g, seq.tables[g][index], fork.tables[g][index]) for g in range(len(self._groups))]
 
-    def grow(self, seq: Sequence) -> bool:
-        """Make room for the KV of the next token; false, and nothing done, where a block lacks."""
-        position, block_size = seq.num_computed, self._config.block_size
+    def grow(self, seq: Sequence, ahead: int = 0) -> bool:
+        """Make room for the KV of the next token, or of the one `ahead` tokens behind it where no
+        layer has a window; false, and nothing done, where a block lacks."""
+        position, block_size = seq.num_computed + ahead, self._config.block_size
         for g, group in enumerate(self._groups):
             if len(seq.tables[g]) * block_size > position:
                 continue

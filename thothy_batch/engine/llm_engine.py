@@ -49,7 +49,8 @@ class LLMEngine:
         self._has_tokenizer = has_tokenizer
         self._clock = clock
         self._ready_at = clock()
-        self._scheduler = Scheduler(config, self._settle)
+        ahead = launcher.max_steps if launcher.keeps_state else 0
+        self._scheduler = Scheduler(config, self._settle, grow_ahead=ahead)
         self._slots = StateSlots() if launcher.keeps_state else None
         self._builder = BatchBuilder(config.layout, self._slots)
         self._ledger = Ledger()
@@ -98,8 +99,9 @@ class LLMEngine:
             self._scheduler.withdraw(request)
 
     def step(self) -> None:
-        """Launch the next steps and read the tokens of earlier ones. When it raises, nothing of
-        what it launched counts and it can be tried again."""
+        """Launch the next steps and read the tokens of earlier ones. When the first step of a
+        launch raises, nothing of it counts and it can be tried again; a later one, and what shows
+        only as tokens are read, ends the engine."""
         if self._scheduler.has_work:
             self._launch()
         while len(self._in_flight) > self._num_ahead:
@@ -111,7 +113,8 @@ class LLMEngine:
         num_dropped = self._scheduler.drop_unstarted()
         self._num_unstarted -= num_dropped
         self._num_unfinished -= num_dropped
-        if not self.has_work:
+        # Who ended may have launches under way that nobody else would read.
+        if not self.has_work and not self._settle():
             self._ledger.flush(self._pool_state(), self._now())
 
     def take_update(self) -> EngineUpdate:

@@ -13,7 +13,7 @@ from thothy_batch.engine.config import (
     resolve_impl,
 )
 from thothy_batch.engine.cost_model import ModelWork, model_work
-from thothy_batch.engine.device_memory import free_after_warm_up
+from thothy_batch.engine.device_memory import free_after_warm_up, memory_named
 from thothy_batch.engine.launching import Launcher, Runner, StepLauncher
 from thothy_batch.engine.memory import available_bytes
 from thothy_batch.engine.model_runner import ModelRunner
@@ -59,12 +59,13 @@ def load_runner(spec: EngineSpec) -> LoadedRunner:
     """
     device = resolve_device(spec.device)
     impl = resolve_impl(spec.impl, device)
-    model = load_decoder(
-        spec.model,
-        device=device,
-        impl=ops_impl(impl, device),
-        attention_impl="flex" if impl == "flex" else None,
-    )
+    with memory_named("the weights"):
+        model = load_decoder(
+            spec.model,
+            device=device,
+            impl=ops_impl(impl, device),
+            attention_impl="flex" if impl == "flex" else None,
+        )
 
     def resolve(spec: EngineSpec, free_bytes: int) -> EngineConfig:
         return resolve_config(
@@ -80,16 +81,18 @@ def load_runner(spec: EngineSpec) -> LoadedRunner:
     if device == "cpu":
         free = available_bytes()
     else:
-        free = free_after_warm_up(spec, resolve, lambda config: _device_runner(model, config))
+        with memory_named("the largest steps beside the weights"):
+            free = free_after_warm_up(spec, resolve, lambda config: _device_runner(model, config))
     config = resolve(spec, free)
     if device == "cpu" and model.decoder.impl != "triton":
         kv = _pool_of(model, config)
         runner = ModelRunner(model.decoder, kv, Sampler(model.decoder.impl), config.layout)
         runner.warm_up()
         return LoadedRunner(model, config, runner, StepLauncher(runner))
-    on_device = _device_runner(model, config)
-    on_device.warm_up(SyntheticBatches(config, 4 * config.block_size))
-    return LoadedRunner(model, config, on_device, on_device, tuple(on_device.tuning_notes))
+    with memory_named("the KV pool, the graphs of decode steps and the weights"):
+        on_device = _device_runner(model, config)
+        notes = on_device.warm_up(SyntheticBatches(config, 4 * config.block_size))
+    return LoadedRunner(model, config, on_device, on_device, tuple(notes))
 
 
 def _pool_of(model: LoadedModel, config: EngineConfig) -> KVPool:

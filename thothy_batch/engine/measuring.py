@@ -21,6 +21,7 @@ class MeasuredModel:
     layer_groups: tuple[LayerGroup, ...]
     key: SpeedKey  # what the speed holds for
     speed: Speed
+    notes: tuple[str, ...] = ()
 
 
 def measure_model(spec: EngineSpec) -> MeasuredModel:
@@ -38,4 +39,5 @@ def measure_model(spec: EngineSpec) -> MeasuredModel:
         layer_groups=loaded.config.layout.groups,
         key=loaded.speed_key,
         speed=calibrate(loaded.runner, loaded.config, loaded.work),
+        notes=loaded.notes,
     )

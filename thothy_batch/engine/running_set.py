@@ -32,6 +32,7 @@ class RunningSet:
         self._all: dict[Sequence, None] = {}  # oldest admission first
         self._events: list[_Event] = []
         self._needs: list[_Event] = []  # of a block alone
+        self._met: set[int] = set()  # numbers of events whose need was met beforehand
         self._num_events = 0
 
     def __len__(self) -> int:
@@ -90,11 +91,22 @@ class RunningSet:
     def num_safe_steps(self) -> int:
         """Decode steps until a row ends at the latest, or needs a block; 0: one needs it now."""
         while self._events:
-            due, _, seq, joined_at = self._events[0]
-            if seq.joined_at == joined_at:
+            due, number, seq, joined_at = self._events[0]
+            if seq.joined_at == joined_at and number not in self._met:
                 return max(0, due - self.clock.steps)
-            heappop(self._events)  # it left meanwhile
+            heappop(self._events)  # it left meanwhile, or has its block
+            self._met.discard(number)
         return 1
+
+    def next_need(self, num_steps: int) -> Sequence | None:
+        """The row that will need a block first, if within so many steps."""
+        return self._needs[0][2] if self.num_steps_to_need <= num_steps else None
+
+    def meet_need(self) -> None:
+        """The row of `next_need` has its block."""
+        _, number, seq, _ = heappop(self._needs)
+        self._met.add(number)
+        self.foresee(seq)
 
     @property
     def num_steps_to_need(self) -> int:

@@ -37,6 +37,9 @@ class Scheduler:
     those that are under way: it returns False when there are none. Whoever is preempted must know
     all of its tokens.
 
+    `grow_ahead`: steps before a row needs a block that it takes one, where one is free: spans then
+    last so long at least.
+
     `by_content` False: nothing is found by its content. It costs nobody a token where all requests
     are planned and none is preempted, and saves the hashing of every block.
     """
@@ -47,8 +50,12 @@ class Scheduler:
         settle: Callable[[], bool] = lambda: False,
         *,
         by_content: bool = True,
+        grow_ahead: int = 0,
     ) -> None:
         self._config = config
+        # Windows slide as rows move on: who has one takes no block before its time.
+        has_window = any(group.window is not None for group in config.layout.groups)
+        self._grow_ahead = 0 if has_window else grow_ahead
         self._settle = settle
         books = BlockManager if by_content else _UnsearchedBlocks
         self._blocks = books(config.layout, config.num_pages)
@@ -197,6 +204,10 @@ class Scheduler:
                     seq.expected_len = seq.max_len
             if seq.is_decoding:
                 self._running.foresee(seq)
+        while (early := self._running.next_need(self._grow_ahead)) is not None:
+            if not self._kv.grow(early, self._running.num_steps_to_need):
+                break
+            self._running.meet_need()
 
     def _drop_kept(self, seq: Sequence) -> bool:
         """Drop what is kept for others, at last what lies on this path too; whether there was

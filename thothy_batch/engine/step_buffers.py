@@ -12,13 +12,13 @@ from thothy_batch.engine.upload import AnyArray, Layout, upload
 from thothy_batch.model.config import ModelConfig
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.records import LayerGroup
-from thothy_kernels.launch import send
 from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.paged_attention.decode_plan import pad_tables, plan_decode
 from thothy_kernels.paged_attention.device_plan import MAX_GROUP_ROWS, DecodeTables, decode_tables
 from thothy_kernels.paged_attention.device_shapes import AttentionShape
 from thothy_kernels.sample import SamplingTensors
 from thothy_kernels.step_state import DecodeInputs
+from thothy_kernels.transfer import send
 
 
 class StepBuffers:
@@ -27,13 +27,14 @@ class StepBuffers:
     def __init__(
         self,
         num_rows: int,
-        num_columns: int,
+        block_tables: tuple[torch.Tensor, ...],
         padding_slot: int,
         groups: tuple[LayerGroup, ...],
         shape: AttentionShape,
         device: torch.device,
     ) -> None:
-        """`num_columns`: M. `padding_slot`: of rows that are padding."""
+        """`block_tables`: int32 [>= num_rows, M] of each layer group, which steps of other numbers
+        of rows use too. `padding_slot`: of rows that are padding."""
         self.num_rows = num_rows
         self._groups = groups
         self._shape = shape
@@ -42,12 +43,13 @@ class StepBuffers:
         self._packed = send(self._layout.pack(self._blank), device)
         self._fixed = self._layout.views(self._packed)
         # They are far the largest: only what a span has of them is sent.
-        self._block_tables = tuple(
-            torch.full((num_rows, num_columns), -1, dtype=torch.int32, device=device)
-            for _ in groups
-        )
+        self._block_tables = tuple(table[:num_rows] for table in block_tables)
         self._rows = torch.arange(num_rows + 1, dtype=torch.int32, device=device)
         self._logits_rows = self._rows[:-1].long()
+        # Of layers whose rows share nothing.
+        self._no_skips = torch.zeros((num_rows, 4), dtype=torch.int32, device=device)
+        self._no_levels = self._no_skips.clone()
+        self._no_levels[:, ::2] = -1
         self.inputs = DecodeInputs(
             **{name: self._fixed[name] for name in _PER_ROW},
             block_tables=self._block_tables,
@@ -98,14 +100,10 @@ class StepBuffers:
         )
 
     def _tables(self, grouped: bool) -> DecodeTables:
-        chunks = self._fixed["chunks"] if grouped else self._fixed["chunks"][:0]
-        return DecodeTables(
-            row_seqs=self._rows[:-1],
-            skips=self._fixed["skips"],
-            levels=self._fixed["levels"],
-            chunks=chunks,
-            group_rows=MAX_GROUP_ROWS if grouped else 0,
-        )
+        fixed, rows = self._fixed, self._rows[:-1]
+        if not grouped:
+            return DecodeTables(rows, self._no_skips, self._no_levels, fixed["chunks"][:0], 0)
+        return DecodeTables(rows, fixed["skips"], fixed["levels"], fixed["chunks"], MAX_GROUP_ROWS)
 
     def _padded_tables(self, batch: Batch) -> dict[str, AnyArray]:
         host = AttentionMetadata(

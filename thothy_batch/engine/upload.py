@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from thothy_kernels.launch import send
+from thothy_kernels.transfer import send
 
 # Bytes: what a vector load of any element type wants.
 _ALIGNMENT = 16

@@ -94,9 +94,15 @@ def model_to_measure(
                 hint="add --model with a hub id or a directory",
             )
         return None
-    if dtype not in (None, *_DTYPES):
+    checked = known_dtype("auto" if dtype is None else dtype)
+    return ModelSpec(id=model_id, dtype=checked, random_weights=random_weights)
+
+
+def known_dtype(dtype: str) -> str:
+    """The value of `--dtype`. Raises ManifestError (bad usage)."""
+    if dtype not in _DTYPES:
         raise ManifestError(f"--dtype {dtype}: unknown", hint=f"use {', '.join(_DTYPES)}")
-    return ModelSpec(id=model_id, dtype=dtype or "auto", random_weights=random_weights)
+    return dtype
 
 
 def _measure(model: ModelSpec, cache: FigureCache, observer: Observer) -> "MeasuredModel":
@@ -106,6 +112,7 @@ def _measure(model: ModelSpec, cache: FigureCache, observer: Observer) -> "Measu
     observer.phase("loading and measuring the model")
     measured = measure_model(EngineSpec(model=model, kv_memory=_KV_MEMORY))
     cache.store_speed(measured.key, measured.speed)
+    cache.notes += measured.notes
     return measured
 
 
