@@ -14,9 +14,9 @@ def doctor_text(found: Fields) -> str:
     gpu = found["gpu"]
     lines = [] if gpu is None else [_gpu_line(gpu)]
     lines += [
-        f"device: {found['device']} ({plain(found['cpu_name'])}, {found['cores']} cores, "
-        f"{found['threads']} threads, {found['memory_gib']:.1f} GiB memory, "
-        f"{found['memory_free_gib']:.1f} free)",
+        f"device: {found['device']}",
+        f"cpu: {plain(found['cpu_name'])} ({found['cores']} cores, {found['threads']} threads, "
+        f"{found['memory_gib']:.1f} GiB memory, {found['memory_free_gib']:.1f} free)",
         f"kernels: {', '.join(found['impls'])} (auto: {found['auto_impl']})",
         f"versions: {versions}",
     ]
@@ -24,7 +24,8 @@ def doctor_text(found: Fields) -> str:
         f"measured: {name} linears {speed:,.0f} GFLOP/s at most"
         for name, speed in found["gflops"].items()
     ]
-    lines.append(f"measured: memory bandwidth {found['bandwidth_gb_s']:,.1f} GB/s (reading)")
+    how = "reading" if found["device"] == "cpu" else "reading and writing, of a copy"
+    lines.append(f"measured: memory bandwidth {found['bandwidth_gb_s']:,.1f} GB/s ({how})")
     if found["model"] is not None:
         lines += _model_lines(found["model"])
     lines += [f"note: {plain(text, 300)}" for text in found["notes"]]

@@ -38,7 +38,7 @@ class DeviceFigures:
     device: str
     threads: int
     flops: dict[str, float]  # operations a second of the linears, by dtype
-    bandwidth: float  # bytes a second, reading
+    bandwidth: float  # bytes a second: reading; of a GPU reading and writing, as it copies
     measured_at: str  # ISO 8601
 
 

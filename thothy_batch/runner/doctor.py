@@ -21,7 +21,7 @@ from thothy_batch.runner.progress import Observer
 if TYPE_CHECKING:
     from thothy_batch.engine.measuring import MeasuredModel
 
-_PACKAGES = ("torch", "numba", "numpy", "duckdb", "pyarrow", "tokenizers", "transformers")
+_PACKAGES = ("torch", "triton", "numba", "numpy", "duckdb", "pyarrow", "tokenizers", "transformers")
 _DTYPES = ("auto", "float32", "bfloat16")
 _GIB = 1 << 30
 # Twice what calibration reads at most.
@@ -33,11 +33,12 @@ _ROWS = (1, 8, 32, 128, 512)  # of those that calibration measures linears at
 def examine(
     observer: Observer, model: ModelSpec | None = None, *, owns_process: bool
 ) -> dict[str, Any]:
-    """Keys: device, impls, versions, cores, memory, gflops (float32, bfloat16), bandwidth_gb_s,
-    model (null, or what `model` was measured at), notes, warnings.
+    """Keys: device, gpu (null, or what its driver says), impls, versions, cores, memory, gflops
+    (float32, bfloat16), bandwidth_gb_s, model (null, or what `model` was measured at), notes,
+    warnings.
 
     gflops: 1e9 floating point operations a second of the fastest linear; bandwidth: 1e9 bytes a
-    second, reading. What is measured is kept for later runs. `owns_process`: nobody else computes
+    second, reading (a GPU: reading and writing, of a copy). What is measured is kept for later runs. `owns_process`: nobody else computes
     in it. Raises ModelError for a model that cannot be used.
     """
     if owns_process:
