@@ -82,20 +82,9 @@ def using(op: str, key: str, settings: LaunchSettings) -> Iterator[None]:
             _table[op, key] = before
 
 
-def load(document: object) -> None:
-    """Put the settings of a document into the table. ValueError, and the table as it was, unless
-    all of it is as `dump` writes it."""
-    _table.update(parse(document))
-
-
-def dump() -> dict[str, dict[str, dict[str, int]]]:
-    """The table as plain JSON values."""
-    return plain(_table)
-
-
-def clear() -> None:
-    """Back to the defaults."""
-    _table.clear()
+def adopt(settings: Mapping[Key, LaunchSettings]) -> None:
+    """Put settings into the table."""
+    _table.update(settings)
 
 
 def plain(settings: Mapping[Key, LaunchSettings]) -> dict[str, dict[str, dict[str, int]]]:

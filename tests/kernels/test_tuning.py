@@ -2,7 +2,7 @@
 with any of its settings, in the interpreter."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,10 +27,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def _empty_table() -> Iterator[None]:
-    tuning.clear()
-    yield
-    tuning.clear()
+def _empty_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "_table", {})
 
 
 DEFAULT, FAST, SLOW, WRONG, FAILING = (LaunchSettings(tile=1 << i) for i in range(5))
@@ -103,17 +101,18 @@ def test_a_search_ends_at_its_deadline_with_the_best_so_far() -> None:
 def test_settings_are_restored_when_a_launch_fails() -> None:
     with pytest.raises(KeyError), tuning.using("op", "key", FAST), tuning.using("op", "key", SLOW):
         raise KeyError
-    assert tuning.dump() == {}
+    assert tuning.settings_of("op", "key", DEFAULT) == DEFAULT
 
 
 def test_the_table_survives_a_round_trip() -> None:
     full = LaunchSettings(tile=64, rows=128, warps=8, stages=3, programs=2)
-    document = tuning.plain({("a", "x"): full, ("a", "y"): FAST, ("b", "x"): SLOW})
-    tuning.load(json.loads(json.dumps(document)))
+    settings = {("a", "x"): full, ("a", "y"): FAST, ("b", "x"): SLOW}
+    found = tuning.parse(json.loads(json.dumps(tuning.plain(settings))))
+    assert found == settings
+    tuning.adopt(found)
     assert tuning.settings_of("a", "x", DEFAULT) == full
     assert tuning.settings_of("b", "x", DEFAULT) == SLOW
     assert tuning.settings_of("b", "y", DEFAULT) == DEFAULT
-    assert tuning.dump() == document
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -131,14 +130,13 @@ def entry(**changes: Any) -> dict[str, Any]:
 )  # fmt: skip
 def test_a_document_with_one_bad_entry_is_refused_as_a_whole(value: Any) -> None:
     with pytest.raises(ValueError, match="op"):
-        tuning.load({"fine": {"key": entry()}, "op": {"key": value}})
-    assert tuning.dump() == {}
+        tuning.parse({"fine": {"key": entry()}, "op": {"key": value}})
 
 
 @pytest.mark.parametrize("document", [None, [], "settings", 3, {"op": [1]}, {"op": {1: entry()}}])
 def test_a_foreign_document_is_refused(document: Any) -> None:
     with pytest.raises(ValueError, match="no table"):
-        tuning.load(document)
+        tuning.parse(document)
 
 
 SHAPES = [
@@ -172,7 +170,7 @@ def test_what_is_compiled_ahead_has_the_defaults() -> None:
     before = variants()
     for shape in SHAPES:
         decode, prefill = shape.decode_candidates(HOPPER)[-1], shape.prefill_candidates(HOPPER)[-1]
-        tuning.load(tuning.plain({(DECODE, shape.key): decode, (PREFILL, shape.key): prefill}))
+        tuning.adopt({(DECODE, shape.key): decode, (PREFILL, shape.key): prefill})
         assert shape.decode_settings == decode
     assert variants() == before
 
@@ -182,7 +180,7 @@ LENS = [(70, 1), (90, 1), (66, 1), (1, 1), (60, 37)]
 
 
 def use(decode: LaunchSettings, prefill: LaunchSettings) -> None:
-    tuning.load(tuning.plain({(DECODE, SMALL.key): decode, (PREFILL, SMALL.key): prefill}))
+    tuning.adopt({(DECODE, SMALL.key): decode, (PREFILL, SMALL.key): prefill})
 
 
 def distinct(found: tuple[LaunchSettings, ...]) -> list[LaunchSettings]:

@@ -29,7 +29,7 @@ from thothy_kernels.tuning import (
     Timer,
     Trial,
     Tuned,
-    load,
+    adopt,
     parse,
     plain,
     search,
@@ -103,7 +103,7 @@ def choose_settings(
                 known[key] = tuned.settings
         else:
             chosen[key] = known[key]
-    load(plain(chosen))
+    adopt(chosen)
     if any(tuned.is_complete for tuned in searched):
         cache.store_settings(device, known)
     cache.notes += _notes(searched, budget_s)
