@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# On a CUDA device, with the machine's own python3 (torch, Triton, pytest); installs nothing:
+# On a CUDA device. Computes with $PYTHON; where it is not set with .venv/bin/python if the torch
+# there has CUDA, else with the machine's python3 (torch, Triton, pytest). Installs nothing:
 #
 #   gpu.sh [--dry-run] [kernels] [engine] [bench] [runs]        all of them where none is named
 #
@@ -21,13 +22,16 @@ for part in "${PARTS[@]}"; do
   [ -n "${WEIGHTS[$part]:-}" ] || { echo "gpu.sh: no part $part; there are kernels, engine, bench, runs" >&2; exit 2; }
 done
 
-DEFAULT_PYTHON=python3
-if [ -n "$IS_DRY_RUN" ] && [ -x .venv/bin/python ]; then DEFAULT_PYTHON=.venv/bin/python; fi
-PYTHON=${PYTHON:-$DEFAULT_PYTHON}
-if [ -z "$IS_DRY_RUN" ] && ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+has_cuda() { "$1" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; }
+if [ -z "${PYTHON:-}" ]; then
+  PYTHON=.venv/bin/python
+  if [ ! -x $PYTHON ] || { [ -z "$IS_DRY_RUN" ] && ! has_cuda $PYTHON; }; then PYTHON=python3; fi
+fi
+if [ -z "$IS_DRY_RUN" ] && ! has_cuda "$PYTHON"; then
   echo "make gpu: no CUDA device (or no torch in $PYTHON) here; make gpu-dry-run shows what would run" >&2
   exit 2
 fi
+"$PYTHON" -c 'import sys, torch; print(f"{sys.executable}: torch {torch.__version__}")' || exit 2
 if [[ " ${PARTS[*]} " =~ " engine "|" runs " ]] && [ ! -d gpu_pack ]; then
   echo "make gpu: parts engine and runs need gpu_pack/: make gpu-pack, where the shared folder is" >&2
   exit 2
@@ -43,6 +47,7 @@ export PYTHONPATH="$PWD:$WORK:$PWD/tests/oracles:$PWD/tests/bench${PYTHONPATH:+:
 export PYTHONUNBUFFERED=1
 export TRITON_INTERPRET=${IS_DRY_RUN:-0}  # the tests interpret unless told otherwise
 export THOTHY_GPU_DRY_RUN=${IS_DRY_RUN:-0}
+if [ -z "$IS_DRY_RUN" ]; then export THOTHY_GPU_TESTS=1; fi  # tests see no device otherwise
 TRY=(${IS_DRY_RUN:+--dry-run})
 
 # Most of a test on a device is compiling, on one core each.
@@ -63,14 +68,17 @@ tests() {  # seconds, name of the results, what to run
     --maxfail=60 "${WORKERS[@]}" "$@"
 }
 
-# Tests of the operations that compute on a device where there is one.
-OWN_TESTS=(rms_norm block_copy gated_activation rope_and_write sample_triton)
+# Tests of the operations that compute on a device where there is one: their cases for Triton. The
+# step state's are quick, and those that compute on a device are not all called by its name.
+OWN_TESTS=(rms_norm block_copy gated_activation rope_and_write sample_triton step_state penalize_seen)
+CHOSEN="triton or step_state or penalize_seen"
 if [ -n "$IS_DRY_RUN" ]; then OWN_TESTS=(block_copy); fi  # make test runs them all
 
 run_kernels() {
   local worst=0 end=$((SECONDS + $1)) own=("${OWN_TESTS[@]/#/tests/kernels/test_}")
-  tests $(($1 * 2 / 3)) kernels -m gpu tests/kernels/on_gpu || worst=$?
-  tests $((end - SECONDS)) kernels-own -k triton "${own[@]/%/.py}" || worst=$?
+  tests $(($1 * 2 / 3)) kernels -m gpu tests/kernels/on_gpu tests/kernels/test_flex_attention.py \
+    || worst=$?
+  tests $((end - SECONDS)) kernels-own -k "$CHOSEN" "${own[@]/%/.py}" || worst=$?
   return $worst
 }
 

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 SHARED=${SHARED:-../shared}
-MOST_KB=$((40 * 1024))  # the working tree travels with it, 64 MiB together
+MOST_KB=$((40 * 1024))  # small enough to be copied along with the working tree
 [ -d "$SHARED/data" ] || { echo "make gpu-pack: no shared folder at $SHARED (set SHARED=...)" >&2; exit 2; }
 
 # Made beside and moved, so that half a pack is never taken for a whole one.
@@ -23,7 +23,7 @@ chmod -R u+w gpu_pack.part  # the shared folder is read-only, and so were its co
 
 size_kb=$(du -sk gpu_pack.part | cut -f1)
 if [ "$size_kb" -gt "$MOST_KB" ]; then
-  echo "make gpu-pack: $size_kb KiB, more than the $MOST_KB that may travel; gpu_pack is not made" >&2
+  echo "make gpu-pack: $size_kb KiB, more than the $MOST_KB that a pack may have; gpu_pack is not made" >&2
   exit 1
 fi
 mv gpu_pack.part gpu_pack

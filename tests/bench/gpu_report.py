@@ -10,13 +10,10 @@ left.
 import argparse
 import json
 import sys
-from importlib import metadata
 from pathlib import Path
 
-import torch
-from provenance import short_commit
+from provenance import of_device
 
-_PACKAGES = ("torch", "triton", "transformers", "numpy", "pytest")
 _CUT_OFF = (124, 137)  # what timeout says of a command that it ended
 
 
@@ -40,7 +37,7 @@ def main() -> None:
         "seconds": options.seconds,
         "tests": tests,
         "benchmarks": [json.loads(path.read_text(encoding="utf-8")) for path in benchmarks],
-        **provenance(options.dry_run),
+        **of_device(is_dry_run=options.dry_run),
     }
     options.out.write_text(json.dumps(document) + "\n", encoding="utf-8")
     show(options, tests, len(benchmarks))
@@ -59,18 +56,6 @@ def tests_of(logs: list[Path]) -> dict[str, object]:
         "failed": [{"test": test, "text": text} for test, text in failed.items()],
         "skipped": [{"test": test, "reason": reason} for test, reason in skipped.items()],
     }
-
-
-def provenance(is_dry_run: bool) -> dict[str, object]:
-    has_device = torch.cuda.is_available() and not is_dry_run
-    versions = {"python": sys.version.split()[0], "cuda": torch.version.cuda}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    device = torch.cuda.get_device_name() if has_device else "cpu"
-    return {"device": device, "commit": short_commit(), "versions": versions}
 
 
 def show(options: argparse.Namespace, tests: dict[str, object], num_benchmarks: int) -> None:

@@ -18,8 +18,7 @@ if "--dry-run" in sys.argv:
     os.environ["TRITON_INTERPRET"] = "1"  # before the bench file imports a kernel
 
 import torch  # noqa: E402
-import triton  # noqa: E402
-from provenance import short_commit  # noqa: E402
+from provenance import of_device  # noqa: E402
 
 _REPETITIONS = 30
 _FLUSHED_BYTES = 256 << 20  # more than any level 2 cache
@@ -53,7 +52,8 @@ def main(cases: Callable[[str, bool], Iterator[Case]], description: str) -> None
         found = _measured(cases("cuda", False))
     else:
         sys.exit("no CUDA device here; --dry-run shows that the cases run")
-    document = {"benchmark": Path(sys.argv[0]).stem, "dry_run": options.dry_run} | _versions()
+    document = {"benchmark": Path(sys.argv[0]).stem, "dry_run": options.dry_run}
+    document |= of_device(is_dry_run=options.dry_run)
     results: list[dict[str, object]] = []
     for result in found:
         results.append(result)
@@ -133,9 +133,3 @@ def _copy_bandwidth() -> float:
     source = torch.empty(4 << 30, dtype=torch.int8, device="cuda")
     target = torch.empty_like(source)
     return 2 * source.numel() / median(_times(lambda: target.copy_(source)))
-
-
-def _versions() -> dict[str, object]:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    versions = {"torch": torch.__version__, "triton": triton.__version__}
-    return {"device": device, "commit": short_commit(), "versions": versions}

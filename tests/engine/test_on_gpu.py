@@ -5,18 +5,24 @@ THOTHY_GPU_DRY_RUN=1 tries it without one: a few tokens in the interpreter of Tr
 
 import json
 import math
-import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from device_place import CAN_RUN, DEVICE, IS_DRY_RUN, no_waiting, on_device
 from safetensors.torch import load_file, save_file
 
 from thothy_batch.engine.config import resolve_impl
-from thothy_batch.model.config import layer_groups
+from thothy_batch.engine.decode_graphs import row_buckets
+from thothy_batch.engine.llm_engine import LLMEngine
+from thothy_batch.engine.loaded import load_runner
+from thothy_batch.engine.local import LocalEngine
+from thothy_batch.engine.stop_rules import StopRules
+from thothy_batch.model.config import kv_bytes_per_token, layer_groups
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.loading import LoadedModel, load_decoder
@@ -24,6 +30,13 @@ from thothy_batch.records import EngineSpec, ModelSpec, Request, Sampling
 from thothy_kernels.paged_attention import AttentionMetadata
 
 sys.path.insert(0, str(Path(__file__).parent))
+from test_device_runner import (  # noqa: E402
+    TOGETHER,
+    checkpoint,  # noqa: F401
+    completions,
+    night,
+    tokens_of,
+)
 from test_exactness import WAYS, golden_requests  # noqa: E402
 from test_families import (  # noqa: E402
     TINY_WAYS,
@@ -34,26 +47,19 @@ from test_families import (  # noqa: E402
     short,
 )
 
-IS_DRY_RUN = os.environ.get("THOTHY_GPU_DRY_RUN") == "1"
-DEVICE = "cpu" if IS_DRY_RUN else "cuda"
 IMPL = "triton" if IS_DRY_RUN else "auto"
 STORIES = Path(__file__).resolve().parents[2] / "gpu_pack" / "stories260K"
 PREEMPTING = "blocks-of-16-preempting"
 NUM_NEW, NUM_PROMPTS = (2, 5) if IS_DRY_RUN else (12, None)  # of each family
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        not (IS_DRY_RUN or torch.cuda.is_available()),
-        reason="no CUDA device",
-    ),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not CAN_RUN, reason="no CUDA device")]
+on_a_device_alone = pytest.mark.skipif(IS_DRY_RUN, reason="a dry run has no CUDA device")
 needs_stories = pytest.mark.skipif(not STORIES.is_dir(), reason="no gpu_pack: make gpu-pack")
 
 
 def spec_of(directory: Path, **settings: Any) -> EngineSpec:
     model = ModelSpec(id=str(directory), dtype="float32")
-    return EngineSpec(model=model, device=DEVICE, impl=IMPL, **settings)
+    return EngineSpec(**({"model": model, "device": DEVICE, "impl": IMPL} | settings))
 
 
 @needs_stories
@@ -91,6 +97,72 @@ def test_the_repetition_penalty_is_that_of_transformers(
     requests = [Request(i, "", ids, sampling) for i, ids in enumerate(prompts[:NUM_PROMPTS])]
     results, _ = run_all(spec_of(directory, num_blocks=40), requests)
     assert outputs(results) == [tokens[:NUM_NEW] for tokens in wanted[1.3][:NUM_PROMPTS]]
+
+
+@pytest.mark.parametrize("impl", ["flex", "reference"])
+@pytest.mark.parametrize("family", ["gemma2"], indirect=True)
+def test_other_implementations_give_the_tokens_of_the_cpu(
+    family: Family,  # noqa: F811
+    impl: str,
+    run_all: Any,
+) -> None:
+    """Those of transformers, which the CPU's are too (test_families.py). Layers of two kinds."""
+    directory, prompts, wanted = family
+    requests = [Request(i, "", ids, short(NUM_NEW)) for i, ids in enumerate(prompts[:NUM_PROMPTS])]
+    results, _ = run_all(spec_of(directory, impl=impl, num_blocks=80, block_size=16), requests)
+    assert outputs(results) == [tokens[:NUM_NEW] for tokens in wanted[1.0][:NUM_PROMPTS]]
+
+
+def greedy_night() -> list[Request]:
+    """What is drawn from nearly equal logits may differ by device; what is highest does not."""
+    return [replace(r, sampling=replace(r.sampling, temperature=0.0)) for r in night()]
+
+
+@on_a_device_alone
+def test_a_night_sizes_its_pool_and_replays_its_graphs(
+    checkpoint: Path,  # noqa: F811
+    run_all: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replay, num_replayed = torch.cuda.CUDAGraph.replay, 0
+
+    def counted(graph: torch.cuda.CUDAGraph) -> None:
+        nonlocal num_replayed
+        num_replayed += 1
+        replay(graph)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counted)
+    share = 0.001  # of memory that other tests use meanwhile
+    loaded = load_runner(spec_of(checkpoint, kv_memory=share, max_seqs=64))
+    model, config = loaded.model, loaded.config
+    num_bytes = config.pool_tokens * kv_bytes_per_token(model.config, model.dtype)
+    assert 0 < num_bytes <= share * torch.cuda.mem_get_info()[1]
+    assert loaded.runner.num_graphs == 2 * len(row_buckets(64))
+    assert num_replayed == 0, "capturing replays nothing"
+    engine = LLMEngine(
+        config,
+        loaded.launcher,
+        StopRules(model.stop_token_ids, model.tokenizer),
+        vocab_size=model.config.vocab_size,
+        has_tokenizer=model.tokenizer is not None,
+    )
+    found = tokens_of(engine, greedy_night())
+    assert num_replayed > 0
+    on_cpu = spec_of(checkpoint, device="cpu", impl="cpu", **TOGETHER)
+    assert found == completions(run_all(on_cpu, greedy_night())[0])
+
+
+@pytest.mark.skipif(
+    IS_DRY_RUN, reason="a CPU is never waited for; test_device_runner.py pretends a device"
+)
+def test_the_host_waits_for_nothing_but_tokens(checkpoint: Path) -> None:  # noqa: F811
+    """The first night compiles, and libraries set themselves up. To read tokens waits for an event,
+    which is not among what raises."""
+    engine = LocalEngine.start(spec_of(checkpoint, impl="triton", **TOGETHER)).engine
+    first = tokens_of(engine, night())
+    again = [replace(request, request_id=10 + request.request_id) for request in night()]
+    with no_waiting():
+        assert tokens_of(engine, again) == first
 
 
 def rounded_to_bfloat16(directory: Path, into: Path) -> Path:
@@ -134,15 +206,9 @@ def inputs_of(model: LoadedModel, ids: torch.Tensor, part: slice, device: str) -
         host = AttentionMetadata(
             cu_seqlens, context_lens, table.int()[None], len(positions), group.window
         )
-        by_group.append(GroupInputs(slots.to(device), moved(host, device)))
+        by_group.append(GroupInputs(slots.to(device), on_device(host, device)))
     rows = torch.arange(len(positions), device=device)
     return ForwardInputs(ids[part].to(device), positions.to(device), tuple(by_group), rows)
-
-
-def moved(host: AttentionMetadata, device: str) -> AttentionMetadata:
-    tensors = (host.cu_seqlens, host.context_lens, host.block_tables)
-    on_device = (tensor.to(device) for tensor in tensors)
-    return AttentionMetadata(*on_device, host.max_query_len, host.window, host=host)
 
 
 def assert_no_further_from_float32(directory: Path, into: Path) -> None:
@@ -158,7 +224,7 @@ def assert_no_further_from_float32(directory: Path, into: Path) -> None:
     found = logits_of(rounded, dtype, DEVICE, impl)
     for part in (slice(0, NUM_TOKENS - 1), slice(NUM_TOKENS - 1, NUM_TOKENS)):
         error, allowed = (logits[part] - exact[part] for logits in (found, of_cpu))
-        assert 0 < error.norm() <= 1.5 * allowed.norm()
+        assert error.norm() <= 1.5 * allowed.norm()
 
 
 @needs_stories

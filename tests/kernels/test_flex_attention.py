@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.attention.flex_attention as flex_module
 from attention_oracle import Night, bound_of
+from device_place import DEVICE, on_device, pool_on_device
 from varlen_oracle import reason_unavailable, varlen_paged_attention
 
-from thothy_kernels.paged_attention import AttentionMetadata, flex_plan, paged_attention
+from thothy_kernels.paged_attention import flex_plan, paged_attention
 
 # (context, queries): decode rows, whole prompts, chunks behind cached prefixes, no queries at all.
 LENS = [(1, 1), (17, 17), (300, 1), (40, 0), (520, 3), (256, 1), (257, 70)]
@@ -188,17 +189,9 @@ def test_torchs_kernel_says_why_it_cannot_run() -> None:
         varlen_paged_attention(night.q, night.k, night.v, night.meta(), night.scale)
 
 
-def on_device(night: Night) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, AttentionMetadata]:
-    host = night.meta()
-    meta = AttentionMetadata(
-        host.cu_seqlens.cuda(),
-        host.context_lens.cuda(),
-        host.block_tables.cuda(),
-        host.max_query_len,
-        host.window,
-        host=host,
-    )
-    return night.q.cuda(), night.k.cuda(), night.v.cuda(), meta
+def tensors_there(night: Night) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """q, and pools whose blocks lie as far apart as the night's."""
+    return night.q.to(DEVICE), pool_on_device(night.k), pool_on_device(night.v)
 
 
 def bfloat16_bound(night: Night) -> torch.Tensor:
@@ -217,7 +210,8 @@ def test_compiled_it_is_what_the_formula_says(
     night = Night(
         lens, shape=(8, 2, 64), block_size=block_size, window=window, dtype=torch.bfloat16, stride=2
     )
-    out = paged_attention(*on_device(night), scale=night.scale, impl="flex").cpu().double()
+    args = (*tensors_there(night), on_device(night.meta()))
+    out = paged_attention(*args, scale=night.scale, impl="flex").cpu().double()
     assert ((out - night.oracle()).abs() <= bfloat16_bound(night)).all()
 
 
@@ -230,5 +224,6 @@ def test_torchs_kernel_agrees_with_the_formula(
 ) -> None:
     shape = (8, 2, 64)
     night = finite(Night(lens, shape=shape, block_size=256, window=window, dtype=torch.bfloat16))
-    out = varlen_paged_attention(*on_device(night), night.scale).cpu().double()
+    args = (*tensors_there(night), on_device(night.meta()))
+    out = varlen_paged_attention(*args, night.scale).cpu().double()
     assert ((out - night.oracle()).abs() <= bfloat16_bound(night)).all()

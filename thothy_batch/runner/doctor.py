@@ -38,7 +38,8 @@ def examine(
     warnings.
 
     gflops: 1e9 floating point operations a second of the fastest linear; bandwidth: 1e9 bytes a
-    second, reading (a GPU: reading and writing, of a copy). What is measured is kept for later runs. `owns_process`: nobody else computes
+    second, reading (a GPU: reading and writing, of a copy). What is measured is kept for later
+    runs. `owns_process`: nobody else computes
     in it. Raises ModelError for a model that cannot be used.
     """
     if owns_process:

@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from device_place import CAN_RUN
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 pytest.register_assert_rewrite(
     "test_gated_activation", "test_rms_norm", "test_rope_and_write", "test_sample_triton"
 )
-
-from on_gpu import where  # noqa: E402 - found by the path above
 
 _broken = pytest.StashKey[bool]()
 
@@ -36,5 +35,5 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _needs_a_device() -> None:
-    if not where.CAN_RUN:
+    if not CAN_RUN:
         pytest.skip("no CUDA device")

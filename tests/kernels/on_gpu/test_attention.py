@@ -3,7 +3,7 @@
 import pytest
 import torch
 from attention_oracle import Night
-from on_gpu.where import DEVICE, DTYPES, HALF, on_device, pool_on_device, sizes
+from device_place import DEVICE, DTYPES, HALF, on_device, pool_on_device, sizes
 from test_grouped_attention import GROUPS
 
 from thothy_kernels.paged_attention import triton_impl

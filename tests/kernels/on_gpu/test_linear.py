@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from on_gpu.where import DEVICE, sizes
+from device_place import DEVICE, sizes
 
 from thothy_kernels.linear import pack_linear
 

@@ -1,11 +1,16 @@
-"""No operation makes the host wait for the device: the next step is planned meanwhile."""
+"""No operation makes the host wait for the device: the next step is planned meanwhile.
+
+A dry run shows that the calls run, and nothing more: a CPU is never waited for. The whole decode
+loop has a test in tests/engine/test_on_gpu.py.
+"""
 
 from collections.abc import Callable
 
 import pytest
 import torch
 from attention_oracle import Night
-from on_gpu.where import DEVICE, no_waiting, on_device
+from device_place import DEVICE, IS_DRY_RUN, no_waiting, on_device
+from step_oracle import NUM_SLOTS, V, inputs_of, simulation_of
 
 from thothy_kernels.block_copy import copy_blocks
 from thothy_kernels.gated_activation import gated
@@ -13,7 +18,19 @@ from thothy_kernels.linear import pack_linear
 from thothy_kernels.paged_attention import paged_attention
 from thothy_kernels.rms_norm import add_rms_norm, rms_norm
 from thothy_kernels.rope_and_write import rope_and_write_kv
-from thothy_kernels.sample import SamplingTensors, penalize_repetition, sample
+from thothy_kernels.sample import (
+    SamplingTensors,
+    penalize_repetition,
+    penalize_seen,
+    sample,
+)
+from thothy_kernels.step_state import (
+    StateTable,
+    advance_inputs,
+    clear_seen,
+    mark_seen,
+    record_tokens,
+)
 
 pytestmark = pytest.mark.gpu
 
@@ -86,6 +103,31 @@ def _draws() -> Calls:
     return call, call
 
 
+def _memory() -> Calls:
+    table, slots = StateTable.allocate(NUM_SLOTS, V, DEVICE), torch.arange(6, device=DEVICE)
+    logits, penalty = _random(6, V), torch.linspace(1.0, 2.0, 6, device=DEVICE)
+
+    def call() -> None:
+        clear_seen(table, slots)
+        mark_seen(table, slots, slots * 9, impl="triton")
+        record_tokens(table, slots, slots * 7, impl="triton")
+        penalize_seen(logits, table.seen, slots, penalty, impl="triton")
+
+    return call, call
+
+
+def _next_inputs() -> Calls:
+    """Two layer groups: the second has a launch of its own."""
+    inputs = inputs_of(simulation_of(6, 2, seed=0), DEVICE)
+    table, drawn = StateTable.allocate(NUM_SLOTS, V, DEVICE), torch.arange(6, device=DEVICE)
+    ring, counter = drawn.new_zeros((3, 6)), drawn.new_zeros(1)
+
+    def call() -> None:
+        advance_inputs(inputs, table, drawn, ring, counter, block_size=4, impl="triton")
+
+    return call, call
+
+
 def _random(*shape: int) -> torch.Tensor:
     return torch.randn(shape, device=DEVICE)
 
@@ -99,6 +141,8 @@ OPERATIONS: dict[str, Callable[[], Calls]] = {
     "rope and write": _rope,
     "block copies": _copies,
     "penalties and draws": _draws,
+    "what sequences remember": _memory,
+    "inputs of the next step": _next_inputs,
 }
 
 
@@ -108,3 +152,11 @@ def test_the_host_does_not_wait(operation: str) -> None:
     first()
     with no_waiting():
         second()
+
+
+@pytest.mark.skipif(IS_DRY_RUN, reason="a CPU is never waited for")
+def test_a_wait_would_be_noticed() -> None:
+    value = torch.ones(1, device=DEVICE)
+    for wait in (value.item, value.cpu, value.nonzero):
+        with no_waiting(), pytest.raises(RuntimeError, match="synchronizing"):
+            wait()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from attention_oracle import Night
-from on_gpu.where import DEVICE, HALF, on_device, sizes
+from device_place import DEVICE, HALF, on_device, sizes
 
 from thothy_kernels.block_copy import copy_blocks
 from thothy_kernels.paged_attention import triton_impl as attention

@@ -8,7 +8,7 @@ import test_gated_activation as gates
 import test_rms_norm as norms
 import test_rope_and_write as ropes
 import torch
-from on_gpu.where import DTYPES, sizes
+from device_place import DTYPES, sizes
 
 pytestmark = pytest.mark.gpu
 

@@ -3,7 +3,7 @@
 import pytest
 import test_sample_triton as own
 import torch
-from on_gpu.where import sizes
+from device_place import sizes
 
 from thothy_kernels.sample import penalize_repetition, sample
 

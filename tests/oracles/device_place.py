@@ -1,4 +1,7 @@
-"""Where the tests of this folder compute: on a device, or tiny in the interpreter to be tried."""
+"""Where tests of a device compute: on one, or with THOTHY_GPU_DRY_RUN=1 tiny in the interpreter.
+
+A dry run shows that the tests run; most of what they are about is on a device alone.
+"""
 
 import os
 from collections.abc import Iterator
@@ -25,7 +28,10 @@ def sizes(of_device: list[_Size], of_dry_run: list[_Size]) -> list[_Size]:
 
 @contextmanager
 def no_waiting() -> Iterator[None]:
-    """Within it whatever makes the host wait for the device raises."""
+    """Within it whatever of torch's operations makes the host wait for the device raises: reading
+    a value, copies between the two that are not asynchronous. To wait for an event does not, nor
+    for the whole device; and on the CPU nothing does.
+    """
     if DEVICE == "cpu":
         yield
         return
@@ -37,15 +43,15 @@ def no_waiting() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode(before)
 
 
-def on_device(meta: AttentionMetadata) -> AttentionMetadata:
+def on_device(meta: AttentionMetadata, device: str = DEVICE) -> AttentionMetadata:
     """As the engine hands it over: on the device, with the host's values beside."""
     return AttentionMetadata(
-        meta.cu_seqlens.to(DEVICE),
-        meta.context_lens.to(DEVICE),
-        meta.block_tables.to(DEVICE),
+        meta.cu_seqlens.to(device),
+        meta.context_lens.to(device),
+        meta.block_tables.to(device),
         meta.max_query_len,
         meta.window,
-        None if meta.shared is None else meta.shared.to(DEVICE),
+        None if meta.shared is None else meta.shared.to(device),
         host=meta,
     )
 
