@@ -1,6 +1,7 @@
 """Fixtures of the whole suite: the shared material, and a wall against the network."""
 
 import os
+import re
 import signal
 import socket
 import tempfile
@@ -13,16 +14,25 @@ ROOT = Path(__file__).resolve().parents[1]
 _CACHE = tempfile.TemporaryDirectory(prefix="thothy-tests-", ignore_cleanup_errors=True)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """What a background shell starts ignores Ctrl-C, and so would every process of the tests.
 
-    What tests measure of this machine is kept for them alone. Triton's kernels are interpreted
-    unless told otherwise: `make gpu` runs them on a device.
+    What tests measure of this machine is kept for them alone. Tests see no GPU, and Triton's
+    kernels are interpreted, unless told otherwise: `make gpu` runs them on a device.
     """
+    if not _asks_for_gpu(config.option.markexpr):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ["XDG_CACHE_HOME"] = _CACHE.name
     os.environ.setdefault("TRITON_INTERPRET", "1")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _asks_for_gpu(markers: str) -> bool:
+    """By `-m gpu`, or as tests/bench/gpu.sh does, which sets THOTHY_GPU_DRY_RUN to 0 or 1."""
+    if os.environ.get("THOTHY_GPU_TESTS") == "1" or "THOTHY_GPU_DRY_RUN" in os.environ:
+        return True
+    return re.search(r"(?<!not )\bgpu\b", markers) is not None
 
 
 @pytest.fixture(scope="session")

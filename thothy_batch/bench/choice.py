@@ -16,6 +16,7 @@ from thothy_batch.errors import ManifestError
 # Behind a document: an instruction of a few sentences, a summary or a report.
 _ARTIFACT_LENGTHS = "64-128/64-256"
 _DOCUMENT_TOKENS, _ARTIFACTS = 3000, 4
+_MAX_MADE_UP = 1 << 30  # prompt tokens, of 4 bytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,8 @@ class Choice:
             )
         if self.lengths is None or self.num_documents is not None:
             self._refuse("--lengths alone", num_requests="--requests")
-        if self.lengths is not None:
-            Lengths.parse(self.lengths)
+        if self.path is None:
+            self._check_size()
 
     def make(self, vocab_size: int) -> Workload:
         """Reads the file, or makes the requests up. Raises ManifestError."""
@@ -63,18 +64,36 @@ class Choice:
                 self.num_documents,
                 document_tokens=self.document_tokens or _DOCUMENT_TOKENS,
                 artifacts=self.artifacts or _ARTIFACTS,
-                lengths=Lengths.parse(self.lengths or _ARTIFACT_LENGTHS),
+                lengths=self._lengths(),
                 vocab_size=vocab_size,
                 seed=self.seed,
             )
         else:
             made = lengths_workload(
-                Lengths.parse(self.lengths or ""),
+                self._lengths(),
                 num_requests=self.num_requests or DEFAULT_REQUESTS,
                 vocab_size=vocab_size,
                 seed=self.seed,
             )
         return made if self.limit is None else made.first(self.limit)
+
+    def _lengths(self) -> Lengths:
+        """Of prompts; of what follows the document, where there are documents."""
+        return Lengths.parse(_ARTIFACT_LENGTHS if self.lengths is None else self.lengths)
+
+    def _check_size(self) -> None:
+        """Prompts are held in memory."""
+        longest = self._lengths().prompt[1]
+        if self.num_documents is None:
+            num_prompts = self.num_requests or DEFAULT_REQUESTS
+        else:
+            num_prompts = self.num_documents * (self.artifacts or _ARTIFACTS)
+            longest += self.document_tokens or _DOCUMENT_TOKENS
+        if num_prompts * longest > _MAX_MADE_UP:
+            raise ManifestError(
+                f"the prompts would have more than {_MAX_MADE_UP:,} tokens in all",
+                hint="ask for fewer or shorter ones",
+            )
 
     def _check_counts(self) -> None:
         counts = {

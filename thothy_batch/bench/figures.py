@@ -38,6 +38,7 @@ class BenchFigures:
     seed: int
     engine: Mapping[str, object]  # every resolved setting
     versions: Mapping[str, str]
+    notes: tuple[str, ...]  # of the engine: what the user may want to know
     commit: str | None  # of the checkout that this ran from; None: it is none
     measured_at: str  # ISO 8601
 

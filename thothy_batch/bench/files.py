@@ -11,13 +11,22 @@ from pathlib import Path
 import numpy as np
 
 from thothy_batch.bench.trace_blocks import TraceBlocks
-from thothy_batch.bench.workload import Refusal, Workload, greedy, random_tokens
+from thothy_batch.bench.workload import (
+    MAX_TOKENS,
+    Refusal,
+    Workload,
+    greedy,
+    is_length,
+    random_tokens,
+)
 from thothy_batch.errors import ManifestError
 from thothy_batch.records import Request, TokenIds
 
 RAW = ("prompt_token_ids", "max_tokens")
 TRACE = ("prompt_tokens", "output_tokens")
 _NAME, _BLOCKS = "id", "hash_ids"
+_LISTS = (RAW[0], _BLOCKS)
+_MAX_DIGITS = 100  # Python reads no number of more than 4,300
 _HINT = f"a workload has the columns {' and '.join(RAW)}, a trace of lengths {' and '.join(TRACE)}"
 Columns = Mapping[str, list[object]]
 
@@ -95,8 +104,8 @@ def _workload(
 
 
 def _count(value: object, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {_shown(value)}, not a positive whole number")
+    if not is_length(value):
+        raise ValueError(f"{name} is {_shown(value)}, not a whole number from 1 to {MAX_TOKENS:,}")
     return value
 
 
@@ -147,7 +156,9 @@ def _parquet_columns(path: Path, wanted: list[str], limit: int | None) -> Column
             left = file.metadata.num_rows if limit is None else limit
             for batch in file.iter_batches(columns=wanted):
                 for name in wanted:
-                    columns[name] += batch.slice(0, left).column(name).to_pylist()
+                    columns[name] += (
+                        batch.slice(0, min(left, batch.num_rows)).column(name).to_pylist()
+                    )
                 left -= batch.num_rows
                 if left <= 0:
                     break
@@ -157,7 +168,7 @@ def _parquet_columns(path: Path, wanted: list[str], limit: int | None) -> Column
 
 
 def _csv_columns(path: Path, limit: int | None) -> dict[str, list[object]]:
-    """Every column; whole numbers as such, anything else as text."""
+    """Every column; whole numbers and lists of them as such, anything else as text."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -166,7 +177,7 @@ def _csv_columns(path: Path, limit: int | None) -> dict[str, list[object]]:
                 if number == limit:
                     break
                 for name in columns:
-                    columns[name].append(_cell(row[name]))
+                    columns[name].append((_list if name in _LISTS else _cell)(row[name]))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"{path} cannot be read as CSV: {error}", hint=_HINT) from error
     return columns
@@ -175,4 +186,13 @@ def _csv_columns(path: Path, limit: int | None) -> dict[str, list[object]]:
 def _cell(text: str | None) -> object:
     if not text:
         return None
-    return int(text) if text.strip().isdecimal() else text
+    return int(text) if len(text) <= _MAX_DIGITS and text.strip().isdecimal() else text
+
+
+def _list(text: str | None) -> object:
+    """A cell like `[1, 2]`."""
+    inside = (text or "").strip()
+    if not (inside.startswith("[") and inside.endswith("]")):
+        return _cell(text)
+    inside = inside[1:-1].strip()
+    return [_cell(part) for part in inside.split(",")] if inside else []

@@ -8,25 +8,14 @@ import ctypes
 import platform
 import resource
 import threading
-from importlib import metadata
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Self
 
-from thothy_batch.engine.speed import device_name
-
 _ROOT = Path(__file__).resolve().parents[2]
 _SAMPLE_EVERY_S = 0.1
 _MIN_SAMPLES = 5  # the driver itself averages over up to a second
-
-
-def name_of(device: str) -> str:
-    """The processor that computes."""
-    if device == "cpu":
-        return device_name()
-    import torch
-
-    return str(torch.cuda.get_device_name())
 
 
 def versions_of(device: str) -> dict[str, str]:
@@ -35,7 +24,7 @@ def versions_of(device: str) -> dict[str, str]:
     if device != "cpu":
         import torch
 
-        found |= {"cuda": str(torch.version.cuda), "triton": metadata.version("triton")}
+        found["cuda"] = str(torch.version.cuda)
     return found
 
 
@@ -74,22 +63,32 @@ class _Utilization(ctypes.Structure):
 
 
 class BusyMeter:
-    """For the length of a `with` block: the share of time in which the GPU computed anything."""
+    """For the length of a `with` block: the share of time in which the GPU computed anything.
 
-    def __init__(self, device: str) -> None:
-        self._nvml = _Nvml.of_current_gpu() if device == "cuda" else None
+    `ask` gives per cent of late, None where they are not known; left out: the driver's.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        *,
+        ask: Callable[[], int | None] | None = None,
+        every_s: float = _SAMPLE_EVERY_S,
+    ) -> None:
+        self._ask = ask or _driver_of(device)
+        self._every_s = every_s
         self._samples: list[int] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
-        if self._nvml is not None:
+        if self._ask is not None:
             self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._over.set()
-        if self._nvml is not None:
+        if self._ask is not None:
             self._thread.join()
 
     @property
@@ -98,11 +97,15 @@ class BusyMeter:
         return fmean(self._samples) / 100 if len(self._samples) >= _MIN_SAMPLES else None
 
     def _watch(self) -> None:
-        assert self._nvml is not None
-        while not self._over.wait(_SAMPLE_EVERY_S):
-            percent = self._nvml.busy_percent()
-            if percent is not None:
+        assert self._ask is not None
+        while not self._over.wait(self._every_s):
+            if (percent := self._ask()) is not None:
                 self._samples.append(percent)
+
+
+def _driver_of(device: str) -> Callable[[], int | None] | None:
+    nvml = _Nvml.of_current_gpu() if device == "cuda" else None
+    return None if nvml is None else nvml.busy_percent
 
 
 class _Nvml:

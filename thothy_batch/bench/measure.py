@@ -3,18 +3,19 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from thothy_batch.bench.compute import Outcome, Progress, compute
 from thothy_batch.bench.figures import BenchFigures
-from thothy_batch.bench.machine import PeakMemory, commit, name_of, versions_of
+from thothy_batch.bench.machine import PeakMemory, commit, versions_of
 from thothy_batch.bench.workload import Refusal
 from thothy_batch.engine.assembly import build_engine
 from thothy_batch.engine.config import EngineConfig, resolve_device
 from thothy_batch.engine.facts import ModelFacts, model_facts
 from thothy_batch.engine.fake import ByteTokenizer, is_fake
 from thothy_batch.engine.fit import Limits, blocks_needed, why_unfit
-from thothy_batch.engine.speed import measured_now
+from thothy_batch.engine.llm_engine import LLMEngine
+from thothy_batch.engine.speed import device_name, measured_now
 from thothy_batch.errors import ManifestError
 from thothy_batch.model.config import load_config
 from thothy_batch.model.locate import locate_model
@@ -47,45 +48,16 @@ def run_bench(
     memory = PeakMemory(resolve_device(spec.device))
     progress("loading the model")
     engine, info = build_engine(_sized(spec, facts, requests), owns_process=owns_process)
-    config = engine.config
-    fitting, unfit = _fitting(requests, Limits.of(config))
+    fitting, unfit = _fitting(requests, Limits.of(engine.config))
     progress(f"planning {len(fitting):,} requests")
     began = time.monotonic()
-    plan = _plan(fitting, order, config)
+    plan = _plan(fitting, order, engine.config)
     planned = plan.apply(fitting)
     plan_s = time.monotonic() - began
     outcome = compute(engine, planned, progress)
-    totals, results = engine.totals, outcome.results.values()
-    return BenchFigures(
-        workload=workload,
-        model=facts.name,
-        num_done=len(results),
-        refused=(*refused, *unfit, *outcome.refused),
-        prompt_tokens=sum(result.prompt_tokens for result in results),
-        cached_prompt_tokens=totals.cached_prompt_tokens,
-        prefill_tokens=totals.prefill_tokens,
-        planned_prompt_tokens=plan.computed_prompt_tokens,
-        output_tokens=outcome.output_tokens,
-        wasted_tokens=totals.wasted_tokens,
-        num_preempted=totals.num_preempted,
-        num_steps=totals.num_steps,
-        load_s=info.load_s,
-        plan_s=plan_s,
-        engine_s=outcome.engine_s,
-        roofline_s=_roofline_s(facts, info, config, planned, outcome),
-        busy_fraction=outcome.busy_fraction,
-        peak_memory_bytes=memory.num_bytes(),
-        device=config.device,
-        device_name=name_of(config.device),
-        impl=config.impl,
-        dtype=config.dtype,
-        order=order,
-        seed=seed,
-        engine=info.engine,
-        versions={**info.versions, **versions_of(config.device)},
-        commit=commit(),
-        measured_at=measured_now(),
-    )
+    outcome.refused[:0] = [*refused, *unfit]
+    run = _Run(workload, order, seed, facts, engine, info, plan, planned, plan_s, outcome)
+    return _figures(run, memory)
 
 
 def check_order(order: str) -> None:
@@ -127,6 +99,58 @@ def _fitting(requests: Sequence[Request], limits: Limits) -> tuple[list[Request]
     return fitting, unfit
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A workload that was computed, and by what."""
+
+    workload: str
+    order: str
+    seed: int
+    facts: ModelFacts
+    engine: LLMEngine
+    info: EngineInfo
+    plan: RequestPlan
+    planned: Sequence[Request]
+    plan_s: float
+    outcome: Outcome
+
+
+def _figures(run: _Run, memory: PeakMemory) -> BenchFigures:
+    config, info, outcome = run.engine.config, run.info, run.outcome
+    totals, results = run.engine.totals, outcome.results.values()
+    return BenchFigures(
+        workload=run.workload,
+        model=run.facts.name,
+        num_done=len(results),
+        refused=tuple(outcome.refused),
+        prompt_tokens=sum(result.prompt_tokens for result in results),
+        cached_prompt_tokens=totals.cached_prompt_tokens,
+        prefill_tokens=totals.prefill_tokens,
+        planned_prompt_tokens=run.plan.computed_prompt_tokens,
+        output_tokens=outcome.output_tokens,
+        wasted_tokens=totals.wasted_tokens,
+        num_preempted=totals.num_preempted,
+        num_steps=totals.num_steps,
+        load_s=info.load_s,
+        plan_s=run.plan_s,
+        engine_s=outcome.engine_s,
+        roofline_s=_roofline_s(run),
+        busy_fraction=outcome.busy_fraction,
+        peak_memory_bytes=memory.num_bytes(),
+        device=config.device,
+        device_name=device_name(config.device),
+        impl=config.impl,
+        dtype=config.dtype,
+        order=run.order,
+        seed=run.seed,
+        engine=info.engine,
+        versions={**info.versions, **versions_of(config.device)},
+        notes=info.notes,
+        commit=commit(),
+        measured_at=measured_now(),
+    )
+
+
 def _plan(requests: Sequence[Request], order: str, config: EngineConfig) -> RequestPlan:
     return plan_requests(
         requests,
@@ -137,16 +161,11 @@ def _plan(requests: Sequence[Request], order: str, config: EngineConfig) -> Requ
     )
 
 
-def _roofline_s(
-    facts: ModelFacts,
-    info: EngineInfo,
-    config: EngineConfig,
-    requests: Sequence[Request],
-    outcome: Outcome,
-) -> float | None:
+def _roofline_s(run: _Run) -> float | None:
     """As a run counts it: the receipt of what finished."""
-    receipt = Receipt(facts.work, info.engine.get("device_figures"), config.block_size)
-    for request in requests:
-        if request.request_id in outcome.results:
-            receipt.add(request.prompt_token_ids, outcome.results[request.request_id])
+    config = run.engine.config
+    receipt = Receipt(run.facts.work, run.info.engine.get("device_figures"), config.block_size)
+    for request in run.planned:
+        if request.request_id in run.outcome.results:
+            receipt.add(request.prompt_token_ids, run.outcome.results[request.request_id])
     return receipt.unavoidable_s(config.dtype)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thothy_batch.bench.workload import random_tokens
+from thothy_batch.bench.workload import is_length, random_tokens
 from thothy_batch.errors import ManifestError
 from thothy_batch.records import TokenIds
 
@@ -47,7 +47,7 @@ class TraceBlocks:
 
     def prompt(self, ids: object, length: int) -> TokenIds:
         """Raises ValueError for ids that are none."""
-        if not isinstance(ids, list) or not all(isinstance(h, int) and h >= 0 for h in ids):
+        if not isinstance(ids, list) or not ids or not all(map(_is_id, ids)):
             raise ValueError("hash_ids is not a list of ids")
         prompt = array("i")
         for block in ids:
@@ -62,7 +62,11 @@ class TraceBlocks:
 
 
 def _known(rows: Sequence[object], lengths: Sequence[object]) -> Iterator[tuple[int, int]]:
-    """Number of ids and length, of the rows that have both."""
+    """Number of ids and length, of the rows that have both; others are refused one by one."""
     for ids, length in zip(rows, lengths, strict=True):
-        if isinstance(ids, list) and isinstance(length, int):
+        if isinstance(ids, list) and ids and is_length(length):
             yield len(ids), length
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and value >= 0

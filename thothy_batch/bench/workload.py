@@ -7,6 +7,7 @@ import re
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from thothy_batch.errors import ManifestError
 from thothy_batch.records import Request, Sampling, TokenIds
 
 DEFAULT_REQUESTS = 256
-_LENGTHS = re.compile(r"(\d+)(?:-(\d+))?/(\d+)(?:-(\d+))?")
+MAX_TOKENS = 1 << 24  # of a prompt, or of an output: no model's context is longer
+_LENGTHS = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?/(\d{1,9})(?:-(\d{1,9}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +57,22 @@ class Lengths:
         if match is not None:
             a, b, c, d = match.groups()
             lengths = cls((int(a), int(b or a)), (int(c), int(d or c)))
-            if all(1 <= low <= high for low, high in (lengths.prompt, lengths.output)):
+            ends = (lengths.prompt, lengths.output)
+            if all(1 <= low <= high <= MAX_TOKENS for low, high in ends):
                 return lengths
         raise ManifestError(
             f"--lengths {text!r} are no lengths of prompts and outputs",
-            hint="write them as 778/128, or as 100-1024/100-1024 where they vary",
+            hint="write them as 778/128, or as 100-1024/100-1024 where they vary; "
+            f"{MAX_TOKENS:,} is the most",
         )
 
     def __str__(self) -> str:
         return "/".join(_span(*ends) for ends in (self.prompt, self.output))
+
+
+def is_length(value: object) -> TypeGuard[int]:
+    """Whether a prompt or an output can have so many tokens."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_TOKENS
 
 
 def greedy(number: int, name: str, prompt: TokenIds, max_tokens: int) -> Request:

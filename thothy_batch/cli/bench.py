@@ -1,5 +1,8 @@
 """`bench`: how fast the engine is."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +14,6 @@ if TYPE_CHECKING:
     from thothy_batch.bench.choice import Choice
     from thothy_batch.bench.figures import BenchFigures
     from thothy_batch.records import EngineSpec
-
-_DTYPES = ("auto", "float32", "bfloat16")
 
 
 def bench(
@@ -91,10 +92,11 @@ def bench(
     from thothy_batch.bench.choice import Choice
     from thothy_batch.cli.bench_wording import bench_text
     from thothy_batch.records import EngineSpec, ModelSpec
+    from thothy_batch.runner.doctor import known_dtype
 
     choice = Choice(workload, lengths, requests, documents, document_tokens, artifacts, limit, seed)
     spec = EngineSpec(
-        model=ModelSpec(id=model or "", dtype=_known(dtype), random_weights=random_weights),
+        model=ModelSpec(id=model or "", dtype=known_dtype(dtype), random_weights=random_weights),
         device=device,
         impl=impl,
         kv_memory=_memory(kv_memory),
@@ -118,24 +120,34 @@ def _measure(choice: "Choice", spec: "EngineSpec", order: str) -> "BenchFigures"
     with choose_display(quiet=False) as display:
         display.phase("making the workload")
         workload = choice.make(vocabulary_of(spec.model))
-        return run_bench(
-            spec,
-            workload.requests,
-            workload=workload.description,
-            refused=workload.refused,
-            order=order,
-            seed=choice.seed,
-            progress=display.phase,
-            owns_process=True,
-        )
+        with _alone_on(spec.device):
+            return run_bench(
+                spec,
+                workload.requests,
+                workload=workload.description,
+                refused=workload.refused,
+                order=order,
+                seed=choice.seed,
+                progress=display.phase,
+                owns_process=True,
+            )
 
 
-def _known(dtype: str) -> str:
-    from thothy_batch.errors import ManifestError
+@contextmanager
+def _alone_on(device: str) -> Iterator[None]:
+    """Holds the GPU as a run does: either would slow the other down. Raises LockedError."""
+    from thothy_batch.engine.config import resolve_device
+    from thothy_batch.errors import LockedError
+    from thothy_batch.runner.locking import device_locked, holder_of
+    from thothy_batch.runner.options import IfLocked
 
-    if dtype not in _DTYPES:
-        raise ManifestError(f"--dtype {dtype}: unknown", hint=f"use {', '.join(_DTYPES)}")
-    return dtype
+    holder = holder_of("bench", None, datetime.now().astimezone())
+    try:
+        with device_locked(resolve_device(device), holder, IfLocked(), lambda text: None):
+            yield
+    except LockedError as busy:
+        busy.hint = "wait for it, or bench with --device cpu"
+        raise
 
 
 def _memory(text: str) -> int | float | None:

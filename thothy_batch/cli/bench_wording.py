@@ -17,6 +17,7 @@ def bench_text(found: Fields) -> str:
         lines.append(f"refused: {plain(row['name'], 80)}: {plain(row['message'], 300)}")
     if found["num_refused"] > _SHOWN_REFUSED:
         lines.append(f"refused: and {count(found['num_refused'] - _SHOWN_REFUSED)} more")
+    lines += [f"note: {plain(text, 300)}" for text in found["notes"]]
     return "\n".join([*lines, json.dumps(found)]) + "\n"
 
 

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Callable
+from functools import wraps
 from typing import Annotated, NoReturn
 
 import typer
@@ -11,9 +13,23 @@ from thothy_batch.cli.bench import bench
 from thothy_batch.cli.look import export, report, status
 from thothy_batch.cli.machine import doctor, init
 from thothy_batch.cli.night import plan, run
-from thothy_batch.cli.output import report_error, say
+from thothy_batch.cli.output import InterruptError, report_error, say
 from thothy_batch.cli.streams import open_streams
 from thothy_batch.errors import ManifestError
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """Ctrl-C is ours to tell: what typer makes of it is neither a message nor a document."""
+
+    @wraps(command)
+    def told(*args: object, **options: object) -> None:
+        try:
+            command(*args, **options)
+        except KeyboardInterrupt as error:
+            raise InterruptError from error
+
+    return told
+
 
 app = typer.Typer(
     name="thothy-batch",
@@ -24,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (run, plan, status, report, export, bench, doctor, init):
-    app.command()(command)
+    app.command()(_interruptible(command))
 
 
 def _show_version(wanted: bool) -> None:

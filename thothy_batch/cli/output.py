@@ -13,6 +13,15 @@ _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _OBEYED_IN_JSON = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+class InterruptError(ThothyError):
+    """Ctrl-C while a command was at work."""
+
+    exit_code = 4
+
+    def __init__(self) -> None:
+        super().__init__("interrupted")
+
+
 def shown(text: str) -> str:
     """Text of somebody else's as a terminal may have it: escapes are spelt out, lines stay."""
     return _OBEYED.sub(lambda match: ascii(match[0])[1:-1], text)
@@ -31,16 +40,19 @@ def say(text: str) -> None:
 
 def report_error(error: BaseException, *, as_json: bool) -> int:
     """Shows an error and gives its exit code. With `as_json` stdout gets a document, too."""
-    if isinstance(error, KeyboardInterrupt):
-        say("interrupted; nothing was started")
-        return 4
-    known = error if isinstance(error, ThothyError) else _unexpected(error)
-    say(f"error: {_shortened(known)}")
+    known = _known(error)
+    say("interrupted" if isinstance(known, InterruptError) else f"error: {_shortened(known)}")
     if known.hint:
         say(f"hint: {known.hint}")
     if as_json:
         print_json({"error": known.as_json()})
     return known.exit_code
+
+
+def _known(error: BaseException) -> ThothyError:
+    if isinstance(error, KeyboardInterrupt):
+        return InterruptError()
+    return error if isinstance(error, ThothyError) else _unexpected(error)
 
 
 def _unexpected(error: BaseException) -> ThothyError:

@@ -14,14 +14,14 @@ from thothy_batch.store.files import lock_path
 from thothy_batch.store.lock import FileLock
 
 
-def holder_of(run_id: str, manifest: Path, started: datetime) -> LockHolder:
+def holder_of(run_id: str, manifest: Path | None, started: datetime) -> LockHolder:
     """This process, as others are told about it."""
     return LockHolder(
         pid=os.getpid(),
         host=socket.gethostname(),
         run_id=run_id,
         since=started.isoformat(timespec="seconds"),
-        manifest=str(manifest),
+        manifest="" if manifest is None else str(manifest),
     )
 
 
@@ -34,16 +34,41 @@ def locked(
     note: Callable[[str], None],
 ) -> Iterator[None]:
     """Holds the store and, on a GPU, the device. Raises LockedError."""
-    locks = [FileLock(lock_path(store))]
-    if device != "cpu":
-        locks.append(FileLock(Path(tempfile.gettempdir()) / "thothy-batch-cuda-0.lock"))
+    with (
+        _held(FileLock(lock_path(store)), holder, if_locked, note),
+        device_locked(device, holder, if_locked, note),
+    ):
+        yield
+
+
+@contextmanager
+def device_locked(
+    device: str,
+    holder: LockHolder,
+    if_locked: IfLocked,
+    note: Callable[[str], None],
+) -> Iterator[None]:
+    """Holds a GPU; on the CPU nothing. Raises LockedError."""
+    if device == "cpu":
+        yield
+        return
+    with _held(FileLock(_gpu_lock_path()), holder, if_locked, note):
+        yield
+
+
+def _gpu_lock_path() -> Path:
+    return Path(tempfile.gettempdir()) / "thothy-batch-cuda-0.lock"
+
+
+@contextmanager
+def _held(
+    lock: FileLock, holder: LockHolder, if_locked: IfLocked, note: Callable[[str], None]
+) -> Iterator[None]:
+    _acquire(lock, holder, if_locked, note)
     try:
-        for lock in locks:
-            _acquire(lock, holder, if_locked, note)
         yield
     finally:
-        for lock in reversed(locks):
-            lock.release()
+        lock.release()
 
 
 def _acquire(

@@ -1,0 +1,15 @@
+"""Helpers lie beside the tests, and the environment is left as it was found."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("bench_cases")
+
+
+@pytest.fixture(autouse=True)
+def _as_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command sets in its own process is taken back."""
+    monkeypatch.setenv("GOMP_SPINCOUNT", "2000")
