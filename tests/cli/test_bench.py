@@ -136,8 +136,9 @@ def test_an_engine_that_fails_is_exit_code_5_and_one_document(
 def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with a GPU, and where its lock lies."""
     monkeypatch.setattr("thothy_batch.engine.config.find_gpu", lambda: GPU)
+    monkeypatch.setattr("thothy_batch.runner.locking.find_gpu", lambda: GPU)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path / "thothy-batch-cuda-0.lock"
+    return tmp_path / f"thothy-batch-{GPU.uuid}.lock"
 
 
 def test_a_gpu_that_a_run_holds_is_exit_code_3(

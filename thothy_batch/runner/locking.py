@@ -1,6 +1,7 @@
 """The locks of a run: one per store, one per GPU."""
 
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from thothy_batch.engine.gpu import find_gpu
 from thothy_batch.errors import LockedError, LockHolder
 from thothy_batch.runner.options import IfLocked
 from thothy_batch.store.files import lock_path
@@ -57,7 +59,10 @@ def device_locked(
 
 
 def _gpu_lock_path() -> Path:
-    return Path(tempfile.gettempdir()) / "thothy-batch-cuda-0.lock"
+    """Of the one GPU that this process may use: others may be used beside it."""
+    gpu = find_gpu()
+    name = "cuda" if gpu is None else re.sub("[^A-Za-z0-9-]", "", gpu.uuid)
+    return Path(tempfile.gettempdir()) / f"thothy-batch-{name}.lock"
 
 
 @contextmanager
