@@ -100,7 +100,7 @@ class DeviceRunner:
         self._num_steps = 0  # as the counter has it
         self._buckets = buckets or row_buckets(max_seqs)
         self._buffers: dict[int, StepBuffers] = {}
-        self._graphs = graphs or DecodeGraphs()
+        self._graphs = DecodeGraphs() if graphs is None else graphs
         self._reading = torch.cuda.Stream() if self._is_cuda else None  # type: ignore[no-untyped-call]
         self._batch: Batch | None = None
         self._fixed: StepBuffers | None = None  # of the current span, if all of it decodes
