@@ -49,7 +49,7 @@ class StepBuffers:
         # Of layers whose rows share nothing.
         self._no_skips = torch.zeros((num_rows, 4), dtype=torch.int32, device=device)
         self._no_levels = self._no_skips.clone()
-        self._no_levels[:, ::2] = -1
+        self._no_levels[:, ::2].fill_(-1)
         self.inputs = DecodeInputs(
             **{name: self._fixed[name] for name in _PER_ROW},
             block_tables=self._block_tables,
