@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -46,8 +47,10 @@ def test_the_commit_is_read_from_a_checkout(tmp_path: Path) -> None:
     assert machine.commit(tmp_path) == "ddd"
 
 
-def test_a_device_is_as_busy_as_its_driver_says() -> None:
-    answers: list[int | None] = [60, 60, 100, 50, None, 0, 50, 100]
+def answering(
+    answers: list[int | None],
+) -> tuple[Callable[[], int | None], threading.Event]:
+    """A driver that gives these answers, the last first; and the event that all were given."""
     all_given = threading.Event()
 
     def ask() -> int | None:
@@ -55,6 +58,13 @@ def test_a_device_is_as_busy_as_its_driver_says() -> None:
             return answers.pop()
         all_given.set()
         return None
+
+    return ask, all_given
+
+
+def test_a_device_is_as_busy_as_its_driver_says() -> None:
+    answers: list[int | None] = [60, 60, 100, 50, None, 0, 50, 100]
+    ask, all_given = answering(answers)
 
     with machine.BusyMeter("cuda", ask=ask, every_s=0.001) as meter:
         assert all_given.wait(30)
@@ -62,14 +72,8 @@ def test_a_device_is_as_busy_as_its_driver_says() -> None:
 
 
 def test_a_device_that_was_hardly_asked_is_not_known_to_be_busy() -> None:
-    answers = [100, 100]
-    all_given = threading.Event()
-
-    def ask() -> int | None:
-        if answers:
-            return answers.pop()
-        all_given.set()
-        return None
+    answers: list[int | None] = [100, 100]
+    ask, all_given = answering(answers)
 
     with machine.BusyMeter("cpu") as nobody:
         pass

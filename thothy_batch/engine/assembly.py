@@ -84,7 +84,8 @@ def _build_real(
     cache = FigureCache()
     if spec.calibrate:
         _calibrate(loaded, cache)
-    config = _with_bulk(config, cache.load_speed(loaded.speed_key))
+    if config.bulk_tokens:
+        config = _with_bulk(config, cache.load_speed(loaded.speed_key))
     figures = _figures(cache, config.device) if spec.measure_device else None
     described: dict[str, object] = {
         "name": model.files.name,
@@ -112,9 +113,8 @@ def _build_real(
 
 def _with_bulk(config: EngineConfig, speed: Speed | None) -> EngineConfig:
     """Prompts are computed on a device as many at a time as its products need to be fast."""
-    if not config.bulk_tokens or speed is None or not (rows := rows_at_rate(speed.linears)):
-        return config
-    return replace(config, bulk_tokens=min(rows, config.max_step_tokens))
+    rows = 0 if speed is None else rows_at_rate(speed.linears)
+    return replace(config, bulk_tokens=min(rows, config.max_step_tokens)) if rows else config
 
 
 def _figures(cache: FigureCache, device: str) -> DeviceFigures | None:

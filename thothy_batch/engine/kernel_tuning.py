@@ -5,7 +5,6 @@ budget; a start goes on where the last one's ended. No night fails for it: whate
 note, and the kernels keep their defaults.
 """
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -48,14 +47,10 @@ class SettingsCache(FigureCache):
 
     def load_settings(self, device: str) -> dict[Key, LaunchSettings]:
         """As chosen last; empty where there are none that can be used."""
-        return self._load(self._settings_file(device), _key_of(device), parse) or {}
+        return self._load(self.kernels_file(device), _key_of(device), parse) or {}
 
     def store_settings(self, device: str, settings: dict[Key, LaunchSettings]) -> None:
-        self._store(self._settings_file(device), _key_of(device), plain(settings))
-
-    def _settings_file(self, device: str) -> Path | None:
-        name = re.sub("[^a-z0-9]+", "-", device.lower()).strip("-")[:100]
-        return self._file(f"kernels-{name}.json")
+        self._store(self.kernels_file(device), _key_of(device), plain(settings))
 
 
 @torch.inference_mode()

@@ -176,7 +176,7 @@ class LLMEngine:
         most = self._launcher.max_steps
         if self._launcher.keeps_state and left < most and not span.parts:
             longest = max(seq.max_len - seq.num_tokens for seq in span.decoding)
-            left = max(left, min(span.most_steps - span.num_done, longest))
+            left = max(left, min(span.max_steps - span.num_done, longest))
         return min(left, most)
 
     @property

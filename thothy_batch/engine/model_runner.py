@@ -1,15 +1,15 @@
-"""Turns a batch into tensors, runs the decoder over it and draws tokens. Torch begins here."""
+"""Turns a batch into tensors, runs the decoder over it and draws tokens."""
 
 import numpy as np
 import torch
 
+from thothy_batch.engine.attention_inputs import host_metadata
 from thothy_batch.engine.batch import Batch, Int64Array
 from thothy_batch.engine.layout import KVLayout
 from thothy_batch.engine.sampler import Sampler
 from thothy_batch.model.decoder import Decoder
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.model.kv_pool import KVPool
-from thothy_kernels.paged_attention import AttentionMetadata
 
 
 class ModelRunner:
@@ -47,16 +47,7 @@ class ModelRunner:
 
     def _group(self, batch: Batch, g: int) -> GroupInputs:
         """Where the layers of a group write and what they attend to."""
-        window = self._layout.groups[g].window
-        meta = AttentionMetadata(
-            cu_seqlens=torch.from_numpy(batch.cu_seqlens),
-            context_lens=torch.from_numpy(batch.context_lens),
-            block_tables=torch.from_numpy(batch.block_tables[g]),
-            max_query_len=batch.max_query_len,
-            window=window,
-            # Rows of a group see different parts of it through a window.
-            shared=torch.from_numpy(batch.shared) if window is None else None,
-        )
+        meta = host_metadata(batch, g, self._layout.groups[g].window)
         return GroupInputs(torch.from_numpy(batch.slot_mappings[g]), meta)
 
     def warm_up(self) -> None:

@@ -132,7 +132,7 @@ class Scheduler:
         span.num_preempted = self._num_preempted
         if not span.parts:
             span.num_steps = self._running.num_safe_steps
-            span.most_steps = self._running.num_steps_to_need
+            span.max_steps = self._running.num_steps_to_need
         assert not span.is_empty or not self.has_work, "there is work, but none was scheduled"
         return span
 

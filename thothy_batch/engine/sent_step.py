@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from thothy_batch.engine.attention_inputs import host_metadata
 from thothy_batch.engine.batch import Batch
 from thothy_batch.engine.upload import AnyArray, upload
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
@@ -51,23 +52,14 @@ def send_step(batch: Batch, groups: tuple[LayerGroup, ...], last_tokens: torch.T
 
 def _group(batch: Batch, sent: dict[str, torch.Tensor], g: int, window: int | None) -> GroupInputs:
     """Where the layers of a group write and what they attend to."""
-    # Rows of a group see different parts of it through a window.
-    shared = torch.from_numpy(batch.shared) if window is None else None
-    host = AttentionMetadata(
-        cu_seqlens=torch.from_numpy(batch.cu_seqlens),
-        context_lens=torch.from_numpy(batch.context_lens),
-        block_tables=torch.from_numpy(batch.block_tables[g]),
-        max_query_len=batch.max_query_len,
-        window=window,
-        shared=shared,
-    )
+    host = host_metadata(batch, g, window)
     meta = AttentionMetadata(
         cu_seqlens=sent["cu_seqlens"],
         context_lens=sent["context_lens"],
         block_tables=sent[f"block_table{g}"],
         max_query_len=batch.max_query_len,
         window=window,
-        shared=None if shared is None else sent["shared"],
+        shared=None if host.shared is None else sent["shared"],
         host=host,
     )
     return GroupInputs(sent[f"slot_mapping{g}"], meta)

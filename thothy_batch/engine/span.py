@@ -29,7 +29,7 @@ class Span:
     decoding: DecodeSet
     parts: list[PromptPart] = field(default_factory=list)
     num_steps: int = 1  # until somebody ends, or needs a block
-    most_steps: int = 1  # until somebody needs a block: who ends before, on a device, is left out
+    max_steps: int = 1  # until somebody needs a block: who ends before, on a device, is left out
     admitted: list[Sequence] = field(default_factory=list)
     num_preempted: int = 0  # those of abandoned spans before it among them
     preempted: list[Sequence] = field(default_factory=list)

@@ -62,8 +62,11 @@ class FigureCache:
 
     def device_file(self, device: str, threads: int) -> Path | None:
         """Where the figures of a device lie; None where this user has no cache directory."""
-        name = re.sub("[^a-z0-9]+", "-", device.lower()).strip("-")[:100]
-        return self._file(f"device-{name}-{threads}-threads.json")
+        return self._file(f"device-{_in_names(device)}-{threads}-threads.json")
+
+    def kernels_file(self, device: str) -> Path | None:
+        """Where the launch settings of a device's kernels lie, likewise."""
+        return self._file(f"kernels-{_in_names(device)}.json")
 
     def load_device(self, device: str, threads: int) -> DeviceFigures | None:
         """The figures as measured last; None where there are none that can be used."""
@@ -149,6 +152,11 @@ def device_name(device: str = "cpu") -> str:
     name = found.get("model name") or platform.processor() or platform.machine()
     kind = "/".join(found[part] for part in ("cpu family", "model", "stepping") if part in found)
     return f"{name} {kind}".strip()
+
+
+def _in_names(device: str) -> str:
+    """A device's name as a part of a file's."""
+    return re.sub("[^a-z0-9]+", "-", device.lower()).strip("-")[:100]
 
 
 def measured_now() -> str:

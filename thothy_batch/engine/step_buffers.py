@@ -7,6 +7,7 @@ beyond those of the span are padding: they have no context, write no KV and draw
 import numpy as np
 import torch
 
+from thothy_batch.engine.attention_inputs import host_metadata
 from thothy_batch.engine.batch import Batch, Int32Array
 from thothy_batch.engine.upload import AnyArray, Layout, upload
 from thothy_batch.model.config import ModelConfig
@@ -106,13 +107,7 @@ class StepBuffers:
         return DecodeTables(rows, fixed["skips"], fixed["levels"], fixed["chunks"], MAX_GROUP_ROWS)
 
     def _padded_tables(self, batch: Batch) -> dict[str, AnyArray]:
-        host = AttentionMetadata(
-            cu_seqlens=torch.from_numpy(batch.cu_seqlens),
-            context_lens=torch.from_numpy(batch.context_lens),
-            block_tables=torch.from_numpy(batch.block_tables[0]),
-            max_query_len=1,
-            shared=torch.from_numpy(batch.shared),
-        )
+        host = host_metadata(batch, 0, self._groups[0].window)
         tables = decode_tables(host, self._shape.G, self._shape.P)
         return dict(pad_tables(tables, self.num_rows))
 
