@@ -11,6 +11,8 @@ from numba.core.caching import FunctionCache
 from numba.core.ccallback import CFunc
 from numba.core.sigutils import normalize_signature
 
+from thothy_kernels.compiled import processor
+
 # nogil costs nothing and lets a kernel run beside Python. error_model "numpy": a division needs
 # no test for zero, which would break up vector code.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
@@ -78,7 +80,7 @@ class _SourceCache(FunctionCache):  # type: ignore[misc]
 
 @cache
 def _digest(folder: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(processor.level.encode(), digest_size=16)
     for source in (*sorted(Path(__file__).parent.glob("*.py")), *sorted(folder.glob("*.py"))):
         digest.update(source.read_bytes())
     return digest.hexdigest()

@@ -160,6 +160,37 @@ def transpose_pairs(
     return _transposition(types.Array(types.uint16, 1, "C")), codegen
 
 
+@intrinsic
+def transpose_square(
+    typingctx: Any,
+    square: Any,
+    square_start: Any,
+    target: Any,
+    start: Any,
+    stride: Any,
+    factor: Any,
+) -> Any:
+    """target[start + i * stride + j] = factor * square[square_start + 16 * j + i], for i and j in
+    0 .. 15."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        square, square_start, target, start, stride, factor = args
+        of = signature.args
+        rows = []
+        for j in range(NUM_LANES):
+            offset = builder.add(square_start, ir.Constant(start.type, NUM_LANES * j))
+            address = lanes.pointer(context, builder, of[0], square, offset)
+            rows.append(lanes.load_vector(builder, address, False))
+        for i, row in enumerate(_transposed(builder, rows)):
+            offset = builder.add(start, builder.mul(stride, ir.Constant(stride.type, i)))
+            address = lanes.pointer(context, builder, of[2], target, offset)
+            lanes.store_vector(builder, builder.fmul(row, factor), address, False)
+        return context.get_dummy_value()
+
+    array = types.Array(types.float32, 1, "C")
+    return types.void(array, types.intp, array, types.intp, types.intp, lanes.lanes_type), codegen
+
+
 def _transposition(source: Any) -> Any:
     starts, target = types.Array(types.int64, 1, "C"), types.Array(types.float32, 1, "C")
     place = (target, types.intp, types.intp)

@@ -41,13 +41,19 @@ from thothy_kernels.paged_attention.packing import KEYS
     BLOCK_STRIDE,
     WINDOW,
     SOFTCAP,
-) = range(32)
+    USES_TILES,
+) = range(33)
 
 # A thread's memory. part and run: sums of the span and of all spans so far, that is weighted
 # values [rows, width], maxima [rows], sums [rows]. Then queries [rows, width], weights [rows,
-# SPAN], packed keys or values [KEYS * width], and where each key of the span starts. stored: the
-# spans of tiles that are cut, each laid out like `part`, shared by all threads.
-Scratch = namedtuple("Scratch", "part run queries weights packed starts stored")
+# SPAN], packed keys or values [2 * KEYS * width], and where each key of the span starts. For
+# matrix tiles: weights in two parts [2, rows, SPAN], four tiles [4, 16, 16], what to fetch ahead,
+# how the tiles were set up before. stored: the spans of tiles that are cut, each laid out like
+# `part`, shared by all threads.
+Scratch = namedtuple(
+    "Scratch", "part run queries weights packed starts split square ahead saved stored"
+)
+_SQUARE, _AHEAD, _SAVED = 1024, 2 * SPAN // 16, 16  # float32s
 
 
 def width_of(D: int) -> int:
@@ -63,7 +69,8 @@ def partial_size(rows: int, D: int) -> int:
 def scratch_size(rows: int, D: int) -> int:
     """float32s of a thread's scratch memory."""
     width = width_of(D)
-    return 2 * partial_size(rows, D) + rows * (width + SPAN) + KEYS * width + 2 * SPAN
+    ours = 2 * partial_size(rows, D) + rows * (width + SPAN) + 2 * KEYS * width + 2 * SPAN
+    return ours + rows * SPAN + _SQUARE + _AHEAD + _SAVED
 
 
 @inlined
@@ -77,14 +84,22 @@ def scratch_of(args):  # type: ignore[no-untyped-def]
     queries = run + 4 * size
     weights = queries + 4 * rows * width
     packed = weights + 4 * rows * SPAN
-    starts = packed + 4 * KEYS * width
+    starts = packed + 8 * KEYS * width
+    split = starts + 8 * SPAN
+    square = split + 4 * rows * SPAN
+    ahead = square + 4 * _SQUARE
+    saved = ahead + 4 * _AHEAD
     stored = args[SCRATCH] + 4 * args[PER_WORKER] * args[NUM_WORKERS]
     return Scratch(
         memory.float32_at(part, size),
         memory.float32_at(run, size),
         memory.float32_at(queries, rows * width),
         memory.float32_at(weights, rows * SPAN),
-        memory.float32_at(packed, KEYS * width),
+        memory.float32_at(packed, 2 * KEYS * width),
         memory.int64_at(starts, SPAN),
+        memory.bfloat16_at(split, 2 * rows * SPAN),
+        memory.float32_at(square, _SQUARE),
+        memory.int64_at(ahead, _AHEAD // 2),
+        memory.int64_at(saved, _SAVED // 2),
         memory.float32_at(stored, args[NUM_PARTIALS] * size),
     )

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import torch
 
-from thothy_kernels.compiled import threads
+from thothy_kernels.compiled import processor, threads
 from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.paged_attention.arguments import (
     ITEMS,
@@ -45,7 +45,7 @@ def paged_attention(
         q = q.contiguous()
     work = _work_list(meta, (H, K, P, B))
     num_threads = threads.num_threads_for(work.cost * D, _LEAST_PER_THREAD)
-    rows = max(TILE_ROWS, -(-(H // K) // 4) * 4)  # products go by four rows
+    rows = max(TILE_ROWS, -(-(H // K) // 16) * 16)  # products go by 4 or 16 rows
     per_thread = scratch_size(rows, D)
     scratch = _scratch(num_threads * per_thread + work.num_partials * partial_size(rows, D))
     finished = np.zeros(work.num_cut_tiles + 1, np.int64)
@@ -62,6 +62,7 @@ def paged_attention(
             *(meta.context_lens.data_ptr(), scratch.data_ptr(), finished.ctypes.data),
             *(q.dtype == torch.float32, stride),
             *(NO_WINDOW if meta.window is None else meta.window, threads.float_bits(softcap)),
+            processor.HAS_TILES and q.dtype == torch.bfloat16 and D % 32 == 0 and P % 16 == 0,
         ),
         dtype=np.int64,
     )

@@ -9,9 +9,9 @@ from collections import namedtuple
 
 import numpy as np
 
-from thothy_kernels.compiled import memory
+from thothy_kernels.compiled import matrix_tiles, memory
 from thothy_kernels.compiled.functions import inlined, spliced, worker
-from thothy_kernels.paged_attention import SPAN, arguments, packing, row_math
+from thothy_kernels.paged_attention import SPAN, arguments, packing, row_math, tile_products
 from thothy_kernels.paged_attention.packing import KEYS
 from thothy_kernels.paged_attention.work_list import (
     BASE_SPAN,
@@ -30,6 +30,8 @@ from thothy_kernels.paged_attention.work_list import (
     SEQ,
     TILE,
 )
+
+AHEAD = 64
 
 # `sees`: where what the first query of the tile sees ends; the next sees one more. Nobody sees
 # further back than `first`, or further than `end`.
@@ -58,7 +60,10 @@ def _load_queries(args, tile, queries):  # type: ignore[no-untyped-def]
     G, D = args[arguments.H] // args[arguments.K], args[arguments.D]
     scale = memory.float32_of_bits(args[arguments.SCALE])
     at = (tile.first_row, tile.num_rows, tile.head)
-    if args[arguments.IS_FLOAT32]:
+    if args[arguments.USES_TILES]:
+        pairs = memory.int32_at(address, size // 2)
+        tile_products.load_queries(pairs, queries, at[0], at[1], at[2], G, D, stride)
+    elif args[arguments.IS_FLOAT32]:
         q32 = memory.float32_at(address, size)
         row_math.load_queries(q32, queries, at[0], at[1], at[2], G, D, stride, scale)
     else:
@@ -137,6 +142,36 @@ def _weigh_span(args, tile, table, scratch, begin, end):  # type: ignore[no-unty
         row_math.weigh(scratch.weights, packed, part, first, count, sees, window, rows, G, D)
 
 
+@spliced
+def _run_by_tiles(args, tile, table, scratch, begin, end):  # type: ignore[no-untyped-def]
+    """The span begin .. end of a tile's rows, to scratch.part."""
+    size, P, D = args[arguments.CACHE_SIZE], args[arguments.P], args[arguments.D]
+    rows, stride = args[arguments.ROWS], args[arguments.BLOCK_STRIDE]
+    G, window = args[arguments.H] // args[arguments.K], args[arguments.WINDOW]
+    softcap = memory.float32_of_bits(args[arguments.SOFTCAP])
+    scale = memory.float32_of_bits(args[arguments.SCALE])
+    k16 = memory.bfloat16_at(args[arguments.K_CACHE], size)
+    v16 = memory.bfloat16_at(args[arguments.V_CACHE], size)
+    num_keys, sees, seen = end - begin, tile.sees - begin, max(0, tile.first - begin)
+    starts, ahead, num_rows = scratch.starts, scratch.ahead, tile.num_rows
+    tile_products.locate_pieces(starts, table, begin, seen, num_keys, tile.head, stride, P, D)
+    pieces = (num_keys + 15) // 16
+    for piece in range(pieces):  # while keys are multiplied, the values are fetched
+        ahead[piece] = args[arguments.V_CACHE] + 2 * starts[piece]
+    first = seen // 32 * 32
+    tile_products.score(k16, scratch, first, num_keys, ahead, num_rows, D, scale)
+    if softcap > np.float32(0.0):
+        row_math.cap(scratch.weights, first, num_keys - first, softcap, num_rows)
+    row_math.soften(scratch.weights, scratch.part, sees, window, num_rows, G, rows * D, rows)
+    for piece in range(pieces):  # while values are paired, the keys of the next span
+        position = min(end + 16 * piece, tile.end - 1) // 16 * 16
+        start = table[position // P] * stride + (tile.head * P + position % P) * D
+        ahead[piece] = args[arguments.K_CACHE] + 2 * start
+    tile_products.pair_values(v16, scratch, first, seen, num_keys, ahead, D)
+    tile_products.split_weights(scratch, first, num_keys, sees, window, num_rows, G)
+    tile_products.weigh(scratch, first, num_keys, num_rows, D)
+
+
 @inlined
 def _take_grouped(item, tile, scratch, span, width, rows):  # type: ignore[no-untyped-def]
     """Take the sums of a span that was computed for a group of sequences; whether it was."""
@@ -162,7 +197,11 @@ def _run_spans(args, item, tile, scratch):  # type: ignore[no-untyped-def]
     for span in range(item[FIRST_SPAN], item[END_SPAN]):
         begin = span * SPAN
         end = min(begin + SPAN, tile.end)
-        if not _take_grouped(item, tile, scratch, span, width, rows):
+        if _take_grouped(item, tile, scratch, span, width, rows):
+            pass
+        elif args[arguments.USES_TILES]:
+            _run_by_tiles(args, tile, table, scratch, begin, end)
+        else:
             seen = max(0, tile.first - begin)
             starts, head = scratch.starts, tile.head
             packing.locate_keys(starts, table, begin, seen, end - begin, head, stride, P, D)
@@ -198,10 +237,12 @@ def run_items(args):  # type: ignore[no-untyped-def]
     """Take items of the work list until none is left."""
     scratch = arguments.scratch_of(args)
     items = memory.int64_at(args[arguments.ITEMS], args[arguments.NUM_ITEMS] * NUM_COLUMNS)
+    if args[arguments.USES_TILES]:
+        matrix_tiles.configure(scratch.saved)
     while True:
         number = memory.fetch_add(args, arguments.NEXT_ITEM, 1)
         if number >= args[arguments.NUM_ITEMS]:
-            return
+            break
         item = items[number * NUM_COLUMNS : (number + 1) * NUM_COLUMNS]
         tile = _tile_of(args, item)
         _load_queries(args, tile, scratch.queries)
@@ -210,3 +251,5 @@ def run_items(args):  # type: ignore[no-untyped-def]
             continue  # the sequences of the group merge what was stored
         if item[PARTIAL] < 0 or _merge_stored(args, item, tile, scratch):
             _write_out(args, tile, scratch.run)
+    if args[arguments.USES_TILES]:
+        matrix_tiles.restore(scratch.saved)

@@ -61,8 +61,8 @@ def _norm_rows(args, x, weight, out, delta, total, adds):  # type: ignore[no-unt
             if adds:
                 # The row is still in the cache when it is summed and scaled.
                 _add_row(x, delta, total, row * N, N)
-            inverse = _inverse_root(total, row * N, N, eps)
-            _scale_row(total, weight, out, row * N, N, inverse, offset)
+            inverse = inverse_root(total, row * N, N, eps)
+            scale_row(total, row * N, weight, out, row * N, N, inverse, offset)
 
 
 @inlined
@@ -77,7 +77,8 @@ def _add_row(x, delta, total, start, N):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _inverse_root(x, start, N, eps):  # type: ignore[no-untyped-def]
+def inverse_root(x, start, N, eps):  # type: ignore[no-untyped-def]
+    """1 / sqrt(mean of the squares of x[start : start + N] + eps)."""
     whole = N // 16 * 16
     squares = lanes.spread(np.float32(0.0))
     for i in range(0, whole, 16):
@@ -91,24 +92,25 @@ def _inverse_root(x, start, N, eps):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _scale_row(x, weight, out, start, N, inverse, offset):  # type: ignore[no-untyped-def]
+def scale_row(x, start, weight, out, to, N, inverse, offset):  # type: ignore[no-untyped-def]
+    """out[to : to + N] = x[start : start + N] * inverse * (weight + offset)."""
     whole, scale, shift = N // 16 * 16, lanes.spread(inverse), lanes.spread(offset)
     for i in range(0, whole, 16):
         normed = lanes.multiply(lanes.load(x, start + i), scale)
         if offset == 0.0:
             # Parked in `out` for its rounding to the dtype, before the weight is applied.
-            lanes.store(out, start + i, normed)
-            normed = lanes.load(out, start + i)
+            lanes.store(out, to + i, normed)
+            normed = lanes.load(out, to + i)
         factor = lanes.add(lanes.load(weight, i), shift)
-        lanes.store(out, start + i, lanes.multiply(normed, factor))
+        lanes.store(out, to + i, lanes.multiply(normed, factor))
     if whole < N:
         rest = N - whole
         normed = lanes.multiply(lanes.load_first(x, start + whole, rest), scale)
         if offset == 0.0:
-            lanes.store_first(out, start + whole, normed, rest)
-            normed = lanes.load_first(out, start + whole, rest)
+            lanes.store_first(out, to + whole, normed, rest)
+            normed = lanes.load_first(out, to + whole, rest)
         factor = lanes.add(lanes.load_first(weight, whole, rest), shift)
-        lanes.store_first(out, start + whole, lanes.multiply(normed, factor), rest)
+        lanes.store_first(out, to + whole, lanes.multiply(normed, factor), rest)
 
 
 @inlined

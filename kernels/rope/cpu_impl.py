@@ -47,11 +47,13 @@ def _rotate_rows(args, x, out):  # type: ignore[no-untyped-def]
         for row in range(first, min(first + rows_at_once, T)):
             for head in range(H):
                 source, target = row * stride + head * D, (row * H + head) * D
-                _rotate(x, source, out, target, cos_sin, positions[row] * D, D // 2)
+                rotate(x, source, out, target, cos_sin, positions[row] * D, D // 2)
 
 
 @inlined
-def _rotate(x, source, out, target, cos_sin, angles, half):  # type: ignore[no-untyped-def]
+def rotate(x, source, out, target, cos_sin, angles, half):  # type: ignore[no-untyped-def]
+    """A head of 2 * half elements from x[source] on to out[target], which may be the same place;
+    its cosines and sines begin at cos_sin[angles]."""
     for i in range(0, half, 16):
         n = min(16, half - i)
         if n == 16:

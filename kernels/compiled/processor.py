@@ -1,0 +1,31 @@
+"""Which of this processor's instructions for bfloat16 the compiled kernels may use.
+
+They are found as the compiler finds them, so code is never made for what is not there. The
+environment variable THOTHY_CPU_ISA takes some away, to test and to compare: `amx` leaves all,
+`avx512_bf16` no matrix tiles, `base` neither.
+"""
+
+import os
+
+import llvmlite.binding as llvm
+import torch
+
+_LEVELS = ("base", "avx512_bf16", "amx")
+
+
+def _level() -> str:
+    asked = os.environ.get("THOTHY_CPU_ISA", "amx")
+    if asked not in _LEVELS:
+        raise ValueError(f"THOTHY_CPU_ISA is {asked!r}: use one of {', '.join(_LEVELS)}")
+    features = llvm.get_host_cpu_features()
+    if not (features.get("avx512bf16") and features.get("avx512bw")) or asked == "base":
+        return "base"
+    if not features.get("amx-bf16") or asked == "avx512_bf16":
+        return "avx512_bf16"
+    # The kernel of the system lets a process use the tiles once it has asked for them.
+    return "amx" if torch.cpu._init_amx() else "avx512_bf16"
+
+
+level = _level()
+HAS_DOT = level != "base"  # vdpbf16ps: products of pairs of bfloat16, added to float32
+HAS_TILES = level == "amx"  # tdpbf16ps: products of 16 x 32 by 32 x 16
