@@ -7,13 +7,30 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-from thothy_kernels.compiled import lanes
+from thothy_kernels.compiled import lanes, processor
 from thothy_kernels.compiled.lanes import NUM_LANES
 
 _SHORT = ir.IntType(16)
 _PAIRS = ir.VectorType(_SHORT, 2 * NUM_LANES)
+
+
+class _BFloat(ir.Type):
+    """LLVM's bfloat, which llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+_BFLOATS = ir.VectorType(_BFloat(), 2 * NUM_LANES)
 _ARRAY = types.Array(types.uint16, 1, "C")
 
 
@@ -47,3 +64,36 @@ def interleave(typingctx: Any, source: Any, first: Any, second: Any, target: Any
         return context.get_dummy_value()
 
     return types.void(_ARRAY, types.intp, types.intp, _ARRAY, types.intp), codegen
+
+
+@intrinsic
+def add_products(typingctx: Any, total: Any, a: Any, a_start: Any, b: Any, b_start: Any) -> Any:
+    """total[i] + a[2i] * b[2i] + a[2i + 1] * b[2i + 1], lane by lane, a and b from a start on.
+
+    For processors that have `processor.HAS_DOT`; on others nothing is added: callers ask before.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        total, a, a_start, b, b_start = args
+        if not processor.HAS_DOT:
+            return total
+        of = signature.args
+        operands = [
+            builder.load(
+                builder.bitcast(
+                    lanes.pointer(context, builder, of[which], array, start), _BFLOATS.as_pointer()
+                ),
+                align=2,
+            )
+            for which, array, start in ((1, a, a_start), (3, b, b_start))
+        ]
+        vector = lanes.vector_type
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(vector, [vector, _BFLOATS, _BFLOATS]),
+            "llvm.x86.avx512bf16.dpbf16ps.512",
+        )
+        return builder.call(function, [total, *operands])
+
+    place = (_ARRAY, types.intp)
+    return lanes.lanes_type(lanes.lanes_type, *place, *place), codegen

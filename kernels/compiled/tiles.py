@@ -11,8 +11,9 @@ from thothy_kernels.compiled import lanes
 from thothy_kernels.compiled.lanes import NUM_LANES
 
 
-def _product(rows: int, vectors: int) -> Any:
+def _product(rows: int, vectors: int, b_type: Any = types.float32) -> Any:
     """A product whose rows x vectors sums stay in registers while it runs."""
+    is_bfloat16 = b_type == types.uint16
 
     def accumulate(
         typingctx: Any,
@@ -52,7 +53,9 @@ def _product(rows: int, vectors: int) -> Any:
             with cgutils.for_range(builder, inner, intp=inner.type) as loop:
                 line = place(3, b, b_start, b_stride, loop.index)
                 columns = [
-                    lanes.load_vector(builder, builder.gep(line, [number(v * NUM_LANES)]), False)
+                    lanes.load_vector(
+                        builder, builder.gep(line, [number(v * NUM_LANES)]), is_bfloat16
+                    )
                     for v in range(vectors)
                 ]
                 for r in range(rows):
@@ -69,12 +72,14 @@ def _product(rows: int, vectors: int) -> Any:
 
         array = types.Array(types.float32, 1, "C")
         place3 = (array, types.intp, types.intp)
-        return types.void(*place3, *place3, *place3, types.intp), codegen
+        b_place = (types.Array(b_type, 1, "C"), types.intp, types.intp)
+        return types.void(*place3, *b_place, *place3, types.intp), codegen
 
     accumulate.__name__ = f"accumulate_{rows}x{vectors}"
     accumulate.__doc__ = f"""c[{rows}, {16 * vectors}] += a[{rows}, inner] b[inner, {16 * vectors}].
 
-    Each matrix is float32: an array, the offset of its first element, and the distance of its
+    Each matrix is float32 (b bfloat16 where the name says so): an array, the offset of its first
+    element, and the distance of its
     rows. An element of c gets its summands one after the other, each rounded once (fused), in the
     order of `inner`: the same in a product of any size.
     """
@@ -82,6 +87,37 @@ def _product(rows: int, vectors: int) -> Any:
 
 
 accumulate_4x4, accumulate_4x2, accumulate_4x1 = _product(4, 4), _product(4, 2), _product(4, 1)
+accumulate_bfloat16_4x4 = _product(4, 4, types.uint16)
+accumulate_bfloat16_2x4 = _product(2, 4, types.uint16)
+accumulate_bfloat16_1x4 = _product(1, 4, types.uint16)
+
+
+@intrinsic
+def sum_lines(typingctx: Any, square: Any) -> Any:
+    """The sum of each of 16 lines of 16 float32, in the lanes of one vector.
+
+    Of a line, neighbours are added first, then neighbours of those sums, and so on.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        rows = []
+        for line in range(NUM_LANES):
+            offset = ir.Constant(ir.IntType(64), NUM_LANES * line)
+            address = lanes.pointer(context, builder, signature.args[0], args[0], offset)
+            rows.append(lanes.load_vector(builder, address, False))
+        orders = [
+            ir.Constant(lanes.int_vector_type, list(range(parity, 2 * NUM_LANES, 2)))
+            for parity in (0, 1)
+        ]
+        while len(rows) > 1:
+            halves = [
+                [builder.shuffle_vector(a, b, order) for order in orders]
+                for a, b in zip(rows[::2], rows[1::2], strict=True)
+            ]
+            rows = [builder.fadd(even, odd) for even, odd in halves]
+        return rows[0]
+
+    return lanes.lanes_type(types.Array(types.float32, 1, "C")), codegen
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:

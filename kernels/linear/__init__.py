@@ -19,20 +19,29 @@ class _Multiply(Protocol):
 class PackedLinear:
     """A weight matrix ready to multiply. Holds what it needs: the plain weight may be freed."""
 
-    __slots__ = ("_multiply", "dtype", "impl", "in_features", "out_features")
+    __slots__ = ("_multiply", "dtype", "impl", "in_features", "out_dtype", "out_features")
 
-    def __init__(self, multiply: _Multiply, weight: torch.Tensor, impl: str) -> None:
+    def __init__(
+        self,
+        multiply: _Multiply,
+        weight: torch.Tensor,
+        impl: str,
+        out_dtype: torch.dtype | None = None,
+    ) -> None:
+        """`out_dtype`: of the products, where that is not the weight's."""
         self.out_features, self.in_features = weight.shape
         self.dtype = weight.dtype
+        self.out_dtype = out_dtype or weight.dtype
         self.impl = impl
         self._multiply = multiply
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x [T, K] to [T, N], T >= 0, in the weight's dtype. Raises ValueError for others."""
+        """x [T, K], T >= 0, to [T, N] in `out_dtype`. Raises ValueError unless x has the weight's
+        dtype."""
         if x.dim() != 2 or x.shape[1] != self.in_features or x.dtype != self.dtype:
             refuse("linear", "x", x, f"{self.dtype} [T, {self.in_features}]")
         if x.shape[0] == 0:
-            return x.new_empty((0, self.out_features))
+            return x.new_empty((0, self.out_features), dtype=self.out_dtype)
         return self._multiply(x)
 
 

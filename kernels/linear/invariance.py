@@ -1,37 +1,56 @@
-"""What makes a float32 product of torch's CPU libraries give a row the same bits in every batch.
+"""Float32 products of torch's CPU libraries that give a row the same bits in every batch.
 
-Measured: torch 2.13 CPU wheel (MKL 2024.2, oneDNN 3.12), AMD Zen 5 with AVX-512; about 290 shapes
-for MKL (F.linear, with and without bias), 23 for oneDNN with packed weights; N and K from 1 to
-50,000, odd ones among them; 1 to 2,048 rows, at every place modulo 8; 1 and 2 threads.
+Measured: torch 2.13 CPU wheel (MKL 2024.2, oneDNN 3.12); shapes with N and K from 1 to 50,000, odd
+ones among them; 1 to 2,048 rows, at every place modulo 8; 1 and 2 threads.
 
-- MKL: 1 to 3 rows run other code than more rows; with 2 threads, 5 to 7 rows do too. With every
-  multiple of 8 rows a row has the same bits, wherever it stands, whatever stands beside it, with 1
-  and with 2 threads; except for N <= 8 with odd K, where they depend on its place modulo 8.
-- oneDNN: 1 row runs other code where K >= 2048. From 2 rows on a row always has the same bits.
+- MKL on AMD Zen 5 (about 290 shapes): 1 to 3 rows run other code than more rows; with 2 threads, 5
+  to 7 rows do too. With every multiple of 8 rows a row has the same bits, wherever it stands,
+  whatever stands beside it, with 1 and with 2 threads; except for N <= 8 with odd K, where they
+  depend on its place modulo 8. On Intel Emerald Rapids (about 600 small shapes) that holds up to
+  K = 160; beyond, 8 rows have other bits than 16, and some shapes differ between 1 and 2 threads.
+- oneDNN, weights packed: 1 row runs other code where K >= 2048. From 2 rows on a row always has
+  the same bits (23 shapes on AMD, 400 on Intel).
 
-So rows are padded to a multiple of 8 for both, and narrow weights to 16 outputs for MKL. The tests
-measure it again on the machine that they run on.
+So MKL is used for small weights with K <= 128 alone, where it is faster: a call of oneDNN costs 15
+microseconds more. Rows are padded to a multiple of 8 for both, and narrow weights to 16 outputs
+for MKL. The tests measure it again on the machine that they run on.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
 _ROW_MULTIPLE = 8
 _LEAST_OUTPUTS = 16
+_LEAST_ELEMENTS_TO_PACK = 1 << 16
+_MOST_INPUTS_PLAIN = 128
 
 
-def padded_rows(x: torch.Tensor) -> torch.Tensor:
-    """x [T, K] with zero rows up to a multiple of 8."""
-    T, K = x.shape
-    missing = -T % _ROW_MULTIPLE
-    if not missing:
-        return x
-    padded = x.new_zeros((T + missing, K))
-    padded[:T] = x
-    return padded
+def pack_float32(
+    weight: torch.Tensor, bias: torch.Tensor | None
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Weight [N, K] on the CPU, ready to multiply rows [T, K]."""
+    if weight.numel() < _LEAST_ELEMENTS_TO_PACK and weight.shape[1] <= _MOST_INPUTS_PLAIN:
+        return _Plain(weight, bias)
+    return Prepacked(weight, bias)
 
 
-class InvariantLinear:
+class Prepacked:
+    """A weight in the layout that oneDNN multiplies fastest; float32 or bfloat16."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
+        self._bias = bias
+        self._keeps_bits = weight.dtype == torch.float32
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        rows = _padded_rows(x) if self._keeps_bits else x
+        y = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
+        return y[: x.shape[0]]
+
+
+class _Plain:
     """F.linear in float32 (MKL), with the padding that keeps a row's bits."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -42,5 +61,16 @@ class InvariantLinear:
         self._bias = F.pad(bias, (0, missing)) if missing and bias is not None else bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        y = F.linear(padded_rows(x), self._weight, self._bias)
+        y = F.linear(_padded_rows(x), self._weight, self._bias)
         return y[: x.shape[0], : self._num_outputs]
+
+
+def _padded_rows(x: torch.Tensor) -> torch.Tensor:
+    """x [T, K] with zero rows up to a multiple of 8."""
+    T, K = x.shape
+    missing = -T % _ROW_MULTIPLE
+    if not missing:
+        return x
+    padded = x.new_zeros((T + missing, K))
+    padded[:T] = x
+    return padded

@@ -16,8 +16,8 @@ merges pieces of any length, cut to keep the device busy: equal but for float32'
 
 Sequences of a decode step may have the same blocks for the same positions. `shared` says where: an
 implementation may then read those blocks once for all of them, span by span, and merge each row's
-spans in order, as if it had read them for that row alone. That changes no result, and on a CPU no
-bit of it.
+spans in order, as if it had read them for that row alone. That changes no result; on a CPU no bit
+of it in float32, and in bfloat16 by matrix tiles.
 """
 
 from dataclasses import dataclass, field
@@ -44,9 +44,9 @@ class AttentionMetadata:
     block_tables: torch.Tensor  # int32 [S, M], -1 pads, and where no query sees that far back
     max_query_len: int
     window: int | None = None  # positions that a query sees, itself included; None: all
-    # int32 [N, 4] of (first, end, start, stop): sequences first .. end, each of one query, have the
-    # same blocks for positions start .. stop, whole blocks that all of them see. Sorted by first;
-    # of those that hold a sequence at most two, which nest and have different positions.
+    # int32 [N, 4] of (first, end, start, stop): sequences first .. end have the same blocks for
+    # positions start .. stop, whole blocks that all of their queries see. Sorted by first; of those
+    # that hold a sequence at most two, which nest and have different positions.
     shared: torch.Tensor | None = None
     plans: dict[object, object] = field(default_factory=dict, init=False, repr=False)
     # The same on the host, for metadata on a device: implementations plan from it without a wait.

@@ -42,7 +42,8 @@ from thothy_kernels.paged_attention.packing import KEYS
     WINDOW,
     SOFTCAP,
     USES_TILES,
-) = range(33)
+    USES_DOTS,
+) = range(34)
 
 # A thread's memory. part and run: sums of the span and of all spans so far, that is weighted
 # values [rows, width], maxima [rows], sums [rows]. Then queries [rows, width], weights [rows,

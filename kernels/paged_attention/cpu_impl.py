@@ -62,7 +62,7 @@ def paged_attention(
             *(meta.context_lens.data_ptr(), scratch.data_ptr(), finished.ctypes.data),
             *(q.dtype == torch.float32, stride),
             *(NO_WINDOW if meta.window is None else meta.window, threads.float_bits(softcap)),
-            processor.HAS_TILES and q.dtype == torch.bfloat16 and D % 32 == 0 and P % 16 == 0,
+            *_in_place(q, P),
         ),
         dtype=np.int64,
     )
@@ -72,6 +72,15 @@ def paged_attention(
             args[NUM_ITEMS], args[ITEMS] = len(items), items.ctypes.data
             threads.launch(run_items, args, num_threads)
     return out
+
+
+def _in_place(q: torch.Tensor, block_size: int) -> tuple[bool, bool]:
+    """Whether matrix tiles are used, and products of pairs for single queries. Blocks then hold
+    whole pieces of 16 keys."""
+    D = q.shape[2]
+    fits = q.dtype == torch.bfloat16 and block_size % 16 == 0
+    by_tiles = fits and processor.HAS_TILES and D % 32 == 0
+    return by_tiles, fits and processor.HAS_DOT and not by_tiles and D % 64 == 0
 
 
 def _work_list(meta: AttentionMetadata, shape: tuple[int, int, int, int]) -> WorkList:

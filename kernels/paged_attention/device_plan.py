@@ -77,10 +77,16 @@ def decode_tables(meta: AttentionMetadata, G: int, block_size: int) -> DecodeTab
     if meta.shared is not None and len(meta.shared) and meta.window is None:
         check_tables(meta.shared.numpy(), meta.block_tables.numpy(), block_size)
         row_of = np.searchsorted(row_seqs, np.arange(len(cu) - 1)).astype(np.int32)
-        chunks = _chunks(meta.shared.numpy(), row_of, MAX_GROUP_ROWS // G)
+        chunks = _chunks(_of_rows(meta.shared.numpy(), cu), row_of, MAX_GROUP_ROWS // G)
         _note_chunks(chunks, G, skips, levels)
     tensors = (torch.from_numpy(array) for array in (row_seqs, skips, levels, chunks))
     return DecodeTables(*tensors, group_rows=int(chunks[:, 1].max(initial=0)) * G)
+
+
+def _of_rows(shared: np.ndarray, cu: np.ndarray) -> np.ndarray:
+    """The groups whose members have one query each: the kernel reads for no others."""
+    kept = [cu[end] - cu[first] == end - first for first, end in shared[:, :2]]
+    return shared[np.array(kept, bool)]
 
 
 def _chunks(shared: np.ndarray, row_of: np.ndarray, most: int) -> np.ndarray:

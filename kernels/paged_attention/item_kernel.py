@@ -2,7 +2,8 @@
 
 Per span: pack 64 keys at a time, transposed and widened, and multiply by the rows of the tile;
 softmax of each row over what it sees; pack 64 values at a time and multiply by the weights. While
-one pack is multiplied the next is fetched from memory.
+one pack is multiplied the next is fetched from memory. In bfloat16 keys and values are used where
+they lie, as far as the processor has instructions for it.
 """
 
 from collections import namedtuple
@@ -11,7 +12,14 @@ import numpy as np
 
 from thothy_kernels.compiled import matrix_tiles, memory
 from thothy_kernels.compiled.functions import inlined, spliced, worker
-from thothy_kernels.paged_attention import SPAN, arguments, packing, row_math, tile_products
+from thothy_kernels.paged_attention import (
+    SPAN,
+    arguments,
+    dot_products,
+    packing,
+    row_math,
+    tile_products,
+)
 from thothy_kernels.paged_attention.packing import KEYS
 from thothy_kernels.paged_attention.work_list import (
     BASE_SPAN,
@@ -53,6 +61,14 @@ def _tile_of(args, item):  # type: ignore[no-untyped-def]
     return _Tile(seq, item[HEAD], first_row, num_rows, sees, first, end)
 
 
+@inlined
+def _reads_in_place(args, tile):  # type: ignore[no-untyped-def]
+    """Whether keys and values are used as they lie: by matrix tiles, or of one query by dots."""
+    is_single = tile.num_rows == args[arguments.H] // args[arguments.K]
+    by_dots = args[arguments.USES_DOTS] and is_single and tile.num_rows <= dot_products.MAX_ROWS
+    return args[arguments.USES_TILES] or by_dots
+
+
 @spliced
 def _load_queries(args, tile, queries):  # type: ignore[no-untyped-def]
     address, stride = args[arguments.Q], args[arguments.Q_STRIDE]
@@ -63,6 +79,9 @@ def _load_queries(args, tile, queries):  # type: ignore[no-untyped-def]
     if args[arguments.USES_TILES]:
         pairs = memory.int32_at(address, size // 2)
         tile_products.load_queries(pairs, queries, at[0], at[1], at[2], G, D, stride)
+    elif _reads_in_place(args, tile):
+        pairs = memory.int32_at(address, size // 2)
+        dot_products.load_queries(pairs, queries, at[0], at[1], at[2], D, stride)
     elif args[arguments.IS_FLOAT32]:
         q32 = memory.float32_at(address, size)
         row_math.load_queries(q32, queries, at[0], at[1], at[2], G, D, stride, scale)
@@ -143,8 +162,8 @@ def _weigh_span(args, tile, table, scratch, begin, end):  # type: ignore[no-unty
 
 
 @spliced
-def _run_by_tiles(args, tile, table, scratch, begin, end):  # type: ignore[no-untyped-def]
-    """The span begin .. end of a tile's rows, to scratch.part."""
+def _run_in_place(args, tile, table, scratch, begin, end):  # type: ignore[no-untyped-def]
+    """The span begin .. end of a tile's rows, to scratch.part: bfloat16, read where it lies."""
     size, P, D = args[arguments.CACHE_SIZE], args[arguments.P], args[arguments.D]
     rows, stride = args[arguments.ROWS], args[arguments.BLOCK_STRIDE]
     G, window = args[arguments.H] // args[arguments.K], args[arguments.WINDOW]
@@ -159,14 +178,21 @@ def _run_by_tiles(args, tile, table, scratch, begin, end):  # type: ignore[no-un
     for piece in range(pieces):  # while keys are multiplied, the values are fetched
         ahead[piece] = args[arguments.V_CACHE] + 2 * starts[piece]
     first = seen // 32 * 32
-    tile_products.score(k16, scratch, first, num_keys, ahead, num_rows, D, scale)
+    by_tiles = args[arguments.USES_TILES] != 0
+    if by_tiles:
+        tile_products.score(k16, scratch, first, num_keys, ahead, num_rows, D, scale)
+    else:
+        dot_products.score(k16, scratch, first, num_keys, ahead, num_rows, D, scale)
     if softcap > np.float32(0.0):
         row_math.cap(scratch.weights, first, num_keys - first, softcap, num_rows)
     row_math.soften(scratch.weights, scratch.part, sees, window, num_rows, G, rows * D, rows)
-    for piece in range(pieces):  # while values are paired, the keys of the next span
+    for piece in range(pieces):  # while values are weighed, the keys of the next span
         position = min(end + 16 * piece, tile.end - 1) // 16 * 16
         start = table[position // P] * stride + (tile.head * P + position % P) * D
         ahead[piece] = args[arguments.K_CACHE] + 2 * start
+    if not by_tiles:
+        dot_products.weigh(v16, scratch, seen, num_keys, ahead, num_rows, D)
+        return
     tile_products.pair_values(v16, scratch, first, seen, num_keys, ahead, D)
     tile_products.split_weights(scratch, first, num_keys, sees, window, num_rows, G)
     tile_products.weigh(scratch, first, num_keys, num_rows, D)
@@ -199,8 +225,8 @@ def _run_spans(args, item, tile, scratch):  # type: ignore[no-untyped-def]
         end = min(begin + SPAN, tile.end)
         if _take_grouped(item, tile, scratch, span, width, rows):
             pass
-        elif args[arguments.USES_TILES]:
-            _run_by_tiles(args, tile, table, scratch, begin, end)
+        elif _reads_in_place(args, tile):
+            _run_in_place(args, tile, table, scratch, begin, end)
         else:
             seen = max(0, tile.first - begin)
             starts, head = scratch.starts, tile.head

@@ -11,6 +11,7 @@ whose rows are the queries of several sequences; each sequence's own tile then t
 from there. Every group pays off: its sequences would each fetch, widen and transpose the same KV.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,29 +102,43 @@ class _Groups:
     def items(self, G: int, K: int, num_threads: int, levels: np.ndarray) -> tuple[np.ndarray, int]:
         """Items of all groups and the number of stored spans; notes in `levels` [S, 2, 4] where
         each sequence finds its sums under the first head."""
-        members = max(1, TILE_ROWS // G)
-        total = sum((end - first) * (b - a) for first, end, a, b in self.spans)
+        total = sum(self._num_queries(first, end) * (b - a) for first, end, a, b in self.spans)
         most = max(1, total // (num_threads * _ITEMS_PER_THREAD))
         rows, partial = [], 0
         for first, end, begin, stop in self.spans:
             num_spans = stop - begin
-            for seq in range(first, end, members):
-                num_seqs = min(members, end - seq)
-                step = max(1, min(num_spans, most // num_seqs)) if num_threads > 1 else num_spans
-                for member in range(num_seqs):
-                    level = levels[seq + member]
-                    free = 0 if level[0, 3] == 0 else 1
-                    level[free] = (partial, member * G, begin, stop)
+            for seq, behind in self._tiles(first, end, max(1, TILE_ROWS // G)):
+                num = self._num_queries(seq, behind)
+                step = max(1, min(num_spans, most // num)) if num_threads > 1 else num_spans
+                for member in range(seq, behind):
+                    free = 0 if levels[member, 0, 3] == 0 else 1
+                    row = self._num_queries(seq, member) * G
+                    levels[member, free] = (partial, row, begin, stop)
                 for head in range(K):
                     for span in range(begin, stop, step):
                         item = np.zeros(NUM_COLUMNS, np.int64)
                         item[:GROUP] = (
-                            *(seq, head, 0, num_seqs, span, min(span + step, stop)),
+                            *(seq, head, 0, num, span, min(span + step, stop)),
                             *(partial, -1, num_spans, begin, stop * SPAN),
                         )
                         rows.append(item)
                     partial += num_spans
-        return np.stack(rows), partial
+        return np.array(rows, np.int64).reshape(-1, NUM_COLUMNS), partial
+
+    def _num_queries(self, first: int, end: int) -> int:
+        return int(self._rows[end] - self._rows[first])
+
+    def _tiles(self, first: int, end: int, queries: int) -> Iterator[tuple[int, int]]:
+        """Members first .. end by as many as fit a tile of so many queries. Who has more queries
+        alone is left out."""
+        seq = first
+        while seq < end:
+            behind = seq + 1
+            while behind < end and self._num_queries(seq, behind + 1) <= queries:
+                behind += 1
+            if self._num_queries(seq, behind) <= queries:
+                yield seq, behind
+            seq = behind
 
 
 @kernel(

@@ -139,10 +139,21 @@ def test_groups_without_common_blocks_are_refused(rows: list[int], wrong: str) -
         night.run("cpu", grouped=True)
 
 
-def test_a_prompt_is_in_no_group() -> None:
-    night = Night([(60, 2), (60, 1)], shared=((0, 2, 0, 2),))
-    with pytest.raises(ValueError, match="not one query"):
+def test_a_group_is_seen_by_all_queries() -> None:
+    night = Night([(34, 3), (60, 1)], shared=((0, 2, 0, 2),))
+    with pytest.raises(ValueError, match="one of its queries"):
         night.run("cpu", grouped=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(4, 2, 32), (16, 1, 64), (70, 1, 32)])
+def test_members_may_have_several_queries(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    """As rows have that verify drafts; the third has more of them than a tile holds."""
+    lens = [(970, 1), (983, 8), (1010, 70), (991, 3), (975, 8), (972, 1)]
+    night = Night(lens, shape=shape, shared=((0, 6, 0, 20), (1, 5, 20, 48)), dtype=dtype)
+    plain = night.run("cpu")
+    assert torch.equal(night.run("cpu", grouped=True), plain)
+    assert float((plain.double() - night.oracle()).abs().max()) <= bound_of(night, 0.0)
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -76,13 +76,14 @@ class ShadowRunner:
         return seen
 
     def _check_groups(self, batch: Batch) -> None:
-        """Rows of a group have the same blocks, and one query each."""
+        """Sequences of a group have the same blocks, which all of their queries see."""
         table, block_size = batch.block_tables[0], self.layout.block_size
         for first, end, start, stop in batch.shared.tolist():
             assert start % block_size == stop % block_size == 0
             assert start < stop
             assert first + 1 < end
-            assert (np.diff(batch.cu_seqlens)[first:end] == 1).all()
+            num_queries = np.diff(batch.cu_seqlens)[first:end]
+            assert (batch.context_lens[first:end] - num_queries >= stop).all()
             if self.layout.groups[0].window is None:
                 part = table[first:end, start // block_size : stop // block_size]
                 assert (part == part[:1]).all(), "a group whose blocks differ"
