@@ -57,7 +57,7 @@ class ModelSpec:
     id: str = ""
     revision: str = "main"
     dtype: str = "auto"  # auto | float32 | bfloat16
-    quantization: str = "none"
+    quantization: str = "none"  # none | int8
     random_weights: bool = False
     seed: int = 0  # of random weights
 
@@ -76,6 +76,7 @@ class EngineSpec:
     max_step_tokens: int | None = None  # None: auto
     prefix_sharing: bool = True
     admission: str = "auto"  # auto | optimistic
+    speculation: str = "auto"  # auto | off
     needed_tokens: int | None = None  # prompt + max_tokens of all requests; caps the auto pool
     longest_tokens: int | None = None  # most KV of one request, all its samples in whole blocks
     measure_device: bool = False  # measure what the device can do, where that is not known yet
@@ -174,6 +175,8 @@ class EngineTotals:
     wasted_tokens: int = 0
     num_preempted: int = 0
     num_steps: int = 0
+    drafted_tokens: int = 0  # guessed and verified; those that were wrong are no output, no waste
+    accepted_tokens: int = 0  # of them those that were right: output tokens without a step
 
 
 @dataclass(slots=True)

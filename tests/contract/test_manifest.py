@@ -59,7 +59,7 @@ jobs:
 WRONG = """
 store: artifacts.duckdb
 mdoel: {id: x}
-model: {dtyp: auto, quantization: int8}
+model: {dtyp: auto, quantization: fp8}
 engine:
   block_sise: 16
   prefix_sharing: yes
@@ -153,7 +153,7 @@ def test_every_wrong_key_is_named_with_its_line_and_the_nearest_name(folder: Any
         where = f"night.yaml:{folder.line_of(wrong)}:"
         outcome.error_line(where, wrong.removesuffix(":"), nearest)
     for value, right in [
-        ("int8", "none"),
+        ("fp8", "int8"),
         ("prefix_sharing: yes", "true"),
         ("order: random", "fifo"),
         ("5 hours", "5h"),

@@ -43,7 +43,7 @@ def problems_of(folder: Path, text: str, **overrides: Any) -> list[Problem]:
     [
         ("model: {dtyp: auto}", "unknown key 'model.dtyp'"),
         ("model: {dtype: float16}", "model.dtype must be 'auto', 'float32' or 'bfloat16'"),
-        ("model: {quantization: int8}", "model.quantization 'int8' does not exist yet"),
+        ("model: {quantization: int4}", "model.quantization must be 'none' or 'int8'"),
         ("model: {quantization: fp8}", "model.quantization 'fp8' does not exist yet"),
         ("engine: {impl: triton}", "engine.impl 'triton' does not exist yet"),
         ("engine: {impl: flex}", "engine.impl 'flex' does not exist yet"),

@@ -15,7 +15,6 @@ from thothy_batch.model.config import (
     resolve_dtype,
     stop_token_ids,
 )
-from thothy_batch.model.support import check_quantization
 from thothy_batch.records import ModelSpec
 
 LLAMA = {
@@ -127,13 +126,6 @@ def test_quantized_checkpoints_and_other_activations_are_refused(tmp_path: Path)
     with pytest.raises(ModelError, match="hidden_act 'gelu' is not supported") as caught:
         load_config(_write(tmp_path, hidden_act="gelu"))
     assert "gelu_pytorch_tanh" in caught.value.hint
-
-
-@pytest.mark.parametrize("quantization", ["int8", "fp8", "int3"])
-def test_quantization_is_refused_until_it_exists(quantization: str) -> None:
-    with pytest.raises(ModelError, match=quantization):
-        check_quantization(ModelSpec(quantization=quantization))
-    check_quantization(ModelSpec())
 
 
 @pytest.mark.parametrize(

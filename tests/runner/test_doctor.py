@@ -91,7 +91,7 @@ def test_a_device_is_measured_anew_and_kept_for_runs() -> None:
     kept = FigureCache().load_device(device_name(), threads)
     assert kept is not None
     assert found["gflops"] == {n: round(flops / 1e9, 1) for n, flops in kept.flops.items()}
-    assert set(found["gflops"]) == {"float32", "bfloat16"}
+    assert set(found["gflops"]) == {"float32", "bfloat16", "int8"}
     assert found["bandwidth_gb_s"] == round(kept.bandwidth / 1e9, 2)
     assert min(*found["gflops"].values(), found["bandwidth_gb_s"]) > 0
     assert (found["threads"], found["measured_at"]) == (threads, kept.measured_at)
@@ -197,13 +197,17 @@ def test_options_make_a_model_or_are_bad_usage() -> None:
     found = model_to_measure("some/model", "bfloat16", random_weights=True)
     assert found == ModelSpec(id="some/model", dtype="bfloat16", random_weights=True)
     assert model_to_measure("m", None, random_weights=False) == ModelSpec(id="m")
+    found = model_to_measure("m", None, "int8", random_weights=False)
+    assert found == ModelSpec(id="m", quantization="int8")
     for options, word in (
-        ((None, "float32", False), "--dtype"),
-        ((None, None, True), "--random-weights"),
-        (("m", "float16", False), "float16"),
+        ((None, "float32", None, False), "--dtype"),
+        ((None, None, "int8", False), "--quantization"),
+        ((None, None, None, True), "--random-weights"),
+        (("m", "float16", None, False), "float16"),
+        (("m", None, "fp8", False), "fp8"),
     ):
         with pytest.raises(ManifestError, match=word):
-            model_to_measure(options[0], options[1], random_weights=options[2])
+            model_to_measure(*options[:3], random_weights=options[3])
 
 
 def test_a_gpu_stands_in_the_document(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from thothy_batch.report.figures import count, plain, rate
+from thothy_batch.report.figures import count, number_format, plain, rate
 
 Fields = Mapping[str, Any]
 
@@ -21,7 +21,7 @@ def doctor_text(found: Fields) -> str:
         f"versions: {versions}",
     ]
     lines += [
-        f"measured: {name} linears {speed:,.0f} GFLOP/s at most"
+        f"measured: {name} linears {speed:,.0f} {'GOP' if name == 'int8' else 'GFLOP'}/s at most"
         for name, speed in found["gflops"].items()
     ]
     how = "reading" if found["device"] == "cpu" else "reading and writing, of a copy"
@@ -44,7 +44,8 @@ def _model_lines(model: Fields) -> list[str]:
     """How fast it runs one model."""
     lines = [
         f"model: {plain(model['name'])} ({plain(model['architecture'])}, "
-        f"{count(model['num_parameters'])} parameters, {model['dtype']}, {model['impl']} kernels)"
+        f"{count(model['num_parameters'])} parameters, {number_format(model)}, "
+        f"{model['impl']} kernels)"
     ]
     rates = [f"{_rows(at['rows'])} {rate(at['tokens_per_s'])}" for at in model["linears"]]
     if rates:

@@ -19,6 +19,10 @@ def doctor(
         str | None,
         typer.Option(metavar="auto|float32|bfloat16", help="Number format of the model."),
     ] = None,
+    quantization: Annotated[
+        str | None,
+        typer.Option(metavar="none|int8", help="How its linears are quantised."),
+    ] = None,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Read no weights of it, only config.json.")
     ] = False,
@@ -29,7 +33,7 @@ def doctor(
     from thothy_batch.cli.doctor_wording import doctor_text
     from thothy_batch.runner.doctor import examine, model_to_measure
 
-    wanted = model_to_measure(model, dtype, random_weights=random_weights)
+    wanted = model_to_measure(model, dtype, quantization, random_weights=random_weights)
     with choose_display(quiet=False) as display:
         found = examine(display, wanted, owns_process=True)
     print_json(found) if as_json else typer.echo(doctor_text(found), nl=False)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thothy_batch.cli.output import shown
-from thothy_batch.report.figures import clock, count, duration, plain
+from thothy_batch.report.figures import clock, count, duration, number_format, plain
 from thothy_batch.runner.progress import Snapshot
 from thothy_batch.runner.starter import Starter
 from thothy_batch.runner.summary import RunSummary
@@ -119,7 +119,8 @@ def plan_text(plan: Fields) -> str:
     """A night before it is run."""
     model = plan["model"]
     lines = [
-        f"model {plain(model['name'])} ({model['dtype']}, context {count(model['max_model_len'])} "
+        f"model {plain(model['name'])} ({number_format(model)}, context "
+        f"{count(model['max_model_len'])} "
         f"tokens); store {plain(plan['store'], 200)}",
         f"{count(plan['num_items'])} entries: {count(plan['num_to_compute'])} requests to compute, "
         f"{count(plan['num_duplicates'])} duplicates, {_done(plan)}, "

@@ -23,6 +23,7 @@ from thothy_batch.engine.fake import (
 from thothy_batch.engine.launching import StepLauncher
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.memory import num_cores
+from thothy_batch.engine.speculation import Speculator
 from thothy_batch.engine.speed import DeviceFigures, FigureCache
 from thothy_batch.engine.stop_rules import StopRules
 from thothy_batch.records import EngineInfo, EngineSpec
@@ -86,11 +87,14 @@ def _build_real(
         _calibrate(loaded, cache)
     if config.bulk_tokens:
         config = _with_bulk(config, cache.load_speed(loaded.speed_key))
-    figures = _figures(cache, config.device) if spec.measure_device else None
+    figures = None
+    if spec.measure_device:
+        figures = _figures(cache, config.device, loaded.work.product_format(model.dtype))
     described: dict[str, object] = {
         "name": model.files.name,
         "commit": model.files.commit,
         "dtype": model.dtype,
+        "quantization": model.quantization,
         "architecture": model.config.architecture,
         "num_parameters": num_parameters(model.config),
         "num_layers": model.config.num_layers,
@@ -107,6 +111,7 @@ def _build_real(
         StopRules(model.stop_token_ids, model.tokenizer),
         vocab_size=model.config.vocab_size,
         has_tokenizer=model.tokenizer is not None,
+        speculation=Speculator() if config.speculation else None,
     )
     return engine, info
 
@@ -117,13 +122,13 @@ def _with_bulk(config: EngineConfig, speed: Speed | None) -> EngineConfig:
     return replace(config, bulk_tokens=min(rows, config.max_step_tokens)) if rows else config
 
 
-def _figures(cache: FigureCache, device: str) -> DeviceFigures | None:
+def _figures(cache: FigureCache, device: str, product_format: str) -> DeviceFigures | None:
     """What the device can do at most. No night fails for it, if its pool left no memory to
     measure in."""
     from thothy_batch.engine.device import device_figures
 
     try:
-        return device_figures(cache, device)
+        return device_figures(cache, device, product_format)
     except Exception as error:
         cache.notes.append(f"the device's limits could not be measured: {error}"[:300])
         return None

@@ -101,6 +101,8 @@ class BatchBuilder:
         starts = self._fill("starts", np.int64, [seq.num_computed for seq in rows])
         starts = np.concatenate((starts, [part.start for part in parts])).astype(np.int64)
         lens = np.ones(len(seqs), np.int64)
+        if span.drafts:
+            lens[: len(rows)] += [len(span.drafts.get(seq, ())) for seq in rows]
         lens[len(rows) :] = [part.num_tokens for part in parts]
         ends = np.cumsum(lens)
         T = int(ends[-1])
@@ -141,11 +143,7 @@ class BatchBuilder:
 
     def _with_sampling(self, span: Span, batch: Batch) -> Batch:
         """Fill in what is known of the rows that sample."""
-        rows = [(seq, row, 0) for row, seq in enumerate(span.decoding.rows)]
-        at = len(rows)
-        for part in span.parts:
-            at += part.num_tokens
-            rows += [(part.seq, at - 1, sample) for sample in range(part.num_rows)]
+        rows, ahead = _sampling_rows(span)
         sampling = [seq.state.request.sampling for seq, _, _ in rows]
         batch.logits_rows = self._fill("logits_rows", np.int64, [row for _, row, _ in rows])
         batch.temperature = self._fill("temperature", np.float32, [s.temperature for s in sampling])
@@ -157,6 +155,8 @@ class BatchBuilder:
         batch.sample_positions = self._fill(
             "sample_positions", np.int64, [seq.num_tokens for seq, _, _ in rows]
         )
+        if span.drafts:
+            batch.sample_positions += ahead
         penalized = [
             (index, s.repetition_penalty)
             for index, s in enumerate(sampling)
@@ -205,6 +205,12 @@ class BatchBuilder:
         # Who keeps state knows the last tokens of decoding rows, perhaps better than the host.
         out[: len(rows)] = 0 if self._slots is not None else [seq.last_token for seq in rows]
         at = len(rows)
+        if span.drafts:
+            tokens = [
+                token for seq in rows for token in (seq.last_token, *span.drafts.get(seq, ()))
+            ]
+            at = len(tokens)
+            out[:at] = tokens
         for part in span.parts:
             end = part.start + part.num_tokens
             out[at : at + part.num_tokens] = part.seq.tokens(part.start, end)
@@ -223,6 +229,23 @@ class BatchBuilder:
         if buffer is None or len(buffer) < size:
             buffer = self._buffers[name] = np.empty(max(size, 256), dtype)
         return buffer[:size]
+
+
+def _sampling_rows(span: Span) -> tuple[list[tuple[Sequence, int, int]], Int64Array]:
+    """Of each row that samples: sequence, token whose logits it draws from, and fork; and how far
+    behind the sequence's known tokens it draws, int64 [R]."""
+    rows: list[tuple[Sequence, int, int]] = []
+    ahead: list[int] = []
+    for seq in span.decoding.rows:
+        for behind in range(1 + len(span.drafts.get(seq, ()))):
+            rows.append((seq, len(rows), 0))
+            ahead.append(behind)
+    at = len(rows)
+    for part in span.parts:
+        at += part.num_tokens
+        rows += [(part.seq, at - 1, sample) for sample in range(part.num_rows)]
+        ahead += [0] * part.num_rows
+    return rows, np.array(ahead, np.int64)
 
 
 def _all_tokens(seq: Sequence) -> Int32Array:

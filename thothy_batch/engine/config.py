@@ -47,6 +47,7 @@ class EngineConfig:
     admission: str  # reserve | optimistic
     prefix_sharing: bool
     threads: int = 1
+    speculation: bool = False  # verify drafts of greedy rows where it pays
     bulk_tokens: int = 0  # prompt tokens that are worth a step beside rows that decode; 0: any
 
     @property
@@ -159,6 +160,7 @@ def resolve_config(
         admission="optimistic" if spec.admission == "optimistic" else "reserve",
         prefix_sharing=spec.prefix_sharing,
         threads=threads,
+        speculation=device == "cpu" and spec.speculation == "auto",
         bulk_tokens=min(_DEFAULTS[device].bulk_tokens, max_step_tokens),
     )
 
@@ -176,6 +178,10 @@ def _check_counts(spec: EngineSpec) -> None:
     if spec.admission not in ("auto", "optimistic"):
         raise ModelError(
             f"engine.admission {spec.admission!r} is not known", hint="one of auto, optimistic"
+        )
+    if spec.speculation not in ("auto", "off"):
+        raise ModelError(
+            f"engine.speculation {spec.speculation!r} is not known", hint="one of auto, off"
         )
 
 

@@ -13,6 +13,7 @@ from thothy_batch.model.config import (
     group_kv_bytes_per_token,
     layer_groups,
 )
+from thothy_batch.model.quantization import saved_bytes
 
 # Seconds as a function of rows: (rows, seconds), ascending in rows.
 Curve = tuple[tuple[float, float], ...]
@@ -37,11 +38,27 @@ class ModelWork:
     num_heads: int
     head_dim: int
     groups: tuple[GroupWork, ...]
+    quantization: str = "none"
+    # Of what a decode step would read of body and head in the dtype, saved by quantization.
+    saved_body_bytes: int = 0
+    saved_head_bytes: int = 0
+
+    @property
+    def body_bytes(self) -> int:
+        return self.body_parameters * self.dtype_bytes - self.saved_body_bytes
+
+    @property
+    def head_bytes(self) -> int:
+        return self.head_parameters * self.dtype_bytes - self.saved_head_bytes
 
     @property
     def weight_bytes(self) -> int:
         """What a decode step reads of the model."""
-        return (self.body_parameters + self.head_parameters) * self.dtype_bytes
+        return self.body_bytes + self.head_bytes
+
+    def product_format(self, dtype: str) -> str:
+        """In what the linears multiply: the name of the rate that bounds them."""
+        return dtype if self.quantization == "none" else self.quantization
 
     @property
     def pair_flops(self) -> int:
@@ -49,9 +66,11 @@ class ModelWork:
         return 4 * self.num_heads * self.head_dim
 
 
-def model_work(config: ModelConfig, dtype: str) -> ModelWork:
-    """The work of a model that computes in `dtype` ("float32" | "bfloat16")."""
+def model_work(config: ModelConfig, dtype: str, quantization: str = "none") -> ModelWork:
+    """The work of a model that computes in `dtype` ("float32" | "bfloat16"), its linears perhaps
+    quantised ("none" | "int8")."""
     kv_bytes = group_kv_bytes_per_token(config, dtype)
+    saved_body_bytes, saved_head_bytes = saved_bytes(config, dtype, quantization)
     return ModelWork(
         body_parameters=config.num_body_parameters,
         head_parameters=config.num_head_parameters,
@@ -62,6 +81,9 @@ def model_work(config: ModelConfig, dtype: str) -> ModelWork:
             GroupWork(len(group.layers), group.window, num_bytes)
             for group, num_bytes in zip(layer_groups(config), kv_bytes, strict=True)
         ),
+        quantization=quantization,
+        saved_body_bytes=saved_body_bytes,
+        saved_head_bytes=saved_head_bytes,
     )
 
 
@@ -99,21 +121,33 @@ class Speed:
 
     @classmethod
     def from_roofline(
-        cls, flops: float, bandwidth: float, work: ModelWork, *, efficiency: float = 1.0
+        cls,
+        flops: float,
+        bandwidth: float,
+        work: ModelWork,
+        *,
+        efficiency: float = 1.0,
+        attention_flops: float | None = None,
     ) -> "Speed":
         """From operations and bytes a second alone, of which a share `efficiency` is reached.
 
         A step's linears take max(weight bytes / bandwidth, 2 * parameters * rows / flops).
+        `attention_flops`: where attention multiplies in another format than the linears.
         """
+        attention_flops = (attention_flops or flops) * efficiency
         flops, bandwidth = flops * efficiency, bandwidth * efficiency
-        # At so many rows reading the weights takes as long as multiplying by them.
-        balance = work.dtype_bytes * flops / (2 * bandwidth)
+
+        def curve(num_bytes: int, parameters: int) -> Curve:
+            # At so many rows reading the weights takes as long as multiplying by them.
+            balance = num_bytes / parameters * flops / (2 * bandwidth)
+            return ((balance, num_bytes / bandwidth),)
+
         return cls(
-            linears=((balance, work.body_parameters * work.dtype_bytes / bandwidth),),
-            head=((balance, work.head_parameters * work.dtype_bytes / bandwidth),),
+            linears=curve(work.body_bytes, work.body_parameters),
+            head=curve(work.head_bytes, work.head_parameters),
             kv_byte_s=1 / bandwidth,
-            pair_s=work.pair_flops / flops,
-            shared_pair_s=work.pair_flops / flops,
+            pair_s=work.pair_flops / attention_flops,
+            shared_pair_s=work.pair_flops / attention_flops,
         )
 
 

@@ -8,6 +8,7 @@ import torch
 from thothy_batch.engine.memory import available_bytes
 from thothy_batch.engine.speed import DeviceFigures, FigureCache, device_name, measured_now
 from thothy_kernels.linear import pack_linear
+from thothy_kernels.linear_int8 import pack_linear_int8
 
 # Weights of small and large models [N, K], and rows of a step that is bound by compute.
 _LINEAR_SHAPES = ((1024, 1024), (4096, 1024), (1024, 3072), (4096, 4096))
@@ -21,10 +22,15 @@ _CUDA_BYTES = 2 << 30
 _MIN_GOES = 5
 
 
-def device_figures(cache: FigureCache, device: str = "cpu") -> DeviceFigures:
-    """The figures as measured before; measured now, for some seconds, where there are none."""
+def device_figures(
+    cache: FigureCache, device: str = "cpu", product_format: str = "float32"
+) -> DeviceFigures:
+    """The figures as measured before; measured now, for some seconds, where there are none, or
+    none of this format of products."""
     known = cache.load_device(device_name(device), torch.get_num_threads())
-    return known or measure_device(cache, device)
+    if known is not None and product_format in known.flops:
+        return known
+    return measure_device(cache, device)
 
 
 def measure_device(cache: FigureCache, device: str = "cpu", budget_s: float = 4.0) -> DeviceFigures:
@@ -32,15 +38,15 @@ def measure_device(cache: FigureCache, device: str = "cpu", budget_s: float = 4.
 
     `budget_s`: of measuring alone; a slow device takes longer, since everything is run six times.
     """
-    share = budget_s / 3
-    flops, bandwidth = (_flops, _bandwidth) if device == "cpu" else (_cuda_flops, _cuda_bandwidth)
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
+    flops, bandwidth = _cuda_flops, _cuda_bandwidth
+    if device == "cpu":
+        dtypes, flops, bandwidth = (*dtypes, torch.int8), _flops, _bandwidth
+    share = budget_s / (len(dtypes) + 1)
     figures = DeviceFigures(
         device=device_name(device),
         threads=torch.get_num_threads(),
-        flops={
-            "float32": flops(torch.float32, share),
-            "bfloat16": flops(torch.bfloat16, share),
-        },
+        flops={str(dtype).removeprefix("torch."): flops(dtype, share) for dtype in dtypes},
         bandwidth=bandwidth(share),
         measured_at=measured_now(),
     )
@@ -50,10 +56,14 @@ def measure_device(cache: FigureCache, device: str = "cpu", budget_s: float = 4.
 
 @torch.inference_mode()
 def _flops(dtype: torch.dtype, budget_s: float) -> float:
-    """Operations a second of the fastest linear, run as the decoder runs them."""
+    """Operations a second of the fastest linear, run as the decoder runs them; int8 with bfloat16
+    around it."""
     best = 0.0
+    pack, dtype = (
+        (pack_linear_int8, torch.bfloat16) if dtype == torch.int8 else (pack_linear, dtype)
+    )
     for N, K in _LINEAR_SHAPES:
-        linear = pack_linear(torch.ones((N, K), dtype=dtype), None, impl="cpu")
+        linear = pack(torch.ones((N, K), dtype=dtype), None, impl="cpu")
         x = torch.ones((_LINEAR_ROWS, K), dtype=dtype)
         seconds = _least_time(lambda: linear(x), budget_s / len(_LINEAR_SHAPES))  # noqa: B023
         best = max(best, 2 * N * K * _LINEAR_ROWS / seconds)

@@ -15,7 +15,7 @@ from thothy_batch.model.config import (
 )
 from thothy_batch.model.fingerprint import model_fingerprint
 from thothy_batch.model.locate import locate_model
-from thothy_batch.model.support import check_quantization
+from thothy_batch.model.quantization import check_quantization
 from thothy_batch.model.tokenizer import Tokenizer, load_tokenizer
 from thothy_batch.records import EngineSpec, LayerGroup, ModelSpec
 
@@ -37,6 +37,7 @@ class ModelFacts:
     config: dict[str, object]
     layer_groups: tuple[LayerGroup, ...] = (LayerGroup((0,)),)
     work: ModelWork | None = None  # None: a model that computes nothing
+    quantization: str = "none"
 
     def limits(self, spec: EngineSpec) -> Limits:
         """What a request must fit, as far as it is known before the engine starts."""
@@ -76,10 +77,11 @@ def model_facts(spec: EngineSpec, *, need_weights: bool = True) -> ModelFacts:
             tokenizer=ByteTokenizer(),
             config={},
         )
-    check_quantization(model)
+    device = resolve_device(spec.device)
+    check_quantization(model, device=device, impl=spec.impl)
     files = locate_model(model, need_weights=need_weights)
     config = load_config(files.directory)
-    dtype = resolve_dtype(config, model, resolve_device(spec.device))
+    dtype = resolve_dtype(config, model, device)
     return ModelFacts(
         name=files.name,
         commit=files.commit,
@@ -91,7 +93,8 @@ def model_facts(spec: EngineSpec, *, need_weights: bool = True) -> ModelFacts:
         tokenizer=load_tokenizer(files.directory),
         config=asdict(config),
         layer_groups=layer_groups(config),
-        work=model_work(config, dtype),
+        work=model_work(config, dtype, model.quantization),
+        quantization=model.quantization,
     )
 
 

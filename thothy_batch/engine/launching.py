@@ -10,7 +10,7 @@ from typing import Protocol
 
 from thothy_batch.engine.batch import Batch, Int64Array
 from thothy_batch.engine.sequence import Sequence
-from thothy_batch.engine.span import StepOutcome
+from thothy_batch.engine.span import Span, StepOutcome
 from thothy_batch.errors import EngineError
 from thothy_batch.records import FinishReason
 
@@ -96,6 +96,7 @@ class Launched:
     drawn: Drawn
     outcome: StepOutcome
     started_at: float  # seconds since engine ready
+    span: Span  # whose steps they are
     # Steps of the launch beyond a sequence's last one: nothing was computed for it.
     idle_steps: dict[Sequence, int] = field(default_factory=dict)
 
@@ -104,7 +105,7 @@ class Launched:
         behind its end is dropped, and counted as wasted."""
         finished = []
         num_overrun = 0
-        for seq, column in zip(self.rows, self.drawn.tokens().T.tolist(), strict=True):
+        for seq, column in zip(self.rows, self._columns(), strict=True):
             if seq in self.idle_steps:
                 del column[len(column) - self.idle_steps[seq] :]
             if seq.finish_reason is not None:
@@ -120,7 +121,32 @@ class Launched:
                 seq.finish_reason = stop_rule(seq)
                 if seq.finish_reason is not None:
                     finished.append(seq)
-                    num_overrun += len(column) - number
+                    # What drafts come to behind an end was never counted.
+                    num_overrun += 0 if self.span.drafts else len(column) - number
                     break
         self.outcome.waste(num_overrun)
         return finished
+
+    def _columns(self) -> list[list[int]]:
+        """The tokens that each row drew."""
+        tokens = self.drawn.tokens()
+        if not self.span.drafts:
+            columns: list[list[int]] = tokens.T.tolist()
+            return columns
+        (drawn,) = tokens.tolist()
+        columns, at = [], 0
+        for seq in self.rows:
+            draft = self.span.drafts.get(seq, [])
+            columns.append(verified(draft, drawn[at : at + len(draft) + 1]))
+            at += len(draft) + 1
+        assert at == len(drawn)
+        return columns
+
+
+def verified(draft: list[int], drawn: list[int]) -> list[int]:
+    """The tokens that a row would have drawn one by one. `drawn`: behind its last token, and behind
+    each of the draft; what comes behind a wrong one was drawn from a text that is not the row's."""
+    num_right = 0
+    while num_right < len(draft) and draft[num_right] == drawn[num_right]:
+        num_right += 1
+    return drawn[: num_right + 1]

@@ -43,6 +43,8 @@ class Ledger:
             wasted_tokens=totals.wasted_tokens + outcome.recomputed_tokens + outcome.overrun_tokens,
             num_preempted=totals.num_preempted + outcome.num_preempted,
             num_steps=totals.num_steps + outcome.num_steps,
+            drafted_tokens=totals.drafted_tokens + outcome.drafted_tokens,
+            accepted_tokens=totals.accepted_tokens + outcome.accepted_tokens,
         )
         self._num_steps += outcome.num_steps
         # Launches overlap; time counts once.

@@ -12,6 +12,7 @@ from thothy_batch.engine.ledger import Ledger, PoolState
 from thothy_batch.engine.scheduler import Scheduler
 from thothy_batch.engine.sequence import Sequence, SequenceStatus
 from thothy_batch.engine.span import Span
+from thothy_batch.engine.speculation import Speculation, with_drafts
 from thothy_batch.engine.state_slots import StateSlots
 from thothy_batch.engine.stop_rules import StopRules
 from thothy_batch.records import (
@@ -39,6 +40,7 @@ class LLMEngine:
         *,
         vocab_size: int,
         has_tokenizer: bool = True,
+        speculation: Speculation | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
@@ -53,6 +55,8 @@ class LLMEngine:
         self._scheduler = Scheduler(config, self._settle, grow_ahead=ahead)
         self._slots = StateSlots() if launcher.keeps_state else None
         self._builder = BatchBuilder(config.layout, self._slots)
+        # A launcher that keeps state knows a row's last token alone.
+        self._speculation = None if launcher.keeps_state else speculation
         self._ledger = Ledger()
         self._span: Span | None = None  # that has begun and goes on
         self._in_flight: deque[Launched] = deque()
@@ -139,16 +143,17 @@ class LLMEngine:
     def _launch(self) -> None:
         """One launch of the current span, or the first of a new one."""
         span, self._span = self._span, None
-        is_new = span is None
         if span is None:
             span = self._scheduler.schedule()
             self._forget(span.preempted)
             if span.is_empty:
                 return  # all who were left turned out to have ended
         started_at = self._now()
+        if self._speculation is not None:
+            span = with_drafts(span, self._speculation, self.config)
         num_steps = self._num_steps(span)
         try:
-            if is_new:
+            if not span.num_done:
                 self._launcher.begin(self._builder.build(span))
             drawn = self._launcher.launch(num_steps)
         except BaseException:
@@ -157,7 +162,7 @@ class LLMEngine:
         rows = span.decoding.rows
         outcome = self._scheduler.advance(span, num_steps, started_at)
         self._num_unstarted -= outcome.num_started
-        launched = Launched([*rows, *outcome.joined], drawn, outcome, started_at)
+        launched = Launched([*rows, *outcome.joined], drawn, outcome, started_at, span)
         self._in_flight.append(launched)
         if not span.is_over:
             self._span = span
@@ -189,6 +194,11 @@ class LLMEngine:
         launched = self._in_flight.popleft()
         finished = launched.collect(self._rules.finish_reason)
         now = self._now()
+        if launched.span.drafts:
+            self._scheduler.hasten(launched.span, launched.outcome)
+        if self._speculation is not None and not launched.span.parts:
+            num_tokens = len(launched.rows) + launched.span.num_drafted
+            self._speculation.learn(num_tokens, now - launched.started_at)
         running = [seq for seq in finished if seq.status is SequenceStatus.RUNNING]
         if running:
             self._retire(running)
@@ -227,6 +237,8 @@ class LLMEngine:
         """All tokens of a sample are known; the last sample's makes the result."""
         state = seq.state
         state.finished_at = now
+        if self._speculation is not None:
+            self._speculation.forget([seq])
         state.output_tokens += len(seq.output_ids)
         num_drawn = min(seq.num_tokens, seq.max_len) - seq.prompt_len
         state.wasted_tokens += num_drawn - len(seq.output_ids)

@@ -41,7 +41,7 @@ class LoadedRunner:
 
     @property
     def work(self) -> ModelWork:
-        return model_work(self.model.config, self.model.dtype)
+        return model_work(self.model.config, self.model.dtype, self.model.quantization)
 
     @property
     def speed_key(self) -> SpeedKey:

@@ -58,8 +58,15 @@ def known_speed(
     figures = cache.load_device(name, threads)
     if figures is None or impl == "reference":  # which is nowhere near them
         return None
+    flops = figures.flops.get(work.product_format(dtype))
+    if flops is None:  # measured before there was this format
+        return None
     speed = Speed.from_roofline(
-        figures.flops[dtype], figures.bandwidth, work, efficiency=_EFFICIENCY
+        flops,
+        figures.bandwidth,
+        work,
+        efficiency=_EFFICIENCY,
+        attention_flops=figures.flops[dtype],
     )
     return KnownSpeed(speed, "device", figures.measured_at)
 

@@ -8,6 +8,8 @@
 F: operations a second, BW: bytes a second. P, P_h: parameters of body and LM head. What is shared
 is a matter of the prompts alone: whether the engine made use of it changes nothing here. No term
 knows of steps, batches, pools or order. An output token counts as one row of one decode step.
+Where the linears are quantised, weight bytes are what is left of them, and F is the rate of their
+products; attention is charged at that of the dtype.
 """
 
 from collections.abc import Iterable, Sequence
@@ -64,19 +66,25 @@ class UnavoidableWork:
                 reads += _output_reads(output_len, window)
             self._own_reads[index] += reads
 
-    def seconds(self, flops: float, bandwidth: float) -> float:
-        """The unavoidable time, at `flops` operations and `bandwidth` bytes a second."""
+    def seconds(
+        self, flops: float, bandwidth: float, attention_flops: float | None = None
+    ) -> float:
+        """The unavoidable time, at `flops` operations and `bandwidth` bytes a second.
+
+        `attention_flops`: where attention multiplies in another format than the linears.
+        """
         work = self._work
         attention = sum(
             pairs * group.num_layers for pairs, group in zip(self._pairs, work.groups, strict=True)
         )
-        prefill = 2 * work.body_parameters * self._num_unique + work.pair_flops * attention
+        prefill_s = 2 * work.body_parameters * self._num_unique / flops
+        attention_s = work.pair_flops * attention / (attention_flops or flops)
         parameters = work.body_parameters + work.head_parameters
         decode_s = max(
             work.weight_bytes * self._longest / bandwidth,
             2 * parameters * self._num_output / flops,
         )
-        return prefill / flops + decode_s + self._kv_bytes() / bandwidth
+        return prefill_s + attention_s + decode_s + self._kv_bytes() / bandwidth
 
     def _compute(self, start: int, end: int) -> None:
         """Prompt positions start .. end, which somebody has to compute."""

@@ -137,6 +137,12 @@ class RunningSet:
         if not is_covered:
             heappush(self._needs, event)
 
+    def hasten(self, seq: Sequence, num_tokens: int) -> None:
+        """A decoding sequence drew so many tokens more than one in the last step. What was foreseen
+        of it is void: it joined since."""
+        seq.hasten(num_tokens)
+        self.foresee(seq)
+
     def check_integrity(self) -> None:
         """Assert that everybody is in one place, with the right counts."""
         decoding = set(self.decoding)

@@ -153,6 +153,14 @@ class Scheduler:
         outcome.output_tokens += num_rows + len(outcome.joined)
         return outcome
 
+    def hasten(self, span: Span, outcome: StepOutcome) -> None:
+        """The tokens of a step with drafts are known: count those that drafts came to."""
+        outcome.drafted_tokens = span.num_drafted
+        for seq in span.drafts:
+            if num_tokens := len(seq.output_ids) - seq.num_output:
+                self._running.hasten(seq, num_tokens)
+                outcome.accept(num_tokens)
+
     def retire(self, seqs: Iterable[Sequence]) -> None:
         """Sequences need no further step: their blocks are free. The span at hand is over, unless
         it has come to its end anyway."""

@@ -63,7 +63,7 @@ class Sequence:
 
     `tables` has a block table for each layer group: block i holds positions i * block_size on, -1
     where a window has slid past it. `spare` has blocks of each group set aside for this sequence.
-    While it decodes, `length` and so all counts move on with the clock.
+    While it decodes, `num_tokens` and so all counts move on with the clock.
     """
 
     state: RequestState
@@ -159,6 +159,13 @@ class Sequence:
     def join(self) -> None:
         """Begin to decode: all tokens but the last are computed."""
         self.joined_at = self.clock.steps
+
+    def hasten(self, num_tokens: int) -> None:
+        """It drew so many tokens more than the clock counted, and goes on behind them."""
+        self.leave()
+        self.num_known += num_tokens
+        self.num_prefilled += num_tokens
+        self.join()
 
     def leave(self) -> None:
         """Stop to decode; what is known and computed stays as it is now."""

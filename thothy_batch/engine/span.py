@@ -35,6 +35,8 @@ class Span:
     preempted: list[Sequence] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)  # before the first step
     num_done: int = 0  # steps that were counted
+    # Tokens that rows verify behind their own, in a span of one step without parts of prompts.
+    drafts: dict[Sequence, list[int]] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -43,6 +45,17 @@ class Span:
     @property
     def is_over(self) -> bool:
         return self.num_done >= self.num_steps
+
+    @property
+    def num_drafted(self) -> int:
+        return sum(map(len, self.drafts.values()))
+
+    def drafting(self, drafts: dict[Sequence, list[int]]) -> "Span":
+        """This span, or one in place of what is left of it: a step that verifies drafts."""
+        if self.num_done:
+            return Span(self.decoding, drafts=drafts)
+        self.drafts, self.num_steps = drafts, 1
+        return self
 
 
 @dataclass(slots=True)
@@ -59,6 +72,8 @@ class StepOutcome:
     num_steps: int = 0
     num_preempted: int = 0
     num_started: int = 0  # requests whose first token was computed
+    drafted_tokens: int = 0  # verified, right or wrong
+    accepted_tokens: int = 0  # of them those that were right: output tokens beyond one a row
 
     def forget(self, num_tokens: int) -> None:
         """Decode rows drew fewer tokens than was counted."""
@@ -69,3 +84,9 @@ class StepOutcome:
         """Drawn tokens are of no use."""
         self.forget(num_tokens)
         self.overrun_tokens += num_tokens
+
+    def accept(self, num_tokens: int) -> None:
+        """A row drew so many tokens more than the one that was counted."""
+        self.accepted_tokens += num_tokens
+        self.output_tokens += num_tokens
+        self.decode_tokens += num_tokens

@@ -25,6 +25,7 @@ from thothy_batch.engine.gpu import find_gpu
 
 _FORMAT = 1
 _MAX_BYTES = 1 << 20  # of a file that can be ours
+_FORMATS = ("float32", "bfloat16", "int8")
 _CPU_INFO = Path("/proc/cpuinfo")
 # What reading a file of somebody else's can come to.
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
@@ -37,7 +38,8 @@ class DeviceFigures:
 
     device: str
     threads: int
-    flops: dict[str, float]  # operations a second of the linears, by dtype
+    # Operations a second of the linears, by dtype; "int8" on a CPU, not in older measurements.
+    flops: dict[str, float]
     bandwidth: float  # bytes a second: reading; of a GPU reading and writing, as it copies
     measured_at: str  # ISO 8601
 
@@ -73,7 +75,8 @@ class FigureCache:
         key = {"device": device, "threads": threads}
 
         def parse(value: dict[str, Any]) -> DeviceFigures:
-            flops = {name: _positive(value["flops"][name]) for name in ("float32", "bfloat16")}
+            names = [n for n in _FORMATS if n != "int8" or n in value["flops"]]
+            flops = {name: _positive(value["flops"][name]) for name in names}
             bandwidth = _positive(value["bandwidth"])
             return DeviceFigures(device, threads, flops, bandwidth, _moment(value["measured_at"]))
 

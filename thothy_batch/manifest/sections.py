@@ -46,8 +46,9 @@ class ModelSettings(StrictModel):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="Number format of the weights and of the KV cache."
     )
-    quantization: Annotated[Literal["none"], later("int8", "fp8", use="none")] = Field(
-        default="none", description="Weight quantization; only none exists so far."
+    quantization: Annotated[Literal["none", "int8"], later("fp8", use="none or int8")] = Field(
+        default="none",
+        description="int8: weights and activations of the linears in 8 bits, on a CPU.",
     )
     random_weights: bool = Field(
         default=False, description="For benchmarks: build from config.json alone, read no weights."
@@ -86,6 +87,11 @@ class EngineSettings(StrictModel):
         default="auto",
         description="auto reserves what is expected; optimistic admits while a block is free and "
         "may preempt.",
+    )
+    speculation: Literal["auto", "off"] = Field(
+        default="auto",
+        description="auto: on a CPU, guess next tokens of greedy rows from their text and verify "
+        "several in a step, where that pays.",
     )
     order: Literal["auto", "fifo", "length", "prefix"] = Field(
         default="auto", description="How the night is ordered."

@@ -144,6 +144,7 @@ def to_engine_spec(manifest: Manifest) -> EngineSpec:
         max_step_tokens=engine.max_step_tokens,
         prefix_sharing=engine.prefix_sharing,
         admission=engine.admission,
+        speculation=engine.speculation,
     )
 
 

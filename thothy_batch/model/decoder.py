@@ -14,7 +14,8 @@ from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.rope import cos_sin_table
 from thothy_batch.model.weights import DecoderWeights, LayerWeights
 from thothy_kernels.gated_activation import gated
-from thothy_kernels.linear import pack_linear
+from thothy_kernels.linear import PackedLinear, pack_linear
+from thothy_kernels.linear_int8 import pack_linear_int8
 from thothy_kernels.paged_attention import paged_attention
 from thothy_kernels.rms_norm import add_rms_norm, rms_norm
 from thothy_kernels.rope_and_write import rope_and_write_kv
@@ -30,6 +31,7 @@ class Decoder:
         weights: DecoderWeights,
         impl: str,
         attention_impl: str | None = None,
+        quantization: str = "none",
     ) -> None:
         """`impl`: of all operations; `attention_impl`: of attention, where that differs."""
         self.config = config
@@ -53,10 +55,13 @@ class Decoder:
         self._layers: list[_Layer] = []
         for rope in config.layer_ropes:
             layer = weights.layers.pop(0)
-            self._layers.append(_Layer(config, layer, tables[rope], impl, self.attention_impl))
+            self._layers.append(
+                _Layer(config, layer, tables[rope], impl, self.attention_impl, quantization)
+            )
         self._final_norm_N = weights.final_norm
         head = weights.embedding if weights.head is None else weights.head
-        self._head = pack_linear(head, None, impl=impl)
+        # Logits that come in float32 as they are need not be rounded on their way.
+        self._head = _packed(head, None, impl, quantization, torch.float32)
 
     @torch.inference_mode()
     def forward(self, inputs: ForwardInputs, kv: KVPool) -> torch.Tensor:
@@ -98,6 +103,7 @@ class _Layer:
         cos_sin: torch.Tensor,
         impl: str,
         attention_impl: str,
+        quantization: str,
     ) -> None:
         self._config = config
         self._impl = impl
@@ -110,10 +116,10 @@ class _Layer:
         self._mlp_out_norm_N = weights.mlp_out_norm
         self._q_norm_D = weights.q_norm
         self._k_norm_D = weights.k_norm
-        self._qkv = pack_linear(weights.qkv, weights.qkv_bias, impl=impl)
-        self._o = pack_linear(weights.o, weights.o_bias, impl=impl)
-        self._gate_up = pack_linear(weights.gate_up, weights.gate_up_bias, impl=impl)
-        self._down = pack_linear(weights.down, weights.down_bias, impl=impl)
+        self._qkv = _packed(weights.qkv, weights.qkv_bias, impl, quantization)
+        self._o = _packed(weights.o, weights.o_bias, impl, quantization)
+        self._gate_up = _packed(weights.gate_up, weights.gate_up_bias, impl, quantization)
+        self._down = _packed(weights.down, weights.down_bias, impl, quantization)
 
     def forward(
         self,
@@ -180,6 +186,19 @@ class _Layer:
     def _norm(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         """x as it is where the family has no such norm."""
         return x if weight is None else self._added(x, None, weight)[1]
+
+
+def _packed(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    impl: str,
+    quantization: str,
+    quantized_out: torch.dtype | None = None,
+) -> PackedLinear:
+    """`quantized_out`: of the products of a quantised weight, where that is not its dtype."""
+    if quantization == "int8":
+        return pack_linear_int8(weight, bias, impl=impl, out_dtype=quantized_out)
+    return pack_linear(weight, bias, impl=impl)
 
 
 def _added_norm(

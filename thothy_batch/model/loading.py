@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from thothy_batch.model.config import ModelConfig, load_config, resolve_dtype
 from thothy_batch.model.decoder import Decoder
 from thothy_batch.model.locate import ModelFiles, locate_model
-from thothy_batch.model.support import check_quantization
+from thothy_batch.model.quantization import check_quantization
 from thothy_batch.model.tokenizer import Tokenizer, load_tokenizer
-from thothy_batch.model.weight_source import load_weights, random_weights
+from thothy_batch.model.weight_source import load_weights, random_weights, trim_heap
 from thothy_batch.records import ModelSpec
 
 
@@ -20,6 +20,7 @@ class LoadedModel:
     tokenizer: Tokenizer | None
     files: ModelFiles
     dtype: str  # "float32" | "bfloat16"
+    quantization: str = "none"
 
     @property
     def stop_token_ids(self) -> frozenset[int]:
@@ -35,7 +36,7 @@ def load_decoder(
 
     Raises ModelError, with the file, for what cannot be used.
     """
-    check_quantization(spec)
+    check_quantization(spec, device=device, impl=impl)
     files = locate_model(spec)
     config = load_config(files.directory)
     dtype = resolve_dtype(config, spec, device)
@@ -44,5 +45,6 @@ def load_decoder(
         weights = random_weights(config, dtype, spec.seed, device)
     else:
         weights = load_weights(files, config, dtype, device)
-    decoder = Decoder(config, weights, impl, attention_impl)
-    return LoadedModel(config, decoder, tokenizer, files, dtype)
+    decoder = Decoder(config, weights, impl, attention_impl, spec.quantization)
+    trim_heap()
+    return LoadedModel(config, decoder, tokenizer, files, dtype, spec.quantization)

@@ -3,22 +3,11 @@
 from thothy_batch.errors import ModelError
 from thothy_batch.model.config_reader import ConfigReader
 from thothy_batch.model.families import FAMILIES, Family
-from thothy_batch.records import ModelSpec
 
 SUPPORTED_ARCHITECTURES = tuple(FAMILIES)
-SUPPORTED_QUANTIZATIONS = ("none",)
 
 # Activations by the names that configurations give them, and by those of the kernel.
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
-
-
-def check_quantization(spec: ModelSpec) -> None:
-    """ModelError for a quantization that does not exist yet, by name."""
-    if spec.quantization not in SUPPORTED_QUANTIZATIONS:
-        raise ModelError(
-            f"model.quantization {spec.quantization!r} does not exist yet",
-            hint=f"supported: {', '.join(SUPPORTED_QUANTIZATIONS)}",
-        )
 
 
 def supported_architecture(reader: ConfigReader) -> str:

@@ -1,6 +1,10 @@
 """Where a decoder's weights come from: the safetensors files of a checkpoint, or a seed."""
 
+import ctypes
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import SupportsIndex
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -10,9 +14,9 @@ from thothy_batch.model.checkpoint import weight_files
 from thothy_batch.model.config import ModelConfig
 from thothy_batch.model.families import FAMILIES
 from thothy_batch.model.locate import ModelFiles
-from thothy_batch.model.weights import DecoderWeights, empty_weights, places
+from thothy_batch.model.weights import DecoderWeights, LayerWeights, empty_weights, places
 
-_HEAD = "lm_head.weight"
+_HEAD, _LAYERS = "lm_head.weight", "model.layers."
 _READABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _RANDOM_STD = 0.02
 # Beside the text model in a multimodal checkpoint; some have "model." in front.
@@ -25,16 +29,20 @@ _NUM_DRAWS = 4_194_301
 def load_weights(
     files: ModelFiles, config: ModelConfig, dtype: str, device: str = "cpu"
 ) -> DecoderWeights:
-    """Read a checkpoint, tensor by tensor, in `dtype`.
+    """A checkpoint in `dtype`, tensor by tensor. A layer is read when it is popped off `layers`:
+    who packs it and lets it go never holds all plain weights.
 
-    Raises ModelError that names tensors which are missing, unknown, or of the wrong shape or
-    dtype. Rotary buffers and a copy of tied embeddings under the head's name are no error.
+    Raises ModelError that names tensors which are missing or unknown; for those of the wrong shape
+    or dtype, `pop` may raise it. Rotary buffers and a copy of tied embeddings under the head's name
+    are no error.
     """
     weights = empty_weights(config, dtype, device)
     loader = _Loader(config, weights)
     for path in weight_files(files.directory):
-        loader.read(path)
-    loader.finish(files.directory)
+        loader.find(path)
+    loader.check(files.directory)
+    loader.read_common()
+    weights.layers = _UnreadLayers(weights.layers, loader.read_layer)
     return weights
 
 
@@ -66,31 +74,55 @@ def _fill(part: torch.Tensor, draws: torch.Tensor, offset: int) -> int:
     return offset
 
 
+def trim_heap() -> None:
+    """Give the system back what was freed. glibc keeps it otherwise: 320 MB with Qwen3-0.6B, of
+    plain tensors that were packed. Other C libraries have no such call."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+class _UnreadLayers(list[LayerWeights]):
+    """Layers with memory that becomes real, on the CPU, when they are popped, the first first."""
+
+    def __init__(self, layers: list[LayerWeights], read: Callable[[int], None]) -> None:
+        super().__init__(layers)
+        self._num_layers = len(layers)
+        self._read = read
+
+    def pop(self, index: SupportsIndex = -1) -> LayerWeights:
+        assert index == 0, "layers are read in order"
+        trim_heap()  # of the layer before, which was packed
+        self._read(self._num_layers - len(self))
+        return super().pop(0)
+
+
 class _Loader:
-    """Copies tensors to their places and keeps account of which came."""
+    """Finds tensors in files, keeps account of them, and copies them to their places."""
 
     def __init__(self, config: ModelConfig, weights: DecoderWeights) -> None:
         self._weights = weights
         self._is_multimodal = FAMILIES[config.architecture].is_multimodal
         self._places = places(config, weights)
-        self._missing = set(self._places)
+        self._files: dict[str, tuple[Path, str]] = {}  # where a tensor is, its name there
         self._unknown: list[str] = []
         self._tied_head: torch.Tensor | None = None
 
-    def read(self, path: Path) -> None:
-        try:
-            with safe_open(path, framework="pt", device="cpu") as file:
-                for name in file.keys():  # noqa: SIM118  it is no mapping
-                    self._take(name, file, path)
-        except (SafetensorError, OSError) as error:
-            raise ModelError(
-                f"{path} cannot be read: {error}", hint="the download is damaged: fetch it again"
-            ) from error
+    def find(self, path: Path) -> None:
+        """Note which tensors a file has."""
+        with _opened(path) as file:
+            names: list[str] = list(file.keys())  # type: ignore[no-untyped-call]
+        for name in names:
+            text_name = _text_name(name) if self._is_multimodal else name
+            if text_name in self._places or text_name == _HEAD:
+                self._files[text_name] = path, name
+            elif text_name and not name.endswith("rotary_emb.inv_freq"):
+                self._unknown.append(name)
 
-    def finish(self, directory: Path) -> None:
-        if self._missing:
+    def check(self, directory: Path) -> None:
+        """Raises ModelError where not all is there, or too much."""
+        if missing := self._places.keys() - self._files.keys():
             raise ModelError(
-                f"{directory} lacks {_listed(self._missing)}",
+                f"{directory} lacks {_listed(missing)}",
                 hint="the weights do not belong to this config.json, or the directory is "
                 "incomplete: fetch it again",
             )
@@ -100,15 +132,30 @@ class _Loader:
                 f"{_listed(self._unknown)}",
                 hint="the weights do not belong to this config.json",
             )
+
+    def read_common(self) -> None:
+        """All that belongs to no layer."""
+        for name in self._files:
+            if not name.startswith(_LAYERS):
+                self._read([name])
         self._settle_tied_head()
 
-    def _take(self, name: str, file: "safe_open", path: Path) -> None:
-        text_name = _text_name(name) if self._is_multimodal else name
-        place = self._places.get(text_name)
-        if place is None and text_name != _HEAD:
-            if text_name and not name.endswith("rotary_emb.inv_freq"):
-                self._unknown.append(name)
-            return
+    def read_layer(self, number: int) -> None:
+        prefix = f"{_LAYERS}{number}."
+        self._read([name for name in self._files if name.startswith(prefix)])
+
+    def _read(self, names: list[str]) -> None:
+        for path in dict.fromkeys(self._files[name][0] for name in names):
+            # Pages that were read are resident as long as the file is open.
+            with _opened(path) as file:
+                for name in names:
+                    if self._files[name][0] == path:
+                        self._take(name, file, path)
+
+    def _take(self, text_name: str, file: "safe_open", path: Path) -> None:
+        name = self._files[text_name][1]
+        # Taken out: nothing here may keep a tensor that its reader lets go.
+        place = self._places.pop(text_name, None)
         tensor: torch.Tensor = file.get_tensor(name)  # type: ignore[no-untyped-call]
         expected = self._weights.embedding if place is None else place
         if tensor.shape != expected.shape:
@@ -127,13 +174,24 @@ class _Loader:
             self._tied_head = tensor.to(expected.device, expected.dtype, copy=True)
         else:
             place.copy_(tensor)
-            self._missing.discard(text_name)
 
     def _settle_tied_head(self) -> None:
         """Tied by config.json, but a head came too: it counts where it differs, as elsewhere."""
         head = self._tied_head
         if head is not None and not torch.equal(head, self._weights.embedding):
             self._weights.head = head
+
+
+@contextmanager
+def _opened(path: Path) -> "Iterator[safe_open]":
+    """Raises ModelError where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path} cannot be read: {error}", hint="the download is damaged: fetch it again"
+        ) from error
 
 
 def _text_name(name: str) -> str:
@@ -149,7 +207,7 @@ def _text_name(name: str) -> str:
     return name.removeprefix("language_model.")
 
 
-def _listed(names: "set[str] | list[str]") -> str:
+def _listed(names: Iterable[str]) -> str:
     ordered = sorted(names)
     more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
     return ", ".join(ordered[:3]) + more

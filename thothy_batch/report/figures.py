@@ -20,6 +20,12 @@ def plain(text: object, limit: int = 160) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+def number_format(model: Mapping[str, Any]) -> str:
+    """In what a model computes: its dtype, and how its linears are quantised, if they are."""
+    quantization = model.get("quantization", "none")
+    return model["dtype"] if quantization == "none" else f"{model['dtype']} and {quantization}"
+
+
 def _visible(character: str) -> str:
     if character in "\n\r\t":
         return " "

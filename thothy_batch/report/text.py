@@ -57,7 +57,9 @@ def _summary(run: Fields) -> list[str]:
 
 def _model_name(run: Fields) -> str:
     model = run["model"] if isinstance(run["model"], dict) else {}
-    return str(model.get("name") or model.get("id") or "–")
+    name = str(model.get("name") or model.get("id") or "–")
+    quantization = model.get("quantization", "none")  # not in runs of older versions
+    return name if quantization == "none" else f"{name} ({quantization})"
 
 
 def _jobs(jobs: Sequence[Fields]) -> list[str]:

@@ -15,6 +15,7 @@ from thothy_batch.engine.gpu import find_gpu
 from thothy_batch.engine.memory import available_bytes, num_cores, num_threads
 from thothy_batch.engine.speed import FigureCache
 from thothy_batch.errors import ManifestError, ModelError
+from thothy_batch.model.quantization import QUANTIZATIONS
 from thothy_batch.records import EngineSpec, ModelSpec
 from thothy_batch.runner.progress import Observer
 
@@ -34,13 +35,12 @@ def examine(
     observer: Observer, model: ModelSpec | None = None, *, owns_process: bool
 ) -> dict[str, Any]:
     """Keys: device, gpu (null, or what its driver says), impls, versions, cores, memory, gflops
-    (float32, bfloat16), bandwidth_gb_s, model (null, or what `model` was measured at), notes,
-    warnings.
+    (float32, bfloat16, on a CPU int8), bandwidth_gb_s, model (null, or what `model` was measured
+    at), notes, warnings.
 
-    gflops: 1e9 floating point operations a second of the fastest linear; bandwidth: 1e9 bytes a
-    second, reading (a GPU: reading and writing, of a copy). What is measured is kept for later
-    runs. `owns_process`: nobody else computes
-    in it. Raises ModelError for a model that cannot be used.
+    gflops: 1e9 operations a second of the fastest linear; bandwidth: 1e9 bytes a second, reading
+    (a GPU: reading and writing, of a copy). What is measured is kept for later runs.
+    `owns_process`: nobody else computes in it. Raises ModelError for a model that cannot be used.
     """
     if owns_process:
         _compute_as_runs_do()
@@ -85,19 +85,36 @@ def _compute_as_runs_do() -> None:
 
 
 def model_to_measure(
-    model_id: str | None, dtype: str | None, *, random_weights: bool
+    model_id: str | None,
+    dtype: str | None,
+    quantization: str | None = None,
+    *,
+    random_weights: bool,
 ) -> ModelSpec | None:
     """What the options of `doctor` ask for. Raises ManifestError (bad usage)."""
     if model_id is None:
-        if dtype is not None or random_weights:
-            option = "--random-weights" if dtype is None else "--dtype"
+        options = {
+            "--dtype": dtype is not None,
+            "--quantization": quantization is not None,
+            "--random-weights": random_weights,
+        }
+        for option in (name for name, is_given in options.items() if is_given):
             raise ManifestError(
                 f"{option} goes with --model: without one no model is measured",
                 hint="add --model with a hub id or a directory",
             )
         return None
     checked = known_dtype("auto" if dtype is None else dtype)
-    return ModelSpec(id=model_id, dtype=checked, random_weights=random_weights)
+    if quantization not in (None, *QUANTIZATIONS):
+        raise ManifestError(
+            f"--quantization {quantization}: unknown", hint=f"use {', '.join(QUANTIZATIONS)}"
+        )
+    return ModelSpec(
+        id=model_id,
+        dtype=checked,
+        quantization=quantization or "none",
+        random_weights=random_weights,
+    )
 
 
 def known_dtype(dtype: str) -> str:
@@ -132,6 +149,7 @@ def _model_json(measured: "MeasuredModel") -> dict[str, Any]:
         "num_parameters": measured.num_parameters,
         "max_model_len": measured.max_model_len,
         "dtype": key.dtype,
+        "quantization": key.work.quantization,
         "impl": key.impl,
         "threads": key.threads,
         "linears": _linear_rates(speed),

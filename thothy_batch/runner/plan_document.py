@@ -25,6 +25,7 @@ def model_json(facts: ModelFacts) -> Fields:
         "name": facts.name,
         "commit": facts.commit,
         "dtype": facts.dtype,
+        "quantization": facts.quantization,
         "fingerprint": facts.fingerprint,
         "max_model_len": facts.max_model_len,
         "vocab_size": facts.vocab_size,

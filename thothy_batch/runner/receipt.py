@@ -47,7 +47,9 @@ class Receipt:
             chains.lengths.tolist(), self._outputs, tree.paths(), strict=True
         ):
             total.add(length, outputs, path)
-        return total.seconds(self._figures["flops"][dtype], self._figures["bandwidth"])
+        rates = self._figures["flops"]
+        flops = rates.get(self._work.product_format(dtype))
+        return flops and total.seconds(flops, self._figures["bandwidth"], rates[dtype])
 
     def _hash(self) -> None:
         if self._prompts:

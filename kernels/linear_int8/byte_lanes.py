@@ -1,0 +1,97 @@
+"""What `lanes` lacks for bytes: the largest magnitude, and rounding to whole numbers of 8 bits."""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from thothy_kernels.compiled import lanes
+
+_BYTES = ir.VectorType(ir.IntType(8), lanes.NUM_LANES)
+_byte_array = types.Array(types.uint8, 1, "C")
+
+
+@intrinsic
+def larger_magnitude(typingctx: Any, a: Any, b: Any) -> Any:
+    """The larger of a and |b|, lane by lane, of an a that is not negative; NaN once there is one.
+
+    Compared as whole numbers: the bits of floats without sign have their order, NaN at the end.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        a, b = (builder.bitcast(value, lanes.int_vector_type) for value in args)
+        b = builder.and_(b, lanes.int_constant(0x7FFFFFFF))
+        larger = builder.select(builder.icmp_signed(">", b, a), b, a)
+        return builder.bitcast(larger, lanes.vector_type)
+
+    return lanes.lanes_type(lanes.lanes_type, lanes.lanes_type), codegen
+
+
+@intrinsic
+def largest_magnitude(typingctx: Any, value: Any) -> Any:
+    """The largest of lanes that are not negative; NaN where there is one."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole = ir.IntType(32)
+        reduce = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(whole, [lanes.int_vector_type]),
+            "llvm.vector.reduce.umax.v16i32",
+        )
+        bits = builder.call(reduce, [builder.bitcast(args[0], lanes.int_vector_type)])
+        return builder.bitcast(bits, ir.FloatType())
+
+    return types.float32(lanes.lanes_type), codegen
+
+
+def _rounded(builder: Any, value: Any, shift: Any) -> Any:
+    """The nearest whole numbers, ties to even, plus `shift`, as 16 bytes."""
+    whole = builder.fptosi(lanes.call(builder, "llvm.rint", value), lanes.int_vector_type)
+    # The one way from a number to a vector that `lanes` has leads over float32.
+    shift = builder.trunc(shift, ir.IntType(32))
+    spread = lanes.spread_scalar(builder, builder.bitcast(shift, ir.FloatType()))
+    whole = builder.add(whole, builder.bitcast(spread, lanes.int_vector_type))
+    return builder.trunc(whole, _BYTES)
+
+
+@intrinsic
+def store_bytes(typingctx: Any, array: Any, offset: Any, value: Any, shift: Any) -> Any:
+    """array[offset : offset + 16] = value to the nearest whole number, plus shift, modulo 256."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array, offset, value, shift = args
+        target = lanes.pointer(context, builder, signature.args[0], array, offset)
+        rounded = _rounded(builder, value, shift)
+        builder.store(rounded, builder.bitcast(target, _BYTES.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(_byte_array, types.intp, lanes.lanes_type, types.intp), codegen
+
+
+@intrinsic
+def store_first_bytes(
+    typingctx: Any, array: Any, offset: Any, value: Any, shift: Any, count: Any
+) -> Any:
+    """The same of the first lanes, count <= 16."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array, offset, value, shift, count = args
+        parked = cgutils.alloca_once(builder, _BYTES, zfill=False)
+        builder.store(_rounded(builder, value, shift), parked)
+        target = lanes.pointer(context, builder, signature.args[0], array, offset)
+        cgutils.raw_memcpy(builder, target, parked, count, 1)
+        return context.get_dummy_value()
+
+    return types.void(_byte_array, types.intp, lanes.lanes_type, types.intp, types.intp), codegen
+
+
+@intrinsic
+def bytes_at(typingctx: Any, address: Any) -> Any:
+    """An address as uint8*, for `carray`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.uint8)(types.int64), codegen

@@ -1,0 +1,53 @@
+"""A night with model.quantization int8: what is stored of it, and that it answers for itself."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thothy_batch.engine import device
+from thothy_batch.report.text import render_text
+from thothy_batch.runner.morning import morning_data
+from thothy_batch.runner.plan_night import plan_night
+
+EMBEDDED = Path(__file__).parents[2] / "sample_data" / "model"
+MANIFEST = """
+model: {{id: "{model}", quantization: {quantization}}}
+engine: {{device: cpu, num_blocks: 40}}
+jobs:
+  - {{name: j, kind: raw, input: rows.parquet, sampling: {{max_tokens: 4}}}}
+"""
+
+
+@pytest.fixture
+def quantized(night: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Two rows for the embedded model, on a device that need not be measured."""
+    monkeypatch.setattr(device, "_bandwidth", lambda budget_s: 2e9)
+    monkeypatch.setattr(device, "_flops", lambda dtype, budget_s: 3e9)
+    night.rows("rows.parquet", id=["a", "b"], prompt=["A lamp for", "Three facts about"])
+    return night
+
+
+def _ask(night: Any, quantization: str) -> Any:
+    night.manifest.write_text(MANIFEST.format(model=EMBEDDED, quantization=quantization))
+    return night.run()
+
+
+def test_a_quantised_night_is_other_work_and_says_what_it_is(quantized: Any) -> None:
+    runs = [_ask(quantized, quantization) for quantization in ("none", "int8", "int8")]
+    assert [run.counts["num_done"] for run in runs] == [2, 2, 0]
+    assert runs[2].counts["num_reused"] == 2
+    stored = quantized.query("select model from runs order by started_at")
+    models = [json.loads(model) for (model,) in stored]
+    assert [model["quantization"] for model in models[:2]] == ["none", "int8"]
+    assert quantized.query("select count(distinct request_key) from artifacts") == [(4,)]
+    assert "model (int8)" in render_text(morning_data(quantized.store, runs[1].run_id))
+    fractions = quantized.query("select roofline_fraction from runs order by started_at limit 2")
+    assert all(fraction > 0 for (fraction,) in fractions)
+
+
+def test_a_plan_names_the_quantization(quantized: Any) -> None:
+    quantized.manifest.write_text(MANIFEST.format(model=EMBEDDED, quantization="int8"))
+    plan = plan_night(quantized.options(), quantized.notes)
+    assert plan["model"]["quantization"] == "int8"
