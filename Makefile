@@ -8,12 +8,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 # mypy does not find a package that the build maps to another folder: give it one by that name.
 STUBS := $(VENV)/mypy
+# Environments of other engines, and the checkpoint and the workloads that all of them are given.
+PEERS ?= .peers
 
 # OpenMP threads that spin for long stall a test run as soon as something else has a core.
 export GOMP_SPINCOUNT ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format wheel gpu gpu-dry-run gpu-pack bench faults docs clean
+.PHONY: help setup run test check format wheel gpu gpu-dry-run gpu-pack bench peers bench-peers faults docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -66,6 +68,12 @@ gpu-pack: ## copy what the GPU machine needs of the shared data into gpu_pack/
 
 bench: $(STAMP) ## speed of the engine beside transformers on a real workload (minutes; needs the shared folder)
 	$(BIN)/python tests/bench/bench_mix.py
+
+peers: $(STAMP) ## set up the other engines, each in an environment of its own below PEERS (gigabytes)
+	$(BIN)/python tests/bench/peer_setup.py $(PEERS)
+
+bench-peers: $(STAMP) ## this engine and those of `make peers`, in turn, on the same requests (an hour)
+	$(BIN)/python tests/bench/bench_peers.py --peers $(PEERS) --work $(PEERS)/work
 
 faults: $(STAMP) ## kill -9 at twenty random moments of the sample night (minutes)
 	$(BIN)/python tests/faults/campaign.py --kills 20

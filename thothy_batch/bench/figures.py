@@ -21,6 +21,8 @@ class BenchFigures:
     planned_prompt_tokens: int | None  # promised to be computed; None: that depends on evictions
     output_tokens: int
     wasted_tokens: int
+    drafted_tokens: int  # guessed and verified; see engine.speculation
+    accepted_tokens: int  # of those, right
     num_preempted: int
     num_steps: int
     # Weights, pool, compiling, warming up; measuring the device, too, where that was not done yet.
@@ -34,6 +36,7 @@ class BenchFigures:
     device_name: str
     impl: str
     dtype: str
+    quantization: str  # of the linears
     order: str
     seed: int
     engine: Mapping[str, object]  # every resolved setting

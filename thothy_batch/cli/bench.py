@@ -64,6 +64,12 @@ def bench(
     dtype: Annotated[
         str, typer.Option(metavar="auto|float32|bfloat16", help="Number format of the model.")
     ] = "auto",
+    speculation: Annotated[
+        str, typer.Option(metavar="auto|off", help="Whether greedy rows verify guessed tokens.")
+    ] = "auto",
+    quantization: Annotated[
+        str, typer.Option(metavar="none|int8", help="How its linears are quantised.")
+    ] = "none",
     device: Annotated[
         str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")
     ] = "auto",
@@ -96,13 +102,19 @@ def bench(
 
     choice = Choice(workload, lengths, requests, documents, document_tokens, artifacts, limit, seed)
     spec = EngineSpec(
-        model=ModelSpec(id=model or "", dtype=known_dtype(dtype), random_weights=random_weights),
+        model=ModelSpec(
+            id=model or "",
+            dtype=known_dtype(dtype),
+            quantization=quantization,
+            random_weights=random_weights,
+        ),
         device=device,
         impl=impl,
         kv_memory=_memory(kv_memory),
         max_seqs=max_seqs,
         max_step_tokens=max_step_tokens,
         prefix_sharing=not no_prefix_sharing,
+        speculation=speculation,
     )
     figures = _measure(choice, spec, order)
     document = figures.as_json()

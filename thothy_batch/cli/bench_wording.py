@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from thothy_batch.report.figures import NOTHING, count, plain, rate
+from thothy_batch.report.figures import NOTHING, count, number_format, plain, rate
 
 Fields = Mapping[str, Any]
 _SHOWN_REFUSED = 5
@@ -24,7 +24,7 @@ def bench_text(found: Fields) -> str:
 def _rows(found: Fields) -> list[tuple[str, str]]:
     return [
         ("workload", plain(found["workload"], 300)),
-        ("model", f"{plain(found['model'])}, {found['dtype']}, {found['impl']} kernels"),
+        ("model", f"{plain(found['model'])}, {number_format(found)}, {found['impl']} kernels"),
         ("device", f"{found['device']}: {plain(found['device_name'])}"),
         ("requests", f"{count(found['num_done'])} done, {count(found['num_refused'])} refused"),
         (
