@@ -4,8 +4,9 @@
     python tests/bench/bench_profile.py W.parquet --model CHECKPOINT --impl reference --limit 8
 
 Each operation of the decoder is timed as it is called, on the CPU, where a call ends when its work
-does. Steps that compute prompts and steps that only decode are counted apart; `glue` is what a
-step takes beside its operations, `between` what passes between steps. The last line is JSON.
+does. Steps that compute prompts, that only decode and that verify drafts are counted apart; `glue`
+is what a step takes beside its operations, `between` what passes between steps. The last line is
+JSON.
 """
 
 import argparse
@@ -50,7 +51,7 @@ class Profile:
         run = ModelRunner.run
 
         def step(runner: ModelRunner, batch: Any) -> Any:
-            self.kind = "decode" if batch.max_query_len == 1 else "prefill"
+            self.kind = _kind_of(batch)
             return self._timed("step", run)(runner, batch)
 
         compute = measure.compute
@@ -92,6 +93,12 @@ class Profile:
         return rows
 
 
+def _kind_of(batch: Any) -> str:
+    if batch.max_query_len == 1:
+        return "decode"
+    return "prefill" if len(batch.cu_seqlens) - 1 > batch.num_decoding else "verify"
+
+
 def _row(calls: float, seconds: float, whole: float) -> dict[str, float]:
     return {"calls": int(calls), "s": seconds, "share": seconds / whole}
 
@@ -102,11 +109,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--impl", default="auto")
+    parser.add_argument("--quantization", default="none")
+    parser.add_argument("--speculation", default="auto")
     parser.add_argument("--limit", type=int, default=None)
     args = parser.parse_args()
-    spec = EngineSpec(
-        model=ModelSpec(id=str(args.model), dtype=args.dtype), device="cpu", impl=args.impl
-    )
+    model = ModelSpec(id=str(args.model), dtype=args.dtype, quantization=args.quantization)
+    spec = EngineSpec(model=model, device="cpu", impl=args.impl, speculation=args.speculation)
     profile = Profile()
     profile.watch()
     workload = raw_workload(args.workload, limit=args.limit)
@@ -123,6 +131,8 @@ def main() -> None:
                 "benchmark": "profile",
                 "commit": short_commit(),
                 "workload": args.workload.name,
+                "quantization": args.quantization,
+                "speculation": args.speculation,
                 **{name: figures_json.get(name) for name in kept},
                 "operations": table,
             }

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from thothy_batch.model.config import ModelConfig, layer_groups
+from thothy_batch.model.huge_pages import ask_for_huge_pages
 from thothy_batch.model.weights import TORCH_DTYPES
 from thothy_kernels.block_copy import copy_blocks
 
@@ -50,6 +51,8 @@ class KVPool:
         page_units = math.lcm(*(len(group.layers) for group in layer_groups(config)))
         shape = (num_large_pages * page_units, config.num_kv_heads, block_size, config.head_dim)
         k, v = (torch.empty(shape, dtype=TORCH_DTYPES[dtype], device=device) for _ in range(2))
+        for tensor in (k, v):
+            ask_for_huge_pages(tensor)
         return cls(k, v, config, impl=impl)
 
     def k_of(self, layer: int) -> torch.Tensor:
