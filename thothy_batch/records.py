@@ -175,7 +175,7 @@ class EngineTotals:
     wasted_tokens: int = 0
     num_preempted: int = 0
     num_steps: int = 0
-    drafted_tokens: int = 0  # guessed and verified; those that were wrong are no output, no waste
+    drafted_tokens: int = 0  # guessed and verified; those that were wrong were wasted
     accepted_tokens: int = 0  # of them those that were right: output tokens without a step
 
 

@@ -66,8 +66,8 @@ def spliced(function: Function) -> Function:
 class _SourceCache(FunctionCache):  # type: ignore[misc]
     """Numba's cache, which knows a function by the file that it stands in, made to look at all.
 
-    A kernel contains the helpers that it calls: those in `compiled/` and beside it. After an
-    upgrade that changes only them, machine code of the old ones would be found and used.
+    A kernel contains the helpers that it calls, of other files too. After an upgrade that changes
+    only them, machine code of the old ones would be found and used.
     """
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
@@ -75,13 +75,15 @@ class _SourceCache(FunctionCache):  # type: ignore[misc]
 
     @property
     def _sources(self) -> str:
-        return _digest(Path(self._py_func.__code__.co_filename).parent)
+        return _digest()
 
 
 @cache
-def _digest(folder: Path) -> str:
+def _digest() -> str:
+    """Of all sources of the kernels, as helpers are taken from many folders, and of what the
+    processor may use."""
     digest = hashlib.blake2b(processor.level.encode(), digest_size=16)
-    for source in (*sorted(Path(__file__).parent.glob("*.py")), *sorted(folder.glob("*.py"))):
+    for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()
 

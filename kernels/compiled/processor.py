@@ -9,6 +9,7 @@ import os
 
 import llvmlite.binding as llvm
 import torch
+from numba.core import config
 
 _LEVELS = ("base", "avx512_bf16", "amx")
 
@@ -17,13 +18,24 @@ def _level() -> str:
     asked = os.environ.get("THOTHY_CPU_ISA", "amx")
     if asked not in _LEVELS:
         raise ValueError(f"THOTHY_CPU_ISA is {asked!r}: use one of {', '.join(_LEVELS)}")
-    features = llvm.get_host_cpu_features()
+    features = _features()
     if not (features.get("avx512bf16") and features.get("avx512bw")) or asked == "base":
         return "base"
     if not features.get("amx-bf16") or asked == "avx512_bf16":
         return "avx512_bf16"
     # The kernel of the system lets a process use the tiles once it has asked for them.
     return "amx" if torch.cpu._init_amx() else "avx512_bf16"
+
+
+def _features() -> dict[str, bool]:
+    """What the compiler makes code for: nothing beyond the ordinary where it was told to make it
+    for another processor, or cannot tell."""
+    if config.CPU_NAME or config.CPU_FEATURES or not config.ENABLE_AVX:
+        return {}
+    try:
+        return dict(llvm.get_host_cpu_features())
+    except RuntimeError:
+        return {}
 
 
 level = _level()

@@ -41,7 +41,7 @@ def paged_attention(
     out = q.new_empty((T, H, D))
     if T == 0:
         return out
-    if q.stride(2) != 1 or q.stride(1) != D:
+    if q.stride(2) != 1 or q.stride(1) != D or q.stride(0) % 2:  # it is read by pairs
         q = q.contiguous()
     work = _work_list(meta, (H, K, P, B))
     num_threads = threads.num_threads_for(work.cost * D, _LEAST_PER_THREAD)

@@ -4,11 +4,12 @@ A tile is some consecutive queries of one sequence under one kv head: its rows a
 times the G = H // K heads that share the kv head, so that KV that was fetched serves all of them.
 An item is a tile, or where a tile alone would keep a thread busy after the others have finished,
 some spans of it; then each span's partial result is stored and the item that comes last merges.
-How work is cut changes no bits: the arithmetic is by row and span.
+How work is cut changes no bits, but for bfloat16 without matrix tiles, where single queries have
+arithmetic of their own: it is by row and span.
 
 Where sequences of a decode step share blocks, whole spans of them are computed first, by items
 whose rows are the queries of several sequences; each sequence's own tile then takes its rows' sums
-from there. Every group pays off: its sequences would each fetch, widen and transpose the same KV.
+from there. Every group pays off: its sequences would each fetch the same KV.
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 stored in their slots.
 
 The composition of `rms_norm`, `apply_rope` and `write_kv`, with their bits for `reference` and
-`cpu`; each step is rounded to the dtype. On a device it is one pass over the projection.
+`cpu`; each step is rounded to the dtype. `cpu` and `triton` make one pass over the projection.
 """
 
 import torch

@@ -21,6 +21,8 @@ FOLDER = Path(__file__).resolve().parent
 SHAPES = [(4, 2, 128), (8, 2, 64), (2, 2, 96), (4, 1, 80), (3, 1, 256), (24, 1, 64)]
 # (context, queries): decoding, drafts, chunks and whole prompts, around pieces, blocks and spans.
 LENS = [(1, 1), (15, 1), (17, 17), (255, 1), (257, 8), (300, 70), (530, 1), (31, 3), (513, 2)]
+LEVELS = ("base", "avx512_bf16", "amx")
+HERE = processor.level
 STEP = torch.finfo(torch.bfloat16).eps
 
 
@@ -48,7 +50,7 @@ def worst_error() -> float:
     return worst
 
 
-@pytest.mark.parametrize("isa", ["base", "avx512_bf16", "amx"])
+@pytest.mark.parametrize("isa", LEVELS)
 def test_attention_is_exact_with_the_instructions_of(isa: str) -> None:
     paths = [str(FOLDER.parent / "oracles"), os.environ.get("PYTHONPATH", "")]
     environment = {
@@ -61,8 +63,8 @@ def test_attention_is_exact_with_the_instructions_of(isa: str) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    if isa == processor.level:
-        assert found["level"] == isa
+    # What is not there falls to the next.
+    assert found["level"] == min(isa, HERE, key=LEVELS.index)
     assert found["worst"] <= 0.1  # the bound is generous; weights of 8 bits would be above 1
 
 

@@ -1,7 +1,7 @@
 """How often a guessed token turns out right: of one sequence, and of all by what was found again.
 
 A guess is judged whether it was computed as a draft or only made: so this is learned at no cost,
-also while no drafts are worth their time.
+also while drafts are not worth their time, unless not even good ones would be.
 """
 
 from dataclasses import dataclass, field

@@ -34,13 +34,14 @@ class Ledger:
 
     def add(self, outcome: StepOutcome, state: PoolState, started_at: float, now: float) -> None:
         """Count steps that ran from `started_at`, or the end of those before, to `now`."""
-        totals = self.totals
+        totals, rejected = self.totals, outcome.drafted_tokens - outcome.accepted_tokens
+        useless = outcome.recomputed_tokens + outcome.overrun_tokens + rejected
         self.totals = EngineTotals(
             engine_s=now if outcome.output_tokens else totals.engine_s,
             prefill_tokens=totals.prefill_tokens + outcome.prefill_tokens,
             cached_prompt_tokens=totals.cached_prompt_tokens + outcome.cached_tokens,
             output_tokens=totals.output_tokens + outcome.output_tokens,
-            wasted_tokens=totals.wasted_tokens + outcome.recomputed_tokens + outcome.overrun_tokens,
+            wasted_tokens=totals.wasted_tokens + useless,
             num_preempted=totals.num_preempted + outcome.num_preempted,
             num_steps=totals.num_steps + outcome.num_steps,
             drafted_tokens=totals.drafted_tokens + outcome.drafted_tokens,
@@ -52,7 +53,7 @@ class Ledger:
         self._busy_until = now
         # Tokens of no use were work of this second like any other.
         self._prefill += outcome.prefill_tokens + outcome.recomputed_tokens
-        self._decode += outcome.decode_tokens + outcome.overrun_tokens
+        self._decode += outcome.decode_tokens + outcome.overrun_tokens + rejected
         self._preempted += outcome.num_preempted
         if now - self._since >= SAMPLE_S:
             self._close_sample(state, now)

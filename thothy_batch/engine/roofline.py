@@ -7,7 +7,8 @@
 
 F: operations a second, BW: bytes a second. P, P_h: parameters of body and LM head. What is shared
 is a matter of the prompts alone: whether the engine made use of it changes nothing here. No term
-knows of steps, batches, pools or order. An output token counts as one row of one decode step.
+knows of steps, batches, pools or order. An output token counts as one row of one decode step: where
+guessed tokens are verified, steps are fewer, and a night may need less time than this.
 Where the linears are quantised, weight bytes are what is left of them, and F is the rate of their
 products; attention is charged at that of the dtype.
 """

@@ -156,8 +156,10 @@ class Scheduler:
     def hasten(self, span: Span, outcome: StepOutcome) -> None:
         """The tokens of a step with drafts are known: count those that drafts came to."""
         outcome.drafted_tokens = span.num_drafted
-        for seq in span.drafts:
-            if num_tokens := len(seq.output_ids) - seq.num_output:
+        for seq, draft in span.drafts.items():
+            num_tokens = len(seq.output_ids) - seq.num_output
+            seq.state.wasted_tokens += len(draft) - num_tokens
+            if num_tokens:
                 self._running.hasten(seq, num_tokens)
                 outcome.accept(num_tokens)
 

@@ -20,7 +20,8 @@ class PromptPart:
 
 @dataclass(slots=True)
 class Span:
-    """One batch: every decoding sequence with one token, then parts of prompts.
+    """One batch: every decoding sequence with one token, or a draft behind it, then parts of
+    prompts.
 
     A span with parts of prompts is one step long. Valid until the scheduler's state changes by
     anything but the span's own steps. Where its first step failed it has to be abandoned.

@@ -6,7 +6,8 @@ pay. The choice is the number of drafted tokens that makes most tokens a second,
 times of earlier steps and from how often guesses were right. No number of rows or tokens decides.
 
 What the greedy row draws at each drafted place shows whether the draft is right there: outputs are
-those of single steps, token for token. Only speed depends on what is decided here.
+those of single steps, token for token where the arithmetic does not depend on the batch (float32 on
+a CPU), else up to its ties. But for those, only speed depends on what is decided here.
 """
 
 from collections.abc import Iterable
@@ -165,7 +166,9 @@ def with_drafts(span: Span, speculation: Speculation, config: EngineConfig) -> S
         return span
     rows = span.decoding.rows
     room = _room_for_drafts(rows, config.block_size)
-    drafts = speculation.drafts(rows, room, config.max_step_tokens - len(rows))
+    # Each token has logits of its own: no more of them than a step without drafts may have.
+    most = min(config.max_step_tokens, config.max_seqs) - len(rows)
+    drafts = speculation.drafts(rows, room, most)
     return span.drafting(drafts) if drafts else span
 
 
