@@ -4,7 +4,7 @@ A draft costs nothing to make, and is right where an output copies: quotes, name
 Saxena 2023, https://github.com/apoorvumang/prompt-lookup-decoding.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 MAX_NGRAM = 4  # longer ones are found through their last four tokens
@@ -55,3 +55,11 @@ class Drafter:
                 cycle = self._tokens[at : at + num_tokens]
                 return Draft(n, (cycle * -(-num_tokens // len(cycle)))[:num_tokens])
         return Draft(0, [])
+
+
+def num_right(draft: Sequence[int], drawn: Sequence[int]) -> int:
+    """How many tokens of a draft are those that were drawn, up to the first that is not."""
+    num = 0
+    while num < min(len(draft), len(drawn)) and draft[num] == drawn[num]:
+        num += 1
+    return num

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from thothy_batch.engine.batch import Batch, Int64Array
+from thothy_batch.engine.drafting import num_right
 from thothy_batch.engine.sequence import Sequence
 from thothy_batch.engine.span import Span, StepOutcome
 from thothy_batch.errors import EngineError
@@ -146,7 +147,4 @@ class Launched:
 def verified(draft: list[int], drawn: list[int]) -> list[int]:
     """The tokens that a row would have drawn one by one. `drawn`: behind its last token, and behind
     each of the draft; what comes behind a wrong one was drawn from a text that is not the row's."""
-    num_right = 0
-    while num_right < len(draft) and draft[num_right] == drawn[num_right]:
-        num_right += 1
-    return drawn[: num_right + 1]
+    return drawn[: num_right(draft, drawn) + 1]

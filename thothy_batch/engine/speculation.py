@@ -18,7 +18,7 @@ import numpy as np
 
 from thothy_batch.engine.acceptance import Acceptance, Counts
 from thothy_batch.engine.config import EngineConfig
-from thothy_batch.engine.drafting import Draft, Drafter
+from thothy_batch.engine.drafting import Draft, Drafter, num_right
 from thothy_batch.engine.sequence import Sequence
 from thothy_batch.engine.span import Span
 from thothy_batch.engine.step_times import StepTimes
@@ -106,9 +106,7 @@ class Speculator:
             row = self._rows[seq]
             drawn = seq.output_ids[len(row.drafter) - seq.prompt_len :]
             num_judged = min(len(drawn), len(guess.tokens))
-            num_hits = 0
-            while num_hits < num_judged and drawn[num_hits] == guess.tokens[num_hits]:
-                num_hits += 1
+            num_hits = num_right(guess.tokens, drawn)
             self._acceptance.judge(guess.ngram, row.counts, num_hits, missed=num_hits < num_judged)
         self._guesses = {}
 
