@@ -63,6 +63,7 @@ model: {dtyp: auto, quantization: fp8}
 engine:
   block_sise: 16
   prefix_sharing: yes
+  speculation: maybe
   order: random
 run:
   max_atempts: 2
@@ -155,6 +156,7 @@ def test_every_wrong_key_is_named_with_its_line_and_the_nearest_name(folder: Any
     for value, right in [
         ("fp8", "int8"),
         ("prefix_sharing: yes", "true"),
+        ("speculation: maybe", "off"),
         ("order: random", "fifo"),
         ("5 hours", "5h"),
         ("25:99", "06:00"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from thothy_batch.engine import device
 from thothy_batch.engine.cost_model import ModelWork, Speed, model_work
@@ -16,6 +17,7 @@ from thothy_batch.engine.speed import DeviceFigures, FigureCache, device_name, m
 from thothy_batch.errors import ModelError
 from thothy_batch.model.config import load_config
 from thothy_batch.records import EngineSpec, ModelSpec, RequestResult
+from thothy_kernels.linear_int8 import pack_linear_int8
 
 EMBEDDED = Path(__file__).parents[2] / "sample_data" / "model"
 INT8 = ModelSpec(id=str(EMBEDDED), quantization="int8")
@@ -120,7 +122,21 @@ def test_figures_from_before_there_was_int8_are_measured_anew_for_it_alone(
     assert cache.notes == []
 
 
-def test_the_rate_of_bytes_is_measured_as_the_decoder_multiplies() -> None:
-    import torch
+def test_the_rate_of_bytes_is_measured_as_the_decoder_multiplies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packed: list[torch.Tensor] = []
 
-    assert device._flops(torch.int8, 0.05) > 0
+    def pack(weight: torch.Tensor, bias: None, *, impl: str) -> Any:
+        packed.append(weight)
+        return pack_linear_int8(weight, bias, impl=impl)
+
+    def half_a_second(work: Callable[[], torch.Tensor], budget_s: float) -> float:
+        assert work().shape == (device._LINEAR_ROWS, len(packed[-1]))
+        return 0.5
+
+    monkeypatch.setattr(device, "pack_linear_int8", pack)
+    monkeypatch.setattr(device, "_least_time", half_a_second)
+    rate = device._flops(torch.int8, 0.1)
+    assert {weight.dtype for weight in packed} == {torch.bfloat16}
+    assert rate == max(2 * device._LINEAR_ROWS * weight.numel() / 0.5 for weight in packed)

@@ -22,7 +22,7 @@ Make = Callable[..., tuple[Path, Any]]
 
 def _load(directory: Path, dtype: str = "float32") -> DecoderWeights:
     weights = load_weights(ModelFiles(directory, None, "x"), load_config(directory), dtype)
-    weights.layers = [weights.layers.pop(0) for _ in list(weights.layers)]
+    weights.layers = list(weights.take_layers())
     return weights
 
 

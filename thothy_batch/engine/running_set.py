@@ -6,7 +6,7 @@ needs a block: so a step of many rows costs no more here than one of few.
 
 from collections import deque
 from collections.abc import Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.decode_set import DecodeSet
@@ -14,6 +14,7 @@ from thothy_batch.engine.sequence import Clock, Sequence, SequenceStatus
 
 _Event = tuple[int, int, Sequence, int]  # due step, number, who, and when it joined
 _FOR_EVER = 1 << 30
+_LEAST_SWEPT = 64  # events, below which void ones are left to lie
 
 
 class RunningSet:
@@ -142,6 +143,9 @@ class RunningSet:
         of it is void: it joined since."""
         seq.hasten(num_tokens)
         self.foresee(seq)
+        # Each leaves a void event behind that would lie there until its time has come.
+        if len(self._events) > max(_LEAST_SWEPT, 4 * len(self.decoding)):
+            self._sweep()
 
     def check_integrity(self) -> None:
         """Assert that everybody is in one place, with the right counts."""
@@ -157,6 +161,15 @@ class RunningSet:
         assert self.num_growth == sum(map(self.growth, self._all))
         known = {(seq, joined_at) for _, _, seq, joined_at in self._events}
         assert all((seq, seq.joined_at) in known for seq in decoding), "a row is not foreseen"
+        assert self._met <= {number for _, number, _, _ in self._events}, "a met need has no event"
+
+    def _sweep(self) -> None:
+        """Drop the events that are void."""
+        self._events = [e for e in self._events if e[2].joined_at == e[3] and e[1] not in self._met]
+        self._needs = [e for e in self._needs if e[2].joined_at == e[3]]
+        self._met.clear()
+        heapify(self._events)
+        heapify(self._needs)
 
     def _join(self, seq: Sequence) -> None:
         """Begin to decode, if a step has a token for it."""

@@ -52,12 +52,12 @@ class Decoder:
             )
             for rope in set(config.layer_ropes)
         }
-        self._layers: list[_Layer] = []
-        for rope in config.layer_ropes:
-            layer = weights.layers.pop(0)
-            self._layers.append(
-                _Layer(config, layer, tables[rope], impl, self.attention_impl, quantization)
-            )
+        layers = weights.take_layers()
+        # No name for a layer: it would hold its plain weights while the next one is read.
+        self._layers = [
+            _Layer(config, next(layers), tables[rope], impl, self.attention_impl, quantization)
+            for rope in config.layer_ropes
+        ]
         self._final_norm_N = weights.final_norm
         head = weights.embedding if weights.head is None else weights.head
         # Logits that come in float32 as they are need not be rounded on their way.

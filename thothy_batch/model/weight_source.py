@@ -1,10 +1,8 @@
 """Where a decoder's weights come from: the safetensors files of a checkpoint, or a seed."""
 
-import ctypes
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import SupportsIndex
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,8 +11,9 @@ from thothy_batch.errors import ModelError
 from thothy_batch.model.checkpoint import weight_files
 from thothy_batch.model.config import ModelConfig
 from thothy_batch.model.families import FAMILIES
+from thothy_batch.model.host_memory import trim_heap
 from thothy_batch.model.locate import ModelFiles
-from thothy_batch.model.weights import DecoderWeights, LayerWeights, empty_weights, places
+from thothy_batch.model.weights import DecoderWeights, empty_weights, places
 
 _HEAD, _LAYERS = "lm_head.weight", "model.layers."
 _READABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -29,12 +28,12 @@ _NUM_DRAWS = 4_194_301
 def load_weights(
     files: ModelFiles, config: ModelConfig, dtype: str, device: str = "cpu"
 ) -> DecoderWeights:
-    """A checkpoint in `dtype`, tensor by tensor. A layer is read when it is popped off `layers`:
-    who packs it and lets it go never holds all plain weights.
+    """A checkpoint in `dtype`, tensor by tensor. A layer is read when `take_layers`
+    comes to it: who packs it and lets it go never holds all plain weights.
 
     Raises ModelError that names tensors which are missing or unknown; for those of the wrong shape
-    or dtype, `pop` may raise it. Rotary buffers and a copy of tied embeddings under the head's name
-    are no error.
+    or dtype, and for files that were changed meanwhile, `take_layers` may raise it. Rotary buffers
+    and a copy of tied embeddings under the head's name are no error.
     """
     weights = empty_weights(config, dtype, device)
     loader = _Loader(config, weights)
@@ -42,7 +41,7 @@ def load_weights(
         loader.find(path)
     loader.check(files.directory)
     loader.read_common()
-    weights.layers = _UnreadLayers(weights.layers, loader.read_layer)
+    weights.read_layer = loader.read_layer
     return weights
 
 
@@ -74,28 +73,6 @@ def _fill(part: torch.Tensor, draws: torch.Tensor, offset: int) -> int:
     return offset
 
 
-def trim_heap() -> None:
-    """Give the system back what was freed. glibc keeps it otherwise: 320 MB with Qwen3-0.6B, of
-    plain tensors that were packed. Other C libraries have no such call."""
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-class _UnreadLayers(list[LayerWeights]):
-    """Layers with memory that becomes real, on the CPU, when they are popped, the first first."""
-
-    def __init__(self, layers: list[LayerWeights], read: Callable[[int], None]) -> None:
-        super().__init__(layers)
-        self._num_layers = len(layers)
-        self._read = read
-
-    def pop(self, index: SupportsIndex = -1) -> LayerWeights:
-        assert index == 0, "layers are read in order"
-        trim_heap()  # of the layer before, which was packed
-        self._read(self._num_layers - len(self))
-        return super().pop(0)
-
-
 class _Loader:
     """Finds tensors in files, keeps account of them, and copies them to their places."""
 
@@ -104,12 +81,14 @@ class _Loader:
         self._is_multimodal = FAMILIES[config.architecture].is_multimodal
         self._places = places(config, weights)
         self._files: dict[str, tuple[Path, str]] = {}  # where a tensor is, its name there
+        self._versions: dict[Path, tuple[int, ...]] = {}  # of files, when they were found
         self._unknown: list[str] = []
         self._tied_head: torch.Tensor | None = None
 
     def find(self, path: Path) -> None:
         """Note which tensors a file has."""
         with _opened(path) as file:
+            self._versions[path] = _version(path)
             names: list[str] = list(file.keys())  # type: ignore[no-untyped-call]
         for name in names:
             text_name = _text_name(name) if self._is_multimodal else name
@@ -141,6 +120,7 @@ class _Loader:
         self._settle_tied_head()
 
     def read_layer(self, number: int) -> None:
+        trim_heap()  # of the layer before, which was packed
         prefix = f"{_LAYERS}{number}."
         self._read([name for name in self._files if name.startswith(prefix)])
 
@@ -148,9 +128,18 @@ class _Loader:
         for path in dict.fromkeys(self._files[name][0] for name in names):
             # Pages that were read are resident as long as the file is open.
             with _opened(path) as file:
+                self._check_version(path)
                 for name in names:
                     if self._files[name][0] == path:
                         self._take(name, file, path)
+
+    def _check_version(self, path: Path) -> None:
+        """Half of one checkpoint and half of another would make sense to nobody."""
+        if _version(path) != self._versions[path]:
+            raise ModelError(
+                f"{path} was changed while it was loaded",
+                hint="start again once nothing writes to the checkpoint",
+            )
 
     def _take(self, text_name: str, file: "safe_open", path: Path) -> None:
         name = self._files[text_name][1]
@@ -192,6 +181,12 @@ def _opened(path: Path) -> "Iterator[safe_open]":
         raise ModelError(
             f"{path} cannot be read: {error}", hint="the download is damaged: fetch it again"
         ) from error
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """What another file in its place would differ in."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _text_name(name: str) -> str:

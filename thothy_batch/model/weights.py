@@ -4,6 +4,7 @@ A checkpoint's tensors are copied one at a time into their place in the merged o
 second copy of the model exists. N hidden size, F intermediate size, V vocab, D head dim.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,14 @@ class DecoderWeights:
     layers: list[LayerWeights]
     final_norm: torch.Tensor  # [N]
     head: torch.Tensor | None  # [V, N]
+    read_layer: Callable[[int], None] | None = None  # fills a layer; None: all are filled
+
+    def take_layers(self) -> Iterator[LayerWeights]:
+        """The layers in order, each filled when it is asked for and then in nobody's hands here."""
+        for number in range(len(self.layers)):
+            if self.read_layer is not None:
+                self.read_layer(number)
+            yield self.layers.pop(0)
 
 
 def empty_weights(config: ModelConfig, dtype: str, device: str = "cpu") -> DecoderWeights:

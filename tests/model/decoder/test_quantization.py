@@ -85,12 +85,12 @@ def test_logits_are_near_those_of_the_plain_model(
     variant: str, dtype: str, make_checkpoint: Make, feeder: Any
 ) -> None:
     """A linear's rounding to 8 bits costs about a hundredth; these models are random, so nothing
-    in them makes up for it."""
+    in them makes up for it. 0.020 to 0.050 were seen over all variants."""
     directory = make_checkpoint(variant)[0]
     plain = _logits(feeder, directory, "cpu", "none", dtype)
     quantized = _logits(feeder, directory, "cpu", "int8", dtype)
     error = float((quantized - plain).norm() / plain.norm())
-    assert 1e-5 < error < 0.1
+    assert 0.015 < error < 0.06
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -98,10 +98,11 @@ def test_cpu_and_reference_differ_by_far_less_than_a_step(
     variant: str, dtype: str, make_checkpoint: Make, feeder: Any
 ) -> None:
     """Their products have the same bits. What is between them has not, so that here and there an
-    entry is rounded to the other neighbour."""
+    entry is rounded to the other neighbour: at most 0.0003 and 0.008 were seen."""
     directory = make_checkpoint(variant)[0]
     exact, fast = (_logits(feeder, directory, i, "int8", dtype) for i in ("reference", "cpu"))
-    assert float((fast - exact).norm() / exact.norm()) < 0.03
+    bound = {"float32": 0.001, "bfloat16": 0.012}[dtype]
+    assert float((fast - exact).norm() / exact.norm()) < bound
 
 
 def test_logits_of_a_row_do_not_depend_on_its_company(make_checkpoint: Make, feeder: Any) -> None:
