@@ -33,8 +33,9 @@ run: $(STAMP) ## run the sample night (0 and 1 are its good exit codes: some of 
 	@$(BIN)/thothy-batch run sample_data/manifest.yaml; code=$$?; \
 	if [ $$code -le 1 ]; then $(BIN)/thothy-batch report sample_data/artifacts.duckdb; else exit $$code; fi
 
+# Two workers, each with operations of one thread: most tests are the interpreter's work, or Python's.
 test: $(STAMP) ## run all tests
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: $(STAMP) ## format, lint, types and the fast tests
 	$(BIN)/ruff format --check .
