@@ -16,7 +16,7 @@ EMBEDDED = Path(__file__).parents[2] / "sample_data" / "model"
 @pytest.fixture
 def drafts_always_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step takes a second whatever its tokens: no clock of this machine decides."""
-    monkeypatch.setattr(StepTimes, "knows", lambda self, num_tokens: True)
+    monkeypatch.setattr(StepTimes, "least_seconds", lambda self, num_tokens: 1.0)
     monkeypatch.setattr(StepTimes, "most_tokens", 10_000)
     monkeypatch.setattr(StepTimes, "seconds", lambda self, first, last: np.ones(last - first + 1))
 

@@ -16,9 +16,17 @@ def test_step_times_never_fall_and_grow_in_proportion_beyond_what_is_known() -> 
     for num_tokens, seconds in ((1, 9.0), (4, 2.0), (8, 3.0)):
         times.note(num_tokens, seconds)
         times.note(num_tokens, seconds)
-    assert times.knows(4)
-    assert not times.knows(6)
     assert times.seconds(1, 16)[[0, 3, 5, 7, 15]].tolist() == [2.0, 2.0, 2.5, 3.0, 6.0]
+
+
+def test_a_size_that_was_not_measured_takes_its_share_of_others_at_the_least() -> None:
+    times = StepTimes()
+    assert times.least_seconds(3) == 0
+    for num_tokens, seconds in ((2, 1.0), (4, 2.0), (8, 3.0), (64, 8.0)):
+        for _ in range(2 if num_tokens < 64 else 1):
+            times.note(num_tokens, seconds)
+    known = [times.least_seconds(num_tokens) for num_tokens in (1, 2, 3, 4, 6, 8, 16)]
+    assert known == [0.5, 1.0, 1.5, 2.0, 2.25, 3.0, 3.0]
 
 
 class Clocked:
@@ -74,6 +82,23 @@ def test_it_drafts_where_outputs_copy_and_tokens_are_cheap(request_of: Any) -> N
     night.run(200, copies, reads_weights)
     assert night.num_drawn > 2.5 * 4 * 200
     assert night.num_drawn / night.seconds > 2.5 * 4 / reads_weights(4)
+
+
+def test_rows_that_end_call_for_no_step_without_drafts(request_of: Any) -> None:
+    """What pays even beside the shortest step that is thinkable is not put off to measure one."""
+
+    def step_s(num_tokens: int) -> float:
+        return 0.05 + 0.001 * num_tokens
+
+    prompts = [[Random(row).randrange(200) for _ in range(50)] for row in range(40)]
+    night = Clocked(Speculator(), prompts, request_of)
+    night.run(20, copies, step_s)
+    while len(night.seqs) > 4:
+        night.speculator.forget(night.seqs[-3:])
+        del night.seqs[-3:]
+        drafted = night.num_drafted
+        night.run(1, copies, step_s)
+        assert night.num_drafted > drafted
 
 
 @pytest.mark.parametrize("step_s", [reads_weights, in_proportion])

@@ -44,6 +44,11 @@ class Acceptance:
         """The chance that a next guessed token is right, of a sequence with these counts."""
         return own.rate(self.by_ngram[ngram].rate(_START, 1.0), _PRIOR_TRIALS)
 
+    @property
+    def best_rate(self) -> float:
+        """Of guesses by whatever was found again."""
+        return max(counts.rate(_START, 1.0) for counts in self.by_ngram)
+
     def judge(self, ngram: int, own: Counts, num_hits: int, *, missed: bool) -> None:
         """So many tokens of a guess were right, and whether the one behind them was wrong."""
         self.by_ngram[ngram].add(num_hits, missed=missed, keep=_KEEP_ALL)

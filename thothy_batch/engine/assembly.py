@@ -41,8 +41,9 @@ _PACKAGES = {
 def build_engine(spec: EngineSpec, *, owns_process: bool) -> tuple[LLMEngine, EngineInfo]:
     """Load, size, compile and warm up; returns an engine that is ready.
 
-    `owns_process`: torch may be told how many threads to use. Raises ModelError for a model or
-    setting that cannot be used, EngineError where memory does not suffice.
+    `owns_process`: torch and the C library may be told how to use threads and memory. Raises
+    ModelError for a model or setting that cannot be used, EngineError where memory does not
+    suffice.
     """
     started_at = time.monotonic()
     build = _build_fake if is_fake(spec.model.id) else _build_real
@@ -77,10 +78,13 @@ def _build_real(
 
     from thothy_batch.engine.loaded import load_runner
     from thothy_batch.model.config import num_parameters
+    from thothy_batch.model.host_memory import keep_freed_memory
 
     if owns_process and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(num_cores())
     loaded = load_runner(spec)
+    if owns_process:
+        keep_freed_memory()
     model, config = loaded.model, loaded.config
     cache = FigureCache()
     if spec.calibrate:

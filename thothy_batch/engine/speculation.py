@@ -26,11 +26,12 @@ from thothy_batch.engine.step_times import StepTimes
 # Tokens that each row of a step verifies behind its own; rows without a draft are left out.
 Drafts = dict[Sequence, list[int]]
 
-# Tokens; each is right only if all before it are. With the row's own they are 8 queries, which with
-# two heads to a kv head fill the 16 rows of a matrix tile: a ninth would double the products.
-MAX_DRAFT = 7
+# Tokens; each is right only if all before it are. As many as are worth it are taken: the bound is
+# for what deciding costs the host. With the row's own they are 32 queries, which fill matrix tiles.
+MAX_DRAFT = 31
 _LEAST_GAIN = 1.03  # below that a prediction is no better than its noise
-# Whether guesses are worth making at all: they cost the host some microseconds a row.
+# At the least, for whether guesses are worth making at all: they cost the host some microseconds a
+# row.
 _HOPED_RATE = 0.8
 # Steps larger than any that is known, by at most this ratio, are tried where they would pay if they
 # took no longer than the largest known one; so many times, and once more with each so many steps.
@@ -79,11 +80,11 @@ class Speculator:
     def drafts(self, rows: list[Sequence], room: dict[Sequence, int], most: int) -> Drafts:
         self._guesses = {}
         num_rows = len(rows)
-        # What all is compared with has to be known first.
-        if not room or most < 1 or not self._times.knows(num_rows):
+        if not room or most < 1:
             return {}
         lens = {seq: min(MAX_DRAFT, num_tokens) for seq, num_tokens in room.items()}
-        if not self._best(num_rows, _gains(lens, dict.fromkeys(lens, _HOPED_RATE))[:most]):
+        hoped = max(_HOPED_RATE, self._acceptance.best_rate)
+        if not self._best(num_rows, _gains(lens, dict.fromkeys(lens, hoped))[:most]):
             return {}
         self._guesses = {seq: guess for seq in lens if (guess := self._guess(seq)).tokens}
         lens = {seq: min(lens[seq], len(guess.tokens)) for seq, guess in self._guesses.items()}
@@ -127,8 +128,14 @@ class Speculator:
         chance to be right, likeliest first."""
         if not gains:
             return 0
+        # As long as a step without drafts was not measured it is taken to be as fast as it can be:
+        # drafts that pay even so need no such step, others make one happen.
+        alone_s = self._times.least_seconds(num_rows)
+        if not alone_s:
+            return 0
         num_tokens = num_rows + np.cumsum([0.0, *(chance for chance, _, _ in gains)])
         seconds = self._times.seconds(num_rows, num_rows + len(gains))
+        seconds[0] = alone_s
         rates = num_tokens / seconds
         best = int(rates.argmax())
         if rates[best] <= rates[0] * _LEAST_GAIN:

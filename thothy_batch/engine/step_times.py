@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 _KEPT = 5  # measurements of a size
-_ENOUGH = 2  # of them, for the size that all others are compared with
+_ENOUGH = 2  # of them, for what drafts are compared with
 _EXPIRES = 512  # steps after which a size that did not occur again is not known any more
 
 
@@ -41,10 +41,21 @@ class StepTimes:
         oldest = self.num_steps - _EXPIRES
         self._sizes = {key: size for key, size in self._sizes.items() if size.at_step > oldest}
 
-    def knows(self, num_tokens: int) -> bool:
-        """Whether steps of this size were measured often enough, and lately."""
+    def least_seconds(self, num_tokens: int) -> float:
+        """Of a step of so many tokens: what was measured, or else what it takes at the least, by
+        steps of other sizes. One takes as long as any smaller one, and its share of a larger one's
+        time. 0: nothing is known."""
         size = self._sizes.get(size_of(num_tokens))
-        return size is not None and len(size.seconds) >= _ENOUGH
+        if size is not None and len(size.seconds) >= _ENOUGH:
+            return _lower_median(size)
+        return max(
+            (
+                _lower_median(size) * min(1.0, num_tokens / size.num_tokens)
+                for size in self._sizes.values()
+                if len(size.seconds) >= _ENOUGH
+            ),
+            default=0.0,
+        )
 
     @property
     def most_tokens(self) -> int:

@@ -81,7 +81,10 @@ def _compute_as_runs_do() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # see engine.supervisor
     import torch
 
+    from thothy_batch.model.host_memory import keep_freed_memory
+
     torch.set_num_threads(num_threads())
+    keep_freed_memory()
 
 
 def model_to_measure(
