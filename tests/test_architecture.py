@@ -19,7 +19,7 @@ LEVELS = (
     ("engine",),
     ("model",),
     ("yaml_source", "resources"),
-    ("records", "errors"),
+    ("records", "errors", "faults"),
 )
 RANK = {name: level for level, names in enumerate(LEVELS) for name in names}
 

@@ -90,9 +90,16 @@ class LockedError(ThothyError):
 
 
 class EngineError(ThothyError):
-    """The engine process failed to start, crashed, or answered nonsense."""
+    """The engine process failed to start, crashed, or answered nonsense.
+
+    `cause`: 'memory' where it was short, 'stalled' where no step came to its end, else ''.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, *, hint: str = "", cause: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.cause = cause
 
 
 class StoreError(ThothyError):

@@ -77,6 +77,7 @@ class EngineSpec:
     prefix_sharing: bool = True
     admission: str = "auto"  # auto | optimistic
     speculation: str = "auto"  # auto | off
+    stall_s: float = 600.0  # without a finished step, after which the engine is started anew
     needed_tokens: int | None = None  # prompt + max_tokens of all requests; caps the auto pool
     longest_tokens: int | None = None  # most KV of one request, all its samples in whole blocks
     measure_device: bool = False  # measure what the device can do, where that is not known yet
@@ -177,6 +178,18 @@ class EngineTotals:
     num_steps: int = 0
     drafted_tokens: int = 0  # guessed and verified; those that were wrong were wasted
     accepted_tokens: int = 0  # of them those that were right: output tokens without a step
+    repeated_prompt_tokens: int = 0  # of prefill_tokens: lost with an engine that died
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEvent:
+    """Something that happened to the engine and that people should know of (a row of
+    engine_events)."""
+
+    event: str  # engine_died | request_quarantined
+    message: str  # a sentence
+    num_requests: int  # that it concerns: computed again, or given up
+    num_tokens: int  # computed and lost
 
 
 @dataclass(slots=True)
@@ -191,6 +204,8 @@ class EngineUpdate:
     num_waiting: int = 0
     blocks_used: int = 0
     blocks_total: int = 0
+    events: list[EngineEvent] = field(default_factory=list)
+    condition: str = ""  # restarting | stalled (nothing was heard of it for long); '': it runs
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,15 +226,16 @@ def test_model_that_is_nowhere_is_said_without_a_traceback(folder: Any) -> None:
     json.loads(outcome.stdout)
 
 
-def test_engine_that_dies_exits_5_and_keeps_what_was_finished(folder: Any) -> None:
-    folder.parquet("rows.parquet", {"id": list(range(20)), "prompt": [f"r{n}" for n in range(20)]})
+def test_engine_that_dies_of_everything_exits_5_and_keeps_what_was_finished(folder: Any) -> None:
+    prompts = [f"r{n}" if n < 10 else f"# {n}" for n in range(20)]
+    folder.parquet("rows.parquet", {"id": list(range(20)), "prompt": prompts})
     folder.manifest(
         """
         engine: {max_seqs: 2}
         jobs:
           - {name: r, kind: raw, input: rows.parquet, sampling: {max_tokens: 4, ignore_eos: true}}
     """,
-        model="builtin:fake?step_ms=20&fail=exit&fail_at_step=30",
+        model=f"builtin:fake?fail=exit&poison={ord('#')}",
     )
     outcome = folder.run()
     assert outcome.code == 5
@@ -243,5 +244,6 @@ def test_engine_that_dies_exits_5_and_keeps_what_was_finished(folder: Any) -> No
     assert (run["status"], run["exit_code"]) == ("failed", 5)
     counts = [run[f"num_{name}"] for name in ("done", "failed", "reused", "not_run")]
     assert sum(counts) == run["num_items"] == 20
-    assert run["num_done"] == folder.one("select count(*) from artifacts") > 0
+    assert run["num_done"] == folder.one("select count(*) from artifacts") == 10
     assert folder.one("select count(*) from run_items") == 20
+    assert folder.one("select count(*) from engine_events where event = 'engine_died'") > 3

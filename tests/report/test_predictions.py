@@ -22,7 +22,7 @@ def _data(jobs: Any = (), nights: Any = (), **more: object) -> dict[str, Any]:
     tokens = ("cached_prompt_tokens", "output_tokens", "wasted_tokens")
     run = dict.fromkeys((*names, *numbers, *rates, *tokens))
     ended = {"run_id": "r1", "status": "completed", "num_not_run": 0, "engine_s": 97.0}
-    lists: dict[str, Any] = {"failures": [], "flags": [], "steps": []}
+    lists: dict[str, Any] = {"failures": [], "flags": [], "steps": [], "events": []}
     run = {**run, **ended, **more}
     return {"store": "s", "run": run, "jobs": list(jobs), "nights": list(nights), **lists}
 

@@ -60,6 +60,8 @@ def _data(**more: Any) -> dict[str, Any]:
     ]
     data = {"store": "a.duckdb", "run": _run(), "jobs": [_job()], "failures": failures}
     lists = {"flags": [{"job": "titles", "flag": "one_line", "num": 7}], "steps": steps}
+    died = {"happened_at": "2026-11-24T01:10:00.000+00:00", "message": "the engine died: signal 9"}
+    lists["events"] = [died] * 12
     return {**data, **lists, "nights": [_night(), _night(run_id="r6")], **more}
 
 
@@ -73,6 +75,7 @@ def _nasty() -> dict[str, Any]:
         jobs=[_job(job=NASTY, kind=NASTY, finish_reasons={NASTY: 1})],
         failures=[{"code": NASTY, "num": 9, "examples": [example]}],
         flags=[{"job": NASTY, "flag": NASTY, "num": 1}],
+        events=[{"happened_at": None, "message": NASTY}],
         nights=[_night(status=NASTY, name=NASTY), _night(status=NASTY)],
     )  # fmt: skip
 
@@ -92,6 +95,8 @@ def test_the_text_has_the_figures_of_the_night() -> None:
         "wasted: 88 (3.8 % of what was computed)",
         "-12.3 % tokens/s, +5.0 % artifacts an hour",
         "What to do: shorten the rows",
+        "the engine died: signal 9",
+        "and 2 more events",
     ):
         assert part in text, part
     assert max(len(line) for line in text.splitlines()) <= 130
@@ -119,7 +124,8 @@ def test_an_empty_night_and_a_running_one_can_be_rendered() -> None:
     nothing = {name: None for name in _run()}
     run = {**nothing, "run_id": "r1", "status": "running", "name": None}
     jobs = [{"job": "j", "kind": "", "num_items": None, "num_done": 1}]
-    data = {"store": "s", "run": run, "failures": [], "flags": [], "steps": [], "nights": []}
+    lists = dict.fromkeys(("failures", "flags", "steps", "events", "nights"), [])
+    data = {"store": "s", "run": run, **lists}
     for some in ([], jobs):
         assert "r1" in render_text({**data, "jobs": some})
         page = render_html({**data, "jobs": some})

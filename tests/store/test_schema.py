@@ -65,6 +65,7 @@ def test_tables_have_the_columns_of_the_contract(night: Any, table: str) -> None
         ("failures", columns.FAILURES),
         ("runs", columns.RUNS),
         ("engine_steps", columns.ENGINE_STEPS),
+        ("engine_events", columns.ENGINE_EVENTS),
         ("job_entries", columns.JOB_ENTRIES),
         ("open_entries", columns.OPEN_ENTRIES),
     ],

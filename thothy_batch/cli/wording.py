@@ -21,6 +21,12 @@ Fields = Mapping[str, Any]
 _SHOWN_REFUSED = 5
 
 
+_STATES = {
+    "restarting": "the engine is started anew",
+    "stalled": "stalled: no step has ended for long",
+}
+
+
 def progress_line(snapshot: Snapshot) -> str:
     """One line of figures."""
     failed = sum(job.num_failed for job in snapshot.jobs)
@@ -35,8 +41,8 @@ def progress_line(snapshot: Snapshot) -> str:
     ]
     if snapshot.eta_s is not None:
         parts.append(f"about {duration(snapshot.eta_s)} left")
-    if snapshot.state == "stopping":
-        parts.append("stopping")
+    if snapshot.state != "running":
+        parts.append(_STATES.get(snapshot.state, snapshot.state))
     return ", ".join(parts)
 
 

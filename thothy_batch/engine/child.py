@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 
+from thothy_batch import faults
 from thothy_batch.engine.assembly import build_engine
 from thothy_batch.engine.channel import Channel
 from thothy_batch.engine.llm_engine import LLMEngine
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)  # the stacks of all threads, also of one that hangs
     fd, parent_pid, dies_with_parent = int(argv[0]), int(argv[1]), argv[2] == "1"
     if dies_with_parent:
         _die_with(parent_pid)
@@ -47,6 +49,7 @@ def main(argv: list[str]) -> int:
     try:
         start = channel.receive(None)
         assert isinstance(start, Start)
+        faults.at("engine.load")
         engine, info = build_engine(start.spec, owns_process=True)
         channel.send(Ready(info))
         _serve(engine, channel)
@@ -68,7 +71,9 @@ def _serve(engine: LLMEngine, channel: Channel) -> None:
             num_messages += 1
             is_quiet = False
         if engine.has_work:
+            faults.at("engine.step")
             engine.step()
+            faults.at("engine.stepped")
         since = time.monotonic() - reported_at
         if engine.has_work:
             is_due = since >= (REPORT_S if engine.has_news else HEARTBEAT_S)
@@ -76,7 +81,9 @@ def _serve(engine: LLMEngine, channel: Channel) -> None:
             is_due = not is_quiet
         # A parent that reads slowly gets fewer and larger reports, never a queue of them.
         if is_due and not (engine.has_work and channel.has_backlog):
-            channel.send(Update(engine.take_update(), num_messages))
+            update = engine.take_update()
+            faults.at("engine.report")
+            channel.send(Update(update, num_messages))
             reported_at = time.monotonic()
             is_quiet = not engine.has_work
 
@@ -104,6 +111,7 @@ def _as_thothy_error(error: Exception) -> ThothyError:
         return EngineError(
             "the engine ran out of memory" + (f": {text}" if text else ""),
             hint="lower engine.kv_memory or engine.max_step_tokens, or use a smaller model",
+            cause="memory",
         )
     return EngineError(f"the engine failed: {type(error).__name__}: {text}")
 

@@ -1,6 +1,7 @@
 """The protocol behind which every engine stands, and the two ways to start one. No torch."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -49,6 +50,23 @@ class EngineClient(Protocol):
         ...
 
 
+class RestartableEngine(EngineClient, Protocol):
+    """An engine that can die and be followed by another."""
+
+    @property
+    def heard_at(self) -> float:
+        """time.monotonic() of its latest message."""
+        ...
+
+    def ready(self, timeout_s: float | None) -> bool:
+        """Whether it can compute; waits so long for it. Raises what went wrong at its start."""
+        ...
+
+    def dump_stacks(self) -> str:
+        """Make it write the stacks of all its threads; returns where they are."""
+        ...
+
+
 def start_in_process(spec: EngineSpec) -> EngineClient:
     """An engine in this process: it computes inside `poll`. For tests and small experiments."""
     # Late: torch is imported only by processes that compute.
@@ -64,4 +82,19 @@ def start_child(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClie
     (ModelError and others) arrive as themselves. The child ends when this process does. Call it
     on a thread that lives as long as the engine shall: on Linux the child dies with that thread.
     """
-    return ChildEngine.start(spec, log_path)
+    engine = ChildEngine.start(spec, log_path)
+    try:
+        engine.ready(None)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def start_supervised(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
+    """Engines in child processes, one after another: when one dies the next goes on in its place.
+    Else as `start_child`."""
+    # Late: it needs the protocol above.
+    from thothy_batch.engine.supervised import SupervisedEngine
+
+    return SupervisedEngine(partial(ChildEngine.start, log_path=log_path), spec)

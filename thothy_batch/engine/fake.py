@@ -5,6 +5,7 @@ row's seed. `builtin:fake?step_ms=5&fail=memory&fail_at_step=20` sets the knobs 
 """
 
 import os
+import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,8 +35,10 @@ class FakeKnobs:
     step_ms: float = 0.0
     load_ms: float = 0.0
     context: int = FAKE_CONTEXT
-    fail: str = ""  # memory | error | exit
+    fail: str = ""  # memory | error | exit | segv | kill | hang
     fail_at_step: int = 0
+    poison: int = -1  # fail only in steps that compute this token
+    fail_once: str = ""  # a file: fail only where there is none, and make it
 
     @classmethod
     def of(cls, model_id: str) -> "FakeKnobs":
@@ -48,6 +51,8 @@ class FakeKnobs:
                 context=int(given.pop("context", FAKE_CONTEXT)),
                 fail=given.pop("fail", ""),
                 fail_at_step=int(given.pop("fail_at_step", 0)),
+                poison=int(given.pop("poison", -1)),
+                fail_once=given.pop("fail_once", ""),
                 **given,
             )
         except (TypeError, ValueError) as error:
@@ -65,7 +70,7 @@ class FakeModelRunner:
     def run(self, batch: Batch) -> Int64Array:
         """Next token of each row that samples, int64 [R]."""
         self._step += 1
-        if self._knobs.fail and self._step >= self._knobs.fail_at_step:
+        if self._knobs.fail and self._shall_fail(batch):
             self._fail()
         assert batch.slot_mappings[0].max(initial=-1) < self._num_slots
         if self._knobs.step_ms:
@@ -74,11 +79,29 @@ class FakeModelRunner:
         seeds = np.where(batch.temperature > 0, batch.seeds, 0)
         return next_tokens(batch.token_ids[rows], batch.positions[rows], seeds)
 
+    def _shall_fail(self, batch: Batch) -> bool:
+        knobs = self._knobs
+        if self._step < knobs.fail_at_step:
+            return False
+        if knobs.poison >= 0 and not (batch.token_ids == knobs.poison).any():
+            return False
+        if knobs.fail_once:
+            try:
+                open(knobs.fail_once, "x").close()
+            except FileExistsError:
+                return False
+        return True
+
     def _fail(self) -> None:
-        if self._knobs.fail == "memory":
+        fail = self._knobs.fail
+        if fail == "memory":
             raise MemoryError
-        if self._knobs.fail == "exit":
+        if fail == "exit":
             os._exit(7)
+        if fail in ("segv", "kill"):
+            os.kill(os.getpid(), signal.SIGSEGV if fail == "segv" else signal.SIGKILL)
+        while fail == "hang":
+            time.sleep(3600)
         raise RuntimeError("the fake model was asked to fail")
 
 

@@ -135,7 +135,7 @@ class Speculator:
             return 0
         num_tokens = num_rows + np.cumsum([0.0, *(chance for chance, _, _ in gains)])
         seconds = self._times.seconds(num_rows, num_rows + len(gains))
-        seconds[0] = alone_s
+        seconds[0] = min(alone_s, seconds[1])  # a smaller step that took longer was disturbed
         rates = num_tokens / seconds
         best = int(rates.argmax())
         if rates[best] <= rates[0] * _LEAST_GAIN:

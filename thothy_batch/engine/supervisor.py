@@ -31,6 +31,8 @@ from thothy_batch.records import EngineInfo, EngineSpec, EngineUpdate, Request
 
 _LOG_LINES = 8
 _LOG_BYTES = 4096
+_KILL_S = 10.0
+_DUMP_S = 0.5  # for it to write its stacks
 
 
 class ChildEngine:
@@ -48,13 +50,18 @@ class ChildEngine:
         self._unseen: deque[tuple[int, int]] = deque()  # (number of the message, its requests)
         self._error: EngineError | None = None
         self._info: EngineInfo | None = None
+        self._num_oom_kills = _num_oom_kills()
+        self.heard_at = time.monotonic()  # of its latest message
 
     @classmethod
     def start(cls, spec: EngineSpec, log_path: Path | None) -> "ChildEngine":
-        """Start the process and wait until it is ready."""
-        log: BinaryIO = log_path.open("ab+") if log_path else tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the engine
-        log_start = log.seek(0, os.SEEK_END)
-        ours, theirs = socket.socketpair()
+        """Start the process. It can be used once `ready` says so."""
+        try:
+            log: BinaryIO = log_path.open("ab+") if log_path else tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the engine
+            log_start = log.seek(0, os.SEEK_END)
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise EngineError(f"the engine process could not be started: {error}") from error
         try:
             process = _spawn(theirs, log)
         except OSError as error:
@@ -64,16 +71,31 @@ class ChildEngine:
         finally:
             theirs.close()
         engine = cls(process, Channel(ours), log, log_start)
-        try:
-            engine._wait_until_ready(spec)
-        except BaseException:
-            engine.close()
-            raise
+        engine._channel.send(Start(spec))
         return engine
+
+    def ready(self, timeout_s: float | None) -> bool:
+        """Whether it has loaded what it was told to; waits so long for it, None: until it has.
+        Raises what went wrong, as it is."""
+        if self._info is not None:
+            return True
+        self._check()
+        try:
+            message = self._channel.receive(timeout_s)
+        except queue.Empty:
+            return False
+        except ChannelClosedError:
+            raise self._death() from None
+        if isinstance(message, Failed):
+            raise message.error
+        assert isinstance(message, Ready)
+        self._info = message.info
+        self.heard_at = time.monotonic()
+        return True
 
     @property
     def info(self) -> EngineInfo:
-        assert self._info is not None, "set before start() returns"
+        assert self._info is not None, "not ready yet"
         return self._info
 
     @property
@@ -84,7 +106,11 @@ class ChildEngine:
         self._send(Submit(list(requests)), len(requests))
 
     def withdraw(self, requests: Sequence[Request]) -> None:
-        bare = [replace(request, prompt_token_ids=()) for request in requests if request.prefixes]
+        bare = [
+            replace(request, prompt_token_ids=()) if request.prompt_token_ids else request
+            for request in requests
+            if request.prefixes
+        ]
         if bare:
             self._send(Withdraw(bare), 0)
 
@@ -115,6 +141,7 @@ class ChildEngine:
                     break
                 raise self._error
             assert isinstance(message, Update)
+            self.heard_at = time.monotonic()
             _merge(merged, message.update)
             self._last = message.update
             self._forget_seen(message.num_messages)
@@ -124,6 +151,14 @@ class ChildEngine:
         merged.num_waiting += sum(num_requests for _, num_requests in self._unseen)
         return merged
 
+    def dump_stacks(self) -> str:
+        """Make it write the stacks of all its threads to its log; says where that is."""
+        with contextlib.suppress(OSError):
+            self._process.send_signal(signal.SIGUSR1)
+        time.sleep(_DUMP_S)
+        name = self._log.name
+        return f"the stacks of its threads are in {name}" if isinstance(name, str) else "it hangs"
+
     def close(self) -> None:
         """Hang up, upon which the child ends at once; kill it where it does not."""
         self._channel.close()
@@ -131,7 +166,9 @@ class ChildEngine:
             self._process.wait(timeout=1.0)
         if self._process.poll() is None:
             self._process.kill()
-            self._process.wait()
+            # One that waits for a device driver dies when that lets it go, if ever.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=_KILL_S)
         self._log.close()
         if self._error is None:
             self._error = EngineError("the engine was closed")
@@ -150,31 +187,23 @@ class ChildEngine:
         if self._error is not None:
             raise self._error
 
-    def _wait_until_ready(self, spec: EngineSpec) -> None:
-        self._channel.send(Start(spec))
-        try:
-            message = self._channel.receive(None)
-        except ChannelClosedError:
-            raise self._death() from None
-        if isinstance(message, Failed):
-            raise message.error
-        assert isinstance(message, Ready)
-        self._info = message.info
-
     def _death(self) -> EngineError:
         """Say how the child ended, with the last lines of its log."""
         try:
             code = self._process.wait(timeout=2.0)
         except subprocess.TimeoutExpired:
             return EngineError("the engine process closed its connection", hint=self._log_tail())
+        cause = ""
         if code < 0:
-            name = signal.Signals(-code).name
-            message = f"the engine process was killed by signal {-code} ({name})"
-            if -code == signal.SIGKILL:
-                message += ", as the system does when memory runs out"
+            message = f"the engine process was killed by signal {-code}"
+            with contextlib.suppress(ValueError):  # real-time signals have no name
+                message += f" ({signal.Signals(-code).name})"
+            if -code == signal.SIGKILL and _num_oom_kills() > self._num_oom_kills:
+                message += ", by the system: memory ran out"
+                cause = "memory"
         else:
             message = f"the engine process ended with exit code {code}"
-        return EngineError(message, hint=self._log_tail())
+        return EngineError(message, hint=self._log_tail(), cause=cause)
 
     def _log_tail(self) -> str:
         with contextlib.suppress(OSError, ValueError):
@@ -207,6 +236,16 @@ def _spawn(theirs: socket.socket, log: BinaryIO) -> "subprocess.Popen[bytes]":
         close_fds=True,
         env=environment,
     )
+
+
+def _num_oom_kills() -> int:
+    """Processes that Linux has killed for their memory since it was started; 0 where unknown."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            name, _, number = line.partition(" ")
+            if name == "oom_kill":
+                return int(number)
+    return 0
 
 
 def _as_engine_error(error: Exception) -> EngineError:

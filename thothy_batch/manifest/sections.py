@@ -112,10 +112,16 @@ class RunSettings(StrictModel):
     grace: Duration = Field(
         default=30.0, description="How long a stopping run waits for what is under way: 30s."
     )
+    stall_after: Duration = Field(
+        default=600.0,
+        ge=2.0,
+        description="An engine that finishes no step for so long is started anew: 10m.",
+    )
     max_attempts: int = Field(
         default=2,
         ge=1,
-        description="How often a bad completion will be tried in all; so far each is tried once.",
+        description="How often a request is computed in a run while its answers are bad: with "
+        "another seed, or with twice the max_tokens where it was cut off.",
     )
 
 

@@ -145,6 +145,7 @@ def to_engine_spec(manifest: Manifest) -> EngineSpec:
         prefix_sharing=engine.prefix_sharing,
         admission=engine.admission,
         speculation=engine.speculation,
+        stall_s=manifest.run.stall_after,
     )
 
 

@@ -9,7 +9,7 @@ import torch
 _HUGE_PAGE = 2 << 20
 # Of malloc.h in glibc, whose values are ints.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT_SIZE, _KEPT_IN_ALL = 1 << 30, (1 << 31) - 1  # bytes
+_KEPT_SIZE, _OLD_LIMIT, _KEPT_IN_ALL = 1 << 30, 32 << 20, (1 << 31) - 1  # bytes
 
 
 def ask_for_huge_pages(tensor: torch.Tensor) -> None:
@@ -45,5 +45,6 @@ def keep_freed_memory() -> None:
     """
     with suppress(AttributeError, OSError):
         c = ctypes.CDLL(None)
-        c.mallopt(_M_MMAP_THRESHOLD, _KEPT_SIZE)
-        c.mallopt(_M_TRIM_THRESHOLD, _KEPT_IN_ALL)
+        # Older versions take no more than the smaller size.
+        if c.mallopt(_M_MMAP_THRESHOLD, _KEPT_SIZE) or c.mallopt(_M_MMAP_THRESHOLD, _OLD_LIMIT):
+            c.mallopt(_M_TRIM_THRESHOLD, _KEPT_IN_ALL)

@@ -40,6 +40,7 @@ def render_html(data: Fields) -> str:
         _jobs(data["jobs"]),
         _failures(data["failures"]),
         _flags(data["flags"]),
+        _events(data["events"]),
         _nights(data["nights"]),
         _settings(data),
     )
@@ -179,6 +180,11 @@ def _flags(flags: Sequence[Fields]) -> str:
     return _section(
         "Flagged by the checks", note + _table(("job", "flag", "artifacts"), rows, left=2)
     )
+
+
+def _events(events: Sequence[Fields]) -> str:
+    rows = [(clock(each["happened_at"]), _text(each["message"])) for each in events]
+    return _section("The engine", _table(("at", "what happened"), rows, left=2))
 
 
 def _nights(nights: Sequence[Fields]) -> str:

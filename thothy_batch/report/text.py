@@ -26,6 +26,7 @@ from thothy_batch.report.wording import (
 )
 
 _MAX_FLAGS = 12
+_MAX_EVENTS = 10
 
 
 def render_text(data: Fields) -> str:
@@ -36,6 +37,7 @@ def render_text(data: Fields) -> str:
         _jobs(data["jobs"]),
         _failures(data["failures"]),
         _flags(data["jobs"], data["flags"]),
+        _events(data["events"]),
         _work(run),
         _nights(data["nights"]),
         [next_step(run)] if next_step(run) else [],
@@ -103,6 +105,16 @@ def _flags(jobs: Sequence[Fields], flags: Sequence[Fields]) -> list[str]:
     lines += _table(rows[:_MAX_FLAGS], left=2)
     more = len(rows) - _MAX_FLAGS
     return lines + ([f"  and {more} more kinds of flags"] if more > 0 else [])
+
+
+def _events(events: Sequence[Fields]) -> list[str]:
+    if not events:
+        return []
+    lines = [
+        f"  {clock(each['happened_at'])} {plain(each['message'])}" for each in events[:_MAX_EVENTS]
+    ]
+    more = len(events) - _MAX_EVENTS
+    return ["The engine", *lines, *([f"  and {more} more events"] if more > 0 else [])]
 
 
 def _work(run: Fields) -> list[str]:

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from thothy_batch.plan import artifact_id, row_seed
-from thothy_batch.records import Request
+from thothy_batch.records import Request, RequestResult
+from thothy_batch.runner.accounting import JobCount
+from thothy_batch.runner.attempts import Tried
 from thothy_batch.runner.entry import Entry
 from thothy_batch.store.answers import Answer
 
@@ -18,10 +20,29 @@ class Work:
     attempt: int = 1
     stage: int = 0
     cost: "Cost" = field(default_factory=lambda: Cost())
+    num_tried: int = 0  # answers of its last stage, in this run
+    last_attempt: int = 1  # that was answered
+    best: Tried | None = None  # of them
+    weighed: JobCount | None = None  # whose first answer was no good: this one
 
     @property
     def primary(self) -> Entry:
         return self.entries[0]
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether it has answers, and none is good enough to be stored."""
+        return self.best is not None and bool(self.best.finished.failure)
+
+    def take(self, tried: Tried) -> None:
+        """One more answer. What the worse one took is wasted; of equal ones the first is kept."""
+        self.num_tried += 1
+        self.last_attempt = tried.attempt
+        loser, self.best = self.best, tried
+        if loser is not None:
+            if tried.rank >= loser.rank:
+                loser, self.best = tried, loser
+            self.cost.waste(loser.result)
 
 
 @dataclass(slots=True)
@@ -34,6 +55,25 @@ class Cost:
     wasted_tokens: int = 0
     queue_s: float | None = None
     engine_s: float = 0.0
+
+    def add(self, result: RequestResult) -> None:
+        """What one answer took."""
+        self.prompt_tokens += result.prompt_tokens
+        self.cached_prompt_tokens += result.cached_prompt_tokens
+        self.output_tokens += result.output_tokens
+        self.wasted_tokens += result.wasted_tokens
+        if self.queue_s is None:
+            self.queue_s = result.queue_s
+        # From the first stage's first computed token to the last stage's last one.
+        self.engine_s = result.queue_s + result.engine_s - self.queue_s
+
+    def waste(self, result: RequestResult) -> None:
+        """An answer that was added is not used."""
+        self.prompt_tokens -= result.prompt_tokens
+        self.cached_prompt_tokens -= result.cached_prompt_tokens
+        self.output_tokens -= result.output_tokens
+        computed = result.prompt_tokens - result.cached_prompt_tokens + result.output_tokens
+        self.wasted_tokens += computed
 
 
 @dataclass(slots=True)

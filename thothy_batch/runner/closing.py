@@ -51,7 +51,7 @@ def end_run(
             "wall_s": summary.wall_s,
             "wasted_tokens": summary.wasted_tokens,
             "roofline_fraction": summary.roofline_fraction,
-            "computed_prompt_tokens": night.totals.prefill_tokens if night is not None else 0,
+            "computed_prompt_tokens": _first_prompt_tokens(night) if night is not None else 0,
         }
     )
     if not summary.published:
@@ -60,6 +60,12 @@ def end_run(
             "yet, and the next command that opens the store publishes it"
         )
     return summary
+
+
+def _first_prompt_tokens(night: Night) -> int:
+    """Prompt tokens that were computed for the first time: what the plan is measured by."""
+    totals = night.totals
+    return totals.prefill_tokens - totals.repeated_prompt_tokens - night.repeated_prompt_tokens
 
 
 def failure_reason(error: ThothyError) -> str:

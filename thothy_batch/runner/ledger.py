@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from thothy_batch.kinds import Finished
 from thothy_batch.records import (
     Completion,
     FailureCode,
@@ -13,6 +12,7 @@ from thothy_batch.records import (
 )
 from thothy_batch.runner.accounting import Account
 from thothy_batch.runner.assignment import Assignment, Work, entry_artifact_id
+from thothy_batch.runner.attempts import Tried
 from thothy_batch.runner.entry import Entry
 from thothy_batch.store.answers import Answer
 from thothy_batch.store.store import Store
@@ -46,21 +46,31 @@ class Ledger:
                 self._write_failure(entry, FailureCode(answer.code), answer.message, answer.attempt)
             self._settle(entry, ItemStatus.FAILED)
 
-    def answer(self, work: Work, finished: Finished, completions: tuple[Completion, ...]) -> None:
-        """A request came to its end: an artifact for each of its entries, or a failure."""
-        cost, primary = work.cost, work.primary
-        count = self.account.job_of(primary)
+    def weigh(self, work: Work) -> None:
+        """A request has its first answer, which counts for what is thought of its job."""
+        assert work.best is not None
+        count = self.account.job_of(work.primary)
         count.num_answered += 1
+        count.num_rejected += work.is_rejected
+        work.weighed = count if work.is_rejected else None
+
+    def answer(self, work: Work) -> None:
+        """A request came to its end: an artifact for each of its entries, or a failure."""
+        cost, primary, best = work.cost, work.primary, work.best
+        assert best is not None
         tokens = self.account.tokens
-        if finished.failure:
-            count.num_rejected += 1
-            self._fail_all(work, FailureCode.INVALID_OUTPUT, finished.failure)
+        if best.finished.failure:
+            self._fail_all(
+                work, FailureCode.INVALID_OUTPUT, best.finished.failure, work.last_attempt
+            )
             return
+        if work.weighed is not None:
+            work.weighed.num_rejected -= 1
         tokens.prompt_tokens += cost.prompt_tokens
         tokens.cached_prompt_tokens += cost.cached_prompt_tokens
         tokens.output_tokens += cost.output_tokens
-        made = self._write_artifact(work, finished, completions)
-        flagged = finished.verdict != "ok" or bool(primary.flags)
+        made = self._write_artifact(work, best)
+        flagged = best.finished.verdict != "ok" or bool(primary.flags)
         for number, entry in enumerate(work.entries):
             self.account.job_of(entry).num_flagged += flagged
             if number == 0:
@@ -78,19 +88,19 @@ class Ledger:
             # For this night's pool, and nothing was computed: the next night looks again.
             for entry in work.entries:
                 entry.request_key = ""
-        self._fail_all(work, failure.code, failure.message)
+        self._fail_all(work, failure.code, failure.message, work.attempt)
 
     def not_run(self, entry: Entry, reason: str) -> None:
         """An entry whose turn did not come."""
         self._settle(entry, ItemStatus.NOT_RUN, reason=reason)
 
-    def _fail_all(self, work: Work, code: FailureCode, message: str) -> None:
+    def _fail_all(self, work: Work, code: FailureCode, message: str, attempt: int) -> None:
         """Fails every entry of a request; what was computed for it is wasted, and counts once."""
         cost = work.cost
         lost = cost.prompt_tokens - cost.cached_prompt_tokens + cost.output_tokens
         for number, entry in enumerate(work.entries):
             wasted = cost.wasted_tokens + lost if number == 0 else 0
-            self._fail(entry, code, message, work.attempt, wasted)
+            self._fail(entry, code, message, attempt, wasted)
 
     def _fail(
         self,
@@ -144,10 +154,13 @@ class Ledger:
         self.store.add_copy(row, source)
         self._settle(entry, ItemStatus.REUSED, artifact_id=own)
 
-    def _write_artifact(
-        self, work: Work, finished: Finished, completions: tuple[Completion, ...]
-    ) -> str:
-        entry, cost = work.primary, work.cost
+    def _write_artifact(self, work: Work, best: Tried) -> str:
+        entry, cost, finished, completions = (
+            work.primary,
+            work.cost,
+            best.finished,
+            best.completions,
+        )
         flags = [*finished.flags, *entry.flags]
         one_answer = len(completions) == 1 and work.stage == 0
         made = entry_artifact_id(entry)
@@ -170,10 +183,10 @@ class Ledger:
                 ),
                 "queue_s": cost.queue_s,
                 "engine_s": cost.engine_s,
-                "attempt": work.attempt,
+                "attempt": best.attempt,
                 "request_key": entry.request_key,
                 "model": self.model_name,
-                "seed": work.request.seed,
+                "seed": best.request.seed,
                 "created_at": datetime.now(UTC),
                 "wasted_tokens": cost.wasted_tokens,
             },

@@ -6,16 +6,20 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from thothy_batch import faults
 from thothy_batch.engine.client import EngineClient
 from thothy_batch.kinds import finish
 from thothy_batch.plan import OutputEstimates
 from thothy_batch.records import (
+    EngineEvent,
     EngineTotals,
     EngineUpdate,
+    Request,
     RequestFailure,
     RequestResult,
 )
 from thothy_batch.runner.assignment import Work
+from thothy_batch.runner.attempts import Attempts, Tried
 from thothy_batch.runner.entry import Entry
 from thothy_batch.runner.ledger import Ledger
 from thothy_batch.runner.prepare import draft_of
@@ -44,10 +48,12 @@ class Night:
     forecast: Forecast
     estimates: OutputEstimates
     receipt: Receipt
+    attempts: Attempts
     pending: deque[Work] = field(default_factory=deque)  # in the order of submission
     in_engine: dict[int, Work] = field(default_factory=dict)
     totals: EngineTotals = field(default_factory=EngineTotals)
     stop_reason: str = ""
+    repeated_prompt_tokens: int = 0  # computed again for further attempts
     _last: EngineUpdate = field(default_factory=EngineUpdate)
     _answer_times: deque[float] = field(default_factory=deque)
 
@@ -71,6 +77,7 @@ class Night:
                 self._expect(work)
                 batch.append(work)
         if batch:
+            faults.at("run.submit")
             self.in_engine |= {work.request.request_id: work for work in batch}
             self.engine.submit([work.request for work in batch])
 
@@ -89,6 +96,11 @@ class Night:
     def _still_wanted(self, work: Work) -> bool:
         """Drops the entries of stopped jobs; False when none is left."""
         stopped = [e for e in work.entries if self.ledger.account.job_of(e).stopped]
+        is_over = len(stopped) == len(work.entries) or (stopped and not work.is_rejected)
+        if is_over and work.best is not None:
+            self.forecast.drop(work.request)
+            self.settle(work)
+            return False
         for entry in stopped:
             self.ledger.not_run(entry, JOB_STOPPED)
         if stopped:
@@ -100,6 +112,7 @@ class Night:
 
     def _poll(self) -> EngineUpdate:
         update = self.engine.poll(_POLL_S)
+        faults.at("run.polled")
         for result in update.results:
             self._take(result)
         for failure in update.failures:
@@ -108,13 +121,21 @@ class Night:
             self.ledger.store.add(
                 "engine_steps", {name: getattr(step, name) for name in step.__slots__}
             )
+        for event in update.events:
+            self._happened(event)
         if update.totals.num_steps:
             self.totals = update.totals
         # A poll that timed out has nothing to say of the engine's state.
         if update.blocks_total:
-            self._last = replace(update, results=[], failures=[], steps=[])
+            self._last = replace(update, results=[], failures=[], steps=[], events=[])
         self.pulse(self._last, bool(self.stop_reason))
         return update
+
+    def _happened(self, event: EngineEvent) -> None:
+        self.ledger.store.add(
+            "engine_events", {name: getattr(event, name) for name in event.__slots__}
+        )
+        self.note(event.message)
 
     def _take(self, result: RequestResult) -> None:
         now = time.monotonic()
@@ -122,13 +143,13 @@ class Night:
         while now - self._answer_times[0] > 1.0:
             self._answer_times.popleft()
         work = self.in_engine.pop(result.request_id)
-        _add_cost(work, result)
+        work.cost.add(result)
         primary = work.primary
-        self.receipt.add(work.request.prompt_token_ids, result)
-        if len(primary.job.kind.stages) <= 1:
+        if len(primary.job.kind.stages) <= 1 and not work.num_tried:
             for completion in result.completions:
                 self.estimates.observe(primary.job.name, len(completion.token_ids))
         if work.stage + 1 < len(primary.job.kind.stages):
+            self.receipt.add(work.request.prompt_token_ids, result)
             self._next_stage(work, result)
             return
         self.forecast.finish(work.request, result.output_tokens)
@@ -139,9 +160,34 @@ class Night:
             variables=primary.variables,
             ignore_eos=primary.sampling.ignore_eos,
         )
-        self.ledger.answer(work, finished, result.completions)
-        _let_go(work)
+        tried = Tried(work.request, work.attempt, result, finished)
+        work.take(tried)
+        if work.num_tried == 1:
+            self.ledger.weigh(work)
+        else:
+            self.repeated_prompt_tokens += result.prompt_tokens - result.cached_prompt_tokens
+        again = self.attempts.next_request(tried, primary.sampling.seed, num_tried=work.num_tried)
+        if again is not None and not self.stop_reason:
+            self._try_again(work, again)
+        elif again is None or not work.is_rejected:
+            self.settle(work)  # else the next night tries it again
         self._judge(primary)
+
+    def _try_again(self, work: Work, request: Request) -> None:
+        """Behind everything else: when the night has nothing better to do. Nothing is stored yet:
+        after a kill both are computed again, and the end is that of an undisturbed night."""
+        work.attempt += 1
+        work.request = request
+        self.forecast.add(request)
+        self.pending.append(work)
+
+    def settle(self, work: Work) -> None:
+        """The best answer that a request has is the one that counts."""
+        assert work.best is not None
+        self.receipt.add(work.request.prompt_token_ids, work.best.result)
+        self.ledger.answer(work)
+        work.best = None
+        _let_go(work)
 
     def _next_stage(self, work: Work, result: RequestResult) -> None:
         """The request of the following stage goes before everything that has not begun."""
@@ -172,6 +218,9 @@ class Night:
 
     def _reject(self, work: Work, failure: RequestFailure) -> None:
         self.forecast.drop(work.request)
+        if work.best is not None:  # an answer to an earlier attempt
+            self.settle(work)
+            return
         self.ledger.reject(work, failure)
         _let_go(work)
         self._judge(work.primary)
@@ -194,18 +243,6 @@ class Night:
             update = self._poll()
             if update.blocks_total and not update.num_running and not update.num_waiting:
                 return
-
-
-def _add_cost(work: Work, result: RequestResult) -> None:
-    cost = work.cost
-    cost.prompt_tokens += result.prompt_tokens
-    cost.cached_prompt_tokens += result.cached_prompt_tokens
-    cost.output_tokens += result.output_tokens
-    cost.wasted_tokens += result.wasted_tokens
-    if cost.queue_s is None:
-        cost.queue_s = result.queue_s
-    # From the first stage's first computed token to the last stage's last one.
-    cost.engine_s = result.queue_s + result.engine_s - cost.queue_s
 
 
 def _let_go(work: Work) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from thothy_batch.engine.client import EngineClient, start_child
+from thothy_batch.engine.client import EngineClient, start_supervised
 from thothy_batch.errors import ManifestError
 from thothy_batch.manifest.settings import Overrides, parse_duration
 
@@ -46,7 +46,7 @@ class RunOptions:
     if_locked: IfLocked = field(default_factory=IfLocked)
     retry_failed: bool = False
     force: bool = False
-    start_engine: StartEngine = start_child
+    start_engine: StartEngine = start_supervised
 
 
 def time_budget_s(text: str | None) -> float | None:

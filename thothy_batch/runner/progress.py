@@ -16,7 +16,7 @@ _RATE_WINDOW_S = 20.0
 class Snapshot:
     """A run at one moment."""
 
-    state: str  # running | stopping
+    state: str  # running | stopping | restarting (its engine) | stalled (no step for long)
     run_id: str
     elapsed_s: float
     jobs: tuple[JobCount, ...]

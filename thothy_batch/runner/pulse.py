@@ -66,7 +66,7 @@ class Pulse:
             self.store.record_totals(update.totals)
         self.store.tick()
         now = snapshot(
-            state="stopping" if stopping else "running",
+            state="stopping" if stopping else update.condition or "running",
             run_id=self.status.run_id,
             began=self.began,
             account=self.account,

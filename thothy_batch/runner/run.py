@@ -10,6 +10,7 @@ from thothy_batch.engine.config import resolve_device
 from thothy_batch.errors import LockedError, LockHolder, ThothyError
 from thothy_batch.runner.accounting import Account
 from thothy_batch.runner.assignment import Assignment, assign, request_keys
+from thothy_batch.runner.attempts import Attempts
 from thothy_batch.runner.closing import end_run, failure_reason
 from thothy_batch.runner.entry import Entry
 from thothy_batch.runner.ledger import Ledger
@@ -189,6 +190,11 @@ def _begin(
         note=run.observer.note,
         forecast=forecast,
         estimates=outlook.estimates,
+        attempts=Attempts(
+            run.manifest.run.seed,
+            run.manifest.run.max_attempts,
+            min(info.max_model_len, info.pool_tokens),
+        ),
         receipt=Receipt(run.facts.work, info.engine.get("device_figures"), run.spec.block_size),
     )
     night.pending.extend(pending)
@@ -207,6 +213,9 @@ def _leave_open(
     stop = night.stop_reason if night is not None else run.stopping.reason
     reason = failure_reason(error) if error is not None else _NOT_RUN_REASONS.get(stop, stop)
     for work in assignment.work:
+        # It waited for another attempt. Without a usable answer it is the next night's.
+        if night is not None and work.best is not None and not work.is_rejected:
+            night.settle(work)
         for entry in work.entries:
             if ledger.account.is_open(entry):
                 stopped = ledger.account.job_of(entry).stopped

@@ -16,6 +16,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from thothy_batch import faults
 from thothy_batch.store.answers import ARTIFACT_FIELDS, FAILURE_FIELDS, AnswerBook, slim
 from thothy_batch.store.database import fetch_row
 from thothy_batch.store.files import replace_file, storage_error, sync_folder
@@ -116,6 +117,7 @@ class AnswerIndex:
                 file.seek(keep)
                 file.writelines(lines)
                 file.flush()
+                faults.at("index.sync")
                 os.fsync(file.fileno())
                 length = file.tell()
             sync_folder(self._lines.parent)

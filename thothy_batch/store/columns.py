@@ -165,6 +165,15 @@ ENGINE_STEPS: Columns = {
     "num_preempted": INTEGER,
 }
 
+# What happened to the engine: deaths, and requests that it died of.
+ENGINE_EVENTS: Columns = {
+    "run_id": TEXT,
+    "happened_at": TIME,
+    **dict.fromkeys(("event", "message"), TEXT),
+    "num_requests": INTEGER,
+    "num_tokens": BIGINT,
+}
+
 # What is known of a job, row by row as it is learned: how many entries it has (what is never
 # written to run_items was not run), how long it was predicted to take.
 JOB_ENTRIES: Columns = {

@@ -1,9 +1,11 @@
 """Where a store's files lie, what may be one, and how a file survives a power cut."""
 
+import contextlib
 import errno
 import os
 from pathlib import Path
 
+from thothy_batch import faults
 from thothy_batch.errors import StoreError
 
 
@@ -83,16 +85,25 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            file.write(faults.cut("file.write", memoryview(data)))
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
+        faults.at("file.rename")
         os.replace(temporary, path)
+        faults.at("file.renamed")
         if durable:
             sync_folder(path.parent)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_temporary(folder: Path) -> None:
+    """Removes what writers that were killed left beside their files. The caller holds the lock."""
+    for path in folder.glob("*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def storage_error(error: OSError, what: str, path: Path) -> StoreError:

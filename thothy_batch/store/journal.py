@@ -5,6 +5,7 @@ import time
 import uuid
 from pathlib import Path
 
+from thothy_batch import faults
 from thothy_batch.errors import StoreError
 from thothy_batch.store.files import storage_error, sync_folder
 from thothy_batch.store.segment import (
@@ -80,7 +81,9 @@ class Journal:
         data = b"".join(self._buffer)
         try:
             _write_at(self._fd, data, self._end)
+            faults.at("journal.sync")
             os.fdatasync(self._fd)
+            faults.at("journal.synced")
             self._check_name()
         except OSError as error:
             assert self._path is not None
@@ -105,6 +108,7 @@ class Journal:
         self.commit()
         if self._path is None or (self._end == len(MAGIC) and not last):
             return
+        faults.at("journal.rotate")
         os.close(self._fd)
         empty, path = self._end == len(MAGIC), self._path
         self._path, self._fd = None, -1
@@ -144,6 +148,7 @@ def _create(path: Path) -> int:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         _write_at(fd, MAGIC, 0)
+        faults.at("journal.create")
         os.fsync(fd)
         sync_folder(path.parent)
     except OSError:
@@ -156,5 +161,5 @@ def _write_at(fd: int, data: bytes, offset: int) -> None:
     """Writes all of `data` at `offset`; a retry after a failure overwrites the torn part."""
     view = memoryview(data)
     while view:
-        written = os.pwrite(fd, view, offset)
+        written = os.pwrite(fd, faults.cut("journal.write", view), offset)
         view, offset = view[written:], offset + written

@@ -18,9 +18,15 @@ TABLES: dict[str, col.Columns] = {
     "run_items": col.RUN_ITEMS,
     "failures": col.FAILURES,
     "engine_steps": col.ENGINE_STEPS,
+    "engine_events": col.ENGINE_EVENTS,
     "job_entries": col.JOB_ENTRIES,
     "open_entries": col.OPEN_ENTRIES,
 }
+# Tables whose rows are inserted as they come.
+_PLAIN = (
+    *("failures", "run_items", "engine_steps", "engine_events"),
+    *("job_entries", "open_entries"),
+)
 # What a copy takes from its source unless its own row says otherwise. Times are not copied: no
 # engine worked for it.
 _COPIED = (
@@ -63,7 +69,7 @@ class Merger:
         artifacts = _last_of_each(rows["artifacts"])
         self._insert("artifacts", col.ARTIFACTS, artifacts, replace=True)
         self._copy(_last_of_each(rows[COPIES]))
-        for table in ("failures", "run_items", "engine_steps", "job_entries", "open_entries"):
+        for table in _PLAIN:
             self._insert(table, TABLES[table], rows[table])
         self._update_runs(updates)
         self.artifact_ids += [str(row["artifact_id"]) for row in artifacts + rows[COPIES]]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 
+from thothy_batch import faults
 from thothy_batch.errors import StoreBusyError
 from thothy_batch.store.answer_index import AnswerIndex, read_state
 from thothy_batch.store.database import fetch_row, open_database
@@ -52,6 +53,7 @@ class Publisher:
         """
         begin = time.monotonic()
         try:
+            faults.at("publish.begin")
             ensure_file(self._path)
             with open_database(self._path) as connection:
                 migrate(connection, self._path)
@@ -112,11 +114,14 @@ def _merge_segment(connection: duckdb.DuckDBPyConnection, merger: Merger, path: 
     connection.execute(
         "UPDATE store_info SET generation = generation + 1, merge_id = ?", [uuid.uuid4().hex]
     )
+    faults.at("publish.commit")
     connection.commit()
+    faults.at("publish.committed")
 
 
 def _remove(path: Path) -> None:
     try:
+        faults.at("publish.remove")
         path.unlink(missing_ok=True)
     except OSError as error:
         raise storage_error(error, "cannot remove the merged segment", path) from error

@@ -54,7 +54,8 @@ def report_data(store_path: Path, run: str | None = None) -> Fields:
     """One run as plain values (times as ISO text in local time), for a report or as JSON.
 
     `run` is a run_id or its beginning; left out: the last run. Keys: store, run (its row), jobs
-    (rows of job_stats), failures (per code, with examples), flags, steps, nights (newest first).
+    (rows of job_stats), failures (per code, with examples), flags, steps, events (of the engine),
+    nights (newest first).
     """
     data = read_store(store_path, lambda connection: _read_run(connection, run))
     return {"store": str(store_path), **data}
@@ -115,6 +116,7 @@ def _read_run(connection: duckdb.DuckDBPyConnection, wanted: str | None) -> Fiel
         "failures": _failures(connection, run_id),
         "flags": _rows(connection, _FLAGS, [run_id]),
         "steps": _rows(connection, _STEPS, [run_id, _MAX_POINTS, run_id]),
+        "events": _events(connection, run_id),
         "nights": _rows(connection, _NIGHTS, [run["name"], run_id, _NUM_NIGHTS]),
     }
 
@@ -138,6 +140,13 @@ def find_run(connection: duckdb.DuckDBPyConnection, wanted: str | None) -> Field
     for name in _JSON_COLUMNS:
         run[name] = json.loads(run[name]) if run[name] else None
     return run
+
+
+def _events(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[Fields]:
+    if read_version(connection) < 3:  # a store of an older version, read as it is
+        return []
+    query = "SELECT * EXCLUDE run_id FROM engine_events WHERE run_id = ? ORDER BY happened_at"
+    return _rows(connection, query, [run_id])
 
 
 def _failures(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[Fields]:

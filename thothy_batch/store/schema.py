@@ -85,7 +85,8 @@ def check_version(version: int, path: Path) -> None:
 
 def _refuse_foreign_tables(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """A database of somebody else's may be shared, but not where table names meet."""
-    ours = {"artifacts", "run_items", "failures", "runs", "job_stats", "engine_steps", *VIEWS}
+    ours = {"artifacts", "run_items", "failures", "runs", "job_stats", "engine_steps"}
+    ours |= {"engine_events", *VIEWS}
     present = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
     if clash := sorted(ours & present):
         raise StoreError(

@@ -26,7 +26,13 @@ from thothy_batch.store.answers import (
     slim,
 )
 from thothy_batch.store.database import open_copy, open_database
-from thothy_batch.store.files import check_path, journal_folder, lock_path, real_path
+from thothy_batch.store.files import (
+    check_path,
+    journal_folder,
+    lock_path,
+    real_path,
+    remove_temporary,
+)
 from thothy_batch.store.journal import Journal
 from thothy_batch.store.lock import FileLock
 from thothy_batch.store.merge import BEGIN_RUN, COPIES, END_RUN, TABLES, UPDATE_RUN
@@ -82,6 +88,7 @@ class Store:
         path = real_path(path)
         check_path(path)
         store = cls(path)
+        remove_temporary(journal_folder(path))
         leftovers: list[Record] = []
         for _, content in store._journal.recover():
             store.recovered.cut_bytes += content.tail_bytes
@@ -143,12 +150,12 @@ class Store:
                 "engine_s": totals.engine_s,
                 "wasted_tokens": totals.wasted_tokens,
                 "computed_tokens": totals.prefill_tokens + totals.output_tokens,
-                "computed_prompt_tokens": totals.prefill_tokens,
+                "computed_prompt_tokens": totals.prefill_tokens - totals.repeated_prompt_tokens,
             }
         )
 
     def add(self, table: str, row: Mapping[str, object]) -> None:
-        """A row of artifacts, run_items, failures or engine_steps.
+        """A row of artifacts, run_items, failures, engine_steps or engine_events.
 
         run_id, variant and the time are filled in where left out. An artifact replaces the one of
         the same artifact_id. KeyError for a column that the table does not have.
@@ -253,6 +260,8 @@ class Store:
             cells.setdefault("variant", "")
         if table == "artifacts":
             cells.setdefault("created_at", col.now_us())
+        elif table == "engine_events":
+            cells.setdefault("happened_at", col.now_us())
         elif table == "failures":
             cells.setdefault("failed_at", col.now_us())
             cells.setdefault("message", "no message was given")

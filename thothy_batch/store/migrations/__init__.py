@@ -4,8 +4,12 @@ from collections.abc import Callable
 
 import duckdb
 
-from thothy_batch.store.migrations import m0001_tables, m0002_predictions
+from thothy_batch.store.migrations import m0001_tables, m0002_predictions, m0003_engine_events
 
 Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
-MIGRATIONS: tuple[Migration, ...] = (m0001_tables.apply, m0002_predictions.apply)
+MIGRATIONS: tuple[Migration, ...] = (
+    m0001_tables.apply,
+    m0002_predictions.apply,
+    m0003_engine_events.apply,
+)

@@ -1,0 +1,22 @@
+"""What is said when an engine has died."""
+
+from thothy_batch.errors import EngineError
+from thothy_batch.records import EngineEvent, FailureCode, Request, RequestFailure
+
+
+def died(error: EngineError, num_again: int, lost: int, *, at_start: bool) -> EngineEvent:
+    """An engine is gone: `num_again` requests are computed again, `lost` tokens with them."""
+    if at_start:
+        return EngineEvent("engine_died", f"an engine did not start: {error.message}", 0, 0)
+    again = f"; {num_again:,} requests go to the next one" if num_again else ""
+    message = f"the engine died: {error.message}{again}; {lost:,} tokens are lost"
+    return EngineEvent("engine_died", message, num_again, lost)
+
+
+def given_up(request: Request, error: EngineError) -> RequestFailure:
+    """Says that a request is not computed any more, and why."""
+    return RequestFailure(
+        request.request_id,
+        FailureCode.ENGINE_ERROR,
+        f"the engine died each time it computed this row, at last alone: {error.message}",
+    )

@@ -1,0 +1,46 @@
+"""What engines that follow one another came to, as if they were one."""
+
+import time
+from dataclasses import fields, replace
+
+from thothy_batch.records import EngineTotals, RequestResult
+
+
+class RunningTotals:
+    """Sums over engines. Times are seconds since the first one was ready; what passes between two
+    engines is part of them."""
+
+    def __init__(self) -> None:
+        """The first engine is ready now."""
+        self.since_s = 0.0  # when the engine of now was ready
+        self._ready_at = time.monotonic()
+        self._before = EngineTotals()  # of those that died
+        self._kept_prompt = self._kept_output = 0  # of answers that the engine of now gave
+
+    def next_engine(self) -> None:
+        """Another one is ready."""
+        self.since_s = time.monotonic() - self._ready_at
+
+    def keep(self, result: RequestResult) -> None:
+        """An answer: what was computed for it is not lost if the engine dies."""
+        self._kept_prompt += result.prompt_tokens - result.cached_prompt_tokens
+        self._kept_output += result.output_tokens
+
+    def bury(self, last: EngineTotals) -> int:
+        """The engine of now died with these totals. Returns the tokens that are lost: computed for
+        requests that it has not answered."""
+        repeated = max(0, last.prefill_tokens - self._kept_prompt)
+        lost = repeated + max(0, last.output_tokens - self._kept_output)
+        whole = self.of_run(last)
+        again = whole.repeated_prompt_tokens + repeated
+        self._before = replace(whole, repeated_prompt_tokens=again)
+        self._kept_prompt = self._kept_output = 0
+        return lost
+
+    def of_run(self, now: EngineTotals) -> EngineTotals:
+        """With the totals of the engine of now."""
+        summed = EngineTotals(
+            *(getattr(self._before, f.name) + getattr(now, f.name) for f in fields(EngineTotals))
+        )
+        engine_s = self.since_s + now.engine_s if now.engine_s else self._before.engine_s
+        return replace(summed, engine_s=engine_s)

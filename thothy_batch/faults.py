@@ -1,0 +1,110 @@
+"""Faults on purpose: named places where a test makes this program fail as machines do.
+
+    THOTHY_FAULTS="journal.sync:3=kill,publish.commit=error,engine.step:20=delay:5"
+
+At the third pass of the first place the process is killed, at the first of the second one the
+system refuses. Each fires once in a process, or, where THOTHY_FAULT_MARKS names a folder, once in
+all processes that share it. Without the variable a place costs one look at an empty dictionary.
+
+    kill          SIGKILL
+    error, full   OSError: EIO, ENOSPC
+    delay:S       S seconds pass
+    torn          of what was to be written half is, then SIGKILL; where nothing is, as kill
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_ACTIONS: Final = ("kill", "error", "full", "delay", "torn")
+
+
+@dataclass(slots=True)
+class _Fault:
+    place: str
+    at_pass: int
+    action: str
+    seconds: float = 0.0
+    num_passed: int = 0
+
+
+def _parse(text: str) -> dict[str, list[_Fault]]:
+    armed: dict[str, list[_Fault]] = {}
+    for part in filter(None, text.split(",")):
+        where, _, what = part.partition("=")
+        place, _, number = where.partition(":")
+        action, _, seconds = what.partition(":")
+        if action not in _ACTIONS:
+            raise ValueError(f"THOTHY_FAULTS: {part!r}: one of {', '.join(_ACTIONS)} is needed")
+        fault = _Fault(place, int(number or 1), action, float(seconds or 0))
+        armed.setdefault(place, []).append(fault)
+    return armed
+
+
+_armed = _parse(os.environ.get("THOTHY_FAULTS", ""))
+_has_torn = False  # something: the process must not come to use it
+
+
+def at(place: str) -> None:
+    """This place is passed. Raises OSError, waits or does not return where a fault is armed."""
+    if not _armed:
+        return
+    if _has_torn:
+        _kill()
+    for fault in _armed.get(place, ()):
+        if _is_due(fault):
+            _strike(fault)
+
+
+def cut(place: str, data: memoryview) -> memoryview:
+    """As `at`, of a write: what of the data is to be written. After a torn write the process ends
+    at the next place that it passes."""
+    global _has_torn
+    if not _armed:
+        return data
+    if _has_torn:
+        _kill()
+    for fault in _armed.get(place, ()):
+        if not _is_due(fault):
+            continue
+        if fault.action != "torn":
+            _strike(fault)
+        else:
+            _has_torn = True
+            return data[: len(data) // 2]
+    return data
+
+
+def _is_due(fault: _Fault) -> bool:
+    fault.num_passed += 1
+    return fault.num_passed == fault.at_pass and _is_first(fault)
+
+
+def _is_first(fault: _Fault) -> bool:
+    folder = os.environ.get("THOTHY_FAULT_MARKS")
+    if not folder:
+        return True
+    name = f"{fault.place}-{fault.at_pass}-{fault.action}"
+    with contextlib.suppress(FileExistsError):
+        Path(folder, name).touch(exist_ok=False)
+        return True
+    return False
+
+
+def _strike(fault: _Fault) -> None:
+    if fault.action == "delay":
+        time.sleep(fault.seconds)
+    elif fault.action in ("error", "full"):
+        code = errno.EIO if fault.action == "error" else errno.ENOSPC
+        raise OSError(code, f"{os.strerror(code)} (on purpose: {fault.place})")
+    else:
+        _kill()
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
