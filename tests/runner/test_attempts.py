@@ -1,9 +1,11 @@
 """Bad answers are tried again, the best one counts, and the books still add up."""
 
+import shutil
 from typing import Any
 
 import pytest
 
+from thothy_batch.engine.client import start_child
 from thothy_batch.kinds import Finished
 from thothy_batch.records import Completion, FinishReason, Request, RequestResult, Sampling
 from thothy_batch.runner.attempts import Attempts, Tried
@@ -123,6 +125,26 @@ def test_a_job_is_judged_by_first_answers(night: Any) -> None:
     assert run.jobs[0]["stopped"]
     assert run.counts["num_not_run"] > 0
     assert run.counts["num_failed"] > 0
+
+
+def test_an_error_leaves_what_waited_for_another_attempt_to_the_next_run(night: Any) -> None:
+    """Whose end is then that of a night in peace."""
+    rows = "select item_id, text, verdict, attempt from artifacts order by item_id"
+    strict_night(night, "flag", more="run: {max_attempts: 2}")
+    night.run()
+    expected = night.query(rows)
+    ends = []
+    for step in (3, 8, 14):
+        night.store.unlink()
+        shutil.rmtree(night.folder / "artifacts.duckdb.journal")
+        job = "name: j, kind: strict.yaml, input: rows.parquet, max_failed_pct: 100"
+        knobs = f"?fail=error&fail_at_step={step}&fail_once={night.folder / str(step)}"
+        more = "engine: {max_seqs: 16}\nrun: {max_attempts: 2}"
+        night.jobs(job, model=f"builtin:fake{knobs}", more=more)
+        ends.append(night.run(start_engine=start_child).exit_code)
+        assert night.run(start_engine=start_child).exit_code == 0
+        assert night.query(rows) == expected
+    assert 5 in ends
 
 
 def test_a_stop_keeps_what_waited_for_another_attempt(night: Any) -> None:

@@ -213,8 +213,9 @@ def _leave_open(
     stop = night.stop_reason if night is not None else run.stopping.reason
     reason = failure_reason(error) if error is not None else _NOT_RUN_REASONS.get(stop, stop)
     for work in assignment.work:
-        # It waited for another attempt. Without a usable answer it is the next night's.
-        if night is not None and work.best is not None and not work.is_rejected:
+        # It waited for another attempt. A stop keeps what can be used; without that, and after an
+        # error, it is the next run's, which ends as if nothing had been.
+        if night and error is None and work.best is not None and not work.is_rejected:
             night.settle(work)
         for entry in work.entries:
             if ledger.account.is_open(entry):
