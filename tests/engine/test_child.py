@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_driver import drain
 
 from thothy_batch.engine.client import start_child, start_in_process
 from thothy_batch.errors import EngineError, ModelError
-from thothy_batch.records import EngineSpec, EngineUpdate, FailureCode, ModelSpec, Request, Sampling
+from thothy_batch.records import EngineSpec, FailureCode, ModelSpec, Request, Sampling
 
 ENDLESS = 4000  # tokens: with a slow fake this goes on for the whole test
 
@@ -35,22 +36,6 @@ def child() -> Iterator[Callable[..., Any]]:
     yield start
     for engine in started:
         engine.close()
-
-
-def drain(engine: Any, timeout_s: float = 20.0) -> EngineUpdate:
-    """Poll until nothing waits and nothing runs; all that was reported, as one."""
-    total = EngineUpdate()
-    until = time.monotonic() + timeout_s
-    is_busy = True
-    while is_busy:
-        assert time.monotonic() < until, "the engine does not come to an end"
-        update = engine.poll(0.2)
-        total.results += update.results
-        total.failures += update.failures
-        total.steps += update.steps
-        total.totals = update.totals
-        is_busy = bool(update.num_running or update.num_waiting)
-    return total
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:

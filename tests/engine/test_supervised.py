@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_driver import drain
 
 from thothy_batch.engine.client import start_in_process
 from thothy_batch.engine.supervised import SupervisedEngine
@@ -34,22 +35,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
         engine.close()
 
 
-def drain(engine: Any, timeout_s: float = 120.0) -> EngineUpdate:
-    """Poll until nothing waits and nothing runs; all that was reported, as one."""
-    whole = EngineUpdate()
-    until = time.monotonic() + timeout_s
-    is_busy = True
-    while is_busy:
-        assert time.monotonic() < until, "the engine does not come to an end"
-        update = engine.poll(0.2)
-        for name in ("results", "failures", "steps", "events"):
-            getattr(whole, name).extend(getattr(update, name))
-        assert update.totals.output_tokens >= whole.totals.output_tokens, "totals never fall"
-        whole.totals = update.totals
-        is_busy = bool(update.num_running or update.num_waiting)
-    return whole
-
-
 def tokens(update: EngineUpdate) -> dict[int, Any]:
     assert len({result.request_id for result in update.results}) == len(update.results)
     return {
@@ -61,7 +46,7 @@ def tokens(update: EngineUpdate) -> dict[int, Any]:
 def undisturbed(requests: list[Any]) -> dict[int, Any]:
     engine = start_in_process(EngineSpec(model=ModelSpec(id="builtin:fake")))
     engine.submit(requests)
-    return tokens(drain(engine))
+    return tokens(drain(engine, 120.0))
 
 
 def rows(request_of: Any, num: int, poison: tuple[int, ...] = ()) -> list[Any]:
@@ -87,7 +72,7 @@ def test_one_death_loses_nothing_and_repeats_nothing(
         f"?fail={how}&fail_at_step=5&step_ms=60&fail_once={tmp_path / 'died'}", max_seqs=8
     )
     engine.submit(requests)
-    update = drain(engine)
+    update = drain(engine, 120.0)
     assert tokens(update) == undisturbed(requests)
     assert not update.failures
     (event,) = update.events
@@ -105,7 +90,7 @@ def test_a_poison_row_is_quarantined_and_no_other(how: str, start: Any, request_
     engine = start(f"?fail={how}&poison={POISON}", max_seqs=16)
     engine.submit(requests[:30])
     engine.submit(requests[30:])
-    update = drain(engine)
+    update = drain(engine, 120.0)
     good = [request for request in requests if request.request_id != 17]
     assert tokens(update) == undisturbed(good)
     (failure,) = update.failures
@@ -145,7 +130,7 @@ def test_steps_become_smaller_where_memory_was_short(
     engine = start(knobs, max_step_tokens=512)
     assert engine.info.engine["max_step_tokens"] == 512
     engine.submit(requests)
-    update = drain(engine)
+    update = drain(engine, 120.0)
     assert tokens(update) == undisturbed(requests)
     assert "ran out of memory" in update.events[0].message
     assert engine._engine.info.engine["max_step_tokens"] == 256
@@ -196,7 +181,7 @@ def test_planned_readers_that_were_answered_are_not_waited_for(
     knobs = f"?fail=kill&fail_at_step=70&step_ms=5&fail_once={tmp_path / 'died'}"
     engine = start(knobs, max_seqs=4, block_size=32, num_blocks=40)
     engine.submit(requests)
-    update = drain(engine)
+    update = drain(engine, 120.0)
     assert len(update.results) == 12
     assert len(update.events) == 1
     assert engine.poll(0.1).blocks_used == 0

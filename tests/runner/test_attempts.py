@@ -151,10 +151,10 @@ def test_a_stop_keeps_what_waited_for_another_attempt(night: Any) -> None:
     strict_night(night, "flag")
     night.jobs(
         "name: j, kind: strict.yaml, input: rows.parquet",
-        model="builtin:fake?step_ms=30",
+        model="builtin:fake?step_ms=60",
         more="engine: {max_seqs: 4}\nrun: {max_attempts: 3, grace: 0s}",
     )
-    run = night.run(time_budget_s=1.0)
+    run = night.run(time_budget_s=2.0)
     assert run.stop_reason == "time_budget"
     assert run.counts["num_done"] + run.counts["num_not_run"] == 30
     assert run.counts["num_done"] > 4

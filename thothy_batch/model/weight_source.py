@@ -28,8 +28,8 @@ _NUM_DRAWS = 4_194_301
 def load_weights(
     files: ModelFiles, config: ModelConfig, dtype: str, device: str = "cpu"
 ) -> DecoderWeights:
-    """A checkpoint in `dtype`, tensor by tensor. A layer is read when `take_layers`
-    comes to it: who packs it and lets it go never holds all plain weights.
+    """A checkpoint in `dtype`, tensor by tensor. A layer is read when `take_layers` comes to it:
+    who packs it and lets it go never holds all plain weights.
 
     Raises ModelError that names tensors which are missing or unknown; for those of the wrong shape
     or dtype, and for files that were changed meanwhile, `take_layers` may raise it. Rotary buffers
