@@ -116,6 +116,10 @@ class Request:
     # None: not planned; the engine then looks for equal blocks that are still in the pool.
     prefixes: tuple[SharedPrefix, ...] | None = None
     expected_tokens: int | None = None  # output tokens of a sample; None: max_tokens
+    # time.monotonic() by which it has to be answered; None: it has all the time. It is not started
+    # where that cannot be expected any more.
+    ends_at: float | None = None
+    later_tokens: int = 0  # output tokens of the requests that follow on its answer until ends_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +190,7 @@ class EngineEvent:
     """Something that happened to the engine and that people should know of (a row of
     engine_events)."""
 
-    event: str  # engine_died | request_quarantined
+    event: str  # engine_died | request_quarantined | step_budget_raised
     message: str  # a sentence
     num_requests: int  # that it concerns: computed again, or given up
     num_tokens: int  # computed and lost
@@ -205,6 +209,8 @@ class EngineUpdate:
     blocks_used: int = 0
     blocks_total: int = 0
     events: list[EngineEvent] = field(default_factory=list)
+    too_late: list[int] = field(default_factory=list)  # ids: could not be answered in time
+    num_aside: int = 0  # of those that wait: as things are they could not be answered in time
     condition: str = ""  # restarting | stalled (nothing was heard of it for long); '': it runs
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from thothy_batch.engine.client import start_child
+from thothy_batch.engine.client import start_child, start_in_process
 from thothy_batch.kinds import Finished
 from thothy_batch.records import Completion, FinishReason, Request, RequestResult, Sampling
 from thothy_batch.runner.attempts import Attempts, Tried
@@ -160,3 +160,41 @@ def test_a_stop_keeps_what_waited_for_another_attempt(night: Any) -> None:
     assert run.counts["num_done"] > 4
     again = night.run()
     assert again.counts["num_reused"] == run.counts["num_done"]
+
+
+@pytest.mark.parametrize("warmer", [None, 0.8])
+def test_a_kind_may_name_a_temperature_for_greedy_rows(night: Any, warmer: float | None) -> None:
+    """Sections are never there, so every answer is bad; only a warmer one could be another."""
+    strict = STRICT.replace("TEMPERATURE", "0.0").replace("VERDICT", "flag")
+    strict = strict.replace("format: text", "format: sections, sections: [Summary]")
+    strict = strict.replace("cut_off: flag", "sections: fail").replace("tokens: 6", "tokens: 900")
+    if warmer is not None:
+        strict += f"retry_temperature: {warmer}\n"
+    (night.folder / "strict.yaml").write_text(strict)
+    night.rows("rows.parquet", id=list(range(5)), text=[f"text {i}" for i in range(5)])
+    night.jobs("name: j, kind: strict.yaml, input: rows.parquet, max_failed_pct: 100")
+    asked: list[Request] = []
+    summary = night.run(start_engine=recording(asked))
+    assert summary.counts["num_failed"] == 5
+    assert {n for (n,) in night.query("select attempt from failures")} == {2 if warmer else 1}
+    temperatures = [request.sampling.temperature for request in asked]
+    assert temperatures == [0.0] * 5 + ([0.8] * 5 if warmer else [])
+    asked.clear()
+    night.run(start_engine=recording(asked), retry_failed=True)
+    assert asked
+    assert {each.sampling.temperature for each in asked} == {warmer or 0.0}
+
+
+def recording(asked: list[Request]) -> Any:
+    def start(spec: Any, *, log_path: Any = None) -> Any:
+        engine = start_in_process(spec)
+        submit = engine.submit
+
+        def submit_too(requests: Any) -> None:
+            asked.extend(requests)
+            submit(requests)
+
+        engine.submit = submit_too
+        return engine
+
+    return start

@@ -5,6 +5,8 @@ of the plan, what is kept for later readers lies on the way to the head of the q
 room for it; where they do not, what is kept has to make way once nothing else runs.
 """
 
+from collections.abc import Callable
+
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.kept_prefixes import KeptPrefixes, PrefixHit
 from thothy_batch.engine.kv_allocator import KVAllocator
@@ -19,7 +21,10 @@ _RESERVE_SHARE = 1 / 16
 
 
 class Admission:
-    """Moves sequences from the queue to the running ones, with their blocks."""
+    """Moves sequences from the queue to the running ones, with their blocks.
+
+    `may_start`: whether a sequence is worth being started now; it is set aside otherwise.
+    """
 
     def __init__(
         self,
@@ -28,20 +33,21 @@ class Admission:
         running: RunningSet,
         kv: KVAllocator,
         kept: KeptPrefixes,
+        may_start: Callable[[Sequence], bool],
     ) -> None:
         self._config = config
         self._waiting = waiting
         self._running = running
         self._kv = kv
         self._kept = kept
+        self._may_start = may_start
+        self.max_rows = config.max_seqs
 
     def admit_next(self) -> Sequence | None:
         """Admit the head of the queue; None where nobody waits or it has to wait on."""
-        seq = self._waiting.head
+        while (seq := self._next()) is not None and not self._may_start(seq):
+            self._waiting.set_aside(seq)
         if seq is None:
-            return None
-        num_slots = self._running.num_slots
-        if num_slots and num_slots + seq.num_slots > self._config.max_seqs:
             return None
         hit = self._kv.find_prefix(seq)
         if not self._kv.has_room(seq, hit, self._reserve(seq)):
@@ -52,6 +58,13 @@ class Admission:
         self._kv.admit(seq, hit)
         seq.num_prefilled = hit.num_tokens
         self._running.add(seq)
+        return seq
+
+    def _next(self) -> Sequence | None:
+        """The head of the queue, where there are rows left for it."""
+        seq, num_slots = self._waiting.head, self._running.num_slots
+        if seq is None or (num_slots and num_slots + seq.num_slots > self.max_rows):
+            return None
         return seq
 
     @property

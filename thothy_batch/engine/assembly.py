@@ -12,7 +12,7 @@ from thothy_batch.engine.config import (
     EngineConfig,
     resolve_config,
 )
-from thothy_batch.engine.cost_model import Speed, rows_at_rate
+from thothy_batch.engine.cost_model import CostModel, Speed, rows_at_rate
 from thothy_batch.engine.fake import (
     FAKE_BYTES_PER_TOKEN,
     ByteTokenizer,
@@ -23,6 +23,7 @@ from thothy_batch.engine.fake import (
 from thothy_batch.engine.launching import StepLauncher
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.memory import num_cores
+from thothy_batch.engine.prediction import known_speed
 from thothy_batch.engine.speculation import Speculator
 from thothy_batch.engine.speed import DeviceFigures, FigureCache
 from thothy_batch.engine.stop_rules import StopRules
@@ -116,8 +117,23 @@ def _build_real(
         vocab_size=model.config.vocab_size,
         has_tokenizer=model.tokenizer is not None,
         speculation=Speculator() if config.speculation else None,
+        cost=_cost(loaded, cache),
     )
     return engine, info
+
+
+def _cost(loaded: "LoadedRunner", cache: FigureCache) -> CostModel | None:
+    """What is known beforehand of how long steps take."""
+    key = loaded.speed_key
+    known = known_speed(
+        loaded.work,
+        threads=key.threads,
+        impl=key.impl,
+        dtype=key.dtype,
+        device=loaded.config.device,
+        cache=cache,
+    )
+    return None if known is None else CostModel(loaded.work, known.speed)
 
 
 def _with_bulk(config: EngineConfig, speed: Speed | None) -> EngineConfig:

@@ -139,3 +139,9 @@ class BlockManager:
         block_id, _ = self._cached.popitem(last=False)
         self.forget(block_id)
         self._pages.give_back(0, block_id)
+
+
+class UnsearchedBlocks(BlockManager):
+    """Books in which nobody looks for content."""
+
+    finds_content = False

@@ -21,6 +21,7 @@ from thothy_batch.engine.channel import Channel
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.messages import (
     Failed,
+    LimitSteps,
     Ready,
     Start,
     StopAdmitting,
@@ -98,6 +99,8 @@ def _take_message(engine: LLMEngine, channel: Channel, *, wait: bool) -> bool:
         engine.submit(message.requests)
     elif isinstance(message, Withdraw):
         engine.withdraw(message.requests)
+    elif isinstance(message, LimitSteps):
+        engine.limit_steps(message.max_step_tokens)
     elif isinstance(message, StopAdmitting):
         engine.stop_admitting()
     return True

@@ -62,6 +62,10 @@ class RestartableEngine(EngineClient, Protocol):
         """Whether it can compute; waits so long for it. Raises what went wrong at its start."""
         ...
 
+    def limit_steps(self, max_step_tokens: int) -> None:
+        """Compute at most so many tokens a step from now on."""
+        ...
+
     def dump_stacks(self) -> str:
         """Make it write the stacks of all its threads; returns where they are."""
         ...

@@ -1,15 +1,20 @@
-"""What is said when an engine has died."""
+"""What is said when an engine has died, and after that."""
 
 from thothy_batch.errors import EngineError
 from thothy_batch.records import EngineEvent, FailureCode, Request, RequestFailure
 
 
-def died(error: EngineError, num_again: int, lost: int, *, at_start: bool) -> EngineEvent:
-    """An engine is gone: `num_again` requests are computed again, `lost` tokens with them."""
+def died(
+    error: EngineError, num_again: int, lost: int, *, at_start: bool, smaller: int
+) -> EngineEvent:
+    """An engine is gone: `num_again` requests are computed again, `lost` tokens with them.
+    `smaller`: tokens that a step of the next one may have; 0: as before."""
     if at_start:
         return EngineEvent("engine_died", f"an engine did not start: {error.message}", 0, 0)
     again = f"; {num_again:,} requests go to the next one" if num_again else ""
     message = f"the engine died: {error.message}{again}; {lost:,} tokens are lost"
+    if smaller:
+        message += f"; its steps have at most {smaller:,} tokens"
     return EngineEvent("engine_died", message, num_again, lost)
 
 
@@ -20,3 +25,9 @@ def given_up(request: Request, error: EngineError) -> RequestFailure:
         FailureCode.ENGINE_ERROR,
         f"the engine died each time it computed this row, at last alone: {error.message}",
     )
+
+
+def steps_recover(max_step_tokens: int) -> EngineEvent:
+    """Memory has sufficed for so long that larger steps are tried again."""
+    message = f"steps may have {max_step_tokens:,} tokens again: memory has sufficed for a while"
+    return EngineEvent("step_budget_raised", message, 0, 0)

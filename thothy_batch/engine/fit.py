@@ -46,3 +46,24 @@ def why_unfit(request: Request, limits: Limits) -> str:
         f"the smallest that would take it holds {smallest * block_size} "
         f"({smallest} blocks of {block_size})"
     )
+
+
+def why_invalid(
+    request: Request, *, vocab_size: int, most_samples: int | None, has_tokenizer: bool
+) -> str:
+    """Why no engine of this model could compute a request; "" if it can. `most_samples`: rows of a
+    step, None: any number."""
+    sampling = request.sampling
+    if not len(request.prompt_token_ids):
+        return "the prompt is empty"
+    if sampling.max_tokens < 1 or request.num_samples < 1:
+        return f"max_tokens {sampling.max_tokens} x {request.num_samples} samples is no output"
+    if most_samples is not None and request.num_samples > most_samples:
+        return f"{request.num_samples} samples are more than the {most_samples} rows of a step"
+    if sampling.stop and not has_tokenizer:
+        return "stop strings need a tokenizer, and the model has none"
+    lowest, highest = min(request.prompt_token_ids), max(request.prompt_token_ids)
+    if lowest < 0 or highest >= vocab_size:
+        wrong = lowest if lowest < 0 else highest
+        return f"token id {wrong} is outside the vocabulary of {vocab_size}"
+    return ""

@@ -32,8 +32,9 @@ class Ledger:
     _decode: int = 0
     _preempted: int = 0
 
-    def add(self, outcome: StepOutcome, state: PoolState, started_at: float, now: float) -> None:
-        """Count steps that ran from `started_at`, or the end of those before, to `now`."""
+    def add(self, outcome: StepOutcome, state: PoolState, started_at: float, now: float) -> float:
+        """Count steps that ran from `started_at`, or the end of those before, to `now`. Returns
+        their seconds."""
         totals, rejected = self.totals, outcome.drafted_tokens - outcome.accepted_tokens
         useless = outcome.recomputed_tokens + outcome.overrun_tokens + rejected
         self.totals = EngineTotals(
@@ -49,7 +50,8 @@ class Ledger:
         )
         self._num_steps += outcome.num_steps
         # Launches overlap; time counts once.
-        self._busy_s += now - max(started_at, self._busy_until)
+        seconds = now - max(started_at, self._busy_until)
+        self._busy_s += seconds
         self._busy_until = now
         # Tokens of no use were work of this second like any other.
         self._prefill += outcome.prefill_tokens + outcome.recomputed_tokens
@@ -57,6 +59,7 @@ class Ledger:
         self._preempted += outcome.num_preempted
         if now - self._since >= SAMPLE_S:
             self._close_sample(state, now)
+        return seconds
 
     def flush(self, state: PoolState, now: float) -> None:
         """Close the sample under way, if it holds any step: the engine falls idle."""

@@ -3,10 +3,12 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from thothy_batch.engine.batch import BatchBuilder
 from thothy_batch.engine.config import EngineConfig
-from thothy_batch.engine.fit import Limits, why_unfit
+from thothy_batch.engine.cost_model import CostModel
+from thothy_batch.engine.fit import Limits, why_invalid, why_unfit
 from thothy_batch.engine.launching import Launched, Launcher
 from thothy_batch.engine.ledger import Ledger, PoolState
 from thothy_batch.engine.scheduler import Scheduler
@@ -15,6 +17,7 @@ from thothy_batch.engine.span import Span
 from thothy_batch.engine.speculation import Speculation, with_drafts
 from thothy_batch.engine.state_slots import StateSlots
 from thothy_batch.engine.stop_rules import StopRules
+from thothy_batch.engine.time_limits import TimeLimits
 from thothy_batch.records import (
     EngineTotals,
     EngineUpdate,
@@ -41,18 +44,26 @@ class LLMEngine:
         vocab_size: int,
         has_tokenizer: bool = True,
         speculation: Speculation | None = None,
+        cost: CostModel | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
         self._limits = Limits.of(config)
         self._launcher = launcher
         self._rules = rules
-        self._vocab_size = vocab_size
-        self._has_tokenizer = has_tokenizer
+        self._why_invalid = partial(
+            why_invalid,
+            vocab_size=vocab_size,
+            most_samples=launcher.max_samples,
+            has_tokenizer=has_tokenizer,
+        )
         self._clock = clock
         self._ready_at = clock()
         ahead = launcher.max_steps if launcher.keeps_state else 0
-        self._scheduler = Scheduler(config, self._settle, grow_ahead=ahead)
+        self._times = TimeLimits(clock, cost)
+        can_start = self._may_start
+        self._scheduler = Scheduler(config, self._settle, grow_ahead=ahead, may_start=can_start)
+        self._too_late: list[int] = []
         self._slots = StateSlots() if launcher.keeps_state else None
         self._builder = BatchBuilder(config.layout, self._slots)
         # A launcher that keeps state knows a row's last token alone.
@@ -73,7 +84,7 @@ class LLMEngine:
     @property
     def has_news(self) -> bool:
         """Whether a result or failure waits to be taken."""
-        return bool(self._results or self._failures)
+        return bool(self._results or self._failures or self._too_late)
 
     @property
     def totals(self) -> EngineTotals:
@@ -84,7 +95,7 @@ class LLMEngine:
         if not self._admits:
             return
         for request in requests:
-            if message := self._invalid(request):
+            if message := self._why_invalid(request):
                 self._fail(request, FailureCode.INVALID_INPUT, message)
                 self._scheduler.withdraw(request)
                 continue
@@ -106,8 +117,13 @@ class LLMEngine:
         """Launch the next steps and read the tokens of earlier ones. When the first step of a
         launch raises, nothing of it counts and it can be tried again; a later one, and what shows
         only as tokens are read, ends the engine."""
+        is_idle = not self._scheduler.has_work
+        if self._scheduler.num_aside and (self._times.is_due() or is_idle):
+            self._give_up(self._scheduler.take_back(self._times.is_over))
         if self._scheduler.has_work:
             self._launch()
+        if is_idle and not self._scheduler.has_work:  # not even alone would they be in time
+            self._give_up(self._scheduler.take_back(lambda seq: True))
         while len(self._in_flight) > self._num_ahead:
             self._harvest()
 
@@ -121,6 +137,10 @@ class LLMEngine:
         if not self.has_work and not self._settle():
             self._ledger.flush(self._pool_state(), self._now())
 
+    def limit_steps(self, max_step_tokens: int) -> None:
+        """Steps have at most so many tokens from now on."""
+        self._scheduler.limit_steps(max_step_tokens)
+
     def take_update(self) -> EngineUpdate:
         """What happened since the last call."""
         state = self._pool_state()
@@ -133,8 +153,10 @@ class LLMEngine:
             num_waiting=self._num_unstarted,
             blocks_used=state.blocks_used,
             blocks_total=state.blocks_total,
+            too_late=self._too_late,
+            num_aside=self._scheduler.num_aside,
         )
-        self._results, self._failures = [], []
+        self._results, self._failures, self._too_late = [], [], []
         return update
 
     def check_integrity(self) -> None:
@@ -203,7 +225,9 @@ class LLMEngine:
         if running:
             self._retire(running)
             self._span = None
-        self._ledger.add(launched.outcome, self._pool_state(), launched.started_at, now)
+        outcome = launched.outcome
+        seconds = self._ledger.add(outcome, self._pool_state(), launched.started_at, now)
+        self._times.learn(launched.span, outcome, len(launched.rows), seconds)
         for seq in finished:
             self._complete(seq, now)
         if not self.has_work:
@@ -247,41 +271,19 @@ class LLMEngine:
         if state.num_unfinished:
             return
         self._num_unfinished -= 1
-        completions = tuple(c for c in state.completions if c is not None)
-        assert len(completions) == state.request.num_samples
-        started_at = state.started_at or 0.0
-        self._results.append(
-            RequestResult(
-                request_id=state.request.request_id,
-                completions=completions,
-                prompt_tokens=seq.prompt_len,
-                cached_prompt_tokens=state.cached_prompt_tokens,
-                output_tokens=state.output_tokens,
-                wasted_tokens=state.wasted_tokens,
-                queue_s=started_at,
-                engine_s=state.finished_at - started_at,
-            )
-        )
+        self._results.append(state.result())
+
+    def _may_start(self, seq: Sequence) -> bool:
+        return self._times.may_start(seq, alone=not self._scheduler.num_running)
+
+    def _give_up(self, seqs: list[Sequence]) -> None:
+        """They were not started, and cannot be answered in time any more."""
+        self._too_late += [seq.state.request.request_id for seq in seqs]
+        self._num_unstarted -= len(seqs)
+        self._num_unfinished -= len(seqs)
 
     def _fail(self, request: Request, code: FailureCode, message: str) -> None:
         self._failures.append(RequestFailure(request.request_id, code, message))
-
-    def _invalid(self, request: Request) -> str:
-        sampling = request.sampling
-        if not len(request.prompt_token_ids):
-            return "the prompt is empty"
-        if sampling.max_tokens < 1 or request.num_samples < 1:
-            return f"max_tokens {sampling.max_tokens} x {request.num_samples} samples is no output"
-        most = self._launcher.max_samples
-        if most is not None and request.num_samples > most:
-            return f"{request.num_samples} samples are more than the {most} rows of a step"
-        if sampling.stop and not self._has_tokenizer:
-            return "stop strings need a tokenizer, and the model has none"
-        lowest, highest = min(request.prompt_token_ids), max(request.prompt_token_ids)
-        if lowest < 0 or highest >= self._vocab_size:
-            wrong = lowest if lowest < 0 else highest
-            return f"token id {wrong} is outside the vocabulary of {self._vocab_size}"
-        return ""
 
     def _pool_state(self) -> PoolState:
         return PoolState(

@@ -30,6 +30,13 @@ class StopAdmitting:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitSteps:
+    """How many tokens a step may have from now on."""
+
+    max_step_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """From the child, once: it can compute."""
 

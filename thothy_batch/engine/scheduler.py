@@ -12,7 +12,7 @@ Deciding on a span costs what those cost who come, go or need a block, however m
 from collections.abc import Callable, Iterable
 
 from thothy_batch.engine.admission import Admission
-from thothy_batch.engine.block_manager import BlockManager
+from thothy_batch.engine.block_manager import BlockManager, UnsearchedBlocks
 from thothy_batch.engine.config import EngineConfig
 from thothy_batch.engine.kept_prefixes import KeptPrefixes
 from thothy_batch.engine.kv_allocator import KVAllocator
@@ -22,12 +22,6 @@ from thothy_batch.engine.sequence import Clock, Sequence, SequenceStatus, live_b
 from thothy_batch.engine.span import PromptPart, Span, StepOutcome
 from thothy_batch.engine.waiting_queue import WaitingQueue
 from thothy_batch.records import Request
-
-
-class _UnsearchedBlocks(BlockManager):
-    """Books in which nobody looks for content."""
-
-    finds_content = False
 
 
 class Scheduler:
@@ -42,6 +36,8 @@ class Scheduler:
 
     `by_content` False: nothing is found by its content. It costs nobody a token where all requests
     are planned and none is preempted, and saves the hashing of every block.
+
+    `may_start`: who is not worth being started is set aside, until `take_back`.
     """
 
     def __init__(
@@ -51,19 +47,22 @@ class Scheduler:
         *,
         by_content: bool = True,
         grow_ahead: int = 0,
+        may_start: Callable[[Sequence], bool] = lambda seq: True,
     ) -> None:
         self._config = config
         # Windows slide as rows move on: who has one takes no block before its time.
         has_window = any(group.window is not None for group in config.layout.groups)
         self._grow_ahead = 0 if has_window else grow_ahead
         self._settle = settle
-        books = BlockManager if by_content else _UnsearchedBlocks
+        books = BlockManager if by_content else UnsearchedBlocks
         self._blocks = books(config.layout, config.num_pages)
         self._kept = KeptPrefixes(self._blocks)
         self._kv = KVAllocator(config, self._blocks, self._kept)
         self._waiting = WaitingQueue()
         self._running = RunningSet(config)
-        self._admission = Admission(config, self._waiting, self._running, self._kv, self._kept)
+        queues = self._waiting, self._running
+        self._admission = Admission(config, *queues, self._kv, self._kept, may_start)
+        self._max_step_tokens = config.max_step_tokens
         self._copies = PendingCopies(self._blocks)
         self._num_preempted = 0  # not reported yet
 
@@ -78,8 +77,12 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        """Sequences that wait to be admitted, preempted ones among them."""
+        """Sequences that wait to be admitted, preempted ones among them; nobody who is aside."""
         return len(self._waiting)
+
+    @property
+    def num_aside(self) -> int:
+        return self._waiting.num_aside
 
     @property
     def blocks_used(self) -> int:
@@ -110,6 +113,18 @@ class Scheduler:
         """A planned request will not come: its prefixes need not be kept for it."""
         self._kept.withdraw(request.prefixes or ())
 
+    def take_back(self, is_over: Callable[[Sequence], bool]) -> list[Sequence]:
+        """Who is aside waits again, but for those that are forgotten and returned."""
+        gone = self._waiting.take_back(is_over)
+        for seq in gone:
+            self.withdraw(seq.state.request)
+        return gone
+
+    def limit_steps(self, max_step_tokens: int) -> None:
+        """Steps have at most so many tokens from now on, but one for every row that decodes."""
+        self._max_step_tokens = min(max_step_tokens, self._config.max_step_tokens)
+        self._admission.max_rows = min(self._config.max_seqs, self._max_step_tokens)
+
     def drop_unstarted(self) -> int:
         """Forget who was never admitted; returns how many. Nothing is kept for them."""
         self._kept.close()
@@ -120,7 +135,7 @@ class Scheduler:
         span = Span(self._running.decoding)
         self._running.unpark()
         self._make_room(span)
-        budget = self._config.max_step_tokens - len(span.decoding)
+        budget = max(0, self._max_step_tokens - len(span.decoding))
         for seq in self._running.prompts:
             budget -= self._compute_prompt(seq, budget, span)
         may_admit = not self._num_preempted or not len(self._running)
@@ -147,7 +162,7 @@ class Scheduler:
         self.clock.steps += num_steps
         span.num_done += num_steps
         for part in span.parts:
-            _count(part, outcome)
+            outcome.count(part)
             if part.num_rows:
                 outcome.joined += self._end_prompt(part.seq)
         outcome.output_tokens += num_rows + len(outcome.joined)
@@ -283,16 +298,3 @@ class Scheduler:
             self._kv.settle(member)
         self._running.end_prompt(group)
         return group
-
-
-def _count(part: PromptPart, outcome: StepOutcome) -> None:
-    """Count the computed tokens of a part of a prompt."""
-    seq, start = part.seq, part.start
-    end = seq.num_prefilled = start + part.num_tokens
-    recomputed = max(0, min(end, seq.num_ever_computed) - start)
-    outcome.recomputed_tokens += recomputed
-    seq.state.wasted_tokens += recomputed
-    start += recomputed
-    prefill = max(0, min(end, seq.prompt_len) - start)
-    outcome.prefill_tokens += prefill
-    outcome.decode_tokens += end - start - prefill

@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
-from thothy_batch.records import Completion, FinishReason, Request, SharedPrefix
+from thothy_batch.records import Completion, FinishReason, Request, RequestResult, SharedPrefix
 
 _SEED_STEP = 0x9E3779B97F4A7C15  # odd: the seeds of all samples of a request differ
 _SEED_BITS = (1 << 63) - 1
@@ -55,6 +55,22 @@ class RequestState:
     def prefixes(self) -> tuple[SharedPrefix, ...]:
         """The planned prefixes that it reads or leaves for others."""
         return () if self.is_loner else self.request.prefixes or ()
+
+    def result(self) -> RequestResult:
+        """Once all samples are finished."""
+        completions = tuple(each for each in self.completions if each is not None)
+        assert len(completions) == self.request.num_samples
+        started_at = self.started_at or 0.0
+        return RequestResult(
+            request_id=self.request.request_id,
+            completions=completions,
+            prompt_tokens=len(self.request.prompt_token_ids),
+            cached_prompt_tokens=self.cached_prompt_tokens,
+            output_tokens=self.output_tokens,
+            wasted_tokens=self.wasted_tokens,
+            queue_s=started_at,
+            engine_s=self.finished_at - started_at,
+        )
 
 
 @dataclass(slots=True, eq=False)

@@ -76,6 +76,18 @@ class StepOutcome:
     drafted_tokens: int = 0  # verified, right or wrong
     accepted_tokens: int = 0  # of them those that were right: output tokens beyond one a row
 
+    def count(self, part: PromptPart) -> None:
+        """A part of a prompt was computed."""
+        seq, start = part.seq, part.start
+        end = seq.num_prefilled = start + part.num_tokens
+        recomputed = max(0, min(end, seq.num_ever_computed) - start)
+        self.recomputed_tokens += recomputed
+        seq.state.wasted_tokens += recomputed
+        start += recomputed
+        prefill = max(0, min(end, seq.prompt_len) - start)
+        self.prefill_tokens += prefill
+        self.decode_tokens += end - start - prefill
+
     def forget(self, num_tokens: int) -> None:
         """Decode rows drew fewer tokens than was counted."""
         self.output_tokens -= num_tokens

@@ -9,8 +9,9 @@ from enum import Enum, auto
 
 from thothy_batch.engine.bisection import Bisection
 from thothy_batch.engine.client import RestartableEngine
-from thothy_batch.engine.death_notices import died, given_up
+from thothy_batch.engine.death_notices import died, given_up, steps_recover
 from thothy_batch.engine.running_totals import RunningTotals
+from thothy_batch.engine.step_budget import StepBudget
 from thothy_batch.errors import EngineError, ThothyError
 from thothy_batch.records import (
     EngineEvent,
@@ -20,7 +21,6 @@ from thothy_batch.records import (
     EngineUpdate,
     Request,
     RequestFailure,
-    RequestResult,
     Sampling,
     SharedPrefix,
 )
@@ -30,7 +30,6 @@ _PAUSE = 0.25  # of the time that an engine may be silent: no healthy run polls 
 _MAX_FAILED_STARTS = 3
 _LOADS = 3  # times the first engine's, that a later one may take to be ready, where that is longer
 _FIRST_PAUSE_S = 2.0  # before a start that follows a failed one; doubled each time
-_LEAST_STEP_TOKENS = 64
 # Deaths in a row with no request answered in between. To find one culprit among n takes log2(n).
 _MAX_FRUITLESS = 40
 _MAX_BLAMED = 3  # requests, likewise: then it is not the requests
@@ -57,6 +56,8 @@ class SupervisedEngine:
         self._in_engine: dict[int, Request] = {}  # in the order of submission
         self._held: deque[Request] = deque()  # to be submitted
         self._bisection = Bisection()
+        most = self.info.engine.get("max_step_tokens")
+        self._budget = StepBudget(most if isinstance(most, int) else 0)
         self._books = RunningTotals()
         self._spent: Counter[tuple[SharedPrefix, ...]] = Counter()  # readers that will not come
         self._last = EngineUpdate()
@@ -103,6 +104,9 @@ class SupervisedEngine:
             if self._become_ready(timeout_s):
                 self._fill()
                 self._check_progress()
+                if self._budget.recover():
+                    self._engine.limit_steps(self._budget.now)
+                    self._events.append(steps_recover(self._budget.now))
                 update = self._engine.poll(timeout_s)
         except EngineError as error:
             self._bury(error)
@@ -132,6 +136,8 @@ class SupervisedEngine:
         self._state, self._num_failed_starts = _State.READY, 0
         self._busy_since = time.monotonic()
         self._books.next_engine()
+        if self._budget.is_reduced:
+            self._engine.limit_steps(self._budget.now)
         stubs: list[Request] = []
         for path, num in self._spent.items():
             stubs += [_stub(path)] * num  # one object: it is sent once
@@ -192,7 +198,8 @@ class SupervisedEngine:
             self._blame(error) if was_ready else self._put_off(error)
         is_over = self._is_draining or self._hopeless is not None
         num_again = 0 if is_over else len(self._in_engine)
-        self._events.append(died(error, num_again, lost, at_start=not was_ready))
+        smaller = self._budget.now if error.cause == "memory" and self._budget.is_reduced else 0
+        self._events.append(died(error, num_again, lost, at_start=not was_ready, smaller=smaller))
         if self._is_draining:
             self._in_engine.clear()
         self._held.extendleft(reversed(self._in_engine.values()))
@@ -212,7 +219,7 @@ class SupervisedEngine:
         if self._num_fruitless > _MAX_FRUITLESS:
             self._hopeless = error
             return
-        if error.cause == "memory" and self._shrink():
+        if error.cause == "memory" and self._budget.halve(self._most_samples):
             return
         culprit = self._bisection.died(list(self._in_engine))
         if culprit is None:
@@ -224,22 +231,16 @@ class SupervisedEngine:
         self._spend([request])
         self._withheld.append(given_up(request, error))
 
-    def _shrink(self) -> bool:
-        """Half as many tokens a step from now on; False: they are few already."""
-        now = self._spec.max_step_tokens or self.info.engine.get("max_step_tokens")
-        if not isinstance(now, int) or now // 2 < max(_LEAST_STEP_TOKENS, self._most_samples):
-            return False
-        self._spec = replace(self._spec, max_step_tokens=now // 2)
-        return True
-
     def _told(self, update: EngineUpdate) -> EngineUpdate:
         """An engine's update as one of the whole run."""
         self._last = _without_news(update)
         for result in update.results:
-            self._settle(result)
+            self._settle(result.request_id)
             self._books.keep(result)
         for failure in update.failures:
-            self._settle(failure)
+            self._settle(failure.request_id)
+        for request_id in update.too_late:
+            self._settle(request_id)
         if update.results:
             self._num_fruitless = 0
         release = bool(update.results) or not (self._in_engine or self._held or self._hopeless)
@@ -270,9 +271,9 @@ class SupervisedEngine:
             return "restarting"
         return "stalled" if self._silent_s >= min(_SILENT_S, self._spec.stall_s / 2) else ""
 
-    def _settle(self, answer: RequestResult | RequestFailure) -> None:
-        self._spend([self._in_engine.pop(answer.request_id)])
-        self._bisection.settled(answer.request_id)
+    def _settle(self, request_id: int) -> None:
+        self._spend([self._in_engine.pop(request_id)])
+        self._bisection.settled(request_id)
 
     def _spend(self, requests: Sequence[Request]) -> None:
         self._spent.update(each.prefixes for each in requests if each.prefixes)
@@ -293,4 +294,4 @@ def _stub(path: tuple[SharedPrefix, ...]) -> Request:
 
 def _without_news(update: EngineUpdate) -> EngineUpdate:
     """The state of things alone."""
-    return replace(update, results=[], failures=[], steps=[], events=[])
+    return replace(update, results=[], failures=[], steps=[], events=[], too_late=[])

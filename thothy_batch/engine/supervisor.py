@@ -19,6 +19,7 @@ from typing import BinaryIO
 from thothy_batch.engine.channel import Channel, ChannelClosedError
 from thothy_batch.engine.messages import (
     Failed,
+    LimitSteps,
     Ready,
     Start,
     StopAdmitting,
@@ -117,6 +118,10 @@ class ChildEngine:
     def stop_admitting(self) -> None:
         self._send(StopAdmitting(), 0)
 
+    def limit_steps(self, max_step_tokens: int) -> None:
+        """Steps have at most so many tokens from now on."""
+        self._send(LimitSteps(max_step_tokens), 0)
+
     def poll(self, timeout_s: float) -> EngineUpdate:
         """See EngineClient. EngineError when the child has died; what it sent before comes first.
 
@@ -132,12 +137,12 @@ class ChildEngine:
                 break
             except ChannelClosedError:
                 self._error = self._death()
-                if merged.results or merged.failures:
+                if _has_answers(merged):
                     break
                 raise self._error from None
             if isinstance(message, Failed):
                 self._error = _as_engine_error(message.error)
-                if merged.results or merged.failures:
+                if _has_answers(merged):
                     break
                 raise self._error
             assert isinstance(message, Update)
@@ -173,7 +178,9 @@ class ChildEngine:
         if self._error is None:
             self._error = EngineError("the engine was closed")
 
-    def _send(self, message: Submit | Withdraw | StopAdmitting, num_requests: int) -> None:
+    def _send(
+        self, message: Submit | Withdraw | StopAdmitting | LimitSteps, num_requests: int
+    ) -> None:
         self._check()
         self._num_messages += 1
         self._unseen.append((self._num_messages, num_requests))
@@ -256,9 +263,15 @@ def _merge(into: EngineUpdate, update: EngineUpdate) -> None:
     into.results += update.results
     into.failures += update.failures
     into.steps += update.steps
+    into.too_late += update.too_late
+
+
+def _has_answers(update: EngineUpdate) -> bool:
+    return bool(update.results or update.failures or update.too_late)
 
 
 def _copy_state(source: EngineUpdate, target: EngineUpdate) -> None:
     target.totals = source.totals
     target.num_running, target.num_waiting = source.num_running, source.num_waiting
+    target.num_aside = source.num_aside
     target.blocks_used, target.blocks_total = source.blocks_used, source.blocks_total

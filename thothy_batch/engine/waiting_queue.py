@@ -1,16 +1,18 @@
 """Who waits to be admitted: by priority, then in the order of submission."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from thothy_batch.engine.sequence import Sequence
 
 
 class WaitingQueue:
-    """One line per priority; who was preempted stands at the head of its line."""
+    """One line per priority; who was preempted stands at the head of its line. Who is set aside
+    stands in none until it is taken back."""
 
     def __init__(self) -> None:
         self._lines: dict[int, deque[Sequence]] = {}
+        self._aside: list[Sequence] = []  # in the order of admission
 
     def __len__(self) -> int:
         return sum(len(line) for line in self._lines.values())
@@ -40,8 +42,27 @@ class WaitingQueue:
         head = self._line_of(seq).popleft()
         assert head is seq, "sequences are admitted in order"
 
+    @property
+    def num_aside(self) -> int:
+        return len(self._aside)
+
+    def set_aside(self, seq: Sequence) -> None:
+        """The head of the queue is not to be admitted for now: the next one is the head."""
+        self.remove_head(seq)
+        self._aside.append(seq)
+
+    def take_back(self, is_over: Callable[[Sequence], bool]) -> list[Sequence]:
+        """Those aside stand in line again, where they stood; but for those of whom `is_over` says
+        so, which are returned."""
+        aside, self._aside = self._aside, []
+        gone = []
+        for seq in reversed(aside):
+            gone.append(seq) if is_over(seq) else self.put_back(seq)
+        return gone
+
     def drop_unstarted(self) -> int:
         """Forget what was never admitted; preempted sequences stay. Returns how many went."""
+        self.take_back(lambda seq: False)
         before = len(self)
         for priority, line in self._lines.items():
             kept = (seq for seq in line if seq.state.started_at is not None)

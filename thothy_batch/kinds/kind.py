@@ -61,3 +61,5 @@ class Kind:
     params: dict[str, ParamSpec] = field(default_factory=dict)
     samples: str = ""  # the parameter that holds the number of samples; "": one sample
     sampling: dict[str, object] = field(default_factory=dict)  # the kind's defaults
+    # At which greedy rows are drawn again when their answer was no good; None: they are not.
+    retry_temperature: float | None = None

@@ -68,6 +68,7 @@ class KindFile(StrictModel):
     params: dict[str, ParamFile] = Field(default_factory=dict)
     samples: str = ""
     sampling: SamplingDefaults = SamplingDefaults()
+    retry_temperature: float | None = Field(default=None, gt=0)
     raw: bool = False
     system: str = ""
     document: str = ""

@@ -65,6 +65,7 @@ def _build(file: KindFile, located: Located) -> Kind:
         params={name: _param_spec(param) for name, param in file.params.items()},
         samples=file.samples,
         sampling=file.sampling.model_dump(exclude_none=True),
+        retry_temperature=file.retry_temperature,
     )
 
 

@@ -62,10 +62,9 @@ class EngineSettings(StrictModel):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where the model runs."
     )
-    impl: Annotated[
-        Literal["auto", "reference", "cpu"],
-        later("triton", "flex", use="auto, reference or cpu"),
-    ] = Field(default="auto", description="Which kernels are used.")
+    impl: Literal["auto", "reference", "cpu", "triton", "flex"] = Field(
+        default="auto", description="Which kernels are used; triton and flex need a GPU."
+    )
     block_size: int = Field(default=32, ge=1, description="Tokens per KV block.")
     kv_memory: KvMemory = Field(
         default=None,
@@ -185,6 +184,11 @@ class JobSettings(StrictModel):
     on_too_long: Annotated[
         Literal["fail", "truncate_head", "truncate_tail"], BeforeValidator(_no_split)
     ] = Field(default="fail", description="What happens to a prompt that does not fit.")
+    deadline: Annotated[str | None, BeforeValidator(check_deadline)] = Field(
+        default=None,
+        description="Rows of this job are not started when they cannot be done by then; of one "
+        "priority the job with the next deadline goes first: 06:00 or an ISO date and time.",
+    )
     max_failed_pct: float = Field(
         default=20,
         ge=0,

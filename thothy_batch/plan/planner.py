@@ -1,5 +1,6 @@
 """The plan of a night's requests: in which order, what is computed once, and how much that is."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,7 @@ def plan_requests(
     if policy not in POLICIES:
         raise ValueError(f"unknown order {policy!r}: {', '.join(POLICIES)}")
     chains = chains or chain_prompts([r.prompt_token_ids for r in requests], block_size)
-    levels = np.fromiter((r.priority for r in requests), np.int64, len(requests))
+    levels = _levels(requests)
     if expected is None:
         expected = [r.sampling.max_tokens for r in requests]
     outputs = np.asarray(expected, np.int64)
@@ -93,6 +94,17 @@ def plan_requests(
         num_prefixes=content.num_nodes,
         num_levels=max(map(len, paths), default=0),
     )
+
+
+def _levels(requests: Sequence[Request]) -> I64:
+    """Higher goes first: by priority, within it by how soon an answer is due."""
+    priorities = np.fromiter((r.priority for r in requests), np.int64, len(requests))
+    if all(r.ends_at is None for r in requests):
+        return priorities
+    ends = [math.inf if r.ends_at is None else r.ends_at for r in requests]
+    keys = np.stack([priorities.astype(np.float64), -np.asarray(ends)], axis=1)
+    _, levels = np.unique(keys, axis=0, return_inverse=True)
+    return np.asarray(levels, np.int64).reshape(-1)
 
 
 def _order(
@@ -165,4 +177,6 @@ def _with_prefixes(request: Request, prefixes: Path | None) -> Request:
         request.priority,
         prefixes,
         request.expected_tokens,
+        request.ends_at,
+        request.later_tokens,
     )

@@ -1,10 +1,11 @@
 """Who answers each entry: the store, another entry of this run, or the engine."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from thothy_batch.plan import artifact_id, row_seed
-from thothy_batch.records import Request, RequestResult
+from thothy_batch.records import FailureCode, Request, RequestResult
 from thothy_batch.runner.accounting import JobCount
 from thothy_batch.runner.attempts import Tried
 from thothy_batch.runner.entry import Entry
@@ -119,8 +120,7 @@ def assign(
         elif entry.request_key in by_key:
             _join(by_key[entry.request_key], entry)
         else:
-            attempt = answer.attempt + 1 if answer is not None else 1
-            work = _work(len(found.work), entry, run_seed, attempt)
+            work = _work(len(found.work), entry, run_seed, answer)
             by_key[entry.request_key] = work
             found.work.append(work)
     return found
@@ -134,20 +134,32 @@ def request_keys(entries: Iterable[Entry]) -> Iterator[str]:
 def _join(work: Work, entry: Entry) -> None:
     entry.prompt_token_ids = work.primary.prompt_token_ids
     work.entries.append(entry)
-    priority = entry.job.settings.priority
-    if priority > work.request.priority:
-        work.request = replace(work.request, priority=priority)
+    request, job = work.request, entry.job
+    if job.settings.priority > request.priority:
+        request = replace(request, priority=job.settings.priority)
+    if job.ends_at is not None and job.ends_at < (request.ends_at or math.inf):
+        request = replace(request, ends_at=job.ends_at)
+    work.request = request
 
 
-def _work(request_id: int, entry: Entry, run_seed: int, attempt: int) -> Work:
+def _work(request_id: int, entry: Entry, run_seed: int, failed: Answer | None) -> Work:
+    """`failed`: what it was answered in an earlier run, if it was."""
+    attempt, sampling, job = 1, entry.sampling, entry.job
+    if failed is not None:
+        attempt = failed.attempt + 1
+        again = job.kind.retry_temperature
+        is_bad = failed.code == FailureCode.INVALID_OUTPUT
+        if is_bad and again is not None and sampling.temperature == 0:
+            sampling = replace(sampling, temperature=again)  # greedily it would say the same
     seed = row_seed(run_seed, entry.sampling.seed, entry.request_key, attempt=attempt)
     request = Request(
         request_id=request_id,
         request_key=entry.request_key,
         prompt_token_ids=entry.prompt_token_ids,
-        sampling=entry.sampling,
+        sampling=sampling,
         seed=seed,
         num_samples=entry.samples_of_stage(0),
-        priority=entry.job.settings.priority,
+        priority=job.settings.priority,
+        ends_at=job.ends_at,
     )
     return Work(request, [entry], attempt)

@@ -1,7 +1,8 @@
 """Bad answers are tried again: with another seed, or with room for more tokens.
 
 Rows that are drawn at random may do better by another seed. Greedy ones would say the same again,
-unless they were cut off. Of several answers the best one counts, of equal ones the first.
+unless they were cut off, or their kind names a temperature for this. Of several answers the best
+one counts, of equal ones the first.
 """
 
 from dataclasses import dataclass, replace
@@ -46,21 +47,33 @@ class Attempts:
     max_len: int  # tokens of prompt and output
 
     def next_request(
-        self, tried: Tried, sampling_seed: int | None, *, num_tried: int
+        self,
+        tried: Tried,
+        sampling_seed: int | None,
+        *,
+        num_tried: int,
+        retry_temperature: float | None = None,
     ) -> Request | None:
-        """The request of the attempt after this one; None where no other answer is to be had."""
+        """The request of the attempt after this one; None where no other answer is to be had.
+
+        `retry_temperature`: at which a greedy row is drawn that was not cut off; None: it is not.
+        """
         if not tried.finished.failure and not tried.finished.flags:
             return None
         if num_tried >= self.most:
             return None
         request, sampling = tried.request, tried.request.sampling
         longer = self._longer(request) if tried.is_cut_off and not sampling.ignore_eos else 0
-        if not longer and sampling.temperature == 0:
-            return None
+        if longer:
+            sampling = replace(sampling, max_tokens=longer)
+        elif sampling.temperature == 0:
+            if retry_temperature is None:
+                return None
+            sampling = replace(sampling, temperature=retry_temperature)
         key, attempt = request.request_key, tried.attempt + 1
         return replace(
             request,
-            sampling=replace(sampling, max_tokens=longer) if longer else sampling,
+            sampling=sampling,
             seed=row_seed(self.run_seed, sampling_seed, key, attempt=attempt),
             priority=0,  # behind all that was never tried
             prefixes=None,  # the plan counted its readers once

@@ -1,6 +1,8 @@
 """The jobs of a night, checked as a whole before anything starts."""
 
+import time
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from thothy_batch.errors import ManifestError, Problem
 from thothy_batch.kinds import (
@@ -12,7 +14,14 @@ from thothy_batch.kinds import (
     resolve_sampling,
 )
 from thothy_batch.manifest.items import ItemSource, open_items
-from thothy_batch.manifest.settings import FileInput, JobRowsInput, JobSettings, Manifest, SqlInput
+from thothy_batch.manifest.settings import (
+    FileInput,
+    JobRowsInput,
+    JobSettings,
+    Manifest,
+    SqlInput,
+    parse_deadline,
+)
 from thothy_batch.records import Sampling
 
 _RAW_OPTIONAL = {"max_tokens"}
@@ -29,11 +38,17 @@ class Job:
     params: dict[str, object]
     sampling: Sampling
     num_samples: int
+    ends_at: float | None = None  # time.monotonic() of its own deadline
     _samplings: dict[object, Sampling] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         return self.settings.name
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its own deadline has passed."""
+        return self.ends_at is not None and time.monotonic() >= self.ends_at
 
     @property
     def group_by(self) -> str:
@@ -107,7 +122,15 @@ def _open_job(index: int, settings: JobSettings, manifest: Manifest) -> Job:
         limit=manifest.limit,
         raw=kind.raw,
     )
-    return Job(index, settings, kind, source, params, sampling, num_samples)
+    ends_at = _ends_at(settings.deadline)
+    return Job(index, settings, kind, source, params, sampling, num_samples, ends_at)
+
+
+def _ends_at(deadline: str | None) -> float | None:
+    if deadline is None:
+        return None
+    now = datetime.now().astimezone()
+    return time.monotonic() + (parse_deadline(deadline, now) - now).total_seconds()
 
 
 def _load_kind(settings: JobSettings, manifest: Manifest) -> Kind:

@@ -29,6 +29,7 @@ from thothy_batch.runner.rendering import Render
 from thothy_batch.runner.stopping import Stopping
 
 JOB_STOPPED = "job_stopped"
+DEADLINE = "deadline"
 _POLL_S = 0.25
 _WINDOW_OF_MAX_SEQS = 4
 _SMALLEST_WINDOW = 64
@@ -53,6 +54,7 @@ class Night:
     in_engine: dict[int, Work] = field(default_factory=dict)
     totals: EngineTotals = field(default_factory=EngineTotals)
     stop_reason: str = ""
+    late_reason: str = ""  # deadline | time_budget: entries were left, they would have been late
     repeated_prompt_tokens: int = 0  # computed again for further attempts
     _last: EngineUpdate = field(default_factory=EngineUpdate)
     _answer_times: deque[float] = field(default_factory=deque)
@@ -82,33 +84,51 @@ class Night:
             self.engine.submit([work.request for work in batch])
 
     def _expect(self, work: Work) -> None:
-        """Tells the engine what is known by now of how long the job's outputs are."""
-        request = work.request
-        expected = self.estimates.expected(work.primary.job.name, request.sampling)
-        if expected != request.expected_tokens:
-            work.request = replace(request, expected_tokens=expected)
+        """Tells the engine what is known by now of how long the job's outputs are, and until when
+        they have to be there."""
+        request, job = work.request, work.primary.job
+        expected = self.estimates.expected(job.name, request.sampling)
+        num_later = len(job.kind.stages) - 1 - work.stage
+        later = num_later * request.sampling.max_tokens
+        end = ends_at(work, self.stopping.next_end)
+        known = (request.expected_tokens, request.ends_at, request.later_tokens)
+        if known != (expected, end, later):
+            work.request = replace(
+                request, expected_tokens=expected, ends_at=end, later_tokens=later
+            )
 
     def _window(self) -> int:
         max_seqs = self.engine.info.engine.get("max_seqs")
         lanes = max_seqs if isinstance(max_seqs, int) else _SMALLEST_WINDOW
-        return max(_SMALLEST_WINDOW, _WINDOW_OF_MAX_SEQS * lanes) + len(self._answer_times)
+        window = max(_SMALLEST_WINDOW, _WINDOW_OF_MAX_SEQS * lanes) + len(self._answer_times)
+        return window + min(self._last.num_aside, _WINDOW_OF_MAX_SEQS * window)
 
     def _still_wanted(self, work: Work) -> bool:
-        """Drops the entries of stopped jobs; False when none is left."""
-        stopped = [e for e in work.entries if self.ledger.account.job_of(e).stopped]
-        is_over = len(stopped) == len(work.entries) or (stopped and not work.is_rejected)
+        """Drops the entries of jobs that are stopped, or over; False when none is left."""
+        reasons = {entry: self._why_dropped(entry) for entry in work.entries}
+        dropped = [entry for entry, reason in reasons.items() if reason]
+        is_over = len(dropped) == len(work.entries) or (dropped and not work.is_rejected)
         if is_over and work.best is not None:
             self.forecast.drop(work.request)
             self.settle(work)
             return False
-        for entry in stopped:
-            self.ledger.not_run(entry, JOB_STOPPED)
-        if stopped:
-            work.entries = [e for e in work.entries if e not in stopped]
+        for entry in dropped:
+            self.ledger.not_run(entry, reasons[entry])
+        if dropped:
+            work.entries = [entry for entry in work.entries if not reasons[entry]]
         if not work.entries:
             self.forecast.drop(work.request)
             self.engine.withdraw([work.request])
         return bool(work.entries)
+
+    def _why_dropped(self, entry: Entry) -> str:
+        """The reason for which an entry is not computed any more, if there is one."""
+        if self.ledger.account.job_of(entry).stopped:
+            return JOB_STOPPED
+        if entry.job.is_over:
+            self.late_reason = DEADLINE
+            return DEADLINE
+        return ""
 
     def _poll(self) -> EngineUpdate:
         update = self.engine.poll(_POLL_S)
@@ -117,6 +137,8 @@ class Night:
             self._take(result)
         for failure in update.failures:
             self._refuse(failure)
+        for request_id in update.too_late:
+            self._leave(self.in_engine.pop(request_id))
         for step in update.steps:
             self.ledger.store.add(
                 "engine_steps", {name: getattr(step, name) for name in step.__slots__}
@@ -166,7 +188,12 @@ class Night:
             self.ledger.weigh(work)
         else:
             self.repeated_prompt_tokens += result.prompt_tokens - result.cached_prompt_tokens
-        again = self.attempts.next_request(tried, primary.sampling.seed, num_tried=work.num_tried)
+        again = self.attempts.next_request(
+            tried,
+            primary.sampling.seed,
+            num_tried=work.num_tried,
+            retry_temperature=primary.job.kind.retry_temperature,
+        )
         if again is not None and not self.stop_reason:
             self._try_again(work, again)
         elif again is None or not work.is_rejected:
@@ -216,6 +243,17 @@ class Night:
     def _refuse(self, failure: RequestFailure) -> None:
         self._reject(self.in_engine.pop(failure.request_id), failure)
 
+    def _leave(self, work: Work) -> None:
+        """It was not started: it could not have been answered in time."""
+        self.forecast.drop(work.request)
+        end = self.stopping.next_end
+        self.late_reason = end[1] if end and work.request.ends_at == end[0] else DEADLINE
+        if work.best is not None and not work.is_rejected:
+            self.settle(work)
+            return
+        for entry in work.entries:
+            self.ledger.not_run(entry, DEADLINE)
+
     def _reject(self, work: Work, failure: RequestFailure) -> None:
         self.forecast.drop(work.request)
         if work.best is not None:  # an answer to an earlier attempt
@@ -243,6 +281,14 @@ class Night:
             update = self._poll()
             if update.blocks_total and not update.num_running and not update.num_waiting:
                 return
+
+
+def ends_at(work: Work, end: tuple[float, str] | None) -> float | None:
+    """time.monotonic() after which nobody wants the answer; None: it has all the time."""
+    own = [entry.job.ends_at for entry in work.entries]
+    known = [at for at in own if at is not None]
+    last = max(known) if len(known) == len(own) else None
+    return min((at for at in (last, end and end[0]) if at is not None), default=None)
 
 
 def _let_go(work: Work) -> None:

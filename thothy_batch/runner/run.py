@@ -210,7 +210,7 @@ def _leave_open(
     error: ThothyError | None,
 ) -> None:
     """Entries without an answer were not run; the reason says why."""
-    stop = night.stop_reason if night is not None else run.stopping.reason
+    stop = _stop_reason(run, night)
     reason = failure_reason(error) if error is not None else _NOT_RUN_REASONS.get(stop, stop)
     for work in assignment.work:
         # It waited for another attempt. A stop keeps what can be used; without that, and after an
@@ -223,6 +223,10 @@ def _leave_open(
                 ledger.not_run(entry, JOB_STOPPED if stopped else reason)
 
 
+def _stop_reason(run: Setup, night: Night | None) -> str:
+    return run.stopping.reason if night is None else night.stop_reason or night.late_reason
+
+
 def _end(run: Setup, ledger: Ledger, night: Night | None, error: ThothyError | None) -> RunSummary:
     run.observer.phase("publishing")
     return end_run(
@@ -233,6 +237,6 @@ def _end(run: Setup, ledger: Ledger, night: Night | None, error: ThothyError | N
         started=run.started,
         load_s=run.load_s,
         dtype=run.facts.dtype,
-        stop_reason=night.stop_reason if night is not None else run.stopping.reason,
+        stop_reason=_stop_reason(run, night),
         error=error,
     )

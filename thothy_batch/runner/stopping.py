@@ -45,6 +45,12 @@ class Stopping:
         return min(self._ends)[0] - time.monotonic() if self._ends else None
 
     @property
+    def next_end(self) -> tuple[float, str] | None:
+        """time.monotonic() of the deadline or the end of the budget, and which it is; None where
+        there is neither."""
+        return min(self._ends, default=None)
+
+    @property
     def signal_name(self) -> str:
         return self._signal
 
