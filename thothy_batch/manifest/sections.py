@@ -116,6 +116,11 @@ class RunSettings(StrictModel):
         ge=2.0,
         description="An engine that finishes no step for so long is started anew: 10m.",
     )
+    metrics_file: NonEmpty | None = Field(
+        default=None,
+        description="A Prometheus text file with the run's figures, replaced every second: "
+        "night.prom.",
+    )
     max_attempts: int = Field(
         default=2,
         ge=1,

@@ -83,6 +83,12 @@ class Manifest:
         }
 
     @property
+    def metrics_path(self) -> Path | None:
+        """Where the run's figures go for Prometheus, if anywhere."""
+        name = self.run.metrics_file
+        return None if name is None else self.base / Path(name).expanduser()
+
+    @property
     def manifest_hash(self) -> str:
         """32 hex digits over every setting but where the store lies."""
         settings = {key: value for key, value in self.as_json().items() if key != "store"}

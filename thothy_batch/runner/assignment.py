@@ -35,6 +35,14 @@ class Work:
         """Whether it has answers, and none is good enough to be stored."""
         return self.best is not None and bool(self.best.finished.failure)
 
+    def wanted_until(self, end: tuple[float, str] | None) -> float | None:
+        """time.monotonic() after which nobody wants its answer; None: it has all the time. `end`:
+        the run's own, see `Stopping.next_end`."""
+        own = [entry.job.ends_at for entry in self.entries]
+        known = [at for at in own if at is not None]
+        last = max(known) if len(known) == len(own) else None
+        return min((at for at in (last, end and end[0]) if at is not None), default=None)
+
     def take(self, tried: Tried) -> None:
         """One more answer. What the worse one took is wasted; of equal ones the first is kept."""
         self.num_tried += 1

@@ -21,6 +21,7 @@ from thothy_batch.records import (
 from thothy_batch.runner.assignment import Work
 from thothy_batch.runner.attempts import Attempts, Tried
 from thothy_batch.runner.entry import Entry
+from thothy_batch.runner.event_log import EventLog
 from thothy_batch.runner.ledger import Ledger
 from thothy_batch.runner.prepare import draft_of
 from thothy_batch.runner.progress import Forecast
@@ -49,6 +50,7 @@ class Night:
     forecast: Forecast
     estimates: OutputEstimates
     receipt: Receipt
+    log: EventLog
     attempts: Attempts
     pending: deque[Work] = field(default_factory=deque)  # in the order of submission
     in_engine: dict[int, Work] = field(default_factory=dict)
@@ -90,7 +92,7 @@ class Night:
         expected = self.estimates.expected(job.name, request.sampling)
         num_later = len(job.kind.stages) - 1 - work.stage
         later = num_later * request.sampling.max_tokens
-        end = ends_at(work, self.stopping.next_end)
+        end = work.wanted_until(self.stopping.next_end)
         known = (request.expected_tokens, request.ends_at, request.later_tokens)
         if known != (expected, end, later):
             work.request = replace(
@@ -157,6 +159,7 @@ class Night:
         self.ledger.store.add(
             "engine_events", {name: getattr(event, name) for name in event.__slots__}
         )
+        self.log.write(**{name: getattr(event, name) for name in event.__slots__})
         self.note(event.message)
 
     def _take(self, result: RequestResult) -> None:
@@ -268,10 +271,12 @@ class Night:
         if count.stopped or not count.too_many_failed:
             return
         count.stopped = True
-        self.note(
+        message = (
             f"job {count.name!r} stops: {count.num_rejected} of {count.num_answered} answers were "
             f"no good (max_failed_pct {count.max_failed_pct:g}); the other jobs go on"
         )
+        self.log.write("job_stopped", job=count.name, message=message)
+        self.note(message)
 
     def _drain(self) -> None:
         """Lets what runs come to its end, for as long as the grace lasts."""
@@ -281,14 +286,6 @@ class Night:
             update = self._poll()
             if update.blocks_total and not update.num_running and not update.num_waiting:
                 return
-
-
-def ends_at(work: Work, end: tuple[float, str] | None) -> float | None:
-    """time.monotonic() after which nobody wants the answer; None: it has all the time."""
-    own = [entry.job.ends_at for entry in work.entries]
-    known = [at for at in own if at is not None]
-    last = max(known) if len(known) == len(own) else None
-    return min((at for at in (last, end and end[0]) if at is not None), default=None)
 
 
 def _let_go(work: Work) -> None:

@@ -9,12 +9,19 @@ from pathlib import Path
 
 from thothy_batch.records import EngineUpdate
 from thothy_batch.runner.accounting import Account
+from thothy_batch.runner.event_log import EventLog
+from thothy_batch.runner.metrics import write_metrics
 from thothy_batch.runner.progress import Forecast, Observer, snapshot
 from thothy_batch.store.files import status_path
 from thothy_batch.store.status import write_status
 from thothy_batch.store.store import Store
 
 _STATUS_EVERY_S = 1.0
+# Of a status, what the event log has of it, too.
+_END = (
+    *("status", "stop_reason", "exit_code", "error", "num_items", "num_done", "num_reused"),
+    *("num_failed", "num_not_run", "output_tokens", "engine_s"),
+)
 
 
 @dataclass(slots=True)
@@ -25,25 +32,32 @@ class StatusFile:
     run_id: str
     manifest: Path
     started_at: datetime
+    log: EventLog  # has the changes of its state
+    metrics: Path | None = None  # a Prometheus text file beside it
+    _state: str = ""
     _next: float = 0.0
 
     def write(self, state: str, **more: object) -> None:
         """Now."""
         self._next = time.monotonic() + _STATUS_EVERY_S
-        write_status(
-            status_path(self.store),
-            {
-                "state": state,
-                "run_id": self.run_id,
-                "pid": os.getpid(),
-                "host": socket.gethostname(),
-                "manifest": str(self.manifest),
-                "store": str(self.store),
-                "started_at": self.started_at.isoformat(timespec="seconds"),
-                "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
-                **more,
-            },
-        )
+        status: dict[str, object] = {
+            "state": state,
+            "run_id": self.run_id,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "manifest": str(self.manifest),
+            "store": str(self.store),
+            "started_at": self.started_at.isoformat(timespec="seconds"),
+            "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            **more,
+        }
+        write_status(status_path(self.store), status)
+        if state != self._state:
+            self._state = state
+            told = {name: more[name] for name in _END if name in more}
+            self.log.write("state", state=state, **told)
+        if self.metrics is not None:
+            write_metrics(self.metrics, status)
 
     @property
     def due(self) -> bool:

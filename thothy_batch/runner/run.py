@@ -13,6 +13,7 @@ from thothy_batch.runner.assignment import Assignment, assign, request_keys
 from thothy_batch.runner.attempts import Attempts
 from thothy_batch.runner.closing import end_run, failure_reason
 from thothy_batch.runner.entry import Entry
+from thothy_batch.runner.event_log import EventLog
 from thothy_batch.runner.ledger import Ledger
 from thothy_batch.runner.locking import holder_of, locked
 from thothy_batch.runner.night import JOB_STOPPED, Night
@@ -63,7 +64,13 @@ def _locked_run(run: Setup, holder: LockHolder) -> RunSummary:
         for run_id in store.recovered.killed_runs:
             note(f"run {run_id} had been killed; what it had finished is in the store")
         stack.enter_context(run.stopping.watching())
-        status = StatusFile(store_path, run.run_id, run.manifest.path, run.started)
+        log = EventLog(store_path, run.run_id)
+        for run_id in store.recovered.killed_runs:
+            log.write("run_killed", killed_run_id=run_id)
+        log.write("run_started", manifest=run.manifest.path, pid=holder.pid, host=holder.host)
+        status = StatusFile(
+            store_path, run.run_id, run.manifest.path, run.started, log, run.manifest.metrics_path
+        )
         status.write("preparing")
         try:
             summary = _run_locked(run, store, status)
@@ -195,6 +202,7 @@ def _begin(
             run.manifest.run.max_attempts,
             min(info.max_model_len, info.pool_tokens),
         ),
+        log=status.log,
         receipt=Receipt(run.facts.work, info.engine.get("device_figures"), run.spec.block_size),
     )
     night.pending.extend(pending)
