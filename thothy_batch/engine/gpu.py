@@ -47,13 +47,26 @@ def find_gpu() -> Gpu | None:
         return None
     if not _torch_has_cuda():
         return None
-    chosen = [] if visible is None else ["-i", visible.split(",")[0].strip()]
-    command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits", *chosen]
+    chosen = None if visible is None else visible.split(",")[0].strip()
+    return _parsed(ask_driver(f"--query-gpu={_QUERY}", chosen))
+
+
+def free_gpu_bytes(gpu: Gpu) -> int:
+    """Free memory now; that of the first call where the driver does not answer."""
+    said = ask_driver("--query-gpu=memory.free", gpu.uuid).strip()
+    return int(said) * _MIB if said.isdigit() else gpu.free_bytes
+
+
+def ask_driver(query: str, gpu: str | None) -> str:
+    """Lines of values with commas between them; "" where there is no answer. `gpu`: its number or
+    uuid, None: all of them."""
+    chosen = [] if gpu is None else ["-i", gpu]
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits", *chosen]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return None if said.returncode else _parsed(said.stdout)
+        return ""
+    return "" if said.returncode else said.stdout
 
 
 def _parsed(output: str) -> Gpu | None:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from thothy_batch.engine.gpu import find_gpu
+from thothy_batch.engine.gpu import find_gpu, free_gpu_bytes
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -23,7 +23,7 @@ def free_bytes(device: str) -> int:
     if device == "cpu":
         return available_bytes()
     gpu = find_gpu()
-    return 0 if gpu is None else gpu.free_bytes
+    return 0 if gpu is None else free_gpu_bytes(gpu)
 
 
 def num_cores() -> int:

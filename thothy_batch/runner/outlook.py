@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 from thothy_batch.engine.config import EngineConfig, resolve_device
 from thothy_batch.engine.facts import ModelFacts
+from thothy_batch.engine.gpu import find_gpu
+from thothy_batch.engine.gpu_tenants import check_room
 from thothy_batch.engine.memory import free_bytes, num_threads
 from thothy_batch.engine.prediction import KnownSpeed, known_speed
 from thothy_batch.errors import StoreError
@@ -47,6 +49,7 @@ class Outlook:
 def look_ahead(run: Setup, store: Store, work: Sequence[Work]) -> Outlook:
     """Plans the night for the engine that this machine would give now."""
     spec = _engine_spec(run, work)
+    _check_gpu(run, spec)
     config = expected_config(spec, run.facts)
     estimates = output_estimates(_history(run, store), run.jobs)
     order = run.manifest.engine.order
@@ -113,6 +116,18 @@ def record_plan(store: Store, ahead: Forethought) -> None:
     )
     if prediction is not None:
         store.record_predictions({name: part.engine_s for name, part in prediction.jobs.items()})
+
+
+def _check_gpu(run: Setup, spec: EngineSpec) -> None:
+    """Says who else has the GPU's memory; EngineError where too little is left."""
+    if resolve_device(spec.device) == "cpu" or run.facts.work is None:
+        return
+    gpu, work = find_gpu(), run.facts.work
+    assert gpu is not None
+    kv_bytes = sum(group.kv_bytes_per_token for group in work.groups)
+    least_bytes = work.weight_bytes + kv_bytes * (spec.longest_tokens or 0)
+    if note := check_room(gpu, least_bytes):
+        run.observer.note(note)
 
 
 def _engine_spec(run: Setup, work: Sequence[Work]) -> EngineSpec:
