@@ -1,9 +1,11 @@
 """Nights that are disturbed at named places, several times in a row, and must end as undisturbed.
 
     python tests/faults/points.py --nights 250 --out tests/bench/results/fault-points.json
+    python tests/faults/points.py --nights 60 --model embedded
     python tests/faults/points.py --nights 4               # as in CI
 
-A night of the fake model: greedy rows, seeded rows, samples, bad rows, rows that repeat others.
+A night of the fake model, or of the embedded one in float32: greedy rows, seeded rows, samples,
+bad rows, rows that repeat others.
 Each is run one to three times with a fault armed (kill, an error of the system, a full disk, a
 delay, a torn write, at some pass of some place; or kill -9 at a random moment), then once more in
 peace. Its rows, counts and files are compared with those of a night that nothing disturbed. The
@@ -57,9 +59,10 @@ GOOD_CODES = {-signal.SIGKILL, 0, 1, 2, 5}
 ROWS = """select job, item_id, variant, text, data::varchar, verdict, flags, finish_reason, attempt,
           output_tokens, seed, reused_from is null from artifacts order by all"""
 FAILED = """select job, item_id, variant, code from latest_failures order by all"""
-LEFT = {"lock", "status.json", "answers.json", "answers.jsonl", "engine.log"}
+LEFT = {"lock", "status.json", "events.jsonl", "answers.json", "answers.jsonl", "engine.log"}
+MODELS = {"fake": '{id: "builtin:fake?step_ms=4"}', "embedded": "{dtype: float32}"}
 MANIFEST = """\
-model: {id: "builtin:fake?step_ms=4"}
+model: MODEL
 engine: {max_seqs: 16}
 jobs:
   - {name: greedy, kind: raw, input: greedy.parquet, sampling: {max_tokens: 12}}
@@ -68,9 +71,9 @@ jobs:
 """
 
 
-def make_night(folder: Path) -> None:
+def make_night(folder: Path, model: str) -> None:
     folder.mkdir()
-    (folder / "manifest.yaml").write_text(MANIFEST)
+    (folder / "manifest.yaml").write_text(MANIFEST.replace("MODEL", MODELS[model]))
     greedy = [f"row {i % 30}" for i in range(36)] + [None, ""]
     pq.write_table(
         pa.table({"id": list(range(len(greedy))), "prompt": greedy}), folder / "greedy.parquet"
@@ -167,12 +170,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--nights", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", choices=sorted(MODELS), default="fake")
     parser.add_argument("--out", type=Path, help="write the JSON report here as well")
     args = parser.parse_args()
     rng, tally = random.Random(args.seed), Counter[str]()
     work = Path(tempfile.mkdtemp(prefix="thothy-points-"))
     try:
-        make_night(work / "peace")
+        make_night(work / "peace", args.model)
         began = time.monotonic()
         code, said = run(work / "peace")
         if code != 1:
@@ -183,7 +187,7 @@ def main() -> None:
             raise SystemExit(f"the night in peace is not clean: {expected}")
         for number in range(args.nights):
             folder = work / str(number)
-            make_night(folder)
+            make_night(folder, args.model)
             plan = disturbances(rng, normal_s)
             disturbed(folder, plan, tally)
             found = outcome(folder)
@@ -198,6 +202,7 @@ def main() -> None:
     num_runs = sum(n for name, n in tally.items() if name.startswith("exit"))
     report = {
         "benchmark": "fault_points",
+        "model": args.model,
         "seed": args.seed,
         "nights": args.nights,
         "disturbed_runs": num_runs,
