@@ -78,6 +78,8 @@ class EngineSpec:
     admission: str = "auto"  # auto | optimistic
     speculation: str = "auto"  # auto | off
     stall_s: float = 600.0  # without a finished step, after which the engine is started anew
+    # Of the model that the requests' keys are of; ModelError where another one lies there. "": any.
+    fingerprint: str = ""
     needed_tokens: int | None = None  # prompt + max_tokens of all requests; caps the auto pool
     longest_tokens: int | None = None  # most KV of one request, all its samples in whole blocks
     measure_device: bool = False  # measure what the device can do, where that is not known yet

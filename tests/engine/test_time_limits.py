@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from thothy_batch.engine.cost_model import CostModel, GroupWork, ModelWork, Speed
 from thothy_batch.engine.local import LocalEngine
+from thothy_batch.engine.sequence import Clock, Sequence
+from thothy_batch.engine.time_limits import TimeLimits
 from thothy_batch.records import EngineSpec, EngineUpdate, ModelSpec, Request, Sampling
 
 STEP_S = 0.02
@@ -124,3 +127,14 @@ def test_smaller_steps_compute_the_same(engine: LocalEngine) -> None:
     engine.engine.limit_steps(10**9)
     engine.submit(requests)
     assert {r.request_id: r.completions for r in run(engine).results} == whole
+
+
+@pytest.mark.parametrize(("left_s", "starts"), [(4.0, False), (6.0, True), (None, True)])
+def test_before_the_first_step_the_cost_model_says(left_s: float | None, starts: bool) -> None:
+    """1,000 tokens at 10 ms; it may be wrong by a factor of two, as nothing was measured yet."""
+    speed = Speed(((1.0, 0.01),), ((1.0, 0.0),), 0.0, 0.0, 0.0)
+    cost = CostModel(ModelWork(1, 1, 4, 1, 1, (GroupWork(1, None, 1),)), speed)
+    limits = TimeLimits(time.monotonic, cost)
+    seq = Sequence.first_of(request(0, 1000, left_s), Clock())
+    for alone in (True, False):
+        assert limits.may_start(seq, alone=alone) == starts

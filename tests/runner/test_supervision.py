@@ -1,12 +1,16 @@
 """Nights whose engine dies: every row is answered or named, and the morning knows what happened."""
 
+import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from thothy_batch.engine.client import start_supervised
+from thothy_batch.records import EngineSpec
 from thothy_batch.report.text import render_text
+from thothy_batch.resources import data_path
 from thothy_batch.store.read import report_data
 
 POISON = ord("#")
@@ -54,3 +58,28 @@ def test_a_hang_is_named_in_store_and_report(night: Any, tmp_path: Any) -> None:
     ((message,),) = night.query("select message from engine_events")
     assert "no step was finished for 2 s" in message
     assert "no step was finished for 2 s" in render_text(report_data(night.store))
+
+
+def test_answers_of_two_models_never_come_into_one_run(night: Any) -> None:
+    """The checkpoint is replaced while the engine runs, which then dies and is started anew."""
+    model = Path(shutil.copytree(data_path("sample_data") / "model", night.folder / "model"))
+    night.rows("rows.parquet", id=list(range(8)), prompt=[f"prompt {i}" for i in range(8)])
+    sampling = "{max_tokens: 200, ignore_eos: true}"
+    night.jobs(f"name: j, kind: raw, input: rows.parquet, sampling: {sampling}", model=str(model))
+
+    def start(spec: EngineSpec, *, log_path: Path | None = None) -> Any:
+        engine: Any = start_supervised(spec, log_path=log_path)
+        weights = next(model.glob("*.safetensors"))
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.with_suffix(".new").write_bytes(content)
+        weights.with_suffix(".new").replace(weights)
+        engine._engine._process.kill()
+        return engine
+
+    run = night.run(start_engine=start)
+    assert run.exit_code == 5
+    assert f"the model {model} has been changed since this run began" in str(run.error)
+    assert run.counts["num_done"] == 0
+    again = night.run(start_engine=start_supervised)
+    assert (again.exit_code, again.counts["num_done"]) == (0, 8)

@@ -79,6 +79,7 @@ def _build_real(
 
     from thothy_batch.engine.loaded import load_runner
     from thothy_batch.model.config import num_parameters
+    from thothy_batch.model.fingerprint import check_fingerprint
     from thothy_batch.model.host_memory import keep_freed_memory
 
     if owns_process and "OMP_NUM_THREADS" not in os.environ:
@@ -87,6 +88,7 @@ def _build_real(
     if owns_process:
         keep_freed_memory()
     model, config = loaded.model, loaded.config
+    check_fingerprint(spec, model.files, model.config, model.dtype)
     cache = FigureCache()
     if spec.calibrate:
         _calibrate(loaded, cache)

@@ -14,6 +14,7 @@ from thothy_batch.engine.span import Span, StepOutcome
 
 _MEMORY_S = 10.0  # of busy time, in which what was measured loses 63 % of its weight
 _LOOK_AGAIN_S = 1.0
+_DOUBT = 0.5  # of what a step takes by the cost model: who is left for that was never tried
 _PROMPT_ROWS = 1024  # of a step of prompts, in the cost model's words
 
 
@@ -43,8 +44,8 @@ class TimeLimits:
 
     def __init__(self, clock: Callable[[], float], cost: CostModel | None = None) -> None:
         self._clock = clock
-        self._token = _Rate(0.0 if cost is None else _token_s(cost))
-        self._prompt = _Rate(0.0 if cost is None else _prompt_token_s(cost))
+        self._token = _Rate(0.0 if cost is None else _DOUBT * _token_s(cost))
+        self._prompt = _Rate(0.0 if cost is None else _DOUBT * _prompt_token_s(cost))
         self._least_token_s = self._token.expected
         self._due_at = 0.0
 

@@ -5,10 +5,11 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from thothy_batch.errors import ModelError
 from thothy_batch.model.checkpoint import weight_files
 from thothy_batch.model.config import ModelConfig
 from thothy_batch.model.locate import ModelFiles
-from thothy_batch.records import ModelSpec
+from thothy_batch.records import EngineSpec, ModelSpec
 
 _VERSION = "model-1"
 _TOKENIZER_FILES = (
@@ -50,6 +51,20 @@ def model_fingerprint(files: ModelFiles, config: ModelConfig, dtype: str, spec: 
             _add(hasher, f"file:{path.name}:{path.stat().st_size}")
             _add_contents(hasher, path)
     return hasher.hexdigest()
+
+
+def check_fingerprint(
+    spec: EngineSpec, files: ModelFiles, config: ModelConfig, dtype: str
+) -> None:
+    """ModelError where these are not the weights that the run began with: answers of two models
+    would be stored under one request key."""
+    if not spec.fingerprint:
+        return
+    if model_fingerprint(files, config, dtype, spec.model) != spec.fingerprint:
+        raise ModelError(
+            f"the model {files.directory} has been changed since this run began",
+            hint="run again: what is not answered yet is then computed by the new one",
+        )
 
 
 def _add(hasher: "hashlib.blake2b", text: str) -> None:

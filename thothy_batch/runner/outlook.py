@@ -132,6 +132,7 @@ def _check_gpu(run: Setup, spec: EngineSpec) -> None:
 
 def _engine_spec(run: Setup, work: Sequence[Work]) -> EngineSpec:
     spec, model = sized_spec(run.spec, run.facts, work), run.facts.work
+    spec = replace(spec, fingerprint=run.facts.fingerprint)
     if model is None or spec.needed_tokens is None:
         return spec
     seconds = 2 * model.body_parameters * spec.needed_tokens / _SLOW_FLOPS
