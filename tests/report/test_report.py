@@ -105,7 +105,7 @@ def test_the_text_has_the_figures_of_the_night() -> None:
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        ({"status": "stopped", "stop_reason": "deadline", "num_not_run": 5}, "at the deadline"),
+        ({"status": "stopped", "stop_reason": "deadline", "num_not_run": 5}, "for the deadline"),
         ({"status": "failed", "stop_reason": "killed", "wall_s": None}, "killed: its process died"),
         ({"status": "failed", "stop_reason": "disk full"}, "failed: disk full"),
         ({"status": "running", "stop_reason": None, "wall_s": None}, "is running"),

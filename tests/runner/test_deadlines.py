@@ -53,6 +53,7 @@ def test_rows_that_cannot_finish_are_not_started(two_lengths: Any, reason: str) 
     }
     assert took_s < 18.0
     assert summary.wasted_tokens == 0
+    assert "20 entries were not started" in "\n".join(summary.messages)
     again = two_lengths.run(jobs=("short", "warm"))
     assert again.counts["num_reused"] == 120
 

@@ -53,9 +53,7 @@ def model_fingerprint(files: ModelFiles, config: ModelConfig, dtype: str, spec: 
     return hasher.hexdigest()
 
 
-def check_fingerprint(
-    spec: EngineSpec, files: ModelFiles, config: ModelConfig, dtype: str
-) -> None:
+def check_fingerprint(spec: EngineSpec, files: ModelFiles, config: ModelConfig, dtype: str) -> None:
     """ModelError where these are not the weights that the run began with: answers of two models
     would be stored under one request key."""
     if not spec.fingerprint:

@@ -18,8 +18,8 @@ _ADVICE = {
 }
 
 _STOP = {
-    "deadline": "stopped at the deadline",
-    "time_budget": "stopped when the time budget was used up",
+    "deadline": "stopped for the deadline",
+    "time_budget": "stopped for the time budget",
     "signal": "stopped by a signal",
     "killed": "killed: its process died",
 }

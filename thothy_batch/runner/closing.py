@@ -40,6 +40,10 @@ def end_run(
         summary.unavoidable_s = night.receipt.unavoidable_s(dtype)
     _judge(account, stop_reason, summary)
     _say(account, summary, computed=night is not None)
+    if night is not None and night.num_late:
+        summary.messages.append(
+            f"{night.num_late:,} entries were not started: there was no time left to finish them"
+        )
     summary.wall_s = (datetime.now().astimezone() - started).total_seconds()
     summary.published = ledger.store.end_run(
         {

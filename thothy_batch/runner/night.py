@@ -56,6 +56,7 @@ class Night:
     in_engine: dict[int, Work] = field(default_factory=dict)
     totals: EngineTotals = field(default_factory=EngineTotals)
     stop_reason: str = ""
+    num_late: int = 0  # entries that were not started for want of time
     late_reason: str = ""  # deadline | time_budget: entries were left, they would have been late
     repeated_prompt_tokens: int = 0  # computed again for further attempts
     _last: EngineUpdate = field(default_factory=EngineUpdate)
@@ -254,6 +255,7 @@ class Night:
         if work.best is not None and not work.is_rejected:
             self.settle(work)
             return
+        self.num_late += len(work.entries)
         for entry in work.entries:
             self.ledger.not_run(entry, DEADLINE)
 
