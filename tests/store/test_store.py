@@ -3,9 +3,11 @@
 import json
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from thothy_batch.errors import StoreError
@@ -177,6 +179,24 @@ def test_a_segment_counts_once_even_if_it_could_not_be_removed(night: Any, rows:
     assert publish_if_free(night.path)
     assert night.query("SELECT count(*) FROM run_items") == [(1,)]
     assert not path.exists()
+
+
+def test_notes_on_segments_are_kept_for_a_month(night: Any, rows: Any) -> None:
+    with night.run() as store:
+        rows.add_done(store, 1)
+        store.end_run({"status": "completed", "exit_code": 0})
+    with duckdb.connect(str(night.path)) as connection:
+        connection.execute("INSERT INTO merged_segments VALUES ('young', now())")
+        for days in (29, 31):
+            merged_at = datetime.now(UTC) - timedelta(days=days)
+            note = [f"of {days} days", merged_at]
+            connection.execute("INSERT INTO merged_segments VALUES (?, ?)", note)
+    with night.run(run_id="r2") as store:
+        rows.add_done(store, 2)
+        store.end_run({"status": "completed", "exit_code": 0})
+    left = {name for (name,) in night.query("SELECT segment_id FROM merged_segments")}
+    assert {"young", "of 29 days"} < left
+    assert "of 31 days" not in left
 
 
 def test_torn_ends_are_cut_at_open(night: Any, rows: Any) -> None:

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -21,6 +22,7 @@ from thothy_batch.store.segment import read_segment, segment_id
 _PUBLISH_EVERY_S = 5.0
 _PUBLISH_SHARE = 20  # a merge may take one part in this many of the run's time
 _MAX_BACK_OFF_S = 30.0
+_REMEMBERED_DAYS = 30  # a backup of the journal may come back meanwhile
 _BACKLOG_PAUSE_S = 1.0  # between merges of what a reader has kept waiting: the run goes on
 
 
@@ -90,6 +92,7 @@ class Publisher:
         if last:  # a run whose rows are still waiting is not counted yet
             connection.begin()
             self.buried += bury_dead_runs(connection, alive=alive)
+            _forget_segments(connection, segments)
             connection.commit()
         state = read_state(connection)
         if not mirrored:
@@ -117,6 +120,18 @@ def _merge_segment(connection: duckdb.DuckDBPyConnection, merger: Merger, path: 
     faults.at("publish.commit")
     connection.commit()
     faults.at("publish.committed")
+
+
+def _forget_segments(connection: duckdb.DuckDBPyConnection, there: Sequence[Path]) -> None:
+    """Of segments that were merged long ago and removed no note is needed any more: a night leaves
+    some thousands."""
+    limit = datetime.now(UTC) - timedelta(days=_REMEMBERED_DAYS)
+    names = [segment_id(path) for path in there]
+    connection.execute(
+        "DELETE FROM merged_segments WHERE merged_at < ? AND segment_id NOT IN "
+        "(SELECT unnest(?::VARCHAR[]))",
+        [limit, names],
+    )
 
 
 def _remove(path: Path) -> None:
