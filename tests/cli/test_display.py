@@ -1,12 +1,13 @@
 """What is shown: a live display on a terminal, few plain lines in a log."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from thothy_batch.cli.display import LineDisplay
-from thothy_batch.cli.live import LiveDisplay
+from thothy_batch.cli.live import LiveDisplay, _bars
 from thothy_batch.runner.accounting import JobCount
 from thothy_batch.runner.progress import Snapshot
 
@@ -55,3 +56,26 @@ def test_the_live_display_draws_jobs_as_plain_text() -> None:
     assert "jobs [bold]" in drawn.getvalue()
     assert "5/10" in drawn.getvalue()
     assert "a note" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+_HOSTILE = "x\x1b[2J\x9b31m\u202e\x07"
+
+
+def test_what_is_noted_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+    for display in (LineDisplay(every_s=0), LiveDisplay(console)):
+        with display:
+            display.note(_HOSTILE)
+            display.phase(f"loading {_HOSTILE}")
+    for text in (capsys.readouterr().err, console.file.getvalue()):  # type: ignore[attr-defined]
+        assert text.count(r"x\x1b[2J\x9b31m\u202e\x07") >= 2
+        assert not set(text) & {"\x9b", "\u202e", "\x07"}
+        assert "\x1b[2J" not in text
+
+
+def test_a_long_name_leaves_room_for_the_figures() -> None:
+    job = JobCount("wide " * 1000, "raw", 5, 20.0, num_items=10, num_done=4)
+    drawn = io.StringIO()
+    Console(file=drawn, width=120).print(_bars(replace(snapshot(), jobs=(job,))))
+    (line,) = drawn.getvalue().splitlines()
+    assert "4/10" in line

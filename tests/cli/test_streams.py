@@ -95,3 +95,13 @@ def test_what_cannot_be_a_store_is_refused_before_anything_is_computed(
     assert name in done.stderr
     assert (folder / "pipe").is_fifo()  # not replaced by a database
     assert not list(folder.glob("*.journal"))
+
+
+@pytest.mark.parametrize("words", ["run manifest.yaml", "init"])
+def test_a_hostile_name_of_a_file_does_not_reach_the_terminal(folder: Path, words: str) -> None:
+    name = "$'store\\e[31m\\u202e'"
+    option = f"--store {name}" if words.startswith("run") else name
+    done = shell(folder, f"{words} {option}")
+    assert done.returncode == 0, done.stderr
+    assert r"store\x1b[31m\u202e" in done.stdout
+    assert not {"\x1b", "\u202e"} & set(done.stdout + done.stderr)

@@ -160,6 +160,31 @@ def test_headings_may_be_written_a_little_differently(heading: str) -> None:
     assert finish("report", text).verdict == "ok"
 
 
+@pytest.mark.timeout(20)
+def test_long_lines_of_a_report_are_parsed_at_once() -> None:
+    # A model that loops writes such lines; a pattern that tries each split takes days over one.
+    spaces = " " * 50_000
+    for line in (f"##{spaces}a{spaces}b", f"## a{'#' * 50_000}{spaces}b", "##" + " #" * 50_000):
+        (section,) = parse_sections(line)
+        assert line.replace(" ", "").removeprefix("##").startswith(section["heading"][:1])
+
+
+@pytest.mark.parametrize(
+    ("line", "headings"),
+    [
+        ("## a # b ##", ["a # b"]),
+        ("## C# \t", ["C"]),
+        ("## #", ["#"]),
+        ("##\tTab", ["Tab"]),
+        ("##", []),
+        ("##a", []),
+        ("### a", []),
+    ],
+)
+def test_which_lines_are_headings(line: str, headings: list[str]) -> None:
+    assert [section["heading"] for section in parse_sections(line)] == headings
+
+
 @given(st.text())
 def test_any_text_can_be_parsed(text: str) -> None:
     parse_line(text)

@@ -152,3 +152,12 @@ def test_languages_come_from_the_row_or_the_params_and_once_each() -> None:
         kinds.resolve_languages(TRANSLATION, {"target_langs": []}, None)
     with pytest.raises(kinds.InvalidValueError, match="must be text"):
         kinds.resolve_languages(TRANSLATION, params, 4)
+
+
+@pytest.mark.parametrize("language", ["de#2", "#3", "two\nlines#10"])
+def test_no_language_looks_like_that_of_a_row_that_repeats_an_id(language: str) -> None:
+    for params, own in (({}, language), ({"target_langs": ["de", language]}, None)):
+        with pytest.raises(kinds.InvalidValueError, match="repeats an id"):
+            kinds.resolve_languages(TRANSLATION, params, own)
+    for fine in ("C#", "de#", "de#2x", "#"):
+        assert kinds.resolve_languages(TRANSLATION, {}, fine) == [fine]

@@ -100,6 +100,17 @@ def test_rows_carry_what_is_theirs(parquet: Write, tmp_path: Path) -> None:
     assert "params is not valid JSON" in items[3].problem
 
 
+def test_params_hold_no_half_of_a_surrogate_pair(parquet: Write, tmp_path: Path) -> None:
+    cells = [r'{"language": "\ud800"}', r'{"\uDFFF": 1}', r'{"language": "\ud83d\ude00"}']
+    parquet(
+        "night.parquet", job=["a"] * 3, kind=["x"] * 3, id=list("123"), text=["t"] * 3, params=cells
+    )
+    items = list(open_job(load(tmp_path), "a"))
+    assert "half of a surrogate pair" in items[0].problem
+    assert "half of a surrogate pair" in items[1].problem
+    assert items[2].values["params"] == {"language": "\U0001f600"}
+
+
 def test_params_can_be_a_struct(parquet: Write, tmp_path: Path) -> None:
     params = [{"max_words": 5, "language": None}, {"max_words": None, "language": "de"}, None]
     parquet(

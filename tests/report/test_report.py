@@ -212,6 +212,7 @@ def test_the_page_works_in_dark_and_light_and_draws_the_speed() -> None:
         (figures.change(0.0), "+0.0 %"),
         (figures.plain("x" * 500, 10), "x" * 9 + "…"),
         (figures.plain(None), ""),
+        (figures.plain("a\x07\u202e\U000e0041"), "a\\x07\\u202e\\U000e0041"),
         (figures.plain("می\u200cخواهم 👩\u200d🔬"), "می\u200cخواهم 👩\u200d🔬"),
         (figures.clock("2026-11-22T22:30:00.000+01:00"), "2026-11-22 22:30"),
     ],

@@ -177,6 +177,13 @@ def test_translations_are_entries_per_language(night: Any) -> None:
     assert failed == [("a", "de#2"), ("a", "es#2"), ("b", "de"), ("b", "es")]
 
 
+def test_a_language_is_not_taken_for_that_of_another_row(night: Any) -> None:
+    night.rows("rows.parquet", id=["a", "a"], text=["one", "two"], target_lang=["de#2", "de"])
+    night.jobs("name: j, kind: translation, input: rows.parquet, sampling: {max_tokens: 12}")
+    assert night.run().counts["num_failed"] == 2
+    assert [row[:2] for row in night.query(FAILURES)] == [("a", ""), ("a", "de#2")]
+
+
 def test_a_translation_without_a_language_is_a_manifest_error(night: Any) -> None:
     night.rows("rows.parquet", id=["a"], text=["one"])
     night.jobs("name: j, kind: translation, input: rows.parquet")

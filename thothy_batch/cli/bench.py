@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thothy_batch.cli.output import print_json
+from thothy_batch.cli.output import print_json, print_text
 
 if TYPE_CHECKING:
     from thothy_batch.bench.choice import Choice
@@ -118,7 +118,7 @@ def bench(
     )
     figures = _measure(choice, spec, order)
     document = figures.as_json()
-    print_json(document) if as_json else typer.echo(bench_text(document), nl=False)
+    print_json(document) if as_json else print_text(bench_text(document))
     # As with a run: what could not be done is no success.
     raise typer.Exit(1 if figures.num_refused else 0)
 

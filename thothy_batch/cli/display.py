@@ -4,6 +4,7 @@ import sys
 import time
 from typing import Protocol, Self
 
+from thothy_batch.cli.output import shown
 from thothy_batch.cli.wording import progress_line
 from thothy_batch.runner.progress import Observer, Silent, Snapshot
 
@@ -60,7 +61,7 @@ class LineDisplay:
 
     def _write(self, text: str) -> None:
         self._next = time.monotonic() + self._every_s
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {shown(text)}", file=sys.stderr, flush=True)
 
 
 def choose_display(*, quiet: bool) -> Display:

@@ -9,12 +9,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from thothy_batch.cli.output import shown
 from thothy_batch.cli.wording import duration, progress_line
+from thothy_batch.report.figures import plain
 from thothy_batch.runner.accounting import JobCount
 from thothy_batch.runner.progress import Snapshot
 
 _MAX_JOBS = 16
 _BAR_WIDTH = 30
+_NAME_WIDTH = 40
 
 
 class LiveDisplay:
@@ -41,7 +44,7 @@ class LiveDisplay:
         self._phase = text
 
     def note(self, text: str) -> None:
-        self._console.print(Text(text))
+        self._console.print(Text(shown(text)))
 
     def progress(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -53,14 +56,14 @@ class LiveDisplay:
         snapshot = self._snapshot
         if snapshot is None or self._phase != "computing":
             waited = duration(time.monotonic() - self._began)
-            return Text(f"{self._phase} ({waited})", style="dim")
+            return Text(f"{plain(self._phase)} ({waited})", style="dim")
         return Group(_bars(snapshot), Text(progress_line(snapshot)))
 
 
 def _bars(snapshot: Snapshot) -> Table:
     table = Table.grid(padding=(0, 1))
     for job in snapshot.jobs[:_MAX_JOBS]:
-        table.add_row(Text(job.name), _bar(job), Text(_counts(job)))
+        table.add_row(Text(plain(job.name, _NAME_WIDTH)), _bar(job), Text(_counts(job)))
     if len(snapshot.jobs) > _MAX_JOBS:
         table.add_row(Text(f"and {len(snapshot.jobs) - _MAX_JOBS} more jobs"), "", "")
     return table

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from thothy_batch.cli.output import print_json, say
+from thothy_batch.cli.output import print_json, print_text, say
 
 StorePath = Annotated[Path, typer.Argument(metavar="[STORE]", help="The store's DuckDB file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -21,7 +21,7 @@ def status(store: StorePath = DEFAULT_STORE, as_json: AsJson = False) -> None:
     from thothy_batch.runner.state import store_state
 
     found = store_state(store)
-    print_json(found) if as_json else typer.echo(status_text(found), nl=False)
+    print_json(found) if as_json else print_text(status_text(found))
 
 
 def report(
@@ -43,7 +43,7 @@ def report(
     if as_json:
         print_json(data)
     elif html is None:
-        typer.echo(render_text(data), nl=False)
+        print_text(render_text(data))
 
 
 def export(

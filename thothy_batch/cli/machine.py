@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from thothy_batch.cli.output import print_json
+from thothy_batch.cli.output import print_json, print_text
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -36,7 +36,7 @@ def doctor(
     wanted = model_to_measure(model, dtype, quantization, random_weights=random_weights)
     with choose_display(quiet=False) as display:
         found = examine(display, wanted, owns_process=True)
-    print_json(found) if as_json else typer.echo(doctor_text(found), nl=False)
+    print_json(found) if as_json else print_text(doctor_text(found))
 
 
 def init(
@@ -46,4 +46,4 @@ def init(
     from thothy_batch.cli.wording import starter_text
     from thothy_batch.runner.starter import make_starter
 
-    typer.echo(starter_text(make_starter(folder)), nl=False)
+    print_text(starter_text(make_starter(folder)))

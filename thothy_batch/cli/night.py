@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thothy_batch.cli.output import print_json, report_error
+from thothy_batch.cli.output import print_json, print_text, report_error
 
 if TYPE_CHECKING:
     from thothy_batch.manifest.settings import Overrides
@@ -85,7 +85,7 @@ def run(
         summary = run_night(options, display)
     if summary.error is not None:
         report_error(summary.error, as_json=False)
-    print_json(summary.as_json()) if as_json else typer.echo(summary_text(summary), nl=False)
+    print_json(summary.as_json()) if as_json else print_text(summary_text(summary))
     raise typer.Exit(summary.exit_code)
 
 
@@ -108,7 +108,7 @@ def plan(
     options = RunOptions(manifest, _overrides(store, model, device, job, limit))
     with choose_display(quiet=quiet) as display:
         found = plan_night(options, display)
-    print_json(found) if as_json else typer.echo(plan_text(found), nl=False)
+    print_json(found) if as_json else print_text(plan_text(found))
 
 
 def _overrides(

@@ -33,6 +33,11 @@ def print_json(document: object) -> None:
     print(_OBEYED_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
+def print_text(text: str) -> None:
+    """What a command prints for people: whole lines, in which names and texts may stand."""
+    print(shown(text), end="")
+
+
 def say(text: str) -> None:
     """A line for the user, beside the data."""
     print(shown(text), file=sys.stderr, flush=True)

@@ -1,12 +1,10 @@
 """Completions to an artifact's text and data, by the kind's output format. Nothing is judged."""
 
-import re
 from collections.abc import Sequence
 
 from thothy_batch.records import Completion
 
 _QUOTES = (('"', '"'), ("'", "'"), ("“", "”"), ("„", "“"), ("„", "”"), ("‘", "’"), ("«", "»"))
-_HEADING = re.compile(r"##[ \t]+(.+?)[ \t]*#*[ \t]*")
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 
 
@@ -44,14 +42,25 @@ def parse_sections(text: str) -> list[dict[str, str]]:
     sections: list[dict[str, str]] = []
     body: list[str] = []
     for line in text.splitlines():
-        match = _HEADING.fullmatch(line.strip())
-        if match is None:
+        title = _heading(line.strip())
+        if not title:
             body.append(line)
             continue
         if sections:
             sections[-1]["body"] = "\n".join(body).strip()
-        sections.append({"heading": match[1].strip("*: \t"), "body": ""})
+        sections.append({"heading": title.strip("*: \t"), "body": ""})
         body = []
     if sections:
         sections[-1]["body"] = "\n".join(body).strip()
     return sections
+
+
+def _heading(line: str) -> str:
+    """The title of a `## Heading` or `## Heading ##`; "" where the line is none.
+
+    Without a pattern: one that tries every split of a long run of spaces could hold up the night.
+    """
+    title = line[2:].strip(" \t")
+    if not line.startswith("##") or not line[2:].startswith((" ", "\t")):
+        return ""
+    return title.rstrip("#").rstrip(" \t") or title[:1]

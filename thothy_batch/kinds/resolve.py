@@ -1,6 +1,7 @@
 """What holds for one entry: the kind's defaults under the job's settings under the row's own."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ from thothy_batch.records import Sampling
 from thothy_batch.yaml_source import did_you_mean
 
 _SAMPLING_KEYS = frozenset(Sampling.__dataclass_fields__)
+_MARK = re.compile(r"#[0-9]+\Z")
 _TYPE_WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -122,7 +124,7 @@ def resolve_languages(kind: Kind, params: Mapping[str, object], row_language: ob
     if row_language is not None and row_language != "":
         if not isinstance(row_language, str):
             raise InvalidValueError([f"target_lang must be text, found {_show(row_language)}"])
-        return [row_language]
+        return _without_marks([row_language])
     languages = params.get("target_langs") or []
     assert isinstance(languages, list)
     if not languages:
@@ -132,7 +134,18 @@ def resolve_languages(kind: Kind, params: Mapping[str, object], row_language: ob
                 "a column target_lang"
             ]
         )
-    return list(dict.fromkeys(languages))
+    return _without_marks(list(dict.fromkeys(languages)))
+
+
+def _without_marks(languages: list[str]) -> list[str]:
+    """The languages. Raises InvalidValueError for one that could be taken for that of another row:
+    the entries of rows that repeat an id have #2, #3, ... behind their language."""
+    marked = [language for language in languages if _MARK.search(language)]
+    if marked:
+        raise InvalidValueError(
+            [f"the language {_show(marked[0])} ends like the mark of a row that repeats an id"]
+        )
+    return languages
 
 
 def check_value(name: str, spec: ParamSpec, value: object) -> str:

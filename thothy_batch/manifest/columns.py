@@ -6,6 +6,7 @@ A cell becomes its value, None where it is null, or a `Bad` that says why it can
 import datetime
 import decimal
 import json
+import re
 import uuid
 from array import array as packed_array
 from collections.abc import Callable
@@ -17,6 +18,9 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 _INT32_MAX = 2**31 - 1
+# An escape that is a character only together with another one: the only way to bring half of a
+# pair into text that was UTF-8, and no tokenizer takes that.
+_HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Use(StrEnum):
@@ -172,6 +176,10 @@ def _params(column: Any) -> list[Any]:
 def _from_json(text: str) -> dict[str, object] | Bad:
     try:
         value = json.loads(text)
+        if _HALF_A_PAIR.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return Bad("holds half of a surrogate pair")
     except (ValueError, RecursionError) as error:
         return Bad(f"is not valid JSON: {error}")
     return value if isinstance(value, dict) else Bad("must be a JSON object such as {}")

@@ -33,8 +33,7 @@ def _visible(character: str) -> str:
         return character
     # Cc: controls, Cf: direction and joining marks, Cs: lone surrogates, Zl/Zp: line separators
     if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-        code = ord(character)
-        return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+        return ascii(character)[1:-1]
     return character
 
 
