@@ -197,3 +197,13 @@ def test_content_hash_follows_what_the_file_says_and_not_how(tmp_path: Path) -> 
 @pytest.mark.parametrize("text", ["", "- a\n", "kind: x\n", "stages: 3\nparams: 3\nchecks: []\n"])
 def test_nonsense_files_are_manifest_errors(tmp_path: Path, text: str) -> None:
     assert problems(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["~nobody-of-that-name/x.yaml", "x" * 5000 + ".yaml"],
+    ids=["no such user", "long name"],
+)
+def test_a_path_that_no_file_can_have_is_no_kind_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ManifestError, match="no kind file"):
+        kinds.load_kind(name, tmp_path)
