@@ -174,7 +174,18 @@ def _from_json(text: str) -> dict[str, object] | Bad:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         return Bad(f"is not valid JSON: {error}")
+    if "\\u" in text and not _is_unicode(value):
+        return Bad("holds half of a surrogate pair")
     return value if isinstance(value, dict) else Bad("must be a JSON object such as {}")
+
+
+def _is_unicode(value: object) -> bool:
+    """JSON can spell half of a surrogate pair, which nothing can write down afterwards."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _without_nulls(cell: Any) -> Any:
@@ -204,13 +215,15 @@ def _anything(column: Any) -> list[Any]:
         return _texts(column)
     try:
         return list(column.to_pylist())
-    except (ValueError, OverflowError, pa.ArrowException):
+    except (ValueError, OverflowError, LookupError, pa.ArrowException):
         return [_one_cell(cell) for cell in column]
 
 
 def _one_cell(cell: Any) -> object:
     try:
         return cell.as_py()
+    except LookupError as error:
+        return Bad(f"cannot be read: unknown time zone {error}")
     except (ValueError, OverflowError, pa.ArrowException) as error:
         return Bad(f"cannot be read: {error}")
 
