@@ -26,7 +26,7 @@ NUM_ROWS = 6
 STORE = "artifacts.duckdb"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Killed:
     """A night that died: what lies on the disk, and where each record of its segment stands."""
 
