@@ -15,7 +15,7 @@ PEERS ?= .peers
 export GOMP_SPINCOUNT ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format wheel gpu gpu-dry-run gpu-pack bench peers bench-peers faults docs clean
+.PHONY: help setup run test check format wheel gpu gpu-dry-run gpu-pack bench peers bench-peers faults fuzz docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -80,6 +80,9 @@ faults: $(STAMP) ## kill -9 at twenty random moments of the sample night; 250 ni
 	$(BIN)/python tests/faults/campaign.py --kills 20
 	$(BIN)/python tests/faults/points.py --nights 200
 	$(BIN)/python tests/faults/points.py --nights 50 --model embedded
+
+fuzz: $(STAMP) ## broken manifests, rows, journals and kind files: many new ones (a quarter of an hour)
+	THOTHY_FUZZ=long $(BIN)/python -m pytest -q tests/fuzz -o timeout=3600
 
 clean: ## remove what was built, and the sample night's store
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis sample_data/artifacts.duckdb*

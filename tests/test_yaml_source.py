@@ -101,6 +101,8 @@ def test_an_anchor_copies_its_value() -> None:
         ("a: 1\nb: \x00", 2, "character"),
         ("a: &x [*x]", 1, "aliases"),
         ("[" * 3000, None, "too deeply"),
+        ("a: 1\nb: " + "[" * 101 + "]" * 101, 2, "too deeply"),
+        ("a: '\x85\u2028\u2029'\r\nb: 1\rc: [", 3, "not valid YAML"),
     ],
 )
 def test_broken_yaml_is_refused_with_its_line(text: str, line: int | None, part: str) -> None:

@@ -197,3 +197,30 @@ def test_content_hash_follows_what_the_file_says_and_not_how(tmp_path: Path) -> 
 @pytest.mark.parametrize("text", ["", "- a\n", "kind: x\n", "stages: 3\nparams: 3\nchecks: []\n"])
 def test_nonsense_files_are_manifest_errors(tmp_path: Path, text: str) -> None:
     assert problems(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["~nobody-of-that-name/x.yaml", "x" * 5000 + ".yaml"],
+    ids=["no such user", "long name"],
+)
+def test_a_path_that_no_file_can_have_is_no_kind_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ManifestError, match="no kind file"):
+        kinds.load_kind(name, tmp_path)
+
+
+def test_a_number_of_thousands_of_digits_in_a_template_is_a_problem_of_its_file(
+    tmp_path: Path,
+) -> None:
+    document = "{{ name }}: {{ text }}"
+    line, message = only_problem(tmp_path, GOOD.replace(document, "{{ " + "9" * 5000 + " }}"))
+    assert (line, "digits" in message) == (13, True)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"), [("min: {}", "at least 1"), ("max: -{}", "at most")]
+)
+def test_bounds_may_be_larger_than_any_float(tmp_path: Path, bounds: str, message: str) -> None:
+    own = bounds.format("1" + "0" * 350)
+    _, found = only_problem(tmp_path, GOOD.replace("min: 1, max: 20", own))
+    assert message in found

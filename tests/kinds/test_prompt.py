@@ -174,3 +174,18 @@ def test_literal_head_is_the_text_before_any_syntax(source: str, head: str) -> N
 )
 def test_language_codes_become_english_names(code: str, name: str) -> None:
     assert kinds.language_name(code) == name
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (r"{{ '\ud800' }}", "half of a surrogate pair"),
+        ("{{ text.upper }}", "is () or | list missing?"),
+        ("{{ text | map('upper') }}", "is () or | list missing?"),
+    ],
+)
+def test_what_no_prompt_can_hold_is_a_template_problem(document: str, words: str) -> None:
+    """Half of a pair ended the night in the tokenizer; a method showed where it lies in memory."""
+    with pytest.raises(kinds.TemplateProblem) as caught:
+        rendered(document, text="a")
+    assert words in str(caught.value)

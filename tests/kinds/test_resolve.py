@@ -42,6 +42,7 @@ def test_unknown_params_of_other_kinds_do_not_matter_while_they_are_null() -> No
         ({"max_words": 60.5}, "must be a whole number, found 60.5"),
         ({"max_words": True}, "must be a whole number, found True"),
         ({"max_words": float("inf")}, "must be a whole number"),
+        ({"max_words": 10**400}, "at most 2000"),
         ({"language": 7}, "must be text"),
         ("max_words=3", "params must be a mapping"),
         ([1], "params must be a mapping"),
@@ -113,6 +114,7 @@ def test_repetition_stop_auto_is_off_for_raw_and_with_ignore_eos(
     [
         {"temperature": -0.1},
         {"temperature": float("inf")},
+        {"temperature": 10**400},
         {"top_p": 0},
         {"top_p": 1.5},
         {"top_k": -1},

@@ -192,3 +192,14 @@ def test_a_bad_text_deep_in_a_list_fails_its_row_only(
     items = list(source(fields={"tags"}))
     assert [bool(i.problem) for i in items] == [True, False, False]
     assert items[1].values == {"tags": ["ok"]}
+
+
+@pytest.mark.parametrize("name", ["id", "week"])
+def test_a_time_zone_that_is_unknown_here_fails_its_rows(
+    parquet: Write, source: Open, name: str
+) -> None:
+    times = pa.array([0, 1], pa.timestamp("us", "Nowhere/City"))
+    parquet("a.parquet", **{"id": ["1", "2"], "text": ["a", "b"], name: times})
+    problems = [i.problem for i in source(fields={"text", "week"} if name == "week" else {"text"})]
+    assert len(problems) == 2
+    assert all("unknown time zone 'Nowhere/City'" in problem for problem in problems)

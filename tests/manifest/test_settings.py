@@ -234,3 +234,23 @@ def test_a_parquet_file_is_a_manifest(tmp_path: Path) -> None:
         assert [(job.name, job.kind) for job in found.jobs] == [("a", "summary"), ("b", "hook")]
         assert found.store == tmp_path / "artifacts.duckdb"
         assert found.model.id == "hub/name"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["~nobody-of-that-name/x", "x" * 5000, "x/" * 3000],
+    ids=["no such user", "long name", "long path"],
+)
+def test_names_that_no_file_can_have_are_names_all_the_same(tmp_path: Path, name: str) -> None:
+    """Where a store or a model has to be, it is told that it is not there."""
+    job = "jobs: [{name: a, kind: summary, input: a.parquet}]\n"
+    manifest = load(tmp_path, f"store: {name}\nmodel: {{id: {name}}}\n{job}")
+    assert str(manifest.store) == str(tmp_path / name)
+    assert name.rstrip("/") in manifest.model.id
+
+
+def test_many_jobs_load_in_a_time_that_grows_with_their_number(tmp_path: Path) -> None:
+    """Each looked through the lines of all of them: 10,000 jobs took more than a minute."""
+    job = "- {{name: j{}, kind: summary, input: a.parquet}}\n"
+    manifest = load(tmp_path, "jobs:\n" + "".join(job.format(i) for i in range(3000)))
+    assert manifest.jobs[2999].problem("kind", "").line == 3001

@@ -15,7 +15,8 @@ import pytest
 from thothy_batch.engine.client import start_child
 from thothy_batch.errors import EngineError, LockedError, StoreError
 from thothy_batch.runner.options import IfLocked
-from thothy_batch.store.files import lock_path, status_path
+from thothy_batch.store.files import journal_folder, lock_path, status_path
+from thothy_batch.store.journal import Journal
 from thothy_batch.store.lock import read_holder
 from thothy_batch.store.store import Store
 
@@ -240,3 +241,18 @@ def test_the_child_never_holds_the_lock(slow_night: Any) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
     assert slow_night.run().exit_code == 0  # at once: no wait, no LockedError
+
+
+def test_what_a_journal_lost_is_said(raw_night: Any) -> None:
+    raw_night.run()
+    journal = Journal(journal_folder(raw_night.store))
+    for number in range(3):
+        row = {"run_id": "r", "job": "j", "item_id": str(number), "variant": "", "status": "done"}
+        journal.append("run_items", row)
+    journal.close()
+    (segment,) = journal.closed_segments()
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes(data)
+    raw_night.run()
+    assert any("unreadable bytes" in text for text in raw_night.notes.texts)

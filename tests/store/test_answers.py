@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from thothy_batch.errors import StoreError
 from thothy_batch.store.files import journal_folder
 from thothy_batch.store.store import Store
 
@@ -138,3 +139,13 @@ def test_a_store_without_its_journal_folder_answers_while_it_is_blocked(
     with night.reader(read_only=read_only):
         assert set(_answers(night, "k1", "k2", "k3")) == {"k1", "k2"}
         assert os.listdir(journal_folder(night.path)) == []
+
+
+def test_a_folder_in_the_place_of_the_index_is_named(night: Any, rows: Any) -> None:
+    _first_night(night, rows)
+    head = journal_folder(night.path) / "answers.json"
+    head.unlink()
+    head.mkdir()
+    with pytest.raises(StoreError, match=r"answers\.json") as caught:
+        Store.open(night.path)
+    assert caught.value.hint

@@ -156,3 +156,14 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "j").write_text("a file")
     with pytest.raises(StoreError, match="journal folder"):
         Journal(tmp_path / "j")
+
+
+def test_alien_names_in_the_folder_do_not_matter(tmp_path: Path) -> None:
+    folder = tmp_path / "j"
+    folder.mkdir()
+    for name in ("notes.seg", "-.seg", "00000007-else.seg"):
+        (folder / name).write_bytes(b"")
+    journal = Journal(folder)
+    journal.append("t", {"n": 0})
+    journal.close()
+    assert len(read_segment(next(folder.glob("00000008-*.seg"))).records) == 1

@@ -7,6 +7,7 @@ import sys
 from thothy_batch.errors import ManifestError, ThothyError
 
 _MAX_PROBLEMS = 50
+_MAX_CHARS = 2000  # of one problem: a file may hold a key or a value of megabytes
 # What a terminal obeys in place of showing it: control characters, and those that turn the
 # direction of writing. A JSON document has the first 32 escaped already.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -70,7 +71,12 @@ def _unexpected(error: BaseException) -> ThothyError:
 
 
 def _shortened(error: ThothyError) -> str:
-    if not isinstance(error, ManifestError) or len(error.problems) <= _MAX_PROBLEMS:
-        return error.message
-    shown = "\n".join(str(problem) for problem in error.problems[:_MAX_PROBLEMS])
-    return f"{shown}\n... and {len(error.problems) - _MAX_PROBLEMS} more problems"
+    if not isinstance(error, ManifestError):
+        return _cut(error.message)
+    shown = "\n".join(_cut(str(problem)) for problem in error.problems[:_MAX_PROBLEMS])
+    num_more = len(error.problems) - _MAX_PROBLEMS
+    return f"{shown}\n... and {num_more} more problems" if num_more > 0 else shown
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}..."

@@ -10,6 +10,8 @@ from thothy_batch.records import EngineSpec, LayerGroup
 
 IMPLS = ("reference", "cpu", "triton", "flex")
 _FASTEST = {"cpu": "cpu", "cuda": "triton"}  # by device
+# A TiB where a GiB was meant: the pool's bookkeeping alone would use up the machine.
+_MAX_BLOCKS = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ def _num_blocks(
             )
         return spec.num_blocks
     block_size = spec.block_size
-    num_blocks = limit // (bytes_per_token * block_size)
+    num_blocks = min(limit // (bytes_per_token * block_size), _MAX_BLOCKS)
     if spec.kv_memory is None and spec.needed_tokens is not None:
         # The sum is over requests, but each of those that run at once rounds up to whole blocks.
         needed = -(-spec.needed_tokens // block_size) + max_seqs

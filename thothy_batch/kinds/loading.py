@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from thothy_batch.errors import ManifestError, Problem
@@ -37,8 +38,8 @@ def _find(name_or_path: str, base: Path) -> Path:
         return data_path("jobs") / f"{name_or_path}.yaml"
     looks_like_path = "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
     if looks_like_path:
-        path = base / Path(name_or_path).expanduser()
-        if not path.is_file():
+        path = base / os.path.expanduser(name_or_path)
+        if not os.path.isfile(path):
             hint = f"built-in kinds: {', '.join(names)}"
             raise ManifestError([Problem(f"there is no kind file {path}", hint=hint)])
         return path

@@ -7,7 +7,7 @@ from thothy_batch.errors import Problem
 from thothy_batch.kinds.kind import ParamSpec
 from thothy_batch.kinds.kind_file import ParamType
 from thothy_batch.kinds.kind_source import KindSource, mapping, number, text
-from thothy_batch.kinds.resolve import check_value
+from thothy_batch.kinds.resolve import check_value, show_bound
 from thothy_batch.yaml_source import did_you_mean
 
 
@@ -55,7 +55,7 @@ def _spec_problem(spec: dict[str, object]) -> tuple[str, str] | None:
     if kind not in ("int", "float") and not (low is None and high is None):
         return "min" if low is not None else "max", "min and max belong to int and float"
     if low is not None and high is not None and low > high:
-        return "min", f"min {low:g} is above max {high:g}"
+        return "min", f"min {show_bound(low)} is above max {show_bound(high)}"
     default = spec.get("default")
     if default is None:
         return None

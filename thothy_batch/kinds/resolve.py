@@ -1,7 +1,7 @@
 """What holds for one entry: the kind's defaults under the job's settings under the row's own."""
 
-import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -9,6 +9,7 @@ from thothy_batch.kinds.kind import Kind, ParamSpec
 from thothy_batch.records import Sampling
 from thothy_batch.yaml_source import did_you_mean
 
+_LARGEST = sys.float_info.max  # whole numbers may be larger, NaN compares as not smaller
 _SAMPLING_KEYS = frozenset(Sampling.__dataclass_fields__)
 _MARK = re.compile(r"#[0-9]+\Z")
 _TYPE_WORDS = {
@@ -160,10 +161,15 @@ def _checked(name: str, spec: ParamSpec, value: object) -> tuple[object, str]:
         return None, f"{name} must be {_TYPE_WORDS[spec.type]}, found {_show(value)}"
     if isinstance(converted, int | float) and not isinstance(converted, bool):
         if spec.min is not None and converted < spec.min:
-            return None, f"{name} must be at least {spec.min:g}, found {_show(value)}"
+            return None, f"{name} must be at least {show_bound(spec.min)}, found {_show(value)}"
         if spec.max is not None and converted > spec.max:
-            return None, f"{name} must be at most {spec.max:g}, found {_show(value)}"
+            return None, f"{name} must be at most {show_bound(spec.max)}, found {_show(value)}"
     return converted, ""
+
+
+def show_bound(bound: float) -> str:
+    """A bound as messages say it; whole numbers may be larger than any float."""
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _convert(type_name: str, value: object) -> object:
@@ -174,7 +180,7 @@ def _convert(type_name: str, value: object) -> object:
         whole = isinstance(number, int) or (number is not None and number.is_integer())
         return int(number) if number is not None and whole else None
     if type_name == "float":
-        return number if number is not None and math.isfinite(number) else None
+        return number if number is not None and abs(number) <= _LARGEST else None
     if type_name == "str":
         return value if isinstance(value, str) else None
     if type_name == "bool":
@@ -191,8 +197,10 @@ def _bound_problem(
         return f"{name} must be {_TYPE_WORDS['int' if whole else 'float']}, found {_show(value)}"
     low, low_itself, high = limits
     if number < low or (number == low and not low_itself):
-        return f"{name} must be {'at least' if low_itself else 'more than'} {low:g}, found {value}"
-    return f"{name} must be at most {high:g}, found {value}" if number > high else ""
+        how = "at least" if low_itself else "more than"
+        return f"{name} must be {how} {show_bound(low)}, found {_show(value)}"
+    at_most = f"{name} must be at most {show_bound(high)}, found {_show(value)}"
+    return at_most if number > high else ""
 
 
 def _without_none(values: object) -> dict[str, object]:

@@ -50,6 +50,8 @@ def review_template(source: str, scope: Scope) -> list[Finding]:
         return [(error.lineno, f"{error.message}", "")]
     except RecursionError:
         return [(1, "nested too deeply", "")]
+    except ValueError as error:  # a number of thousands of digits
+        return [(1, f"cannot be read: {error}", "")]
     return sorted(set(findings))
 
 

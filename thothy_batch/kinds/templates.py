@@ -36,8 +36,17 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
 
-def _none_is_nothing(value: object) -> object:
-    return "" if value is None else value
+def _shown(value: object) -> object:
+    """What `{{ }}` writes. A function or an iterator would show where it lies in memory, which is
+    another text every night."""
+    if value is None:
+        return ""
+    if isinstance(value, jinja2.Undefined):
+        return value  # says itself what is missing
+    if callable(value) or hasattr(value, "__next__"):
+        name = type(value).__name__
+        raise jinja2.TemplateRuntimeError(f"{name} is no text: is () or | list missing?")
+    return value
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
@@ -46,7 +55,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         trim_blocks=False,
         lstrip_blocks=False,
         autoescape=False,
-        finalize=_none_is_nothing,
+        finalize=_shown,
     )
     environment.filters["language_name"] = language_name
     # Random text would make one request differ from night to night.
@@ -92,7 +101,10 @@ def render_template(source: str, variables: dict[str, Any], *, what: str) -> str
     """
     if is_constant(source):
         return source.strip()
-    template = compile_template(source)
+    try:
+        template = compile_template(source)
+    except RecursionError:  # the stack may be deeper here than where the file was reviewed
+        raise TemplateProblem(f"template {what!r}: nested too deeply") from None
     try:
         context = template.new_context(variables)
         pieces = []
@@ -106,7 +118,12 @@ def render_template(source: str, variables: dict[str, Any], *, what: str) -> str
         raise TemplateProblem(f"template {what!r}: nested too deeply") from None
     except Exception as error:  # a template may raise anything: int("x"), 1 / 0, missing keys
         raise TemplateProblem(_message(template, error, what)) from error
-    return "".join(pieces).strip()
+    text = "".join(pieces).strip()
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # of "\\ud800" within a template: no tokenizer takes it
+        raise TemplateProblem(f"template {what!r}: holds half of a surrogate pair") from None
+    return text
 
 
 def _check_size(num_chars: int) -> None:

@@ -212,13 +212,15 @@ def _anything(column: Any) -> list[Any]:
         return _texts(column)
     try:
         return list(column.to_pylist())
-    except (ValueError, OverflowError, pa.ArrowException):
+    except (ValueError, OverflowError, LookupError, pa.ArrowException):
         return [_one_cell(cell) for cell in column]
 
 
 def _one_cell(cell: Any) -> object:
     try:
         return cell.as_py()
+    except LookupError as error:
+        return Bad(f"cannot be read: unknown time zone {error}")
     except (ValueError, OverflowError, pa.ArrowException) as error:
         return Bad(f"cannot be read: {error}")
 

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from thothy_batch.errors import Problem
 from thothy_batch.manifest.inputs import InputSettings, JobFileSettings
 from thothy_batch.manifest.values import (
+    MAX_BLOCKS,
+    MAX_COUNT,
     MAX_SEED,
     AutoCount,
     Duration,
@@ -65,7 +67,7 @@ class EngineSettings(StrictModel):
     impl: Literal["auto", "reference", "cpu", "triton", "flex"] = Field(
         default="auto", description="Which kernels are used; triton and flex need a GPU."
     )
-    block_size: int = Field(default=32, ge=1, description="Tokens per KV block.")
+    block_size: int = Field(default=32, ge=1, le=MAX_COUNT, description="Tokens per KV block.")
     kv_memory: KvMemory = Field(
         default=None,
         description='Memory for KV blocks: auto, "8GiB", or a share of free memory such as 0.9.',
@@ -73,6 +75,7 @@ class EngineSettings(StrictModel):
     num_blocks: int | None = Field(
         default=None,
         ge=1,
+        le=MAX_BLOCKS,
         description="For tests: size of the KV pool in blocks, in place of kv_memory.",
     )
     max_seqs: AutoCount = Field(default=None, description="Most sequences that run at once.")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[ManifestFile | None, list[Problem], Located | None]:
-    if path.is_file() and is_parquet(path):
+    if os.path.isfile(path) and is_parquet(path):
         return ManifestFile(jobs=JobFileSettings(parquet=[path.name])), [], None
     located = load_yaml(path)
     settings, problems = validate(ManifestFile, located)
@@ -198,13 +199,12 @@ def _jobs(
         line = located.line("jobs", "parquet") if located else None
         return discover_jobs(settings.jobs.parquet, path, line)
     assert located is not None
-    for i, job in enumerate(settings.jobs):
-        lines = {
-            ".".join(str(key) for key in keys[2:]): line
-            for keys, line in located.lines.items()
-            if keys[:2] == ("jobs", i)
-        }
-        job.locate(str(path), lines)
+    lines: list[dict[str, int]] = [{} for _ in settings.jobs]
+    for keys, line in located.lines.items():
+        if len(keys) > 1 and keys[0] == "jobs":
+            lines[int(keys[1])][".".join(str(key) for key in keys[2:])] = line
+    for job, lines_of_job in zip(settings.jobs, lines, strict=True):
+        job.locate(str(path), lines_of_job)
     return settings.jobs, []
 
 
@@ -233,14 +233,14 @@ def _override_problems(overrides: Overrides) -> list[Problem]:
 
 def _store(settings: ManifestFile, path: Path, overrides: Overrides) -> Path:
     if overrides.store is not None:
-        return Path(overrides.store).expanduser().absolute()
-    return path.parent / Path(settings.store).expanduser()
+        return Path(os.path.expanduser(overrides.store)).absolute()
+    return path.parent / os.path.expanduser(settings.store)
 
 
 def _model(settings: ManifestFile, path: Path, overrides: Overrides) -> ModelSettings:
     base = path.parent if overrides.model is None else Path.cwd()
     model_id = settings.model.id if overrides.model is None else overrides.model
-    folder = base / Path(model_id).expanduser()
-    if model_id and (model_id.startswith(("./", "../", "/", "~")) or folder.is_dir()):
+    folder = base / os.path.expanduser(model_id)
+    if model_id and (model_id.startswith(("./", "../", "/", "~")) or os.path.isdir(folder)):
         model_id = str(folder.absolute())
     return settings.model.model_copy(update={"id": model_id})

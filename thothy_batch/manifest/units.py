@@ -1,5 +1,6 @@
 """Durations, points in time and sizes of memory, as people write them."""
 
+import math
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 
@@ -61,8 +62,9 @@ def parse_memory(value: object) -> int | float | None:
     if isinstance(value, float) and 0 < value <= 1:
         return value
     size = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if size is not None and float(size[1]) > 0:
-        return int(float(size[1]) * _UNITS[size[2]])
+    num_bytes = float(size[1]) * _UNITS[size[2]] if size is not None else 0
+    if 0 < num_bytes < math.inf:
+        return int(num_bytes)
     raise ValueError(
         'must be auto, a size with its unit such as "8GiB", or a share of the free memory such as '
         f"0.9, found {value!r}"

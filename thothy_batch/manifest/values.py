@@ -7,6 +7,8 @@ from thothy_batch.manifest.units import parse_deadline, parse_duration, parse_me
 from thothy_batch.yaml_source import BeforeValidator, Field, WithJsonSchema
 
 MAX_SEED = 2**63 - 1  # fits the BIGINT column `seed`
+MAX_COUNT = 2**31 - 1  # of tokens, blocks and rows: what the engine's tables hold
+MAX_BLOCKS = 2**24  # of a KV pool: the bookkeeping of more would use up the machine
 
 
 def later(*names: str, use: str) -> BeforeValidator:
@@ -58,9 +60,11 @@ def _plain_name(name: object) -> object:
 
 
 AutoCount = Annotated[
-    Annotated[int, Field(ge=1)] | None,
+    Annotated[int, Field(ge=1, le=MAX_COUNT)] | None,
     BeforeValidator(_auto_is_none),
-    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
+    WithJsonSchema(
+        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MAX_COUNT}]}
+    ),
 ]
 KvMemory = Annotated[
     int | float | None,

@@ -3,6 +3,7 @@
 Writes nothing but what a dead run left to be published.
 """
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -189,7 +190,7 @@ def _prompt_text(entry: Entry, facts: ModelFacts) -> str:
 
 def _answers(store: Path, entries: list[Entry]) -> tuple[dict[str, Answer] | None, str]:
     """What the store knows, and why it does not where it does not."""
-    if not store.exists():
+    if not os.path.exists(store):
         return {}, ""
     try:
         publish_if_free(store)
@@ -201,7 +202,9 @@ def _answers(store: Path, entries: list[Entry]) -> tuple[dict[str, Answer] | Non
 def _history(store: Path, jobs: list[Job], model_name: str) -> dict[str, list[int]]:
     """Output tokens of each job's earlier artifacts; nothing where the store cannot be read."""
     try:
-        return past_outputs(store, [j.name for j in jobs], model_name) if store.exists() else {}
+        return (
+            past_outputs(store, [j.name for j in jobs], model_name) if os.path.exists(store) else {}
+        )
     except StoreError:
         return {}
 
@@ -225,7 +228,7 @@ def _estimate(
             "reason": _SOURCES[known.source],
         }
     try:
-        speed = past_speed(store, model_name) if store.exists() else None
+        speed = past_speed(store, model_name) if os.path.exists(store) else None
     except StoreError:
         speed = None
     if speed is None:

@@ -63,6 +63,8 @@ def _locked_run(run: Setup, holder: LockHolder) -> RunSummary:
         stack.callback(store.close)
         for run_id in store.recovered.killed_runs:
             note(f"run {run_id} had been killed; what it had finished is in the store")
+        if lost := store.recovered.damaged_bytes:
+            note(f"the journal had {lost:,} unreadable bytes: what stood there is computed again")
         stack.enter_context(run.stopping.watching())
         log = EventLog(store_path, run.run_id)
         for run_id in store.recovered.killed_runs:

@@ -76,7 +76,10 @@ class AnswerIndex:
 
     def rebuild(self, connection: duckdb.DuckDBPyConnection, state: DatabaseState) -> None:
         """Writes the index anew from the database; until it is whole there is none."""
-        self._head.unlink(missing_ok=True)
+        try:
+            self._head.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, "cannot remove the answer index", self._head) from error
         self._write(state, _lines(connection, _artifact_lines("artifacts")), keep=0)
         failures = _lines(connection, _FAILURE_LINES)
         self._write(state, failures, keep=self._valid_length())

@@ -32,12 +32,12 @@ def status_path(store_path: Path) -> Path:
 
 def check_path(path: Path) -> None:
     """Refuses what cannot be a store before anything is written."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise StoreError(
             f"the store {path} is a directory",
             hint="name a file, for example --store artifacts.duckdb",
         )
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not path.is_file():
         raise StoreError(
             f"the store {path} is a device or a pipe, not a file",
             hint="name a file, for example --store artifacts.duckdb",

@@ -53,7 +53,8 @@ class Journal:
         """Starts a segment now: while one exists, other commands know that work is unpublished."""
         if self._path is not None:
             return
-        numbers = [int(path.name.split("-")[0]) for path in segment_paths(self.folder)]
+        heads = [path.name.split("-")[0] for path in segment_paths(self.folder)]
+        numbers = [int(head) for head in heads if head.isdecimal()]  # the others are not ours
         name = f"{max(numbers, default=0) + 1:08d}-{uuid.uuid4().hex[:16]}{SUFFIX}"
         path = self.folder / name
         try:

@@ -5,7 +5,8 @@ base-60 numbers, `0123` is 123, and times and dates stay text. Merge keys (`<<`)
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ _PLAIN = (
 )
 # Aliases copy what they name: a file of a few lines could otherwise stand for billions of values.
 _MAX_VALUES = 200_000
+# Every value notes the keys that lead to it: a chain of aliases makes those long.
+_MAX_DEPTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +76,15 @@ def load_yaml(path: Path) -> Located:
 
 def parse_yaml(text: str, path: str | Path = "") -> Located:
     """Parses one YAML document. Raises ManifestError, with the line, on anything else."""
+    line_at = _line_counter(text)
     try:
-        return _Builder(str(path)).build(yaml.compose(text, _CoreLoader))
+        return _Builder(str(path), line_at).build(yaml.compose(text, _CoreLoader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else None
+        line = line_at(mark.index) if mark else None
         problem = Problem(f"not valid YAML: {_yaml_fault(error)}", str(path), line)
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, int(error.position)) + 1
+        line = line_at(int(error.position))
         problem = Problem("holds a character that YAML does not allow", str(path), line)
     except yaml.YAMLError as error:
         problem = Problem(f"not valid YAML: {error}", str(path))
@@ -90,6 +94,13 @@ def parse_yaml(text: str, path: str | Path = "") -> Located:
         # Escapes such as "\UFFFFFFFF" surface as errors of the parser's own code.
         problem = Problem(f"not valid YAML: {error}", str(path))
     raise ManifestError([problem])
+
+
+def _line_counter(text: str) -> Callable[[int], int]:
+    """The line, from 1, of the character at an index. PyYAML ends lines at U+0085, U+2028 and
+    U+2029 too; YAML 1.2 and editors do not."""
+    ends = [match.end() for match in re.finditer("\r\n?|\n", text)]
+    return lambda index: bisect_right(ends, index) + 1
 
 
 class _CoreLoader(yaml.SafeLoader):
@@ -110,8 +121,9 @@ class _CoreLoader(yaml.SafeLoader):
 class _Builder:
     """Turns YAML nodes into plain values and notes the line of each."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, line_at: Callable[[int], int]) -> None:
         self._path = path
+        self._line_at = line_at
         self._lines: dict[Keys, int] = {}
         self._problems: list[Problem] = []
         self._num_values = 0
@@ -123,8 +135,13 @@ class _Builder:
 
     def _value(self, node: yaml.Node, keys: Keys) -> object:
         self._num_values += 1
-        if self._num_values > _MAX_VALUES or id(node) in self._open:
+        if id(node) in self._open:
             raise ManifestError([self._fault(node, "aliases repeat themselves without end")])
+        if self._num_values > _MAX_VALUES:
+            message = f"holds more than {_MAX_VALUES:,} values, those that aliases repeat included"
+            raise ManifestError([self._fault(node, message)])
+        if len(keys) > _MAX_DEPTH:
+            raise ManifestError([self._fault(node, "is nested too deeply")])
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         self._open.add(id(node))
@@ -135,7 +152,7 @@ class _Builder:
             self._check_tag(node, "seq")
             values = []
             for i, child in enumerate(node.value):
-                self._lines[(*keys, i)] = child.start_mark.line + 1
+                self._lines[(*keys, i)] = self._line_at(child.start_mark.index)
                 values.append(self._value(child, (*keys, i)))
             return values
         finally:
@@ -149,7 +166,7 @@ class _Builder:
                 self._problems.append(self._fault(key_node, "a key has to be one word"))
                 continue
             key = self._text(key_node)
-            line = key_node.start_mark.line + 1
+            line = self._line_at(key_node.start_mark.index)
             if key in values:
                 first = self._lines[(*keys, key)]
                 self._problems.append(
@@ -197,7 +214,7 @@ class _Builder:
             self._problems.append(self._fault(node, f"tag {node.tag!r} is not supported"))
 
     def _fault(self, node: yaml.Node, message: str, hint: str = "") -> Problem:
-        return Problem(message, self._path, node.start_mark.line + 1, hint)
+        return Problem(message, self._path, self._line_at(node.start_mark.index), hint)
 
 
 def _yaml_fault(error: yaml.MarkedYAMLError) -> str:

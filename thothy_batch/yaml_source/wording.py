@@ -48,7 +48,9 @@ def wording(fault: Mapping[str, Any]) -> str:
         )
     for bound, words in _BOUNDS.items():
         if bound in context:
-            return f"must be {words} {context[bound]:g}, found {found}"
+            limit = context[bound]
+            said = f"{limit:g}" if isinstance(limit, float) else str(limit)
+            return f"must be {words} {said}, found {found}"
     if kind in ("string_too_short", "too_short"):
         return "must not be empty"
     message = str(fault["msg"])

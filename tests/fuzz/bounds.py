@@ -1,0 +1,77 @@
+"""What holds of every input, however broken: an end within seconds, and an error that says so.
+
+Hypothesis makes the inputs; there is no coverage guidance (atheris has no wheel for this Python).
+In CI the examples are few and always the same; THOTHY_FUZZ=long draws many new ones.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+
+from thothy_batch.errors import ManifestError, ThothyError
+
+LONG = os.environ.get("THOTHY_FUZZ") == "long"
+_MORE = int(os.environ.get("THOTHY_FUZZ_MORE", "25"))  # examples of a long run per one of CI
+
+
+def examples(num: int) -> settings:
+    """Settings of a test: that many examples in CI, which are the same in every run."""
+    return settings(
+        max_examples=num * _MORE if LONG else num,
+        derandomize=not LONG,
+        database=None,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+class HangError(BaseException):
+    """Not an Exception: nothing in the product may catch it and go on."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fails what takes longer. The alarm of pytest-timeout is set again afterwards."""
+
+    def ring(number: int, frame: object) -> None:
+        raise HangError(f"not done after {seconds} s")
+
+    begin = time.monotonic()
+    old = signal.signal(signal.SIGALRM, ring)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - begin), 0.01))
+
+
+def check_sentences(error: ThothyError) -> None:
+    """Every message is text that can be shown; a line, where one is told, stands in its file."""
+    assert error.message.strip()
+    (error.message + error.hint).encode()
+    assert "Traceback" not in error.message
+    if not isinstance(error, ManifestError):
+        return
+    assert error.problems
+    lines = {problem.path: 0 for problem in error.problems if problem.line is not None}
+    lines = {path: _num_lines(Path(path)) for path in lines}
+    for problem in error.problems:
+        assert problem.message.strip()
+        str(problem).encode()
+        if problem.line is not None:
+            assert 1 <= problem.line <= lines[problem.path], problem
+
+
+def _num_lines(path: Path) -> int:
+    """As editors count them; a fault at the end of the text is on the line after the last."""
+    data = path.read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return data.count(b"\n") + 1
