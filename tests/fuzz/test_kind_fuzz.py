@@ -30,7 +30,7 @@ from thothy_batch.kinds import (
 from thothy_batch.kinds.kind_file import KindFile, ParamFile, SamplingDefaults
 from thothy_batch.kinds.templates import render_template
 
-SECONDS = 5.0
+SECONDS = 20.0
 _TWO = {
     "kind": "tagline",
     **{"version": 2, "description": "A tagline.", "entry": "item", "fields": ["text", "name"]},

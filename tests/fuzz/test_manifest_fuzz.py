@@ -29,7 +29,7 @@ from thothy_batch.manifest.sections import (
 from thothy_batch.manifest.settings import SqlInput, load_manifest, to_engine_spec
 from thothy_batch.runner.job import open_jobs
 
-SECONDS = 5.0
+SECONDS = 20.0
 _JOB = {"name": "s", "kind": "summary", "input": "rows.parquet"}
 _FULL = {
     "store": "artifacts.duckdb",
