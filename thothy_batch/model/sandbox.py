@@ -17,7 +17,6 @@ from jinja2.compiler import CodeGenerator, Frame
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from markupsafe import soft_str
 
 from thothy_batch.model import sandbox_bounds as bounds
 
@@ -143,7 +142,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
 
     def joined(self, join: Callable[[list[str]], str], parts: Iterable[Any]) -> str:
         """`a ~ b`."""
-        texts = [soft_str(part) for part in parts]
+        texts = [bounds.text_of(part) for part in parts]
         bounds.check_size(sum(map(len, texts)))
         text: str = self.made(join(texts))
         return text

@@ -8,7 +8,6 @@ from typing import Any
 
 from jinja2.exceptions import SecurityError
 from jinja2.filters import make_attrgetter
-from markupsafe import soft_str
 
 MAX_RENDERED_CHARS = 4_000_000
 # Bounds that are guessed from above must not refuse what ends below the limit: they have this room.
@@ -28,6 +27,11 @@ UNBOUNDED_METHODS = frozenset({"expandtabs", "maketrans", "translate", "to_bytes
 _PERCENT = re.compile(r"%(?:\([^)]*\))?([-+ #0-9.*]*)")
 
 Filter = Callable[..., Any]
+
+
+def text_of(value: Any) -> str:
+    """The value as it is printed; text stays as it is, also where it is marked as safe."""
+    return value if isinstance(value, str) else str(value)
 
 
 def check_size(num_chars: int, limit: int = MAX_RENDERED_CHARS) -> None:
@@ -186,7 +190,7 @@ def _joined_parts(
     """The texts that the filter joins; named as jinja2 names its arguments."""
     if attribute is not None:
         value = map(make_attrgetter(environment, attribute), value)
-    parts, separator = [soft_str(part) for part in value], soft_str(d)
+    parts, separator = [text_of(part) for part in value], text_of(d)
     _check_join(separator, parts)
     return parts, separator
 
@@ -196,7 +200,7 @@ def _check_center(value: Any, width: int = 80) -> None:
 
 
 def _check_indent(s: Any, width: Any = 4, *_: Any, **__: Any) -> None:
-    text = soft_str(s)
+    text = text_of(s)
     step = width if isinstance(width, int) else len(width)
     check_size(len(text) + (text.count("\n") + 1) * step)
 
@@ -209,23 +213,23 @@ def _check_wordwrap(
 
 
 def _check_words(value: Any, *_: Any, **__: Any) -> None:
-    longest = max(map(len, soft_str(value).split()), default=0)
+    longest = max(map(len, text_of(value).split()), default=0)
     if longest > _MAX_WORD:
         raise SecurityError(f"a word has {longest:,} characters; this filter takes {_MAX_WORD:,}")
 
 
 def _check_tags(value: Any) -> None:
-    text = soft_str(value)
+    text = text_of(value)
     if text.count("<") * len(text) > _MAX_TAG_WORK:
         raise SecurityError("the text has too many tags to be stripped of them")
 
 
 def _check_replace_filter(s: Any, old: Any, new: Any, count: Any = None) -> None:
-    _check_replace(soft_str(s), soft_str(old), soft_str(new))
+    _check_replace(text_of(s), text_of(old), text_of(new))
 
 
 def _check_format_filter(value: Any, *args: Any, **kwargs: Any) -> None:
-    check_percent(soft_str(value), kwargs or args)
+    check_percent(text_of(value), kwargs or args)
 
 
 def _check_json(value: Any, indent: Any = None, separators: Any = None, **_: Any) -> None:
