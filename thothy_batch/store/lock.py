@@ -105,6 +105,8 @@ class FileLock:
                 with contextlib.suppress(OSError):  # somebody else was quicker
                     os.fchmod(fd, 0o666)
         except PermissionError:
+            if not self._for_all:  # who may not write beside a store cannot run it
+                raise
             fd = os.open(self.path, os.O_RDONLY | _SAFELY)  # enough to lock it
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
