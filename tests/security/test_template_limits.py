@@ -88,8 +88,6 @@ def of_a_checkpoint(template: str) -> str:
 def _fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same bounds, reached sooner."""
     monkeypatch.setattr(sandbox, "MAX_STEPS", 200_000)
-    steps = sandbox._Spent
-    monkeypatch.setattr(sandbox, "_Spent", lambda: steps(sandbox.MAX_STEPS))
 
 
 @pytest.mark.parametrize("render", [of_a_kind, of_a_checkpoint])

@@ -25,6 +25,7 @@ MAX_CPU_S = 5.0  # of this thread: how busy the machine is does not matter
 _STEP_CHARS = 256  # text that is made counts as a step for so much of it
 _KEPT_CHARS = 4096  # text that is only referred to
 _LOOK_EVERY = 256  # steps
+_TEXT, _CONTAINERS = (str, bytes), (list, tuple, dict)
 _SUM_PARTS = 16  # of `a + b + c` that are looked at as one
 
 
@@ -103,7 +104,8 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
 
     def begin(self) -> None:
         """A new text: nothing is spent yet."""
-        self._local.spent = _Spent()
+        spent = self._local.spent
+        spent.steps, spent.until = MAX_STEPS, None
 
     def spend(self, num: int = 1) -> None:
         """Counts steps. Raises SecurityError where they, or time, are used up."""
@@ -115,7 +117,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
 
     def counted(self, values: Iterable[Any]) -> Iterable[Any]:
         """The values of a loop, each a step."""
-        if isinstance(values, list | tuple) and len(values) < _LOOK_EVERY:
+        if type(values) is list and len(values) < _LOOK_EVERY:  # most loops: at no cost
             self.spend(len(values))
             return values
         return self._counted(values)
@@ -130,12 +132,12 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
 
     def made(self, value: Any) -> Any:
         """A value that the template made: not too large, and counted."""
-        if isinstance(value, str | bytes):
+        if isinstance(value, _TEXT):
             size = len(value)
             if size >= _STEP_CHARS:
                 bounds.check_size(size)
                 self.spend(size // _STEP_CHARS)
-        elif isinstance(value, list | tuple | dict):
+        elif isinstance(value, _CONTAINERS):
             num, chars = bounds.weigh(value)
             self.spend(num + chars // _KEPT_CHARS)
         return value
@@ -149,14 +151,15 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
 
     def concat(self, parts: Iterable[str]) -> str:
         """What a macro, a block or the whole template wrote."""
-        texts, size = [], 0
+        texts, size, limit = [], 0, bounds.MAX_RENDERED_CHARS
         for text in parts:
             texts.append(text)
             size += len(text)
-            if size > bounds.MAX_RENDERED_CHARS:
+            if size > limit:
                 bounds.check_size(size)
         text = "".join(texts)
-        self.spend(size // _STEP_CHARS)
+        if size >= _STEP_CHARS:
+            self.spend(size // _STEP_CHARS)
         return text
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
