@@ -3,6 +3,8 @@
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,3 +152,26 @@ def test_what_templates_are_written_with_works(
     render: Callable[[str], str], template: str, text: str
 ) -> None:
     assert render(template).removesuffix("x").strip() == text.strip()
+
+
+_KIND = """\
+kind: own
+fields: [text]
+document: "{% for i in range(99999 if text == 'bomb' else 1) %}{% for j in range(9) %}{% endfor %}\\
+  {% endfor %}{{ text }}"
+stages: [{name: draft, instruction: Go on.}]
+"""
+
+
+def test_a_row_that_goes_beyond_fails_and_its_neighbours_do_not(
+    fake_night: Any, tmp_path: Path
+) -> None:
+    night = fake_night(tmp_path)
+    (tmp_path / "own.yaml").write_text(_KIND)
+    night.rows("rows.parquet", id=["a", "b", "c"], text=["fine", "bomb", "good"])
+    night.jobs("name: j, kind: ./own.yaml, input: rows.parquet, sampling: {max_tokens: 4}")
+    assert night.run().exit_code == 1
+    [(item, code, message)] = night.query("select item_id, code, message from failures")
+    assert (item, code) == ("b", "template_error")
+    assert message.endswith("it takes more than 200,000 steps")
+    assert night.query("select count(*) from artifacts") == [(2,)]
