@@ -9,7 +9,31 @@ ThothyError
     StoreBusyError     exit 5  another program has the database file open right now
 """
 
-from dataclasses import asdict, dataclass, field
+import re
+from dataclasses import asdict, dataclass, field, replace
+
+_PASSWORDS = (
+    # scheme://user:password@host
+    (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@'\"]*:)[^\s/@'\"]+(?=@)", re.IGNORECASE), r"\1***"),
+    # password=..., secret 'hidden', api_key: "..."
+    (
+        re.compile(
+            r"\b((?:\w*password|passwd|pwd|\w*secret|\w*token|\w*api_?key|\w*access_key|"
+            r"account_key|sig|signature)(?:[\"']?\s*(?:=>?|:)\s*|\s+(?=')))"
+            r"(?:'(?:[^']|'')*'|\"[^\"]*\"|(?<=[=:])[^\s'\",;)&]+)",
+            re.IGNORECASE,
+        ),
+        r"\1'***'",
+    ),
+    (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), "hf_***"),
+)
+
+
+def without_passwords(text: str) -> str:
+    """The text with `***` in place of what looks like a password or a token."""
+    for pattern, shown in _PASSWORDS:
+        text = pattern.sub(shown, text)
+    return text
 
 
 class ThothyError(Exception):
@@ -18,6 +42,7 @@ class ThothyError(Exception):
     exit_code = 5
 
     def __init__(self, message: str, *, hint: str = "") -> None:
+        message = without_passwords(message)
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -53,7 +78,8 @@ class ManifestError(ThothyError):
     exit_code = 2
 
     def __init__(self, problems: "list[Problem] | str", *, hint: str = "") -> None:
-        self.problems = [Problem(problems)] if isinstance(problems, str) else list(problems)
+        found = [Problem(problems)] if isinstance(problems, str) else problems
+        self.problems = [replace(p, message=without_passwords(p.message)) for p in found]
         super().__init__("\n".join(str(p) for p in self.problems), hint=hint)
 
     def as_json(self) -> dict[str, object]:

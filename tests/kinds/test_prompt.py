@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from thothy_batch import kinds
 from thothy_batch.kinds import templates
+from thothy_batch.model.sandbox_bounds import MAX_RENDERED_CHARS
 
 Make = Callable[..., kinds.Kind]
 
@@ -121,7 +122,7 @@ def test_nothing_random_reaches_a_prompt() -> None:
 
 
 def test_output_up_to_the_limit_is_rendered() -> None:
-    text = "x" * (templates.MAX_RENDERED_CHARS - 1)
+    text = "x" * (MAX_RENDERED_CHARS - 1)
     assert len(rendered("{{ text }}", text=text)) == len(text)
     with pytest.raises(kinds.TemplateProblem, match="grows beyond"):
         rendered("{{ text }}{{ text }}", text=text)

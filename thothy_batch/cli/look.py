@@ -56,7 +56,12 @@ def export(
         typer.Option(metavar="parquet|jsonl|csv", help="Left out: by the file's ending."),
     ] = None,
 ) -> None:
-    """Finished artifacts to Parquet, JSONL or CSV."""
+    """Finished artifacts to Parquet, JSONL or CSV.
+
+    An existing file is replaced as a whole. In CSV a text that a spreadsheet would take for a
+    formula (it begins with = + - @, a tab or a line's end) gets an apostrophe in front; Parquet
+    and JSONL hold every text as it is.
+    """
     from thothy_batch.runner.morning import export_artifacts
 
     count = export_artifacts(store, job=job, run=run, format=format, output=output)

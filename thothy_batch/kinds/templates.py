@@ -1,4 +1,4 @@
-"""Jinja2 in a sandbox: compiled once per process, rendered under a limit on the output.
+"""Jinja2 in a sandbox: compiled once per process, rendered under limits on text and work.
 
 A template sees values and nothing of Python: no attributes that start with an underscore, no
 changes to what it is given, no other files, nothing random. None renders as nothing.
@@ -9,31 +9,15 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from thothy_batch.kinds.languages import language_name
+from thothy_batch.model.sandbox import BoundedSandbox
 
-MAX_RENDERED_CHARS = 4_000_000
 _FILENAME = "<template>"  # jinja2's own name for templates that come from a string
 
 
 class TemplateProblem(Exception):  # noqa: N818  (a finding about a row, no fault of ours)
     """A template that cannot be rendered with these values (template_error)."""
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Also bounds what a product or a power may build before it is written anywhere."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**":
-            raise SecurityError("powers are not allowed in templates")
-        for value, times in ((left, right), (right, left)):
-            if isinstance(times, int) and hasattr(value, "__len__"):
-                _check_size(len(value) * times)
-        return super().call_binop(context, operator, left, right)
 
 
 def _shown(value: object) -> object:
@@ -49,8 +33,8 @@ def _shown(value: object) -> object:
     return value
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = _Sandbox(
+def _environment() -> BoundedSandbox:
+    environment = BoundedSandbox(
         undefined=jinja2.StrictUndefined,
         trim_blocks=False,
         lstrip_blocks=False,
@@ -58,9 +42,6 @@ def _environment() -> ImmutableSandboxedEnvironment:
         finalize=_shown,
     )
     environment.filters["language_name"] = language_name
-    # Random text would make one request differ from night to night.
-    del environment.filters["random"]
-    del environment.globals["lipsum"]
     return environment
 
 
@@ -78,6 +59,7 @@ def parse_template(source: str) -> nodes.Template:
 @lru_cache(maxsize=256)
 def compile_template(source: str) -> jinja2.Template:
     """The compiled template; a process compiles each source once."""
+    _ENVIRONMENT.begin()  # what is constant is computed here
     return _ENVIRONMENT.from_string(source)
 
 
@@ -106,29 +88,19 @@ def render_template(source: str, variables: dict[str, Any], *, what: str) -> str
     except RecursionError:  # the stack may be deeper here than where the file was reviewed
         raise TemplateProblem(f"template {what!r}: nested too deeply") from None
     try:
+        _ENVIRONMENT.begin()
         context = template.new_context(variables)
-        pieces = []
-        room = MAX_RENDERED_CHARS
-        for piece in template.root_render_func(context):
-            pieces.append(piece)
-            room -= len(piece)
-            if room < 0:
-                _check_size(MAX_RENDERED_CHARS - room)
+        text = _ENVIRONMENT.concat(template.root_render_func(context))
     except RecursionError:
         raise TemplateProblem(f"template {what!r}: nested too deeply") from None
     except Exception as error:  # a template may raise anything: int("x"), 1 / 0, missing keys
         raise TemplateProblem(_message(template, error, what)) from error
-    text = "".join(pieces).strip()
+    text = text.strip()
     try:
         text.encode()
     except UnicodeEncodeError:  # of "\\ud800" within a template: no tokenizer takes it
         raise TemplateProblem(f"template {what!r}: holds half of a surrogate pair") from None
     return text
-
-
-def _check_size(num_chars: int) -> None:
-    if num_chars > MAX_RENDERED_CHARS:
-        raise SecurityError(f"the text grows beyond {MAX_RENDERED_CHARS:,} characters")
 
 
 def _message(template: jinja2.Template, error: Exception, what: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thothy_batch.errors import ManifestError, Problem
+from thothy_batch.errors import ManifestError, Problem, without_passwords
 from thothy_batch.manifest.inputs import FileInput, JobFileSettings, JobRowsInput, SqlInput
 from thothy_batch.manifest.job_file import discover_jobs, is_parquet
 from thothy_batch.manifest.sections import (
@@ -72,7 +72,14 @@ class Manifest:
     limit: int | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Every setting as plain JSON values, as it is stored with the run."""
+        """Every setting as plain JSON values, as it is stored with the run: without passwords."""
+        settings = self._settings()
+        for job in settings["jobs"]:
+            if isinstance(job["input"], dict) and "sql" in job["input"]:
+                job["input"]["sql"] = without_passwords(job["input"]["sql"])
+        return settings
+
+    def _settings(self) -> dict[str, Any]:
         return {
             "store": str(self.store),
             "model": self.model.model_dump(mode="json"),
@@ -92,7 +99,7 @@ class Manifest:
     @property
     def manifest_hash(self) -> str:
         """32 hex digits over every setting but where the store lies."""
-        settings = {key: value for key, value in self.as_json().items() if key != "store"}
+        settings = {key: value for key, value in self._settings().items() if key != "store"}
         text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ import duckdb
 
 from thothy_batch.errors import ManifestError, Problem
 from thothy_batch.manifest.files import BATCH_ROWS
+
+_RUN_TEXT = (b"query", b"json_execute_serialized_sql")
 
 
 class SqlRows:
@@ -102,18 +105,47 @@ def _query(sql: str, only_schema: bool) -> Any:
     connection = duckdb.connect(":memory:")
     temporary = tempfile.gettempdir().replace("'", "''")
     connection.execute(f"SET temp_directory = '{temporary}'")
+    # What reads from the network is an extension; so are other programs' databases.
     connection.execute("SET autoinstall_known_extensions = false")
+    connection.execute("SET autoload_known_extensions = false")
+    connection.execute("SET allow_persistent_secrets = false")
     connection.execute("SET python_enable_replacements = false")
     connection.execute("SET lock_configuration = true")
-    statements = connection.extract_statements(sql)
-    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+    if not _is_one_select(connection, sql):
         raise ValueError("must be one SELECT and nothing else")
-    relation = connection.sql(_without_end(sql))
+    sql = _without_end(sql)
+    _check_reads_only(connection, sql)
+    relation = connection.sql(sql)
     if only_schema:
         relation = relation.limit(0)
     # Older releases know only the second name, newer ones warn about it.
     make = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
     return make(BATCH_ROWS)
+
+
+def _is_one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
+    statements = connection.extract_statements(sql)
+    try:
+        return [statement.type for statement in statements] == [duckdb.StatementType.SELECT]
+    except ValueError:  # a kind of statement that this DuckDB has no name for in Python
+        return False
+
+
+def _check_reads_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Raises where a SELECT does more than to select.
+
+    COPY TO, INSERT and others may be the body of a WITH, but DuckDB refuses them there when the
+    SELECT is an inner one. Two functions run SQL that is given as text, and look at nothing.
+    """
+    text = sql.encode()
+    starts = [offset for offset, _ in duckdb.tokenize(sql)]
+    tokens = [text[start:end] for start, end in pairwise([*starts, len(text)])]
+    words = [token.strip() for token in tokens if not token.startswith((b"--", b"/*"))]
+    for word, behind in pairwise(words):
+        name = word.strip(b'"').lower()
+        if name in _RUN_TEXT and behind.startswith(b"("):
+            raise ValueError(f"{name.decode()}(...) is not allowed: write its SELECT out")
+    connection.execute(f"EXPLAIN SELECT * FROM (\n{sql}\n)")
 
 
 def _without_end(sql: str) -> str:

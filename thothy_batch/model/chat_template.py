@@ -16,10 +16,11 @@ from jinja2.ext import Extension
 from jinja2.ext import loopcontrols as LoopControls
 from jinja2.nodes import CallBlock, Node
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from thothy_batch.errors import ModelError
+from thothy_batch.model.sandbox import BoundedSandbox
+from thothy_batch.model.sandbox_bounds import bounded_filter
 
 Message = dict[str, str]
 
@@ -41,7 +42,8 @@ class ChatTemplate:
     def __init__(self, source: str, named_tokens: dict[str, str]) -> None:
         self._named_tokens = named_tokens
         try:
-            self._template = _environment().from_string(source)
+            self._environment = _environment()
+            self._template = self._environment.from_string(source)
         except TemplateError as error:
             raise ModelError(
                 f"the model's chat template cannot be read: {error}",
@@ -66,6 +68,7 @@ class ChatTemplate:
             raise _refusal(error) from error
 
     def _render(self, messages: Sequence[Message]) -> str:
+        self._environment.begin()
         return self._template.render(
             messages=[dict(message) for message in messages],
             tools=None,
@@ -99,11 +102,11 @@ def _refusal(error: Exception) -> ModelError:
     return ModelError(f"the model's chat template refused the messages: {error}")
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
+def _environment() -> BoundedSandbox:
+    environment = BoundedSandbox(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, LoopControls]
     )
-    environment.filters["tojson"] = _to_json
+    environment.filters["tojson"] = bounded_filter("tojson", _to_json, environment.made)
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     environment.globals["dict"] = _PlainDict()

@@ -5,14 +5,18 @@ endian) and a JSON header, then the data.
 """
 
 import json
+from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 from thothy_batch.errors import ModelError
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-_MAX_HEADER_BYTES = 256 << 20  # far above any real header; a damaged length must not fill memory
+MAX_HEADER_BYTES = 256 << 20  # far above any real header; a damaged length must not fill memory
+# What is pickled runs code when it is read; the others are of other programs.
+_OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf", ".h5", ".msgpack")
 _HEADER_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
@@ -26,7 +30,7 @@ def read_json(path: Path) -> dict[str, object]:
         ) from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(
             f"{path} is not valid JSON: {error}", hint="fetch the file again"
         ) from error
@@ -50,9 +54,7 @@ def weight_files(directory: Path) -> list[Path]:
     loose = sorted(directory.glob("*.safetensors"))
     if loose:
         return loose
-    others = sorted(p.name for p in directory.glob("*.bin")) or sorted(
-        p.name for p in directory.glob("*.gguf")
-    )
+    others = sorted(p.name for p in directory.iterdir() if p.suffix in _OTHER_WEIGHTS)
     if others:
         raise ModelError(
             f"{directory} has its weights in {others[0]}; only safetensors are read",
@@ -68,10 +70,12 @@ def weight_files(directory: Path) -> list[Path]:
 def check_weight_file(path: Path) -> None:
     """ModelError when a safetensors file is cut short or damaged (by its size and header)."""
     header = read_header(path)
-    ends = [_data_end(path, entry) for name, entry in header.items() if name != "__metadata__"]
+    spans = sorted(_span(path, entry) for name, entry in header.items() if name != "__metadata__")
+    if any(begin < end for (_, end), (begin, _) in pairwise(spans)):
+        raise _damaged(path, "tensors that overlap")
     with path.open("rb") as file:
-        start = 8 + int.from_bytes(file.read(8), "little")
-    needed = start + max(ends, default=0)
+        start = 8 + header_length(file)
+    needed = start + max((end for _, end in spans), default=0)
     size = path.stat().st_size
     if size < needed:
         raise ModelError(
@@ -83,21 +87,24 @@ def check_weight_file(path: Path) -> None:
 def read_header(path: Path) -> dict[str, dict[str, object]]:
     """Tensor name → {dtype, shape, data_offsets} of a safetensors file (and "__metadata__")."""
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= _MAX_HEADER_BYTES:
+        length = header_length(file)
+        if not 2 <= length <= min(MAX_HEADER_BYTES, path.stat().st_size):
             raise ModelError(
                 f"{path} is not a safetensors file", hint="the download is damaged: fetch it again"
             )
         raw = file.read(length)
     try:
         header = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         header = None
-    if not isinstance(header, dict):
-        raise ModelError(
-            f"{path} has a damaged header", hint="the download is damaged: fetch the file again"
-        )
+    if not isinstance(header, dict) or not all(isinstance(v, dict) for v in header.values()):
+        raise _damaged(path, "a damaged header")
     return header
+
+
+def header_length(file: BinaryIO) -> int:
+    """What the first eight bytes of a safetensors file say; any number in a damaged one."""
+    return int.from_bytes(file.read(8), "little")
 
 
 def checkpoint_dtype(raw: dict[str, object], directory: Path) -> str:
@@ -118,7 +125,14 @@ def _shards(directory: Path, index: Path) -> list[Path]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{index} has no weight_map", hint="fetch the file again")
-    shards = [directory / name for name in sorted({str(name) for name in weight_map.values()})]
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelError(
+                f"{index} names {name!r}; shards are safetensors files beside it",
+                hint="fetch the model again, in safetensors",
+            )
+    shards = [directory / name for name in names]
     missing = [path.name for path in shards if not path.is_file()]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -129,8 +143,15 @@ def _shards(directory: Path, index: Path) -> list[Path]:
     return shards
 
 
-def _data_end(path: Path, entry: object) -> int:
-    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
-    if not isinstance(offsets, list) or len(offsets) != 2:
-        raise ModelError(f"{path} has a damaged header", hint="fetch the file again")
-    return int(offsets[1])
+def _span(path: Path, entry: dict[str, object]) -> tuple[int, int]:
+    """Where a tensor's bytes begin and end, behind the header."""
+    offsets = entry.get("data_offsets")
+    if isinstance(offsets, list) and len(offsets) == 2 and all(type(o) is int for o in offsets):
+        begin, end = offsets
+        if 0 <= begin <= end:
+            return begin, end
+    raise _damaged(path, "a damaged header")
+
+
+def _damaged(path: Path, what: str) -> ModelError:
+    return ModelError(f"{path} has {what}", hint="the download is damaged: fetch the file again")

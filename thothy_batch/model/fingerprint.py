@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from thothy_batch.errors import ModelError
-from thothy_batch.model.checkpoint import weight_files
+from thothy_batch.model.checkpoint import MAX_HEADER_BYTES, header_length, weight_files
 from thothy_batch.model.config import ModelConfig
 from thothy_batch.model.locate import ModelFiles
 from thothy_batch.records import EngineSpec, ModelSpec
@@ -75,8 +75,7 @@ def _add_contents(hasher: "hashlib.blake2b", path: Path) -> None:
         if size <= _WHOLE_BYTES:
             hasher.update(file.read())
             return
-        header = int.from_bytes(file.read(8), "little")
-        hasher.update(file.read(min(header, size)))
+        hasher.update(file.read(min(header_length(file), MAX_HEADER_BYTES)))
         last = size - _PAGE_BYTES
         for page in range(_NUM_PAGES):
             file.seek(last * page // (_NUM_PAGES - 1))

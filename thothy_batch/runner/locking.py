@@ -54,7 +54,7 @@ def device_locked(
     if device == "cpu":
         yield
         return
-    with _held(FileLock(_gpu_lock_path()), holder, if_locked, note):
+    with _held(FileLock(_gpu_lock_path(), for_all=True), holder, if_locked, note):
         yield
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,25 +46,38 @@ def make_starter(folder: Path) -> Starter:
     """Writes the starter into a folder; overwrites nothing. Raises ManifestError."""
     folder = folder.expanduser().absolute()
     names = ("manifest.yaml", _SAMPLE, _SCHEMA, "crontab.txt")
-    taken = [name for name in names if (folder / name).exists()]
+    taken = [name for name in names if os.path.lexists(folder / name)]
     if taken:
         raise ManifestError(
             f"{folder / taken[0]} exists already; nothing was written",
             hint="choose a new folder",
         )
+    line = _cron_line(folder)
+    sample = (data_path("sample_data") / _SAMPLE).read_bytes()
+    schema = json.dumps(json_schema(), indent=1) + "\n"
+    contents = (_MANIFEST.encode(), sample, schema.encode(), line.encode() + b"\n")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(data_path("sample_data") / _SAMPLE, folder / _SAMPLE)
-        (folder / "manifest.yaml").write_text(_MANIFEST, encoding="utf-8")
-        schema = json.dumps(json_schema(), indent=1) + "\n"
-        (folder / _SCHEMA).write_text(schema, encoding="utf-8")
-        line = _cron_line(folder)
-        (folder / "crontab.txt").write_text(line + "\n", encoding="utf-8")
+        _write_all(folder, dict(zip(names, contents, strict=True)))
     except OSError as error:
         raise ManifestError(
             f"cannot write into {folder}: {error.strerror or error}", hint="choose another folder"
         ) from error
     return Starter(tuple(folder / name for name in names), folder / "manifest.yaml", line)
+
+
+def _write_all(folder: Path, files: dict[str, bytes]) -> None:
+    """All files, each of them new, or none."""
+    made: list[Path] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, content in files.items():
+            with open(folder / name, "xb") as file:
+                made.append(folder / name)
+                file.write(content)
+    except OSError:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _cron_line(folder: Path) -> str:

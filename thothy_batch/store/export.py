@@ -15,9 +15,9 @@ from thothy_batch.store.read import find_run, read_store
 
 FORMATS = {"parquet": ".parquet", "jsonl": ".jsonl", "csv": ".csv"}
 
-# A spreadsheet takes a cell that begins with one of these for a formula, and model output is not
-# to be trusted with one.
-_FORMULA_STARTS = r"'^[=+\-@\t\r\n]'"
+# A spreadsheet takes a cell that begins with one of these for a formula, some of them also behind
+# white space or quotes, or as wide characters; model output is not to be trusted with one.
+_FORMULA_STARTS = r"""'^(?:[\t\r\n]|[\s\p{Z}\x{FEFF}"]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}])'"""
 
 
 def export(store_path: Path, *, job: str | None, run: str | None, format: str, output: Path) -> int:
@@ -47,7 +47,7 @@ def _write(
     _check_job(connection, job)
     run_id = None if run is None else find_run(connection, run)["run_id"]
     special = output.exists() and not output.is_file()  # a pipe, /dev/stdout
-    parent = output.resolve().parent
+    parent = output.parent.resolve()  # of a link that is replaced, not of what it names
     if not special and not parent.is_dir():
         raise StoreError(f"there is no folder {parent}", hint="create it first")
     try:

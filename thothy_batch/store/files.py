@@ -84,7 +84,8 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Writes the whole file or leaves the old one; a reader sees one of the two, never a part."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:  # new: no link that somebody laid there is followed
             file.write(faults.cut("file.write", memoryview(data)))
             if durable:
                 file.flush()

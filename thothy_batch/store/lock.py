@@ -4,9 +4,12 @@
 it: the descriptor closes on exec, and a forked copy of the process closes its own at once.
 """
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +23,12 @@ _GLANCE_S = 0.4
 _SHORT_COMMAND_S = 60.0
 _POLL_S = 0.05
 
+# A link is not followed, a pipe is not waited for, no child inherits it.
+_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_DETAILS = ("host", "run_id", "since", "manifest")
+_MAX_DETAILS = 65_536
+_MAX_SHOWN = 1_000
+
 _held: "set[FileLock]" = set()
 _fork_hook_set = False
 
@@ -27,8 +36,10 @@ _fork_hook_set = False
 class FileLock:
     """An exclusive lock on one file. Released by `release`, by leaving `with`, or by dying."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, for_all: bool = False) -> None:
+        """`for_all`: other users have to lock the same file, whatever this one's umask is."""
         self.path = path
+        self._for_all = for_all
         self._fd: int | None = None
 
     @property
@@ -80,9 +91,27 @@ class FileLock:
     def _open(self) -> int:
         try:
             self.path.parent.mkdir(exist_ok=True)
-            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            return self._open_old_or_new()
         except OSError as error:
             raise storage_error(error, "cannot open the lock file", self.path) from error
+
+    def _open_old_or_new(self) -> int:
+        """Linux lets nobody open another user's file in the temporary folder with O_CREAT."""
+        try:
+            fd = os.open(self.path, os.O_RDWR | _SAFELY)
+        except FileNotFoundError:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _SAFELY, 0o666)
+            if self._for_all:
+                with contextlib.suppress(OSError):  # somebody else was quicker
+                    os.fchmod(fd, 0o666)
+        except PermissionError:
+            if not self._for_all:  # who may not write beside a store cannot run it
+                raise
+            fd = os.open(self.path, os.O_RDONLY | _SAFELY)  # enough to lock it
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return fd
 
     def _forget(self) -> None:
         """In a forked child: let go of the inherited descriptor, which leaves the parent's lock."""
@@ -94,7 +123,7 @@ class FileLock:
 def read_holder(path: Path) -> LockHolder | None:
     """Who holds the lock now; None when nobody does (also when the last holder was killed)."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | _SAFELY)
     except OSError:
         return None
     try:
@@ -143,11 +172,22 @@ def _locked_error(path: Path) -> LockedError:
 
 
 def _read_details(path: Path) -> LockHolder:
+    """What the holder wrote. In a folder of all users it may be anything: it is shown on a line."""
     try:
-        details = json.loads(path.read_bytes())
-        return LockHolder(**details)
-    except (OSError, ValueError, TypeError):
+        fd = os.open(path, os.O_RDONLY | _SAFELY)
+        try:
+            details = json.loads(os.read(fd, _MAX_DETAILS))
+        finally:
+            os.close(fd)
+        host, run_id, since, manifest = (_one_line(details.get(name, "")) for name in _DETAILS)
+        return LockHolder(int(details["pid"]), host, run_id, since, manifest)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return LockHolder(pid=0)  # held, but its details are not written yet
+
+
+def _one_line(value: object) -> str:
+    text = str(value)[:_MAX_SHOWN]
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _write_holder(fd: int, holder: LockHolder) -> None:
