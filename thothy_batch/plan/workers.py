@@ -18,6 +18,7 @@ R = TypeVar("R")
 
 # Chunks handed out per worker: one at work, one ready.
 _CHUNKS_PER_WORKER = 2
+_PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # What this worker process does with a chunk; set once, when the process starts.
 _work: Callable[[list[Any]], Any] | None = None
@@ -50,7 +51,7 @@ def map_chunks(
     pending: deque[Future[R]] = deque()
     try:
         for chunk in chunks:
-            pending.append(pool.submit(_run_chunk, chunk))
+            pending.append(_submit(pool, chunk))
             if len(pending) >= num_workers * _CHUNKS_PER_WORKER:
                 yield pending.popleft().result()
         while pending:
@@ -64,11 +65,24 @@ def map_chunks(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _submit(pool: ProcessPoolExecutor, chunk: list[Any]) -> Future[Any]:
+    """This is where a worker is started. It inherits what is blocked: a signal to the whole group
+    must not end it before it ignores them, nor this process in the middle."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
+    try:
+        return pool.submit(_run_chunk, chunk)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(make_worker: Callable[[], Callable[[list[Any]], Any]]) -> None:
     global _work  # noqa: PLW0603  (one value per process, as the pool offers no other place)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Ctrl-C reaches the whole process group; the parent decides what it means.
+    # They reach the whole process group; the parent decides what they mean. Not SIGTERM: by it a
+    # pool that is broken ends the rest of its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS_SIGNALS)
     _work = make_worker()
 
 

@@ -7,7 +7,7 @@ from thothy_batch.errors import ManifestError, StoreError
 from thothy_batch.report.html import render_html
 from thothy_batch.store.database import wal_path
 from thothy_batch.store.export import FORMATS, export, format_of
-from thothy_batch.store.files import journal_folder, real_path
+from thothy_batch.store.files import journal_folder, real_path, replace_file
 from thothy_batch.store.read import report_data
 from thothy_batch.store.store import publish_if_free
 
@@ -19,10 +19,15 @@ def morning_data(store: Path, run: str | None) -> dict[str, Any]:
 
 
 def write_page(data: dict[str, Any], path: Path, store: Path) -> None:
-    """The report as one HTML page. Raises StoreError where it cannot be written."""
+    """The report as one HTML page, which appears whole or not at all. Raises StoreError where it
+    cannot be written."""
     _spare_store(store, path)
+    page = render_html(data)
     try:
-        path.write_text(render_html(data), encoding="utf-8")
+        if path.exists() and not path.is_file():  # a pipe, /dev/stdout
+            path.write_text(page, encoding="utf-8")
+        else:
+            replace_file(real_path(path), page.encode())
     except OSError as error:
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}", hint="choose another file"

@@ -94,7 +94,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
         faults.at("file.renamed")
         if durable:
             sync_folder(path.parent)
-    except OSError:
+    except BaseException:  # a signal, too
         temporary.unlink(missing_ok=True)
         raise
 

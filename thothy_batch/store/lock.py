@@ -44,9 +44,12 @@ class FileLock:
         if self._fd is not None:
             raise RuntimeError(f"{self.path} is already held by this object")
         fd = self._open()
-        if not _wait_for(fd, self.path, patience_s):
+        try:
+            if not _wait_for(fd, self.path, patience_s):
+                raise _locked_error(self.path)
+        except BaseException:  # a signal ends the waiting, too
             os.close(fd)
-            raise _locked_error(self.path)
+            raise
         self._fd = fd
         _close_after_fork(self)
         _write_holder(fd, holder)
