@@ -65,7 +65,10 @@ def _locked_run(run: Setup) -> RunSummary:
             store = Store.open(store_path)
         stack.callback(store.close)
         for run_id in store.recovered.killed_runs:
-            note(f"run {run_id} had been killed; what it had finished is in the store")
+            note(
+                f"run {run_id} had not come to its end (killed, or its disk was full); "
+                "what it had finished is in the store"
+            )
         status = StatusFile(store_path, run.run_id, run.manifest.path, run.started)
         status.write("preparing")
         try:
