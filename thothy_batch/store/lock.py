@@ -131,8 +131,8 @@ def _wait_for(fd: int, path: Path, patience_s: float) -> bool:
 
 def _locked_error(path: Path) -> LockedError:
     holder = _read_details(path)
-    parts = [f"process {holder.pid}" if holder.pid else "another process"]
-    parts += [f"on {holder.host}"] if holder.host else []
+    who = f"process {holder.pid}" if holder.pid else "another process"
+    parts = [f"{who} on {holder.host}" if holder.host else who]
     parts += [f"run {holder.run_id}"] if holder.run_id else []
     parts += [f"since {holder.since}"] if holder.since else []
     parts += [f"manifest {holder.manifest}"] if holder.manifest else []
