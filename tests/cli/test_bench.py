@@ -210,10 +210,11 @@ def test_an_interrupt_is_told_and_leaves_one_document(
 ) -> None:
     code, out, err = interrupted(tmp_path, phase, *words.split(), *option)
     assert code == 4
-    assert err.splitlines()[-1] == "interrupted"
+    told = f"interrupted by SIGINT: thothy-batch {words.split()[0]} had not finished"
+    assert told in err.splitlines()
     assert "Traceback" not in err
     if option:
         error = json.loads(out)["error"]
-        assert (error["message"], error["exit_code"]) == ("interrupted", 4)
+        assert (error["message"], error["exit_code"]) == (told, 4)
     else:
         assert out == ""

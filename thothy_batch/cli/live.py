@@ -34,7 +34,11 @@ class LiveDisplay:
         )
 
     def __enter__(self) -> Self:
-        self._live.start()
+        try:
+            self._live.start()
+        except BaseException:  # a signal, when the cursor was hidden already
+            self._live.stop()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from thothy_batch import __version__
+from thothy_batch.cli import signals
 from thothy_batch.cli.bench import bench
 from thothy_batch.cli.look import export, report, status
 from thothy_batch.cli.machine import doctor, init
@@ -24,9 +25,15 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def told(*args: object, **options: object) -> None:
         try:
-            command(*args, **options)
-        except KeyboardInterrupt as error:
-            raise InterruptError from error
+            with signals.heeded():
+                command(*args, **options)
+        except typer.Exit:
+            raise
+        except (KeyboardInterrupt, Exception) as error:
+            # Some libraries make an error of their own of an interrupt: DuckDB a RuntimeError.
+            if not isinstance(error, KeyboardInterrupt) and not signals.received():
+                raise
+            raise InterruptError(command.__name__, signals.received() or "SIGINT") from error
 
     return told
 
@@ -59,7 +66,10 @@ def _root(
 
 
 def main(args: list[str] | None = None) -> NoReturn:
-    """Runs the command line and exits with the contract's exit code."""
+    """Runs the command line and exits with the contract's exit code. `args` left out: as the
+    program, to which the process belongs."""
+    if args is None:
+        signals.take_over()
     words = sys.argv[1:] if args is None else args
     refused = open_streams()
     try:
@@ -72,7 +82,9 @@ def main(args: list[str] | None = None) -> NoReturn:
         if os.environ.get("THOTHY_DEBUG") == "1":
             raise
         code = report_error(error, as_json="--json" in words)
-    sys.exit(_written(code, refused))
+    code = _written(code, refused)
+    signals.leave()
+    sys.exit(code)
 
 
 def _check_folder() -> None:

@@ -67,6 +67,7 @@ def run(
 ) -> None:
     """Do the night's work; running it again continues where it stopped."""
     # Late, here and in every command: --help answers before any of this is imported.
+    from thothy_batch.cli import signals
     from thothy_batch.cli.display import choose_display
     from thothy_batch.cli.wording import summary_text
     from thothy_batch.runner.options import IfLocked, RunOptions, time_budget_s
@@ -83,6 +84,7 @@ def run(
     )
     with choose_display(quiet=quiet) as display:
         summary = run_night(options, display)
+        signals.ignore()
     if summary.error is not None:
         report_error(summary.error, as_json=False)
     print_json(summary.as_json()) if as_json else print_text(summary_text(summary))

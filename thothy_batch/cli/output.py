@@ -15,12 +15,15 @@ _OBEYED_IN_JSON = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]
 
 
 class InterruptError(ThothyError):
-    """Ctrl-C while a command was at work."""
+    """A signal while a command was at work, and before a run had begun."""
 
     exit_code = 4
 
-    def __init__(self) -> None:
-        super().__init__("interrupted")
+    def __init__(self, command: str, signal_name: str) -> None:
+        super().__init__(
+            f"interrupted by {signal_name}: thothy-batch {command} had not finished",
+            hint="nothing is lost: give the same command again",
+        )
 
 
 def shown(text: str) -> str:
@@ -47,7 +50,8 @@ def say(text: str) -> None:
 def report_error(error: BaseException, *, as_json: bool) -> int:
     """Shows an error and gives its exit code. With `as_json` stdout gets a document, too."""
     known = _known(error)
-    say("interrupted" if isinstance(known, InterruptError) else f"error: {_shortened(known)}")
+    prefix = "" if isinstance(known, InterruptError) else "error: "
+    say(prefix + _shortened(known))
     if known.hint:
         say(f"hint: {known.hint}")
     if as_json:
@@ -57,7 +61,7 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
 
 def _known(error: BaseException) -> ThothyError:
     if isinstance(error, KeyboardInterrupt):
-        return InterruptError()
+        return InterruptError("", "SIGINT")
     return error if isinstance(error, ThothyError) else _unexpected(error)
 
 

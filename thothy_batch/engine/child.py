@@ -5,6 +5,7 @@ when the parent's end of the socket closes. Signals meant for the run (Ctrl-C in
 service manager's SIGTERM to the whole group) are the parent's affair: the child lets it decide.
 """
 
+import contextlib
 import ctypes
 import faulthandler
 import os
@@ -33,13 +34,16 @@ from thothy_batch.errors import EngineError, ThothyError
 
 REPORT_S = 0.1  # results of this long travel together
 HEARTBEAT_S = 1.0
+_PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
 
 
 def main(argv: list[str]) -> int:
     """Serve one parent until it hangs up. Returns the exit code after a failure."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _PARENTS_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    # The parent blocked them for the time of the imports.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS_SIGNALS)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # the stacks of all threads, also of one that hangs
     fd, parent_pid, dies_with_parent = int(argv[0]), int(argv[1]), argv[2] == "1"
@@ -55,9 +59,10 @@ def main(argv: list[str]) -> int:
         channel.send(Ready(info))
         _serve(engine, channel)
     except Exception as error:
-        traceback.print_exc()
         channel.send(Failed(_as_thothy_error(error)))
         channel.flush(5.0)
+        with contextlib.suppress(OSError):  # the log's disk may be full
+            traceback.print_exc()
         return 1
     return 0
 

@@ -34,6 +34,7 @@ _LOG_LINES = 8
 _LOG_BYTES = 4096
 _KILL_S = 10.0
 _DUMP_S = 0.5  # for it to write its stacks
+_PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # see child.py
 
 
 class ChildEngine:
@@ -234,15 +235,21 @@ def _spawn(theirs: socket.socket, log: BinaryIO) -> "subprocess.Popen[bytes]":
     environment = {"GOMP_SPINCOUNT": "2000", **os.environ}
     # A checkout that was put on the path by hand must be found by the child too.
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        pass_fds=(theirs.fileno(),),
-        close_fds=True,
-        env=environment,
-    )
+    # The child inherits what is blocked, until it has said that it ignores them: Ctrl-C in the
+    # terminal reaches it as well, and it takes seconds to import what it needs.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(theirs.fileno(),),
+            close_fds=True,
+            env=environment,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _num_oom_kills() -> int:

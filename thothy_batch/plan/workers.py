@@ -6,8 +6,9 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ R = TypeVar("R")
 
 # Chunks handed out per worker: one at work, one ready.
 _CHUNKS_PER_WORKER = 2
+_PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # What this worker process does with a chunk; set once, when the process starts.
 _work: Callable[[list[Any]], Any] | None = None
@@ -40,18 +42,44 @@ def map_chunks(
         work = make_worker()
         yield from map(work, chunks)
         return
-    pool = ProcessPoolExecutor(
+    # A signal's handler runs in the main thread and may raise there: in this one no start of a
+    # process is cut off in the middle.
+    with ThreadPoolExecutor(1) as starter:
+        start = partial(starter.submit, _shielded)
+        pool = start(_make_pool, num_workers, make_worker).result()
+        yield from _spread(start, pool, chunks, num_workers * _CHUNKS_PER_WORKER)
+
+
+def _make_pool(
+    num_workers: int, make_worker: Callable[[], Callable[[list[T]], R]]
+) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
         num_workers,
         # Spawned: a forked copy of a process with threads, locks and an open store is no safe one.
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_worker,
         initargs=(make_worker,),
     )
-    pending: deque[Future[R]] = deque()
+
+
+def _shielded(call: Callable[..., Any], *args: Any) -> Any:
+    """In a thread of its own. A process that is started inherits what is blocked, until it has said
+    what it ignores: Ctrl-C and a hangup reach the whole process group."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
+    return call(*args)
+
+
+def _spread(
+    start: Callable[..., Future[Any]],
+    pool: ProcessPoolExecutor,
+    chunks: Iterable[list[T]],
+    max_pending: int,
+) -> Iterator[Any]:
+    pending: deque[Future[Any]] = deque()
     try:
         for chunk in chunks:
-            pending.append(pool.submit(_run_chunk, chunk))
-            if len(pending) >= num_workers * _CHUNKS_PER_WORKER:
+            pending.append(start(pool.submit, _run_chunk, chunk).result())
+            if len(pending) >= max_pending:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
@@ -67,8 +95,10 @@ def map_chunks(
 def _start_worker(make_worker: Callable[[], Callable[[list[Any]], Any]]) -> None:
     global _work  # noqa: PLW0603  (one value per process, as the pool offers no other place)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Ctrl-C reaches the whole process group; the parent decides what it means.
+    # The parent decides what they mean. Not SIGTERM: by it a broken pool ends its other workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS_SIGNALS)
     _work = make_worker()
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from thothy_batch import __version__
 from thothy_batch.engine.client import EngineClient
 from thothy_batch.engine.config import resolve_device
-from thothy_batch.errors import LockedError, LockHolder, ThothyError
+from thothy_batch.errors import LockedError, ThothyError
 from thothy_batch.runner.accounting import Account
 from thothy_batch.runner.assignment import Assignment, assign, request_keys
 from thothy_batch.runner.attempts import Attempts
@@ -42,30 +42,36 @@ def run_night(options: RunOptions, observer: Observer) -> RunSummary:
     everything finished so far kept: the summary then has the error.
     """
     run = open_night(options, observer)
-    holder = holder_of(run.run_id, run.manifest.path, run.started)
-    try:
-        return _locked_run(run, holder)
-    except LockedError as busy:
-        if options.if_locked.action != "skip":
-            raise
-        message = f"skipped: {busy.message}"
-        return RunSummary(run.manifest.store, status="skipped", messages=[message])
+    check_path(run.manifest.store)  # before the lock, which makes a folder beside the store
+    with run.stopping.watching():
+        try:
+            return _locked_run(run)
+        except StopNow:
+            return _stopped_early(run)
+        except LockedError as busy:
+            if options.if_locked.action != "skip":
+                raise
+            message = f"skipped: {busy.message}"
+            return RunSummary(run.manifest.store, status="skipped", messages=[message])
 
 
-def _locked_run(run: Setup, holder: LockHolder) -> RunSummary:
+def _locked_run(run: Setup) -> RunSummary:
     store_path, note = run.manifest.store, run.observer.note
-    check_path(store_path)  # before the lock, which makes a folder beside the store
-    with (
-        locked(store_path, resolve_device(run.spec.device), holder, run.options.if_locked, note),
-        ExitStack() as stack,
-    ):
-        store = Store.open(store_path)
+    holder = holder_of(run.run_id, run.manifest.path, run.started)
+    device = resolve_device(run.spec.device)
+    with ExitStack() as stack:
+        with run.stopping.interruptible():
+            stack.enter_context(locked(store_path, device, holder, run.options.if_locked, note))
+            run.observer.phase("opening the store")
+            store = Store.open(store_path)
         stack.callback(store.close)
         for run_id in store.recovered.killed_runs:
-            note(f"run {run_id} had been killed; what it had finished is in the store")
+            note(
+                f"run {run_id} had not come to its end (killed, or its disk was full); "
+                "what it had finished is in the store"
+            )
         if lost := store.recovered.damaged_bytes:
             note(f"the journal had {lost:,} unreadable bytes: what stood there is computed again")
-        stack.enter_context(run.stopping.watching())
         log = EventLog(store_path, run.run_id)
         for run_id in store.recovered.killed_runs:
             log.write("run_killed", killed_run_id=run_id)
@@ -78,7 +84,7 @@ def _locked_run(run: Setup, holder: LockHolder) -> RunSummary:
             summary = _run_locked(run, store, status)
         except StopNow:
             status.write("finished", status="stopped", exit_code=4)
-            return _stopped_early(run)
+            raise
         except ThothyError as error:
             status.write("finished", status="failed", exit_code=error.exit_code, error=str(error))
             raise
@@ -87,7 +93,10 @@ def _locked_run(run: Setup, holder: LockHolder) -> RunSummary:
 
 
 def _stopped_early(run: Setup) -> RunSummary:
-    message = f"stopped by {run.stopping.signal_name} before anything was computed"
+    message = (
+        f"stopped by {run.stopping.signal_name} before anything was computed; "
+        "the same command starts it again"
+    )
     return RunSummary(
         run.manifest.store,
         status="stopped",
@@ -157,12 +166,14 @@ def _start(run: Setup, ledger: Ledger, status: StatusFile, assignment: Assignmen
     run.observer.phase(f"loading {run.facts.name}")
     status.write("loading", **ledger.account.as_json())
     log_path = journal_folder(run.manifest.store) / "engine.log"
-    with run.stopping.interruptible():
-        engine = run.options.start_engine(outlook.spec, log_path=log_path)
+    engine: EngineClient | None = None
     try:
+        with run.stopping.interruptible():
+            engine = run.options.start_engine(outlook.spec, log_path=log_path)
         return _begin(run, ledger, status, outlook, engine)
     except BaseException:
-        engine.close()
+        if engine is not None:
+            engine.close()
         raise
 
 

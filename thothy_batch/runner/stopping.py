@@ -11,7 +11,7 @@ from types import FrameType
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class StopNow(Exception):  # noqa: N818  (not an error: the user asked for it)
+class StopNow(BaseException):  # noqa: N818  (not an error: the user asked for it)
     """A signal while nothing can be drained: reading the input, loading the model."""
 
 
@@ -78,13 +78,20 @@ class Stopping:
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Within, a signal raises StopNow where it strikes; so does one that came before."""
-        if self._signal:
-            raise StopNow
-        self._interruptible = True
         try:
+            self._interruptible = True
+            if self._signal:
+                raise StopNow
             yield
+        except Exception as error:
+            # Some libraries make an error of their own of it: DuckDB a RuntimeError.
+            if not self._signal:
+                raise
+            raise StopNow from error
         finally:
             self._interruptible = False
+        if self._signal:
+            raise StopNow  # one that was swallowed where it struck
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number).name

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from thothy_batch.errors import StoreBusyError, StoreError
-from thothy_batch.store.files import journal_folder, real_path, storage_error
+from thothy_batch.store.files import NO_SPACE_HINT, journal_folder, real_path, storage_error
 
 _guard = threading.RLock()
 _num_open = 0  # guarded by _guard
@@ -128,7 +128,7 @@ _KNOWN = (
     ("checksum", "is damaged", "restore a copy of it, or move it away to start a new store"),
     ("newer version", "was written by a newer DuckDB", "upgrade with: pip install -U duckdb"),
     ("Is a directory", "is a directory", "name a file, for example --store artifacts.duckdb"),
-    ("No space left", "cannot grow: the disk is full", "free some space and run it again"),
+    ("No space left", "cannot grow: the disk is full", NO_SPACE_HINT),
     ("File too large", "cannot grow: file size limit (ulimit -f)", "raise it and run it again"),
     ("Permission denied", "cannot be written by this user", "change its permissions or the path"),
     ("Read-only file system", "is on a read-only file system", "choose another path: --store"),
@@ -148,7 +148,8 @@ def _store_error(path: Path, text: str) -> StoreError:
         )
     for sign, what, hint in _KNOWN:
         if sign in text:
-            return StoreError(f"{path} {what} ({first_line})", hint=hint)
+            details = "" if hint == NO_SPACE_HINT else f" ({first_line})"
+            return StoreError(f"{path} {what}{details}", hint=hint)
     return StoreError(
         f"DuckDB refuses {path}: {first_line}",
         hint="the journal keeps every unpublished row; check the file and run the command again",

@@ -8,6 +8,11 @@ from pathlib import Path
 from thothy_batch import faults
 from thothy_batch.errors import StoreError
 
+NO_SPACE_HINT = (
+    "free some space on that disk, then give the same command again: "
+    "what was finished is kept, and only the rest is computed"
+)
+
 
 def real_path(store_path: Path) -> Path:
     """The store's path with symlinks followed: one store has one lock, however it is named."""
@@ -95,7 +100,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
         faults.at("file.renamed")
         if durable:
             sync_folder(path.parent)
-    except OSError:
+    except BaseException:  # a signal, too
         temporary.unlink(missing_ok=True)
         raise
 
@@ -110,7 +115,7 @@ def remove_temporary(folder: Path) -> None:
 def storage_error(error: OSError, what: str, path: Path) -> StoreError:
     """The operating system's refusal as an error that says what to do."""
     hints = {
-        errno.ENOSPC: "free some space on that disk, then run the same command again",
+        errno.ENOSPC: NO_SPACE_HINT,
         errno.EDQUOT: "the disk quota is used up: free some space, then run the same command again",
         errno.EFBIG: "the file would pass this process's size limit (ulimit -f): raise it",
         errno.EACCES: "give this user the right to write there, or choose another path: --store",

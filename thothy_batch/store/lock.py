@@ -55,9 +55,12 @@ class FileLock:
         if self._fd is not None:
             raise RuntimeError(f"{self.path} is already held by this object")
         fd = self._open()
-        if not _wait_for(fd, self.path, patience_s):
+        try:
+            if not _wait_for(fd, self.path, patience_s):
+                raise _locked_error(self.path)
+        except BaseException:  # a signal ends the waiting, too
             os.close(fd)
-            raise _locked_error(self.path)
+            raise
         self._fd = fd
         _close_after_fork(self)
         _write_holder(fd, holder)
@@ -157,8 +160,8 @@ def _wait_for(fd: int, path: Path, patience_s: float) -> bool:
 
 def _locked_error(path: Path) -> LockedError:
     holder = _read_details(path)
-    parts = [f"process {holder.pid}" if holder.pid else "another process"]
-    parts += [f"on {holder.host}"] if holder.host else []
+    who = f"process {holder.pid}" if holder.pid else "another process"
+    parts = [f"{who} on {holder.host}" if holder.host else who]
     parts += [f"run {holder.run_id}"] if holder.run_id else []
     parts += [f"since {holder.since}"] if holder.since else []
     parts += [f"manifest {holder.manifest}"] if holder.manifest else []

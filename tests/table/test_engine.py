@@ -1,0 +1,138 @@
+"""The engine's process killed from outside, hanging, short of memory; a night with a deadline."""
+
+import os
+import random
+import re
+import signal
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+DIED = "the engine died: the engine process was killed by signal"
+
+
+def greedy(rows: Any) -> list[Any]:
+    """Job, item and text of the rows that depend on the model alone, whatever its knobs."""
+    return [(row[0], row[1], row[3]) for row in rows if row[0] == "greedy"]
+
+
+def engine_of(command: Any) -> int:
+    """The engine's process."""
+    from pathlib import Path
+
+    (task,) = Path(f"/proc/{command.process.pid}/task").glob(f"{command.process.pid}")
+    (pid,) = (task / "children").read_text().split()
+    return int(pid)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSEGV, marks=pytest.mark.slow)]
+)
+def test_an_engine_killed_from_outside_costs_its_steps_alone(
+    night: Any, undisturbed: Any, number: int
+) -> None:
+    command = night.start_run(faults="engine.step:30=delay:0.6")
+    command.wait_for("computing")
+    time.sleep(random.Random(number).uniform(0.0, 0.5))
+    os.kill(engine_of(command), number)
+    outcome = command.end()
+    assert outcome.code == 0, outcome
+    name = signal.Signals(number).name
+    assert re.search(rf"{DIED} {number} \({name}\).*; \d+ requests go to the next one", outcome.err)
+    night.check_whole(undisturbed)
+    assert night.query("select event from engine_events") == [("engine_died",)]
+
+
+@pytest.mark.slow
+def test_an_engine_killed_again_and_again_while_it_loads_ends_the_run(night: Any) -> None:
+    """Three times in a row: there is no hope. What was answered is kept."""
+    command = night.start_run(faults="engine.step:40=kill,engine.load=delay:1")
+    command.wait_for("the engine died")
+    deadline = time.monotonic() + 60
+    while command.process.poll() is None and time.monotonic() < deadline:
+        try:
+            os.kill(engine_of(command), signal.SIGKILL)
+        except (ValueError, OSError):
+            time.sleep(0.05)
+    outcome = command.end()
+    assert outcome.code == 5, outcome
+    assert "error: the engine process was killed by signal 9 (SIGKILL)" in outcome.err
+    assert night.query("select status, stop_reason, exit_code from runs") == [
+        ("failed", "engine_failed", 5)
+    ]
+
+
+@pytest.mark.slow
+def test_an_engine_that_hangs_is_started_anew(night: Any, undisturbed: Any, tmp_path: Any) -> None:
+    hung = tmp_path / "hung"
+    night.manifest(
+        f"step_ms=2&fail=hang&fail_at_step=9&fail_once={hung}", more="run: {stall_after: 2s}"
+    )
+    outcome = night.run()
+    assert outcome.code == 0, outcome
+    assert "the engine died: no step was finished for 2 s; the stacks of its threads are in " in (
+        outcome.err
+    )
+    assert str(night.journal / "engine.log") in outcome.err
+    assert "_fail" in (night.journal / "engine.log").read_text()
+    found = night.query("select job, item_id, '', text from artifacts order by all")
+    assert greedy(found) == greedy(undisturbed)
+
+
+@pytest.mark.slow
+def test_an_engine_short_of_memory_goes_on_with_smaller_steps(
+    night: Any, undisturbed: Any, tmp_path: Any
+) -> None:
+    night.manifest(f"step_ms=2&fail=memory&fail_at_step=9&fail_once={tmp_path / 'short'}")
+    outcome = night.run()
+    assert outcome.code == 0, outcome
+    assert re.search(
+        r"the engine died: the engine ran out of memory; \d+ requests go to the next one; \d+ "
+        r"tokens are lost; its steps have at most [\d,]+ tokens",
+        outcome.err,
+    )
+    found = night.query("select job, item_id, '', text from artifacts order by all")
+    assert greedy(found) == greedy(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_row_that_kills_every_engine_among_200_is_put_aside(night: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    prompts = [f"prompt {n}" for n in range(199)] + ["the # row"]
+    table = pa.table({"id": list(range(200)), "prompt": prompts})
+    pq.write_table(table, night.folder / "rows.parquet")
+    night.manifest(f"fail=kill&poison={ord('#')}")
+    outcome = night.run("--job", "greedy")
+    assert outcome.code == 1, outcome
+    assert "199 done, 0 reused, 1 failed, 0 not run, of 200 entries" in outcome.out
+    ((item, code, message),) = night.query("select item_id, code, message from failures")
+    assert (item, code) == ("199", "engine_error")
+    assert message.startswith("the engine died each time it computed this row, at last alone: ")
+
+
+@pytest.mark.slow
+def test_a_night_with_20_seconds_to_its_deadline(night: Any, undisturbed: Any) -> None:
+    """It ends in time with what fits; the next one does the rest."""
+    night.rows(2000, "many.parquet")
+    night.manifest("step_ms=20", rows="many.parquet")
+    deadline = datetime.now() + timedelta(seconds=20)
+    outcome = night.run("--deadline", deadline.isoformat(timespec="seconds"))
+    late_s = (datetime.now() - deadline).total_seconds()
+    assert outcome.code == 4, outcome
+    assert -8 < late_s < 5
+    assert "stopped early (deadline): " in outcome.out
+    (run,) = night.query("select num_done, num_not_run, num_items, wasted_tokens from runs")
+    assert run[0] > 100
+    assert run[0] + run[1] == run[2] == 4000
+    reasons = night.query("select distinct reason from run_items where status = 'not_run'")
+    assert reasons == [("deadline",)]
+    again = night.run("--limit", 60)
+    assert again.code == 0, again
+    found = night.query(
+        "select job, item_id, '', text from artifacts where item_id::int < 60 order by all"
+    )
+    assert greedy(found) == greedy(undisturbed)

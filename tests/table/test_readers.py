@@ -1,0 +1,58 @@
+"""Another program holds the store for the whole run: no row is lost, and the next command shows."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+_HOLD = """
+import sys, duckdb
+connection = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "read-only")
+connection.execute("select count(*) from artifacts").fetchall()
+print("open", flush=True)
+sys.stdin.readline()
+connection.close()
+"""
+
+
+@contextmanager
+def held(night: Any, mode: str) -> Iterator[None]:
+    command = [sys.executable, "-c", _HOLD, str(night.store), mode]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "open\n"
+        yield
+        reader.communicate("\n")
+
+
+@pytest.mark.parametrize(
+    ("mode", "next_command"),
+    [("read-only", "report"), pytest.param("read-write", "run", marks=pytest.mark.slow)],
+)
+def test_a_program_that_holds_the_store_all_night(
+    night: Any, undisturbed: Any, mode: str, next_command: str
+) -> None:
+    assert night.run("--limit", 3).code == 0
+    with held(night, mode):
+        outcome = night.run()
+        assert outcome.code == 0, outcome
+        assert "another program has the store open: the journal keeps what could not" in outcome.out
+        assert "the next command that opens the store publishes it" in outcome.out
+        assert list(night.journal.glob("*.seg"))
+        status = night.start("status", night.store).end()
+        assert status.code == 0
+        assert "another program has the store open: some rows still wait" in status.out
+    if next_command == "report":
+        report = night.start("report", night.store).end()
+        assert report.code == 0, report
+    else:
+        again = night.run()
+        assert "nothing left to do: 120 entries were answered before" in again.out
+    night.check_whole(undisturbed)
+    (run, *_) = night.query("select num_done, num_reused from runs order by started_at offset 1")
+    assert run == (114, 6)

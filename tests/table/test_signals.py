@@ -1,0 +1,197 @@
+"""SIGINT, SIGTERM, SIGHUP in every phase: a sentence, exit 4, and the next run does the rest."""
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Phase of a run: the line of stderr that it begins with, and what keeps the run there.
+PHASES = {
+    "importing": ("", ""),
+    "checking the manifest": ("checking the manifest", ""),
+    "opening the store": ("opening the store", "publish.begin=delay:1"),
+    "reading": ("reading and tokenising", ""),
+    "looking up": ("looking up what is answered", ""),
+    "entering the run": ("looking up what is answered", "journal.create:1=delay:1"),
+    "planning": ("planning", ""),
+    "loading": ("loading builtin:fake", "engine.load=delay:1.5"),
+    "computing": ("computing", ""),
+}
+BEFORE = {"importing", "checking the manifest", "opening the store"}
+
+
+def reach(command: Any, phase: str) -> None:
+    line, fault = PHASES[phase]
+    command.wait_until_taken_over()
+    if line:
+        command.wait_for(line)
+    if fault:
+        time.sleep(0.3)
+
+
+def stopped_in(night: Any, phase: str, number: int, *options: object) -> Any:
+    """A run that gets a signal in a phase."""
+    command = night.start_run(*options, faults=PHASES[phase][1])
+    reach(command, phase)
+    command.send(number)
+    began = time.monotonic()
+    outcome = command.end()
+    assert outcome.code == 4, (phase, outcome)
+    assert time.monotonic() - began < 15
+    return outcome
+
+
+def assert_told(outcome: Any, number: int) -> None:
+    """In words, once, on one of the streams."""
+    name = signal.Signals(number).name
+    before = f"interrupted by {name}: thothy-batch run had not finished"
+    begun = f"stopped by {name} before anything was computed"
+    entered = "stopped early (signal): "
+    assert sum(outcome.said.count(text) for text in (before, begun, entered)) == 1, outcome
+
+
+@pytest.mark.parametrize("phase", ["importing", "opening the store", "loading"])
+def test_a_signal_is_an_end_with_a_sentence(night: Any, phase: str) -> None:
+    outcome = stopped_in(night, phase, signal.SIGTERM)
+    assert_told(outcome, signal.SIGTERM)
+    if phase in BEFORE:
+        assert not night.store.exists() or night.query("select count(*) from runs") == [(0,)]
+    else:
+        found = night.query("select status, stop_reason, num_not_run from runs")
+        assert found == [("stopped", "signal", 120)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(len(SIGNALS)))
+def test_signals_in_all_phases_one_after_another_cost_nothing(
+    night: Any, undisturbed: Any, first: int
+) -> None:
+    night.manifest(more="run: {grace: 0s}")
+    for turn, phase in enumerate(PHASES, first):
+        number = SIGNALS[turn % len(SIGNALS)]
+        assert_told(stopped_in(night, phase, number), number)
+    assert night.run("--quiet").code == 0
+    night.check_whole(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["opening the store", "loading", "computing"])
+def test_a_stopped_run_is_one_json_document(night: Any, phase: str) -> None:
+    import json
+
+    night.manifest("step_ms=5")
+    document = json.loads(stopped_in(night, phase, signal.SIGHUP, "--json").out)
+    assert document["exit_code"] == 4
+    assert document["status"] == "stopped"
+
+
+@pytest.mark.slow
+def test_signals_while_workers_tokenise_end_them_too(night: Any) -> None:
+    """To the group, as a terminal and a service manager send them."""
+    night.rows(20_000, "many.parquet")
+    night.manifest(rows="many.parquet")
+    for number, after in zip((*SIGNALS, signal.SIGTERM), (0.1, 0.7, 1.4, 2.1), strict=True):
+        command = night.start_run(group=True)
+        command.wait_for("reading and tokenising")
+        time.sleep(after)
+        command.send(number, group=True)
+        outcome = command.end(timeout_s=30)
+        assert outcome.code == 4, outcome
+        assert_told(outcome, number)
+
+
+def test_a_signal_to_the_whole_group_drains_as_one_to_the_run(night: Any) -> None:
+    """The engine's process gets it, too, also while it imports, and leaves it to the run."""
+    night.manifest("step_ms=10")
+    command = night.start_run(group=True)
+    command.wait_for(lambda: night.status().get("num_settled", 0) > 8)
+    command.send(signal.SIGHUP, group=True)
+    outcome = command.end()
+    assert outcome.code == 4, outcome
+    assert "the engine died" not in outcome.said
+    ((done, not_run),) = night.query("select num_done, num_not_run from runs")
+    assert done > 8
+    assert done + not_run == 120
+    assert night.query("select wasted_tokens from runs") == [(0,)]  # all that ran was finished
+
+
+@pytest.mark.slow
+def test_a_second_signal_does_not_wait_for_the_grace(night: Any, undisturbed: Any) -> None:
+    night.manifest(more="run: {grace: 1h}")
+    command = night.start_run(faults="engine.step:20=delay:8")
+    command.wait_for("computing")
+    time.sleep(1.0)
+    command.send(signal.SIGTERM)
+    command.wait_for(lambda: night.status().get("state") == "stopping")
+    command.send(signal.SIGINT)
+    outcome = command.end(timeout_s=6)
+    assert outcome.code == 4, outcome
+    assert "stopped early (signal)" in outcome.out
+    assert night.run("--quiet").code == 0
+    night.check_whole(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["publishing", "afterwards"])
+def test_a_signal_when_all_is_done_changes_nothing(night: Any, undisturbed: Any, when: str) -> None:
+    command = night.start_run(faults="publish.begin:3=delay:1" if when == "publishing" else "")
+    if when == "publishing":
+        command.wait_for("publishing")
+        time.sleep(0.3)
+    else:
+        assert command.process.stdout.readline()
+    for number in SIGNALS[:2]:
+        command.send(number)
+    outcome = command.end()
+    assert outcome.code == 0, outcome
+    if when == "publishing":
+        assert "120 done" in outcome.out
+    night.check_whole(undisturbed)
+
+
+@pytest.mark.slow
+def test_signals_that_the_starter_ignores_stay_ignored(night: Any) -> None:
+    """`nohup thothy-batch run` outlives its terminal."""
+    night.prefix = ("nohup",)
+    command = night.start_run()
+    command.wait_for("opening the store")
+    command.send(signal.SIGHUP)
+    command.wait_for("computing")
+    command.send(signal.SIGHUP)
+    assert command.end().code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    "words", ["plan night.yaml", "status", "report --html page.html", "export -o all.parquet"]
+)
+def test_other_commands_end_promptly_and_leave_nothing_half_written(
+    night: Any, words: str, number: int
+) -> None:
+    """Wherever it strikes: done, with the whole output, or stopped, with none."""
+    night.manifest("")
+    assert night.run("--quiet", "--limit", 4).code == 0
+    command, *rest = words.split()
+    target = [] if command == "plan" else [night.store]
+    before = set(night.folder.iterdir())
+    for after in (0.0, 0.3, 0.6, 0.9):
+        process = night.start(command, *target, *rest)
+        process.wait_until_taken_over()
+        time.sleep(after)
+        if process.process.poll() is None:
+            process.send(number)
+        outcome = process.end(timeout_s=10)
+        new = {p for p in set(night.folder.iterdir()) - before if p.suffix != ".log"}
+        if outcome.code == 4:
+            name = signal.Signals(number).name
+            assert f"interrupted by {name}: thothy-batch {command} had not finished" in outcome.err
+        else:
+            assert outcome.code == 0, outcome
+        assert new <= {night.folder / "page.html", night.folder / "all.parquet"}
+        for path in new:
+            assert os.stat(path).st_size > 500
+            path.unlink()

@@ -1,0 +1,143 @@
+"""On a terminal: however a run ends, the terminal is as it was, and its cursor is seen."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_CURSOR = re.compile(r"\x1b\[\?25([hl])")
+_OTHER_SCREEN = re.compile(r"\x1b\[\?(?:1049|1047|47)([hl])")
+
+
+class Terminal:
+    """A run with a terminal of its own, as a shell starts one."""
+
+    def __init__(self, night: Any, faults: str = "") -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+        self._theirs = theirs
+        self._before = termios.tcgetattr(theirs)
+        words = ["run", night.folder / "night.yaml", "--store", night.store]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "thothy_batch", *words],
+            cwd=night.folder,
+            env={**os.environ, "TERM": "xterm-256color", "THOTHY_FAULTS": faults},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.set_blocking(self._ours, False)
+        self.shown = ""
+
+    def read(self) -> str:
+        with contextlib.suppress(BlockingIOError, OSError):
+            while data := os.read(self._ours, 65536):
+                self.shown += data.decode(errors="replace")
+        return self.shown
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        deadline = time.monotonic() + 60
+        while self.read().count(text) < times:
+            assert time.monotonic() < deadline, self.shown[-2000:]
+            assert self.process.poll() is None, self.shown[-2000:]
+            time.sleep(0.01)
+
+    def press_ctrl_c(self) -> None:
+        """The terminal sends SIGINT to every process of the run."""
+        os.write(self._ours, b"\x03")
+
+    def end(self) -> int:
+        """Its exit code; the terminal is checked."""
+        deadline = time.monotonic() + 60
+        while self.process.poll() is None:
+            self.read()
+            assert time.monotonic() < deadline, self.shown[-2000:]
+            time.sleep(0.01)
+        self.read()
+        assert termios.tcgetattr(self._theirs) == self._before
+        os.close(self._theirs)
+        os.close(self._ours)
+        assert "Traceback" not in self.shown, self.shown
+        cursor = _CURSOR.findall(self.shown)
+        assert cursor[-1:] in (["h"], []), self.shown[-500:]
+        assert _OTHER_SCREEN.findall(self.shown)[-1:] in (["l"], [])
+        return self.process.returncode
+
+
+def test_after_ctrl_c_the_terminal_is_as_it_was(night: Any) -> None:
+    night.manifest("step_ms=10")
+    terminal = Terminal(night)
+    terminal.wait_for("tokens/s")
+    terminal.press_ctrl_c()
+    assert terminal.end() == 4
+    assert "\x1b[?25l" in terminal.shown, "there was no live display"
+    assert "stopped early (signal): " in terminal.shown
+    assert "the engine died" not in terminal.shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["by itself", "SIGTERM", "SIGHUP", "two Ctrl-C", "three Ctrl-C"])
+def test_after_other_ends_too(night: Any, end: str) -> None:
+    night.manifest("step_ms=10", more="run: {grace: 1h}")
+    terminal = Terminal(night, "engine.step:20=delay:9" if "Ctrl-C" in end else "")
+    if end != "by itself":
+        terminal.wait_for("tokens/s")
+    if end.startswith("SIG"):
+        terminal.process.send_signal(signal.Signals[end])
+    for _ in range({"two": 2, "three": 3}.get(end.split()[0], 0)):
+        terminal.press_ctrl_c()
+        time.sleep(0.4)
+    assert terminal.end() == (0 if end == "by itself" else 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["opening the store", "loading"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_after_ctrl_c_before_anything_is_computed(night: Any, phase: str, times: int) -> None:
+    terminal = Terminal(night, "publish.begin=delay:1,engine.load=delay:2")
+    terminal.wait_for(phase)
+    for _ in range(times):
+        terminal.press_ctrl_c()
+        time.sleep(0.02)
+    assert terminal.end() == 4
+
+
+@pytest.mark.slow
+def test_after_the_engine_failed(night: Any) -> None:
+    night.manifest("step_ms=2&fail=exit")
+    terminal = Terminal(night)
+    assert terminal.end() == 5
+    assert "error: the engine process ended with exit code 7" in terminal.shown
+
+
+@pytest.mark.slow
+def test_after_the_store_failed(night: Any) -> None:
+    terminal = Terminal(night, "journal.sync:3=full")
+    assert terminal.end() == 5
+    assert "error: cannot write the journal " in terminal.shown
+    assert "No space left on device" in terminal.shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_after_a_signal_at_any_moment_of_the_beginning(night: Any, number: int) -> None:
+    """Also while the display is set up, and while modules are imported."""
+    for after in range(0, 24, 3):
+        Path(night.store).unlink(missing_ok=True)
+        terminal = Terminal(night)
+        time.sleep(0.35 + after / 10)
+        terminal.process.send_signal(number)
+        assert terminal.end() == 4
