@@ -76,9 +76,10 @@ peers: $(STAMP) ## set up the other engines, each in an environment of its own b
 bench-peers: $(STAMP) ## this engine and those of `make peers`, in turn, on the same requests (an hour)
 	$(BIN)/python tests/bench/bench_peers.py --peers $(PEERS) --work $(PEERS)/work
 
-faults: $(STAMP) ## kill -9 at twenty random moments of the sample night; 250 nights with faults armed (minutes)
+faults: $(STAMP) ## kill -9 at twenty random moments of the sample night; 250 nights with faults armed; all that goes wrong (half an hour)
 	$(BIN)/python tests/faults/campaign.py --kills 20
 	$(BIN)/python tests/faults/points.py --nights 250
+	THOTHY_WHOLE_TABLE=1 $(BIN)/python -m pytest -q tests/table
 
 clean: ## remove what was built, and the sample night's store
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis sample_data/artifacts.duckdb*
