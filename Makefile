@@ -76,10 +76,11 @@ peers: $(STAMP) ## set up the other engines, each in an environment of its own b
 bench-peers: $(STAMP) ## this engine and those of `make peers`, in turn, on the same requests (an hour)
 	$(BIN)/python tests/bench/bench_peers.py --peers $(PEERS) --work $(PEERS)/work
 
-faults: $(STAMP) ## kill -9 at twenty random moments of the sample night; 250 nights with faults armed (half an hour)
+faults: $(STAMP) ## kill -9 at random moments; 250 nights with faults armed; all that goes wrong (half an hour)
 	$(BIN)/python tests/faults/campaign.py --kills 20
 	$(BIN)/python tests/faults/points.py --nights 200
 	$(BIN)/python tests/faults/points.py --nights 50 --model embedded
+	THOTHY_WHOLE_TABLE=1 $(BIN)/python -m pytest -q tests/table
 
 fuzz: $(STAMP) ## broken manifests, rows, journals and kind files: many new ones (a quarter of an hour)
 	THOTHY_FUZZ=long $(BIN)/python -m pytest -q tests/fuzz -o timeout=3600

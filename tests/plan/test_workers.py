@@ -149,9 +149,11 @@ def test_ctrl_c_ends_parent_and_workers_without_their_tracebacks(tmp_path: Path)
     assert errors.count("Traceback") == 1  # the parent's own KeyboardInterrupt
 
 
-def test_a_killed_worker_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_a_killed_worker_is_an_error_and_not_a_wait(tmp_path: Path, num_workers: int) -> None:
+    """The others are ended with it, whatever they are at."""
     script = """\
-import os, sys
+import os, sys, time
 from thothy_batch.errors import ThothyError
 from thothy_batch.plan import map_chunks
 
@@ -159,11 +161,13 @@ def make():
     return work
 
 def work(chunk):
+    if chunk == [2]:
+        time.sleep(600)
     os.kill(os.getpid(), 9)
 
 if __name__ == "__main__":
     try:
-        list(map_chunks(make, [[1], [2]], num_workers=1))
+        list(map_chunks(make, [[1], [2], [2]], num_workers=int(sys.argv[1])))
     except ThothyError as error:
         sys.exit(f"told: {error.message}")
 """
@@ -171,7 +175,7 @@ if __name__ == "__main__":
     path.write_text(script)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, str(path), str(num_workers)],
         capture_output=True,
         text=True,
         env=env,

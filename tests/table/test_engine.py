@@ -6,8 +6,11 @@ import re
 import signal
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 DIED = "the engine died: the engine process was killed by signal"
@@ -20,8 +23,6 @@ def greedy(rows: Any) -> list[Any]:
 
 def engine_of(command: Any) -> int:
     """The engine's process."""
-    from pathlib import Path
-
     (task,) = Path(f"/proc/{command.process.pid}/task").glob(f"{command.process.pid}")
     (pid,) = (task / "children").read_text().split()
     return int(pid)
@@ -99,9 +100,6 @@ def test_an_engine_short_of_memory_goes_on_with_smaller_steps(
 
 @pytest.mark.slow
 def test_a_row_that_kills_every_engine_among_200_is_put_aside(night: Any) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     prompts = [f"prompt {n}" for n in range(199)] + ["the # row"]
     table = pa.table({"id": list(range(200)), "prompt": prompts})
     pq.write_table(table, night.folder / "rows.parquet")

@@ -57,7 +57,7 @@ def _mounted(folder: Path) -> Iterator[Disk]:
     try:
         yield Disk(folder, (), folder)
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def _in_namespace(folder: Path) -> Iterator[Disk]:
@@ -78,10 +78,10 @@ def _in_namespace(folder: Path) -> Iterator[Disk]:
 
 
 @pytest.fixture
-def full_night(night: Any, disk: Disk) -> Any:
+def full_night(disk: Disk, night: Any) -> Any:
     """A night whose store lies on that disk."""
     night.prefix, night.store_path = disk.prefix, disk.folder / "artifacts.duckdb"
-    night.seen_from_here = disk.seen_from_here / "artifacts.duckdb"
+    night.journal_from_here = disk.seen_from_here / "artifacts.duckdb.journal"
     return night
 
 
@@ -106,12 +106,6 @@ def assert_recovers(night: Any, disk: Disk, undisturbed: Any, tmp_path: Path) ->
     night.check_whole(undisturbed)
 
 
-def progress(disk: Disk) -> str:
-    with contextlib.suppress(OSError):
-        return (disk.seen_from_here / "artifacts.duckdb.journal" / "status.json").read_text()
-    return ""
-
-
 @pytest.mark.parametrize("disk", ["mounted", "namespace"], indirect=True)
 def test_at_the_start(full_night: Any, disk: Disk, undisturbed: Any, tmp_path: Path) -> None:
     disk.fill()
@@ -130,16 +124,14 @@ def test_in_the_middle_of_the_night(
     full_night: Any, disk: Disk, undisturbed: Any, tmp_path: Path, room: int
 ) -> None:
     """Without any room the journal cannot grow; with some, DuckDB is the one that cannot."""
-    command = full_night.start_run()
-    command.wait_for(lambda: '"state": "running"' in progress(disk))
+    command = full_night.start_and_reach_the_middle()
     disk.fill(room)
     outcome = command.end()
     if room < 600_000:
         assert_told(outcome, full_night.store)
     else:
         assert outcome.code in (0, 5)
-    journal = disk.seen_from_here / "artifacts.duckdb.journal"
-    assert outcome.code == 0 or list(journal.glob("*.seg")), "the rows are gone"
+    assert outcome.code == 0 or list(full_night.seen.glob("*.seg")), "the rows are gone"
     told = full_night.start("status", full_night.store).end()
     assert told.code in (0, 5), told
     assert_recovers(full_night, disk, undisturbed, tmp_path)
@@ -161,7 +153,7 @@ def test_at_the_end(
     outcome = command.end()
     if outcome.code != 0:
         assert_told(outcome, full_night.store)
-        assert list((disk.seen_from_here / "artifacts.duckdb.journal").glob("*.seg"))
+        assert list(full_night.seen.glob("*.seg"))
     assert_recovers(full_night, disk, undisturbed, tmp_path)
 
 

@@ -102,8 +102,7 @@ def test_a_lock_file_that_nobody_holds_holds_nobody_up(
 
 @pytest.mark.slow
 def test_a_run_killed_with_minus_nine_holds_nobody_up(night: Any, undisturbed: Any) -> None:
-    command = night.start_run()
-    command.wait_for(lambda: night.status().get("num_settled", 0) > 4)
+    command = night.start_and_reach_the_middle()
     command.send(signal.SIGKILL)
     command.end()
     assert json.loads((night.journal / "lock").read_text())["pid"] == command.process.pid

@@ -1,5 +1,6 @@
 """SIGINT, SIGTERM, SIGHUP in every phase: a sentence, exit 4, and the next run does the rest."""
 
+import json
 import os
 import signal
 import time
@@ -80,8 +81,6 @@ def test_signals_in_all_phases_one_after_another_cost_nothing(
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["opening the store", "loading", "computing"])
 def test_a_stopped_run_is_one_json_document(night: Any, phase: str) -> None:
-    import json
-
     night.manifest("step_ms=5")
     document = json.loads(stopped_in(night, phase, signal.SIGHUP, "--json").out)
     assert document["exit_code"] == 4
@@ -105,15 +104,13 @@ def test_signals_while_workers_tokenise_end_them_too(night: Any) -> None:
 
 def test_a_signal_to_the_whole_group_drains_as_one_to_the_run(night: Any) -> None:
     """The engine's process gets it, too, also while it imports, and leaves it to the run."""
-    night.manifest("step_ms=10")
-    command = night.start_run(group=True)
-    command.wait_for(lambda: night.status().get("num_settled", 0) > 8)
+    command = night.start_and_reach_the_middle(group=True)
     command.send(signal.SIGHUP, group=True)
     outcome = command.end()
     assert outcome.code == 4, outcome
     assert "the engine died" not in outcome.said
     ((done, not_run),) = night.query("select num_done, num_not_run from runs")
-    assert done > 8
+    assert done >= 8
     assert done + not_run == 120
     assert night.query("select wasted_tokens from runs") == [(0,)]  # all that ran was finished
 

@@ -137,7 +137,7 @@ def test_after_a_signal_at_any_moment_of_the_beginning(night: Any, number: int) 
     """Also while the display is set up, and while modules are imported."""
     for after in range(0, 24, 3):
         Path(night.store).unlink(missing_ok=True)
-        terminal = Terminal(night)
+        terminal = Terminal(night, "engine.step:60=delay:3")
         time.sleep(0.35 + after / 10)
         terminal.process.send_signal(number)
         assert terminal.end() == 4

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
@@ -45,7 +44,10 @@ def map_chunks(
     # A signal's handler runs in the main thread and may raise there: in this one no start of a
     # process is cut off in the middle.
     with ThreadPoolExecutor(1) as starter:
-        start = partial(starter.submit, _shielded)
+
+        def start(call: Callable[..., Any], *args: Any) -> Future[Any]:
+            return starter.submit(_shielded, call, *args)
+
         pool = start(_make_pool, num_workers, make_worker).result()
         yield from _spread(start, pool, chunks, num_workers * _CHUNKS_PER_WORKER)
 
@@ -63,8 +65,7 @@ def _make_pool(
 
 
 def _shielded(call: Callable[..., Any], *args: Any) -> Any:
-    """In a thread of its own. A process that is started inherits what is blocked, until it has said
-    what it ignores: Ctrl-C and a hangup reach the whole process group."""
+    """In a thread of its own: a process that is started here inherits what is blocked."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
     return call(*args)
 
@@ -95,16 +96,23 @@ def _spread(
 def _start_worker(make_worker: Callable[[], Callable[[list[Any]], Any]]) -> None:
     global _work  # noqa: PLW0603  (one value per process, as the pool offers no other place)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # The parent decides what they mean. Not SIGTERM: by it a broken pool ends its other workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS_SIGNALS)
+    threading.Thread(target=_heed_parent_alone, daemon=True).start()
     _work = make_worker()
 
 
 def _run_chunk(chunk: list[Any]) -> Any:
     assert _work is not None
     return _work(chunk)
+
+
+def _heed_parent_alone() -> None:
+    """Ctrl-C, a hangup and a service manager's SIGTERM reach the whole process group; the parent
+    decides what they mean. All of them are blocked here since the start: a worker that dies in the
+    middle of an answer leaves the parent waiting for the rest. But by SIGTERM a broken pool ends
+    its other workers."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(1)
 
 
 def _end_with_parent() -> None:
