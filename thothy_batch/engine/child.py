@@ -59,10 +59,10 @@ def main(argv: list[str]) -> int:
         channel.send(Ready(info))
         _serve(engine, channel)
     except Exception as error:
-        channel.send(Failed(_as_thothy_error(error)))
-        channel.flush(5.0)
         with contextlib.suppress(OSError):  # the log's disk may be full
             traceback.print_exc()
+        channel.send(Failed(_as_thothy_error(error)))
+        channel.flush(5.0)
         return 1
     return 0
 
