@@ -14,12 +14,17 @@ from dataclasses import asdict, dataclass, field, replace
 
 _PASSWORDS = (
     # scheme://user:password@host
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@'\"]*:)[^\s/@'\"]+(?=@)", re.IGNORECASE), r"\1***"),
-    # password=..., secret 'hidden', api_key: "..."
+    (
+        re.compile(r"(\b[a-z][a-z0-9+.-]{0,20}://[^\s/:@'\"]*:)[^\s/@'\"]+(?=@)", re.IGNORECASE),
+        r"\1***",
+    ),
+    # CREATE SECRET (... SECRET 'hidden')
+    (re.compile(r"\b((?:\w*password|\w*secret)\s+)'(?:[^']|'')*'", re.IGNORECASE), r"\1'***'"),
+    # password=..., api_key: "..."
     (
         re.compile(
             r"\b((?:\w*password|passwd|pwd|\w*secret|\w*token|\w*api_?key|\w*access_key|"
-            r"account_key|sig|signature)(?:[\"']?\s*(?:=>?|:)\s*|\s+(?=')))"
+            r"account_key|sig|signature)[\"']?\s*(?:=>?|:)\s*)"
             r"(?:'(?:[^']|'')*'|\"[^\"]*\"|(?<=[=:])[^\s'\",;)&]+)",
             re.IGNORECASE,
         ),
@@ -45,7 +50,7 @@ class ThothyError(Exception):
         message = without_passwords(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = without_passwords(hint)
 
     def as_json(self) -> dict[str, object]:
         """The error as `--json` shows it."""

@@ -78,8 +78,7 @@ class EngineSpec:
     admission: str = "auto"  # auto | optimistic
     speculation: str = "auto"  # auto | off
     stall_s: float = 600.0  # without a finished step, after which the engine is started anew
-    # Of the model that the requests' keys are of; ModelError where another one lies there. "": any.
-    fingerprint: str = ""
+    fingerprint: str = ""  # that the model must have, or EngineError; "": any
     needed_tokens: int | None = None  # prompt + max_tokens of all requests; caps the auto pool
     longest_tokens: int | None = None  # most KV of one request, all its samples in whole blocks
     measure_device: bool = False  # measure what the device can do, where that is not known yet
@@ -154,6 +153,7 @@ class RequestFailure:
     request_id: int
     code: FailureCode
     message: str
+    is_certain: bool = True  # False: it may have been the machine's fault, the next run tries again
 
 
 @dataclass(frozen=True, slots=True)

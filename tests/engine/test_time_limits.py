@@ -137,4 +137,4 @@ def test_before_the_first_step_the_cost_model_says(left_s: float | None, starts:
     limits = TimeLimits(time.monotonic, cost)
     seq = Sequence.first_of(request(0, 1000, left_s), Clock())
     for alone in (True, False):
-        assert limits.may_start(seq, alone=alone) == starts
+        assert limits.may_start(seq, 0, alone=alone) == starts

@@ -1,10 +1,19 @@
 """What cannot be done in time is not started; a job that is due soon goes first."""
 
+import os
+import socket
 import time
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+
+from thothy_batch.engine.client import start_supervised
+from thothy_batch.errors import LockHolder
+from thothy_batch.runner.options import IfLocked
+from thothy_batch.runner.run import run_night
+from thothy_batch.store.files import lock_path
+from thothy_batch.store.lock import FileLock
 
 MODEL = "builtin:fake?step_ms=20"
 ROWS = "kind: raw, sampling: {ignore_eos: true, max_tokens: %d}"
@@ -111,3 +120,80 @@ def test_a_wrong_deadline_of_a_job_is_told_with_its_line(night: Any) -> None:
     night.jobs("name: j, kind: raw, input: rows.parquet, deadline: 25:99")
     with pytest.raises(ManifestError, match=r"deadline must be a clock time.*25:99"):
         night.run()
+
+
+STRICT = """\
+kind: strict
+fields: [text]
+sampling: {temperature: 0.9, max_tokens: 4}
+document: "{{ text }}"
+stages: [{name: only, instruction: Say it.}]
+checks: {cut_off: CHECK}
+"""
+
+
+def strict(night: Any, check: str) -> None:
+    """A kind whose answers are nearly all cut off: another attempt gets more room."""
+    (night.folder / "strict.yaml").write_text(STRICT.replace("CHECK", check))
+    night.rows("rows.parquet", id=list(range(20)), text=[f"text {i}" for i in range(20)])
+    night.rows("rest.parquet", id=list(range(300)), prompt=[f"row {i}" for i in range(300)])
+
+
+def test_a_retry_that_comes_too_late_is_the_next_nights(night: Any) -> None:
+    """Not a failure for good: its entry was not run to its end."""
+    strict(night, "fail")
+    due = "name: due, kind: strict.yaml, input: rows.parquet, max_failed_pct: 100, deadline: "
+    rest = f"name: rest, input: rest.parquet, {ROWS % 30}"
+    engine = "engine: {max_seqs: 20}"
+    night.jobs(f'{due}"{at(3)}"', rest, model=MODEL, more=engine)
+    summary = night.run()
+    assert (summary.exit_code, summary.stop_reason) == (4, "deadline")
+    left = summary.jobs[0]["num_not_run"]
+    assert isinstance(left, int)
+    assert left > 10
+    assert summary.jobs[0]["num_failed"] == 0
+    assert f"{left} entries were not started" in "\n".join(summary.messages)
+    night.jobs(f'{due}"{at(3600)}"', rest, model=MODEL, more=engine + "\nrun: {max_attempts: 6}")
+    assert night.run().jobs[0]["num_done"] == left
+
+
+def test_a_retry_that_another_job_waits_for_is_computed(night: Any) -> None:
+    strict(night, "flag")
+    job = "kind: strict.yaml, input: rows.parquet"
+    rest = f"name: rest, input: rest.parquet, {ROWS % 30}"
+    more = "engine: {max_seqs: 20}\nrun: {max_attempts: 5}"
+    night.jobs(
+        f'name: due, {job}, deadline: "{at(3)}"', f"name: b, {job}", rest, model=MODEL, more=more
+    )
+    night.run()
+    found = night.query("select item_id, text, attempt from artifacts where job = 'b' order by 1")
+    night.store.unlink()
+    night.jobs(f"name: b, {job}", model=MODEL, more=more)
+    night.run()
+    alone = night.query("select item_id, text, attempt from artifacts where job = 'b' order by 1")
+    assert found == alone
+    assert max(attempt for _, _, attempt in alone) > 1
+
+
+def test_a_deadline_ends_the_waiting_for_a_lock(night: Any) -> None:
+    night.rows("rows.parquet", id=[1], prompt=["one"])
+    night.jobs("name: j, kind: raw, input: rows.parquet")
+    (night.folder / f"{night.store.name}.journal").mkdir()
+    holder = LockHolder(pid=os.getpid(), run_id="other", host=socket.gethostname())
+    with FileLock(lock_path(night.store)).acquire(holder):
+        began = time.monotonic()
+        options = night.options(time_budget_s=1.0, if_locked=IfLocked("wait", 60.0))
+        summary = run_night(options, night.notes)
+        assert time.monotonic() - began < 30
+    assert (summary.exit_code, summary.stop_reason) == (4, "time_budget")
+    assert "stopped by the time_budget before anything was computed" in summary.messages[0]
+
+
+def test_a_deadline_ends_the_loading(night: Any) -> None:
+    night.rows("rows.parquet", id=[1], prompt=["one"])
+    night.jobs("name: j, kind: raw, input: rows.parquet", model="builtin:fake?load_ms=60000")
+    began = time.monotonic()
+    summary = night.run(start_engine=start_supervised, time_budget_s=3.0)
+    assert time.monotonic() - began < 40
+    assert (summary.exit_code, summary.stop_reason) == (4, "time_budget")
+    assert night.query("select status, reason from run_items") == [("not_run", "deadline")]

@@ -113,3 +113,15 @@ def test_the_pool_has_room_for_the_longer_prompts_of_later_stages(night: Any) ->
     night.rows("rows.parquet", id=["a"], text=["one"])
     night.jobs("name: j, kind: staged.yaml, input: rows.parquet", more="engine: {max_seqs: 1}")
     assert night.run().counts["num_done"] == 1
+
+
+def test_a_stage_without_text_ends_its_row(night: Any) -> None:
+    """The first stage stops at once, by a stop string that every answer begins with."""
+    write_kind(night, "Again: {{ previous }}")
+    night.rows("rows.parquet", id=["a"], text=["one"])
+    stops = ", ".join(f'"{letter}"' for letter in "abcdefghijklmnopqrstuvwxyz ")
+    night.jobs(f"name: j, kind: staged.yaml, input: rows.parquet, sampling: {{stop: [{stops}]}}")
+    assert night.run().exit_code == 1
+    ((code, message),) = night.query("select code, message from failures")
+    assert code == "invalid_output"
+    assert "made no text for the next one to read" in message

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from thothy_batch.engine.client import start_supervised
+from thothy_batch.errors import ManifestError
 from thothy_batch.runner import event_log
 from thothy_batch.runner.metrics import metrics_text
 
@@ -91,3 +92,19 @@ def test_names_are_escaped() -> None:
     samples = [line for line in text.splitlines() if not line.startswith("#")]
     assert all(LINE.match(line) for line in samples)
     assert 'job="a \\"b\\"\\\\c\\nd"' in text
+
+
+@pytest.mark.parametrize("name", ["artifacts.duckdb", "m.yaml", '"a\\0.prom"', "[a.prom]"])
+def test_only_a_file_that_is_meant_for_it_is_replaced(raw_night: Any, name: str) -> None:
+    text = raw_night.manifest.read_text()
+    raw_night.manifest.write_text(f"{text}run: {{metrics_file: {name}}}\n")
+    with pytest.raises(ManifestError, match="metrics_file"):
+        raw_night.run()
+
+
+def test_a_folder_of_that_name_stays(raw_night: Any) -> None:
+    text = raw_night.manifest.read_text()
+    raw_night.manifest.write_text(f"{text}run: {{metrics_file: night.prom}}\n")
+    (raw_night.folder / "night.prom").mkdir()
+    assert raw_night.run().exit_code == 0
+    assert [each["event"] for each in events(raw_night)].count("metrics_not_written") == 1

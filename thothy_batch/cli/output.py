@@ -21,7 +21,7 @@ class InterruptError(ThothyError):
 
     def __init__(self, command: str, signal_name: str) -> None:
         super().__init__(
-            f"interrupted by {signal_name}: thothy-batch {command} had not finished",
+            f"interrupted by {signal_name}: {f'thothy-batch {command}'.strip()} had not finished",
             hint="nothing is lost: give the same command again",
         )
 

@@ -20,6 +20,7 @@ _SHOW_CURSOR = b"\x1b[?25h"
 
 _received: list[int] = []
 _put_off: list[int] = []
+_is_done = False
 _is_heeded = False  # whether a signal may raise where it strikes
 
 
@@ -56,8 +57,8 @@ def heeded() -> Iterator[None]:
 
 def ignore() -> None:
     """What was asked for is done, and the exit code known: a signal changes it no more."""
-    global _is_heeded
-    _is_heeded = False
+    global _is_heeded, _is_done
+    _is_heeded, _is_done = False, True
 
 
 def leave() -> None:
@@ -70,7 +71,7 @@ def leave() -> None:
 def _receive(number: int, frame: FrameType | None) -> None:
     global _is_heeded
     _received.append(number)
-    if len(_received) >= _PATIENCE:
+    if len(_received) >= _PATIENCE and not _is_done:
         if sys.stderr is not None and sys.stderr.isatty():
             os.write(2, _SHOW_CURSOR)
         os._exit(_EXIT_CODE)

@@ -23,7 +23,8 @@ _RESERVE_SHARE = 1 / 16
 class Admission:
     """Moves sequences from the queue to the running ones, with their blocks.
 
-    `may_start`: whether a sequence is worth being started now; it is set aside otherwise.
+    `may_start`: whether a sequence of which so many tokens are there already is worth being started
+    now; it is set aside otherwise.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Admission:
         running: RunningSet,
         kv: KVAllocator,
         kept: KeptPrefixes,
-        may_start: Callable[[Sequence], bool],
+        may_start: Callable[[Sequence, int], bool],
     ) -> None:
         self._config = config
         self._waiting = waiting
@@ -45,11 +46,13 @@ class Admission:
 
     def admit_next(self) -> Sequence | None:
         """Admit the head of the queue; None where nobody waits or it has to wait on."""
-        while (seq := self._next()) is not None and not self._may_start(seq):
+        while (seq := self._next()) is not None:
+            hit = self._kv.find_prefix(seq)
+            if self._may_start(seq, hit.num_tokens):
+                break
             self._waiting.set_aside(seq)
         if seq is None:
             return None
-        hit = self._kv.find_prefix(seq)
         if not self._kv.has_room(seq, hit, self._reserve(seq)):
             if len(self._running):
                 return None

@@ -43,6 +43,7 @@ def memory_named(use: str) -> Iterator[None]:
             f"the GPU's memory does not suffice for {use}: {str(error).splitlines()[0]}",
             hint="free the GPU (nvidia-smi names who has its memory), lower engine.kv_memory, "
             "engine.max_step_tokens or engine.max_seqs, or use a smaller model",
+            cause="memory",
         ) from error
 
 

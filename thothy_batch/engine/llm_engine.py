@@ -120,6 +120,7 @@ class LLMEngine:
         is_idle = not self._scheduler.has_work
         if self._scheduler.num_aside and (self._times.is_due() or is_idle):
             self._give_up(self._scheduler.take_back(self._times.is_over))
+            self._span = None  # who came back may be admitted now
         if self._scheduler.has_work:
             self._launch()
         if is_idle and not self._scheduler.has_work:  # not even alone would they be in time
@@ -172,7 +173,8 @@ class LLMEngine:
                 return  # all who were left turned out to have ended
         started_at = self._now()
         if self._speculation is not None:
-            span = with_drafts(span, self._speculation, self.config)
+            most = self._scheduler.max_step_tokens
+            span = with_drafts(span, self._speculation, self.config, most)
         num_steps = self._num_steps(span)
         try:
             if not span.num_done:
@@ -273,8 +275,8 @@ class LLMEngine:
         self._num_unfinished -= 1
         self._results.append(state.result())
 
-    def _may_start(self, seq: Sequence) -> bool:
-        return self._times.may_start(seq, alone=not self._scheduler.num_running)
+    def _may_start(self, seq: Sequence, num_cached: int) -> bool:
+        return self._times.may_start(seq, num_cached, alone=not self._scheduler.num_running)
 
     def _give_up(self, seqs: list[Sequence]) -> None:
         """They were not started, and cannot be answered in time any more."""

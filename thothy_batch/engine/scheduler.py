@@ -3,8 +3,8 @@
 Knows tokens, blocks and queues; no tensors and no text. Every decoding sequence computes one token
 a step; what is left of the step's tokens goes to prompts, the open one first, then to those who
 wait, strictly in order: the first that does not fit ends the pass. So at most one prompt is partly
-computed at any time, nobody is overtaken, and nobody starves. Where a decoding sequence finds no
-block, the youngest is preempted.
+computed at any time, nobody is overtaken but who could not end in time, and nobody starves. Where
+a decoding sequence finds no block, the youngest is preempted.
 
 Deciding on a span costs what those cost who come, go or need a block, however many decode.
 """
@@ -47,7 +47,7 @@ class Scheduler:
         *,
         by_content: bool = True,
         grow_ahead: int = 0,
-        may_start: Callable[[Sequence], bool] = lambda seq: True,
+        may_start: Callable[[Sequence, int], bool] = lambda seq, num_cached: True,
     ) -> None:
         self._config = config
         # Windows slide as rows move on: who has one takes no block before its time.
@@ -62,7 +62,7 @@ class Scheduler:
         self._running = RunningSet(config)
         queues = self._waiting, self._running
         self._admission = Admission(config, *queues, self._kv, self._kept, may_start)
-        self._max_step_tokens = config.max_step_tokens
+        self.max_step_tokens = config.max_step_tokens
         self._copies = PendingCopies(self._blocks)
         self._num_preempted = 0  # not reported yet
 
@@ -122,8 +122,8 @@ class Scheduler:
 
     def limit_steps(self, max_step_tokens: int) -> None:
         """Steps have at most so many tokens from now on, but one for every row that decodes."""
-        self._max_step_tokens = min(max_step_tokens, self._config.max_step_tokens)
-        self._admission.max_rows = min(self._config.max_seqs, self._max_step_tokens)
+        self.max_step_tokens = min(max_step_tokens, self._config.max_step_tokens)
+        self._admission.max_rows = min(self._config.max_seqs, self.max_step_tokens)
 
     def drop_unstarted(self) -> int:
         """Forget who was never admitted; returns how many. Nothing is kept for them."""
@@ -135,7 +135,7 @@ class Scheduler:
         span = Span(self._running.decoding)
         self._running.unpark()
         self._make_room(span)
-        budget = max(0, self._max_step_tokens - len(span.decoding))
+        budget = max(0, self.max_step_tokens - len(span.decoding))
         for seq in self._running.prompts:
             budget -= self._compute_prompt(seq, budget, span)
         may_admit = not self._num_preempted or not len(self._running)

@@ -164,16 +164,15 @@ def _gains(
     return sorted(gains, key=lambda gain: (-gain[0], gain[1]))
 
 
-def with_drafts(span: Span, speculation: Speculation, config: EngineConfig) -> Span:
-    """The span, or one of a step that verifies drafts if that pays. Beside prompts no row does:
-    such a step takes as long as its tokens are many."""
+def with_drafts(span: Span, speculation: Speculation, config: EngineConfig, most: int) -> Span:
+    """The span, or one of a step that verifies drafts if that pays, of `most` tokens. Beside
+    prompts no row does: such a step takes as long as its tokens are many."""
     if span.parts:
         return span
     rows = span.decoding.rows
     room = _room_for_drafts(rows, config.block_size)
     # Each token has logits of its own: no more of them than a step without drafts may have.
-    most = min(config.max_step_tokens, config.max_seqs) - len(rows)
-    drafts = speculation.drafts(rows, room, most)
+    drafts = speculation.drafts(rows, room, min(most, config.max_seqs) - len(rows))
     return span.drafting(drafts) if drafts else span
 
 

@@ -31,6 +31,10 @@ class StepBudget:
         self._since = self._clock()
         return True
 
+    def restarted(self) -> None:
+        """An engine is ready: what passed before it was says nothing."""
+        self._since = self._clock()
+
     def recover(self) -> bool:
         """Whether it is time to try larger steps again: then they are."""
         if not self.is_reduced or self._clock() - self._since < self._pause_s:

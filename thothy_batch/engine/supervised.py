@@ -10,6 +10,7 @@ from enum import Enum, auto
 from thothy_batch.engine.bisection import Bisection
 from thothy_batch.engine.client import RestartableEngine
 from thothy_batch.engine.death_notices import died, given_up, steps_recover
+from thothy_batch.engine.first_start import start_first
 from thothy_batch.engine.running_totals import RunningTotals
 from thothy_batch.engine.step_budget import StepBudget
 from thothy_batch.errors import EngineError, ThothyError
@@ -27,7 +28,7 @@ from thothy_batch.records import (
 
 _SILENT_S = 30.0  # after which the user is told
 _PAUSE = 0.25  # of the time that an engine may be silent: no healthy run polls so rarely
-_MAX_FAILED_STARTS = 3
+_MAX_FAILED_STARTS = 5
 _LOADS = 3  # times the first engine's, that a later one may take to be ready, where that is longer
 _FIRST_PAUSE_S = 2.0  # before a start that follows a failed one; doubled each time
 # Deaths in a row with no request answered in between. To find one culprit among n takes log2(n).
@@ -45,12 +46,7 @@ class SupervisedEngine:
     def __init__(self, start: Callable[[EngineSpec], RestartableEngine], spec: EngineSpec) -> None:
         """Starts the first engine and waits for it; its errors are raised as they are."""
         self._start, self._spec = start, spec
-        self._engine = start(spec)
-        try:
-            self._engine.ready(None)
-        except BaseException:
-            self._engine.close()
-            raise
+        self._engine = start_first(start, spec)
         self.info: EngineInfo = self._engine.info
         self._state = _State.READY
         self._in_engine: dict[int, Request] = {}  # in the order of submission
@@ -136,6 +132,7 @@ class SupervisedEngine:
         self._state, self._num_failed_starts = _State.READY, 0
         self._busy_since = time.monotonic()
         self._books.next_engine()
+        self._budget.restarted()
         if self._budget.is_reduced:
             self._engine.limit_steps(self._budget.now)
         stubs: list[Request] = []
@@ -152,7 +149,7 @@ class SupervisedEngine:
         except EngineError:
             raise
         except ThothyError as error:  # of its model: the night has begun, so it is no bad usage
-            raise EngineError(error.message, hint=error.hint) from error
+            raise EngineError(error.message, hint=error.hint, cause="model") from error
         took_s = time.monotonic() - self._started_at
         if took_s > max(self._spec.stall_s, _LOADS * self.info.load_s):
             where = self._engine.dump_stacks()
@@ -208,7 +205,9 @@ class SupervisedEngine:
     def _put_off(self, error: EngineError) -> None:
         """An engine died before it was ready. That is the end where it is not the first time."""
         self._num_failed_starts += 1
-        if self._num_failed_starts >= _MAX_FAILED_STARTS:
+        if error.cause == "memory" and self._budget.halve(self._most_samples):
+            self._spec = replace(self._spec, max_step_tokens=self._budget.now)
+        if self._num_failed_starts >= _MAX_FAILED_STARTS or error.cause == "model":
             self._hopeless = error
         pause_s = _FIRST_PAUSE_S * 2 ** (self._num_failed_starts - 1)
         self._start_at = time.monotonic() + pause_s
@@ -245,6 +244,8 @@ class SupervisedEngine:
             self._num_fruitless = 0
         release = bool(update.results) or not (self._in_engine or self._held or self._hopeless)
         withheld, self._withheld = (self._withheld, []) if release else ([], self._withheld)
+        if not update.results:  # nobody else was answered since: it may have been the machine
+            withheld = [replace(each, is_certain=False) for each in withheld]
         events, self._events = self._events, []
         events += [EngineEvent("request_quarantined", f.message, 1, 0) for f in withheld]
         is_ready, since = self._state is _State.READY, self._books.since_s

@@ -13,6 +13,7 @@ from thothy_batch.engine.sequence import Sequence
 from thothy_batch.engine.span import Span, StepOutcome
 
 _MEMORY_S = 10.0  # of busy time, in which what was measured loses 63 % of its weight
+_MOST_S = 2.5  # that one step counts for: one that was held up says little of the next
 _LOOK_AGAIN_S = 1.0
 _DOUBT = 0.5  # of what a step takes by the cost model: who is left for that was never tried
 _PROMPT_ROWS = 1024  # of a step of prompts, in the cost model's words
@@ -47,15 +48,18 @@ class TimeLimits:
         self._token = _Rate(0.0 if cost is None else _DOUBT * _token_s(cost))
         self._prompt = _Rate(0.0 if cost is None else _DOUBT * _prompt_token_s(cost))
         self._least_token_s = self._token.expected
+        self._least_prompt_s = self._prompt.expected
         self._due_at = 0.0
 
     def learn(self, span: Span, outcome: StepOutcome, num_rows: int, seconds: float) -> None:
         """A launch took so long. `num_rows`: that drew tokens in it, of which the outcome tells."""
-        keep = math.exp(-seconds / _MEMORY_S)
+        keep = math.exp(-min(seconds, _MOST_S) / _MEMORY_S)
         in_prompts = sum(part.num_tokens for part in span.parts)
         if in_prompts:
             share = in_prompts / (in_prompts + len(span.decoding))
             self._prompt.note(seconds * share, in_prompts, keep)
+            least = self._least_prompt_s or self._prompt.now
+            self._least_prompt_s = min(least, self._prompt.now)
         if outcome.output_tokens > 0:
             self._token.note(seconds * num_rows, outcome.output_tokens, keep)
             least = self._least_token_s or self._token.now
@@ -74,9 +78,10 @@ class TimeLimits:
         ends_at = seq.state.request.ends_at
         return ends_at is not None and self._clock() >= ends_at
 
-    def may_start(self, seq: Sequence, *, alone: bool) -> bool:
-        """Whether it can be expected to end in time. `alone`: with nobody beside it a row is as
-        fast as any was so far. Who was started before goes on."""
+    def may_start(self, seq: Sequence, num_cached: int, *, alone: bool) -> bool:
+        """Whether it can be expected to end in time; of its prompt `num_cached` tokens are there.
+        `alone`: with nobody beside it a row is as fast as any was so far. Who was started before
+        goes on."""
         request = seq.state.request
         if request.ends_at is None or seq.state.started_at is not None:
             return True
@@ -86,7 +91,9 @@ class TimeLimits:
             num_output = min(num_output, request.expected_tokens)
         num_output += request.later_tokens
         token_s = self._least_token_s if alone else self._token.now
-        return left_s > 0 and seq.prompt_len * self._prompt.now + num_output * token_s <= left_s
+        prompt_s = self._least_prompt_s if alone else self._prompt.now
+        num_prompt = max(0, seq.prompt_len - num_cached)
+        return left_s > 0 and num_prompt * prompt_s + num_output * token_s <= left_s
 
 
 def _token_s(cost: CostModel) -> float:

@@ -52,12 +52,17 @@ class WaitingQueue:
         self._aside.append(seq)
 
     def take_back(self, is_over: Callable[[Sequence], bool]) -> list[Sequence]:
-        """Those aside stand in line again, where they stood; but for those of whom `is_over` says
-        so, which are returned."""
+        """Those aside stand in line again, behind who was preempted; but for those of whom
+        `is_over` says so, which are returned."""
         aside, self._aside = self._aside, []
         gone = []
         for seq in reversed(aside):
-            gone.append(seq) if is_over(seq) else self.put_back(seq)
+            if is_over(seq):
+                gone.append(seq)
+                continue
+            line = self._line_of(seq)
+            place = next((i for i, each in enumerate(line) if not _is_started(each)), len(line))
+            line.insert(place, seq)
         return gone
 
     def drop_unstarted(self) -> int:
@@ -65,9 +70,13 @@ class WaitingQueue:
         self.take_back(lambda seq: False)
         before = len(self)
         for priority, line in self._lines.items():
-            kept = (seq for seq in line if seq.state.started_at is not None)
+            kept = (seq for seq in line if _is_started(seq))
             self._lines[priority] = deque(kept)
         return before - len(self)
 
     def _line_of(self, seq: Sequence) -> deque[Sequence]:
         return self._lines.setdefault(seq.state.request.priority, deque())
+
+
+def _is_started(seq: Sequence) -> bool:
+    return seq.state.started_at is not None

@@ -15,6 +15,7 @@ from thothy_batch.manifest.values import (
     NonEmpty,
     PossiblyNoTexts,
     check_deadline,
+    check_metrics_file,
     later,
 )
 from thothy_batch.yaml_source import (
@@ -119,7 +120,7 @@ class RunSettings(StrictModel):
         ge=2.0,
         description="An engine that finishes no step for so long is started anew: 10m.",
     )
-    metrics_file: NonEmpty | None = Field(
+    metrics_file: Annotated[str | None, BeforeValidator(check_metrics_file)] = Field(
         default=None,
         description="A Prometheus text file with the run's figures, replaced every second: "
         "night.prom.",

@@ -94,7 +94,7 @@ class Manifest:
     def metrics_path(self) -> Path | None:
         """Where the run's figures go for Prometheus, if anywhere."""
         name = self.run.metrics_file
-        return None if name is None else self.base / Path(name).expanduser()
+        return None if name is None else self.base / os.path.expanduser(name)
 
     @property
     def manifest_hash(self) -> str:

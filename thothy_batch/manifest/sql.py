@@ -23,6 +23,7 @@ import duckdb
 from thothy_batch.errors import ManifestError, Problem
 from thothy_batch.manifest.files import BATCH_ROWS
 
+_PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RUN_TEXT = (b"query", b"json_execute_serialized_sql")
 
 
@@ -54,13 +55,20 @@ class SqlRows:
         job = (theirs, self._sql, str(self._base), only_schema)
         child = context.Process(target=_serve, args=job, daemon=True)
         try:
-            child.start()
+            # What it inherits blocked stays so: the signals of a terminal or a service manager
+            # to the whole process group are the parent's to handle.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
+            try:
+                child.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()  # so that the end of the child is the end of the pipe
             yield self._messages(ours)
         finally:
             ours.close()
-            child.terminate()
-            child.join()
+            if child.pid is not None:
+                child.kill()
+                child.join()
             child.close()
 
     def _messages(self, connection: Connection) -> Iterator[Any]:
@@ -82,7 +90,6 @@ class SqlRows:
 
 def _serve(connection: Connection, sql: str, base: str, only_schema: bool) -> None:
     """Runs in the child: sends ("rows", batch or schema), last ("end", None) or ("error", text)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         os.chdir(base)

@@ -39,6 +39,15 @@ def check_deadline(value: object) -> str | None:
     return str(value)
 
 
+def check_metrics_file(value: object) -> str | None:
+    """The file is replaced again and again: its name has to say that it is meant for that."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.endswith(".prom") or "\0" in value:
+        raise ValueError(f"must be the name of a file that ends in .prom, found {value!r}")
+    return value
+
+
 _DURATION = {"type": "string", "pattern": r"^(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s)?$"}
 TEXT_OR_TEXTS = {
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]

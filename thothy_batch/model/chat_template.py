@@ -36,6 +36,10 @@ _FAILURES = (
 )
 
 
+class BeyondBoundsError(ModelError):
+    """The messages are more than a template may make of them: another row's may do."""
+
+
 class ChatTemplate:
     """A compiled template. `render` may raise ModelError for messages that the template refuses."""
 
@@ -44,7 +48,7 @@ class ChatTemplate:
         try:
             self._environment = _environment()
             self._template = self._environment.from_string(source)
-        except TemplateError as error:
+        except _FAILURES as error:
             raise ModelError(
                 f"the model's chat template cannot be read: {error}",
                 hint="correct chat_template in tokenizer_config.json or chat_template.jinja",
@@ -99,7 +103,8 @@ def _system_into_user(messages: Sequence[Message]) -> list[Message] | None:
 
 
 def _refusal(error: Exception) -> ModelError:
-    return ModelError(f"the model's chat template refused the messages: {error}")
+    kind = BeyondBoundsError if isinstance(error, SecurityError) else ModelError
+    return kind(f"the model's chat template refused the messages: {error}")
 
 
 def _environment() -> BoundedSandbox:

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from thothy_batch.errors import ModelError
+from thothy_batch.errors import EngineError
 from thothy_batch.model.checkpoint import MAX_HEADER_BYTES, header_length, weight_files
 from thothy_batch.model.config import ModelConfig
 from thothy_batch.model.locate import ModelFiles
@@ -54,14 +54,15 @@ def model_fingerprint(files: ModelFiles, config: ModelConfig, dtype: str, spec: 
 
 
 def check_fingerprint(spec: EngineSpec, files: ModelFiles, config: ModelConfig, dtype: str) -> None:
-    """ModelError where these are not the weights that the run began with: answers of two models
+    """EngineError where these are not the weights that the run began with: answers of two models
     would be stored under one request key."""
     if not spec.fingerprint:
         return
     if model_fingerprint(files, config, dtype, spec.model) != spec.fingerprint:
-        raise ModelError(
+        raise EngineError(
             f"the model {files.directory} has been changed since this run began",
             hint="run again: what is not answered yet is then computed by the new one",
+            cause="model",
         )
 
 

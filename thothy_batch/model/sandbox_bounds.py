@@ -202,7 +202,7 @@ def _check_center(value: Any, width: int = 80) -> None:
 def _check_indent(s: Any, width: Any = 4, *_: Any, **__: Any) -> None:
     text = text_of(s)
     step = width if isinstance(width, int) else len(width)
-    check_size(len(text) + (text.count("\n") + 1) * step)
+    check_size(len(text) + (len(text.splitlines()) + 1) * step)
 
 
 def _check_wordwrap(
@@ -233,15 +233,31 @@ def _check_format_filter(value: Any, *args: Any, **kwargs: Any) -> None:
 
 
 def _check_json(value: Any, indent: Any = None, separators: Any = None, **_: Any) -> None:
-    if isinstance(indent, int) and indent > _MAX_INDENT:
+    step = len(indent) if isinstance(indent, str) else indent or 0
+    if step > _MAX_INDENT:
         raise SecurityError(f"JSON is indented by at most {_MAX_INDENT}")
     if max(map(len, separators or ()), default=0) > _MAX_INDENT:
         raise SecurityError(f"a separator of JSON has at most {_MAX_INDENT} characters")
 
 
-def _check_parts(value: Any, num: int, *_: Any, **__: Any) -> None:
-    if num > _MAX_PARTS:
+def _check_batch(value: Any, linecount: int, fill_with: Any = None) -> None:
+    if linecount > _MAX_PARTS:
         raise SecurityError(f"more than {_MAX_PARTS:,} parts")
+    check_size(linecount * _num_chars(fill_with or ""))
+
+
+def _check_slice(value: Any, slices: int, fill_with: Any = None) -> None:
+    _check_batch(value, slices, fill_with)
+
+
+def _check_urlize(
+    value: Any, trim: Any = None, nofollow: bool = False, target: Any = None, rel: Any = None,
+    *_: Any, **__: Any,
+) -> None:  # fmt: skip
+    _check_words(value)
+    text = text_of(value)
+    added = len(text_of(target or "")) + len(text_of(rel or ""))
+    check_size(len(text) + (len(text.split()) + 1) * added, _MAX_GUESSED_CHARS)
 
 
 def _check_round(value: Any, precision: int = 0, *_: Any, **__: Any) -> None:
@@ -260,18 +276,18 @@ def _check_sum(iterable: Any, attribute: Any = None, start: Any = 0) -> None:
 
 
 _CHECKS: dict[str, Callable[..., None]] = {
-    "batch": _check_parts,
+    "batch": _check_batch,
     "center": _check_center,
     "format": _check_format_filter,
     "indent": _check_indent,
     "int": _check_int,
     "replace": _check_replace_filter,
     "round": _check_round,
-    "slice": _check_parts,
+    "slice": _check_slice,
     "striptags": _check_tags,
     "sum": _check_sum,
     "tojson": _check_json,
-    "urlize": _check_words,
+    "urlize": _check_urlize,
     "wordwrap": _check_wordwrap,
 }
 # These give back a number, or what they were given.

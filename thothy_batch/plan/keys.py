@@ -30,16 +30,17 @@ def request_key(
     output_schema: Mapping[str, object] | None = None,
     run_seed: int = 0,
     beyond_prompt: Mapping[str, object] | None = None,
+    may_draw: bool = False,
 ) -> str:
     """The identity of a request: 32 hex characters (contract section 4).
 
     `sampling` is resolved. `run_seed` counts only where tokens are drawn and `sampling.seed` does
     not say how. `beyond_prompt`: what else the artifact depends on, such as the values that later
-    stages read; empty or None: nothing.
+    stages read; empty or None: nothing. `may_draw`: also greedy rows are drawn at another attempt.
     """
     schema = json.dumps(output_schema, sort_keys=True) if output_schema is not None else ""
     state = _settings_state(
-        model_fingerprint, sampling, num_samples, kind_hash, schema, run_seed
+        model_fingerprint, sampling, num_samples, kind_hash, schema, run_seed, may_draw
     ).copy()
     state.update(token_bytes(prompt_token_ids))
     if beyond_prompt:
@@ -77,12 +78,13 @@ def _settings_state(
     kind_hash: str,
     schema: str,
     run_seed: int,
+    may_draw: bool,
 ) -> Any:
     """A hash state that has seen everything but the prompt: most rows of a job share it."""
     said: dict[str, object] = {
         name: getattr(sampling, name) for name in Sampling.__dataclass_fields__
     }
-    if sampling.temperature == 0:
+    if sampling.temperature == 0 and not may_draw:
         for name in _DRAWING_ONLY:
             del said[name]
     elif sampling.seed is None:

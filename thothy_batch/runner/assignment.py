@@ -1,6 +1,7 @@
 """Who answers each entry: the store, another entry of this run, or the engine."""
 
 import math
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -42,6 +43,12 @@ class Work:
         known = [at for at in own if at is not None]
         last = max(known) if len(known) == len(own) else None
         return min((at for at in (last, end and end[0]) if at is not None), default=None)
+
+    def let_go(self) -> None:
+        """Frees the texts and prompts of its entries, which are answered: a night holds many."""
+        for entry in self.entries:
+            entry.variables = {}
+            entry.prompt_token_ids = array("i")
 
     def take(self, tried: Tried) -> None:
         """One more answer. What the worse one took is wasted; of equal ones the first is kept."""

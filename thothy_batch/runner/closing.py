@@ -38,11 +38,12 @@ def end_run(
         summary.engine_s = night.totals.engine_s
         summary.wasted_tokens = _wasted(account, night)
         summary.unavoidable_s = night.receipt.unavoidable_s(dtype)
-    _judge(account, stop_reason, summary)
+    num_late = night.num_late if night is not None else 0
+    _judge(account, stop_reason, num_late, summary)
     _say(account, summary, computed=night is not None)
-    if night is not None and night.num_late:
+    if num_late:
         summary.messages.append(
-            f"{night.num_late:,} entries were not started: there was no time left to finish them"
+            f"{num_late:,} entries were not started: there was no time left to finish them"
         )
     summary.wall_s = (datetime.now().astimezone() - started).total_seconds()
     summary.published = ledger.store.end_run(
@@ -87,9 +88,9 @@ def _wasted(account: Account, night: Night) -> int:
     return totals.wasted_tokens + totals.prefill_tokens + totals.output_tokens - kept
 
 
-def _judge(account: Account, reason: str, summary: RunSummary) -> None:
+def _judge(account: Account, reason: str, num_late: int, summary: RunSummary) -> None:
     """Status and exit code."""
-    stopped = any(count.num_not_run and not count.stopped for count in account.jobs)
+    stopped = num_late > 0 or any(count.num_not_run and not count.stopped for count in account.jobs)
     if summary.error is not None:
         summary.status, summary.exit_code = "failed", summary.error.exit_code
         summary.stop_reason = failure_reason(summary.error)

@@ -9,6 +9,7 @@ from thothy_batch.kinds import (
     InvalidValueError,
     Kind,
     load_kind,
+    resolve_languages,
     resolve_params,
     resolve_samples,
     resolve_sampling,
@@ -76,9 +77,13 @@ def open_jobs(manifest: Manifest) -> list[Job]:
     """Kinds, params, sampling and inputs of every job. Raises ManifestError with all problems."""
     jobs: list[Job] = []
     problems: list[Problem] = []
+    now, clock = datetime.now().astimezone(), time.monotonic()  # one of all jobs
     for settings in manifest.jobs:
         try:
             job = _open_job(len(jobs), settings, manifest)
+            if settings.deadline is not None:
+                left = parse_deadline(settings.deadline, now) - now
+                job.ends_at = clock + left.total_seconds()
         except ManifestError as error:
             problems += error.problems
             continue
@@ -103,6 +108,8 @@ def _open_job(index: int, settings: JobSettings, manifest: Manifest) -> Job:
     sampling, num_samples = Sampling(), 1
     try:
         params = resolve_params(kind, settings.params)
+        if kind.entry == "target_lang" and params.get("target_langs"):
+            resolve_languages(kind, params, None)
     except InvalidValueError as error:
         problems += [settings.problem("params", text) for text in error.problems]
     try:
@@ -122,15 +129,7 @@ def _open_job(index: int, settings: JobSettings, manifest: Manifest) -> Job:
         limit=manifest.limit,
         raw=kind.raw,
     )
-    ends_at = _ends_at(settings.deadline)
-    return Job(index, settings, kind, source, params, sampling, num_samples, ends_at)
-
-
-def _ends_at(deadline: str | None) -> float | None:
-    if deadline is None:
-        return None
-    now = datetime.now().astimezone()
-    return time.monotonic() + (parse_deadline(deadline, now) - now).total_seconds()
+    return Job(index, settings, kind, source, params, sampling, num_samples)
 
 
 def _load_kind(settings: JobSettings, manifest: Manifest) -> Kind:

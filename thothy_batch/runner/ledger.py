@@ -84,8 +84,8 @@ class Ledger:
             count = self.account.job_of(work.primary)
             count.num_answered += 1
             count.num_rejected += 1
-        elif failure.code is FailureCode.PROMPT_TOO_LONG:
-            # For this night's pool, and nothing was computed: the next night looks again.
+        if failure.code is FailureCode.PROMPT_TOO_LONG or not failure.is_certain:
+            # For this night's pool, or engine: the next night looks again.
             for entry in work.entries:
                 entry.request_key = ""
         self._fail_all(work, failure.code, failure.message, work.attempt)

@@ -26,6 +26,8 @@ _STATUSES = ("done", "reused", "failed", "not_run")
 
 def write_metrics(path: Path, status: Mapping[str, object]) -> bool:
     """Replaces the file as a whole; False where it cannot be written, which stops no run."""
+    if path.exists() and not path.is_file():
+        return False
     with contextlib.suppress(OSError):
         replace_file(path, metrics_text(status).encode("utf-8", "replace"), durable=False)
         return True

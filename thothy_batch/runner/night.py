@@ -1,7 +1,6 @@
 """The loop of a night: requests to the engine, answers to the ledger, until done or stopped."""
 
 import time
-from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from thothy_batch.runner.prepare import draft_of
 from thothy_batch.runner.progress import Forecast
 from thothy_batch.runner.receipt import Receipt
 from thothy_batch.runner.rendering import Render
+from thothy_batch.runner.stages import hand_on
 from thothy_batch.runner.stopping import Stopping
 
 JOB_STOPPED = "job_stopped"
@@ -110,12 +110,17 @@ class Night:
         """Drops the entries of jobs that are stopped, or over; False when none is left."""
         reasons = {entry: self._why_dropped(entry) for entry in work.entries}
         dropped = [entry for entry, reason in reasons.items() if reason]
-        is_over = len(dropped) == len(work.entries) or (dropped and not work.is_rejected)
-        if is_over and work.best is not None:
+        is_over = len(dropped) == len(work.entries)
+        if dropped and not is_over and work.best is not None and not work.is_rejected:
+            return True  # the others wait for a better answer, which then is everybody's
+        # What is no good yet and was not stopped is the next night's to try again.
+        is_late = work.is_rejected and DEADLINE in reasons.values()
+        if is_over and work.best is not None and not is_late:
             self.forecast.drop(work.request)
             self.settle(work)
             return False
         for entry in dropped:
+            self.num_late += reasons[entry] == DEADLINE
             self.ledger.not_run(entry, reasons[entry])
         if dropped:
             work.entries = [entry for entry in work.entries if not reasons[entry]]
@@ -218,14 +223,14 @@ class Night:
         self.receipt.add(work.request.prompt_token_ids, work.best.result)
         self.ledger.answer(work)
         work.best = None
-        _let_go(work)
+        work.let_go()
 
     def _next_stage(self, work: Work, result: RequestResult) -> None:
         """The request of the following stage goes before everything that has not begun."""
-        entry, previous = work.primary, result.completions[0].text
-        work.stage += 1
-        for each in work.entries:
-            each.variables = {**each.variables, "previous": previous}
+        entry = work.primary
+        if failure := hand_on(work, result):
+            self._reject(work, failure)
+            return
         (rendered,) = self.render([draft_of(entry, work.stage)])
         if rendered.code is not None:
             self._reject(
@@ -265,7 +270,7 @@ class Night:
             self.settle(work)
             return
         self.ledger.reject(work, failure)
-        _let_go(work)
+        work.let_go()
         self._judge(work.primary)
 
     def _judge(self, entry: Entry) -> None:
@@ -288,10 +293,3 @@ class Night:
             update = self._poll()
             if update.blocks_total and not update.num_running and not update.num_waiting:
                 return
-
-
-def _let_go(work: Work) -> None:
-    """Frees the texts and prompts of answered entries: a night holds many."""
-    for entry in work.entries:
-        entry.variables = {}
-        entry.prompt_token_ids = array("i")

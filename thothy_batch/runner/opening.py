@@ -75,6 +75,15 @@ def open_night(options: RunOptions, observer: Observer) -> Setup:
     )
 
 
+def look_again(run: Setup) -> None:
+    """A run that had to wait reads what its inputs are now. Its jobs' deadlines stay."""
+    jobs = open_jobs(run.manifest)
+    for job, before in zip(jobs, run.jobs, strict=True):
+        job.ends_at = before.ends_at
+    run.jobs = jobs
+    run.setting = setting_of(run.manifest, jobs, run.facts, run.spec)
+
+
 def time_left(options: RunOptions, manifest: Manifest) -> float | None:
     """Seconds that a run started now would have; None: as long as it takes."""
     now = datetime.now().astimezone()

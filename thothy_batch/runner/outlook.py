@@ -124,8 +124,9 @@ def _check_gpu(run: Setup, spec: EngineSpec) -> None:
         return
     gpu, work = find_gpu(), run.facts.work
     assert gpu is not None
-    kv_bytes = sum(group.kv_bytes_per_token for group in work.groups)
-    least_bytes = work.weight_bytes + kv_bytes * (spec.longest_tokens or 0)
+    # Rows that the pool turns out to be too small for fail one by one.
+    block_bytes = spec.block_size * sum(group.kv_bytes_per_token for group in work.groups)
+    least_bytes = work.weight_bytes + block_bytes
     if note := check_room(gpu, least_bytes):
         run.observer.note(note)
 

@@ -56,8 +56,9 @@ class StatusFile:
             self._state = state
             told = {name: more[name] for name in _END if name in more}
             self.log.write("state", state=state, **told)
-        if self.metrics is not None:
-            write_metrics(self.metrics, status)
+        if self.metrics is not None and not write_metrics(self.metrics, status):
+            self.log.write("metrics_not_written", path=self.metrics)
+            self.metrics = None
 
     @property
     def due(self) -> bool:

@@ -9,6 +9,7 @@ from functools import partial
 from thothy_batch.engine.facts import AnyTokenizer, ModelFacts
 from thothy_batch.engine.fit import Limits, why_unfit
 from thothy_batch.kinds import Kind, TemplateProblem, render
+from thothy_batch.model.chat_template import BeyondBoundsError
 from thothy_batch.plan import request_key
 from thothy_batch.records import FailureCode, Request, Sampling
 
@@ -103,6 +104,7 @@ def _render_one(setting: Setting, draft: Draft) -> Rendered:
         output_schema=kind.output.as_json(),
         run_seed=setting.run_seed,
         beyond_prompt=_beyond_prompt(kind, draft, flags),
+        may_draw=kind.retry_temperature is not None,
     )
     return Rendered(array("i", ids), key, flags=flags)
 
@@ -136,8 +138,15 @@ def _prompt(setting: Setting, draft: Draft) -> _Prompt:
         prompt = render(kind, draft.stage, draft.variables)
     except TemplateProblem as problem:
         raise _Unusable(FailureCode.TEMPLATE_ERROR, str(problem)) from None
-    ids = facts.tokenizer.chat_ids(prompt.messages)
+    ids = _chat_ids(facts.tokenizer, prompt.messages)
     return _Prompt(ids, prompt.messages, prompt.num_document_chars)
+
+
+def _chat_ids(tokenizer: AnyTokenizer, messages: Sequence[dict[str, str]]) -> list[int]:
+    try:
+        return tokenizer.chat_ids(messages)
+    except BeyondBoundsError as error:
+        raise _Unusable(FailureCode.TEMPLATE_ERROR, error.message) from None
 
 
 def _checked_ids(ids: list[int], vocab_size: int) -> list[int]:
@@ -164,7 +173,7 @@ def _fit(setting: Setting, draft: Draft, prompt: _Prompt) -> tuple[list[int], bo
     else:
         assert tokenizer is not None
         cut = _longest(
-            prompt.num_document_chars, lambda n: tokenizer.chat_ids(_cut_document(prompt, n, how))
+            prompt.num_document_chars, lambda n: _chat_ids(tokenizer, _cut_document(prompt, n, how))
         )
     best = cut(lambda ids: not _why_unfit(setting, draft, ids))
     if best is None:

@@ -1,5 +1,6 @@
 """One run: check, lock, prepare, compute what is missing, account, publish."""
 
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from datetime import datetime
@@ -17,7 +18,7 @@ from thothy_batch.runner.event_log import EventLog
 from thothy_batch.runner.ledger import Ledger
 from thothy_batch.runner.locking import holder_of, locked
 from thothy_batch.runner.night import JOB_STOPPED, Night
-from thothy_batch.runner.opening import Setup, begin_run, open_night
+from thothy_batch.runner.opening import Setup, begin_run, look_again, open_night
 from thothy_batch.runner.options import RunOptions
 from thothy_batch.runner.outlook import Outlook, look_ahead, record_plan
 from thothy_batch.runner.prepare import prepare
@@ -31,6 +32,7 @@ from thothy_batch.store.files import check_path, journal_folder
 from thothy_batch.store.store import Store
 
 # What is written as the reason of entries that a stop left: the contract knows no time_budget.
+_WAITED_S = 5.0  # for the lock: inputs may have been replaced
 _NOT_RUN_REASONS = {"time_budget": "deadline"}
 
 
@@ -62,9 +64,11 @@ def _locked_run(run: Setup) -> RunSummary:
     with ExitStack() as stack:
         with run.stopping.interruptible():
             stack.enter_context(locked(store_path, device, holder, run.options.if_locked, note))
+            if time.monotonic() - run.began > _WAITED_S:
+                look_again(run)
             run.observer.phase("opening the store")
             store = Store.open(store_path)
-        stack.callback(store.close)
+            stack.callback(store.close)
         for run_id in store.recovered.killed_runs:
             note(
                 f"run {run_id} had not come to its end (killed, or its disk was full); "
@@ -93,14 +97,15 @@ def _locked_run(run: Setup) -> RunSummary:
 
 
 def _stopped_early(run: Setup) -> RunSummary:
+    reason = run.stopping.reason
     message = (
-        f"stopped by {run.stopping.signal_name} before anything was computed; "
+        f"stopped by {run.stopping.signal_name or f'the {reason}'} before anything was computed; "
         "the same command starts it again"
     )
     return RunSummary(
         run.manifest.store,
         status="stopped",
-        stop_reason="signal",
+        stop_reason=reason,
         exit_code=4,
         model=run.facts.name,
         messages=[message],

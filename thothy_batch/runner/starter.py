@@ -74,7 +74,7 @@ def _write_all(folder: Path, files: dict[str, bytes]) -> None:
             with open(folder / name, "xb") as file:
                 made.append(folder / name)
                 file.write(content)
-    except OSError:
+    except BaseException:  # a signal, too
         for path in made:
             path.unlink(missing_ok=True)
         raise

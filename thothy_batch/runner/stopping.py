@@ -9,6 +9,8 @@ from datetime import datetime
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ALARM = signal.SIGUSR2  # to ourselves
+_LONGEST_S = 30 * 86_400.0
 
 
 class StopNow(BaseException):  # noqa: N818  (not an error: the user asked for it)
@@ -30,6 +32,8 @@ class Stopping:
         self._signal = ""
         self._num_signals = 0
         self._interruptible = False
+        self._expired = False  # an end came while nothing else looks at the clock
+        self._is_watching = False
 
     @property
     def reason(self) -> str:
@@ -69,15 +73,20 @@ class Stopping:
         for number in _SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
                 taken[number] = signal.signal(number, self._receive)
+        taken[_ALARM] = signal.signal(_ALARM, self._expire)
+        self._is_watching = True
         try:
             yield self
         finally:
+            self._is_watching = False
             for number, handler in taken.items():
                 signal.signal(number, handler)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Within, a signal raises StopNow where it strikes; so does one that came before."""
+        """Within, a signal raises StopNow where it strikes, and so does the end of the time; so
+        does a signal that came before."""
+        alarm = self._alarm()
         try:
             self._interruptible = True
             if self._signal:
@@ -85,13 +94,32 @@ class Stopping:
             yield
         except Exception as error:
             # Some libraries make an error of their own of it: DuckDB a RuntimeError.
-            if not self._signal:
+            if not self._signal and not self._expired:
                 raise
             raise StopNow from error
         finally:
             self._interruptible = False
-        if self._signal:
+            if alarm is not None:
+                alarm.cancel()
+                alarm.join()
+        if self._signal or self._expired:
             raise StopNow  # one that was swallowed where it struck
+
+    def _alarm(self) -> threading.Timer | None:
+        """Rings in the main thread when the time is over. Time that is over already is for the
+        night's loop to see, which says of every entry that it was not run."""
+        left_s, main = self.time_left_s, threading.main_thread().ident
+        if left_s is None or left_s <= 0 or not self._is_watching or main is None:
+            return None
+        timer = threading.Timer(min(left_s, _LONGEST_S), signal.pthread_kill, (main, _ALARM))
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _expire(self, number: int, frame: FrameType | None) -> None:
+        if self._interruptible and self.reason:
+            self._interruptible, self._expired = False, True
+            raise StopNow
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._signal = signal.Signals(number).name

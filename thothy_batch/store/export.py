@@ -46,7 +46,7 @@ def _write(
 ) -> int:
     _check_job(connection, job)
     run_id = None if run is None else find_run(connection, run)["run_id"]
-    special = output.exists() and not output.is_file()  # a pipe, /dev/stdout
+    special = os.path.exists(output) and not output.is_file()  # a pipe, /dev/stdout
     parent = output.parent.resolve()  # of a link that is replaced, not of what it names
     if not special and not parent.is_dir():
         raise StoreError(f"there is no folder {parent}", hint="create it first")

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import os
+import socket
 import stat
 import time
 from dataclasses import asdict
@@ -183,7 +184,10 @@ def _read_details(path: Path) -> LockHolder:
         finally:
             os.close(fd)
         host, run_id, since, manifest = (_one_line(details.get(name, "")) for name in _DETAILS)
-        return LockHolder(int(details["pid"]), host, run_id, since, manifest)
+        pid = int(details["pid"])
+        if host == socket.gethostname() and not _is_alive(pid):
+            return LockHolder(pid=0)  # of the one before: who holds it now could not write there
+        return LockHolder(pid, host, run_id, since, manifest)
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return LockHolder(pid=0)  # held, but its details are not written yet
 
@@ -191,6 +195,16 @@ def _read_details(path: Path) -> LockHolder:
 def _one_line(value: object) -> str:
     text = str(value)[:_MAX_SHOWN]
     return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError, ValueError):
+        pass  # another user's
+    return True
 
 
 def _write_holder(fd: int, holder: LockHolder) -> None:
