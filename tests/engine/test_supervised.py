@@ -185,3 +185,16 @@ def test_planned_readers_that_were_answered_are_not_waited_for(
     assert len(update.results) == 12
     assert len(update.events) == 1
     assert engine.poll(0.1).blocks_used == 0
+
+
+def test_the_last_row_is_not_to_blame_for_good(start: Any, request_of: Any) -> None:
+    """It died alone, twice; but nobody else was answered since: it may have been the machine."""
+    engine = start(f"?fail=kill&poison={POISON}")
+    engine.submit(rows(request_of, 1, poison=(0,)))
+    (failure,) = drain(engine, 120.0).failures
+    assert failure.code is FailureCode.ENGINE_ERROR
+    assert not failure.is_certain
+    engine = start(f"?fail=kill&poison={POISON}", max_seqs=4)
+    engine.submit(rows(request_of, 30, poison=(3,)))
+    (failure,) = drain(engine, 120.0).failures
+    assert failure.is_certain

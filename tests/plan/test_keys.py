@@ -127,3 +127,14 @@ def test_artifact_ids_tell_job_item_and_variant_apart() -> None:
     ids = {artifact_id(*part) for part in parts}
     assert len(ids) == len(parts)
     assert all(len(i) == 32 for i in ids)
+
+
+def test_who_may_be_drawn_after_all_counts_what_shapes_draws() -> None:
+    """A greedy row of a kind that names a temperature for another attempt."""
+    for name, value in (("seed", 7), ("top_p", 0.5), ("top_k", 3)):
+        greedy, other = Sampling(), dataclasses.replace(Sampling(), **{name: value})
+        assert key(sampling=greedy) == key(sampling=other)
+        assert key(sampling=greedy, may_draw=True) != key(sampling=other, may_draw=True)
+    assert key(sampling=Sampling(), may_draw=True) != key(
+        sampling=Sampling(), may_draw=True, run_seed=1
+    )

@@ -122,3 +122,13 @@ def test_the_hash_of_a_manifest_still_tells_passwords_apart(tmp_path: Path) -> N
         hashes.add(manifest.manifest_hash)
         assert password not in str(manifest.as_json())
     assert len(hashes) == 2
+
+
+def test_words_of_ordinary_errors_stay() -> None:
+    for text in (
+        "expected token 'end of print statement', got 'foo'",
+        "unexpected token 'x' in the secretary's note",
+        "a.a." * 300_000,  # and that in linear time
+    ):
+        assert str(ThothyError(text)) == text
+    assert "hush" not in ThothyError("x", hint="password='hush'").hint

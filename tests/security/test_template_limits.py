@@ -62,6 +62,13 @@ LARGE = {
     _DOUBLING % ("['a' * 99999]", "[ns.x, ns.x]") + "{{ ns.x }}": _TOO_LONG,
     _DOUBLING % ("'a' * 99999", "dict(a=ns.x, b=ns.x)") + "{{ ns.x }}": _TOO_LONG,
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}": "deep",
+    "{{ range(99999) | list | tojson(indent='x' * 1000000) }}": "indented",
+    r"{{ ('a\r' * 1000000) | indent('y' * 1000000) }}": _TOO_LONG,
+    "{% for b in [1] | batch(99999, 'x' * 1000000) %}{{ b }}{% endfor %}": _TOO_LONG,
+    "{% for b in [1] | slice(slices=99999, fill_with='x' * 1000000) %}{{ b }}{% endfor %}": (
+        _TOO_LONG
+    ),
+    "{{ ('http://a.bc ' * 90000) | urlize(target='t' * 1000000) }}": _TOO_LONG,
 }
 LONG = {
     "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}": "steps",
@@ -101,7 +108,7 @@ def test_a_template_without_bounds_is_refused_without_being_carried_out(
     with pytest.raises((kinds.TemplateProblem, ModelError)) as caught:
         render(template)
     assert message in str(caught.value).replace("recursion depth", "deep")
-    assert time.thread_time() - began < 5
+    assert time.thread_time() - began < 20  # without bounds each takes hours, or all memory
     assert _peak_mib() - peak < 300
 
 
@@ -116,7 +123,7 @@ def test_time_is_bounded_where_every_step_is_slow(monkeypatch: pytest.MonkeyPatc
     began = time.thread_time()
     with pytest.raises(kinds.TemplateProblem, match=r"line 1: it takes more than 0\.2 s"):
         of_a_kind(slow)
-    assert time.thread_time() - began < 5
+    assert time.thread_time() - began < 20  # without bounds each takes hours, or all memory
 
 
 def test_each_row_has_all_steps_to_itself() -> None:
@@ -175,3 +182,17 @@ def test_a_row_that_goes_beyond_fails_and_its_neighbours_do_not(
     assert (item, code) == ("b", "template_error")
     assert message.endswith("it takes more than 200,000 steps")
     assert night.query("select count(*) from artifacts") == [(2,)]
+
+
+@pytest.mark.parametrize("render", [of_a_kind, of_a_checkpoint])
+def test_what_is_bounded_still_works(render: Callable[[str], str]) -> None:
+    text = "{% for b in [1, 2, 3] | batch(linecount=2, fill_with='-') %}{{ b | join }};{% endfor %}"
+    assert render(text) == "12;3-;"
+    assert (
+        render("{% for s in [1, 2, 3] | slice(slices=3) %}{{ s | join }};{% endfor %}") == "1;2;3;"
+    )
+    assert render("{{ 'a\nb' | indent(2) }}") == "a\n  b"
+    link = "{{ 'http://a.bc' | urlize(nofollow=True, target='x') }}"
+    assert 'rel="nofollow noopener" target="x"' in render(link).replace(
+        "noopener nofollow", "nofollow noopener"
+    )

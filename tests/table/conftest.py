@@ -35,7 +35,7 @@ ROWS = """select job, item_id, variant, text, verdict, finish_reason, output_tok
           from artifacts order by all"""
 ENDS = """select count(*) filter (status = 'running'), count(*) filter (num_items is distinct from
           num_done + num_failed + num_reused + num_not_run) from runs"""
-LEFT = {"lock", "status.json", "answers.json", "answers.jsonl", "engine.log"}
+LEFT = {"lock", "status.json", "events.jsonl", "answers.json", "answers.jsonl", "engine.log"}
 Rows = list[tuple[Any, ...]]
 
 

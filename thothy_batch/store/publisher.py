@@ -20,7 +20,8 @@ from thothy_batch.store.schema import ensure_file, migrate
 from thothy_batch.store.segment import read_segment, segment_id
 
 _PUBLISH_EVERY_S = 5.0
-_PUBLISH_SHARE = 20  # a merge may take one part in this many of the run's time
+_PUBLISH_SHARE = 50  # a merge may take one part in this many of the run's time, unless ...
+_MAX_PAUSE_S = 30.0  # ... readers have waited so long for the next one
 _MAX_BACK_OFF_S = 30.0
 _REMEMBERED_DAYS = 30  # a backup of the journal may come back meanwhile
 _BACKLOG_PAUSE_S = 1.0  # between merges of what a reader has kept waiting: the run goes on
@@ -72,7 +73,8 @@ class Publisher:
             _remove(path)
         end = time.monotonic()
         self._back_off_s = 1.0
-        self._next = end + max(_PUBLISH_EVERY_S, _PUBLISH_SHARE * (end - begin))
+        pause_s = max(_PUBLISH_EVERY_S, _PUBLISH_SHARE * (end - begin))
+        self._next = end + min(pause_s, _MAX_PAUSE_S)
         if segments != waiting:
             self._next = end + _BACKLOG_PAUSE_S
         return segments == waiting
