@@ -48,7 +48,7 @@ def test_an_engine_killed_from_outside_costs_its_steps_alone(
 
 @pytest.mark.slow
 def test_an_engine_killed_again_and_again_while_it_loads_ends_the_run(night: Any) -> None:
-    """Three times in a row: there is no hope. What was answered is kept."""
+    """Five times in a row: there is no hope. What was answered is kept."""
     command = night.start_run(faults="engine.step:40=kill,engine.load=delay:1")
     command.wait_for("the engine died")
     deadline = time.monotonic() + 60

@@ -5,10 +5,12 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from thothy_batch.errors import ThothyError
@@ -18,6 +20,7 @@ R = TypeVar("R")
 
 # Chunks handed out per worker: one at work, one ready.
 _CHUNKS_PER_WORKER = 2
+_LOOK_S = 5.0  # between looks at whether all workers live
 _PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # What this worker process does with a chunk; set once, when the process starts.
@@ -77,20 +80,36 @@ def _spread(
     max_pending: int,
 ) -> Iterator[Any]:
     pending: deque[Future[Any]] = deque()
+    workers: list[BaseProcess] = []
     try:
         for chunk in chunks:
             pending.append(start(pool.submit, _run_chunk, chunk).result())
+            workers = list((pool._processes or {}).values())
             if len(pending) >= max_pending:
-                yield pending.popleft().result()
+                yield _result(pending.popleft(), workers)
         while pending:
-            yield pending.popleft().result()
+            yield _result(pending.popleft(), workers)
     except BrokenProcessPool as error:
+        for worker in workers:  # the pool asks them to end, and waits for those that do not hear
+            worker.kill()
         raise ThothyError(
             "a worker process that renders and tokenises ended unexpectedly",
             hint="memory may have run out; see the lines above, or run with fewer jobs at once",
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _result(future: Future[Any], workers: Sequence[BaseProcess]) -> Any:
+    """Of a chunk. A worker that died in the middle of an answer leaves the pool waiting for the
+    rest of it: BrokenProcessPool then, too."""
+    while not future.done():
+        futures.wait([future], timeout=_LOOK_S)
+        if not future.done() and any(worker.exitcode is not None for worker in workers):
+            futures.wait([future], timeout=_LOOK_S)  # the pool may have noticed meanwhile
+            if not future.done():
+                raise BrokenProcessPool("a worker is gone")
+    return future.result()
 
 
 def _start_worker(make_worker: Callable[[], Callable[[list[Any]], Any]]) -> None:
