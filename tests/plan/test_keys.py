@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thothy_batch.plan import artifact_id, request_key, row_seed
+from thothy_batch.plan import keys as keys_module
 from thothy_batch.records import Sampling
 
 BASE: dict[str, Any] = {
@@ -83,6 +84,20 @@ def test_every_field_of_sampling_is_in_the_key() -> None:
         "repetition_penalty",
         "repetition_stop",
     }
+
+
+@pytest.mark.parametrize("first", [int, float])
+def test_a_number_has_one_key_whole_or_not(first: type) -> None:
+    """In either order: what a state was first made for must not decide what it says."""
+    numbers = {"temperature": 2, "top_p": 1, "repetition_penalty": 3}
+    both = [first, ({int, float} - {first}).pop()]
+    made = [Sampling(**{n: kind(v) for n, v in numbers.items()}) for kind in both]
+    keys_module._settings_state.cache_clear()
+    whole_cache = [key(sampling=sampling) for sampling in made]
+    keys_module._settings_state.cache_clear()
+    assert key(sampling=made[1]) == whole_cache[0] == whole_cache[1]
+
+    assert key(sampling=Sampling(temperature=-0.0)) == key(sampling=Sampling())
 
 
 def test_run_seed_counts_only_where_it_decides_the_draw() -> None:

@@ -18,6 +18,7 @@ KEY_VERSION = 1
 _DIGEST_BYTES = 16
 # Without effect on the likeliest token; a change of them asks for nothing new at temperature 0.
 _DRAWING_ONLY = ("top_p", "top_k", "seed")
+_FRACTIONS = ("temperature", "top_p", "repetition_penalty")
 
 
 def request_key(
@@ -84,6 +85,8 @@ def _settings_state(
     said: dict[str, object] = {
         name: getattr(sampling, name) for name in Sampling.__dataclass_fields__
     }
+    # 1 and 1.0 (0.0 and -0.0) are one value to cache and sampler, but two to JSON.
+    said |= {name: float(getattr(sampling, name)) + 0.0 for name in _FRACTIONS}
     if sampling.temperature == 0 and not may_draw:
         for name in _DRAWING_ONLY:
             del said[name]
