@@ -7,6 +7,7 @@ what they are compiled for depends on it.
 """
 
 import os
+import platform
 
 import llvmlite.binding as llvm
 import torch
@@ -39,6 +40,16 @@ def _features() -> dict[str, bool]:
         return {}
 
 
+def _multiplies_bfloat16() -> bool:
+    """Whether oneDNN has instructions for products of bfloat16: on others than x86 it may, with
+    some of its own, and is asked for nothing here."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    return level != "base"
+
+
 level = _level()
 HAS_DOT = level != "base"  # vdpbf16ps: products of pairs of bfloat16, added to float32
 HAS_TILES = level == "amx"  # tdpbf16ps: products of 16 x 32 by 32 x 16
+MULTIPLIES_BFLOAT16 = _multiplies_bfloat16()
+HAS_WIDE_REGISTERS = bool(_features().get("avx512f"))  # 32 of 512 bits

@@ -11,10 +11,14 @@ from collections.abc import Callable
 
 import torch
 
+from thothy_kernels.compiled import processor
 from thothy_kernels.linear.invariance import Prepacked, pack_float32
+from thothy_kernels.linear.widened import Widened
 
 
 def pack(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
     if weight.dtype == torch.float32:
         return pack_float32(weight, bias)
+    if not processor.MULTIPLIES_BFLOAT16:
+        return Widened(weight, bias)
     return Prepacked(weight, bias)

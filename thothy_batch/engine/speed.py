@@ -23,7 +23,7 @@ from thothy_batch import __version__
 from thothy_batch.engine.cost_model import Curve, ModelWork, Speed
 from thothy_batch.engine.gpu import find_gpu
 
-_FORMAT = 1
+_FORMAT = 2
 _MAX_BYTES = 1 << 20  # of a file that can be ours
 _FORMATS = ("float32", "bfloat16", "int8")
 _CPU_INFO = Path("/proc/cpuinfo")

@@ -1,0 +1,133 @@
+"""Products of bfloat16 by float32 instructions: one tile of them, its sums kept in registers.
+
+Weights lie in pairs along K: a word of 32 bits holds w[2k] in its lower half and w[2k + 1] in its
+upper one, so a vector of 16 words becomes two of float32 by a shift and a mask. A row's sum takes
+its summands in the order of K, so its bits depend neither on other rows nor on threads.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from thothy_kernels.compiled import lanes, processor
+from thothy_kernels.compiled.lanes import NUM_LANES
+
+# Rows and vectors of outputs of a tile. 24 sums, 3 weights and a broadcast fit the 32 registers of
+# AVX-512; elsewhere a vector of 16 takes 2 of 16 registers (AVX2) or 4 of 32 (NEON).
+TILE_ROWS, TILE_VECTORS = (8, 3) if processor.HAS_WIDE_REGISTERS else (4, 1)
+TILE_OUTPUTS = TILE_VECTORS * NUM_LANES
+
+_INDEX = ir.IntType(64)
+_INTS = lanes.int_vector_type
+_UPPER_HALF = -(1 << 16)
+
+
+def _add(builder: Any, value: Any, number: int) -> Any:
+    return builder.add(value, ir.Constant(_INDEX, number))
+
+
+def _address(builder: Any, pointer: Any, offset: Any, vector: Any) -> Any:
+    return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
+
+
+def _one_step(builder: Any, x: Any, x_start: Any, weights: list[Any], sums: list[Any]) -> None:
+    """sums[row][vector] += x[x_start + row] * weights[vector]."""
+    for row in range(TILE_ROWS):
+        value = builder.load(builder.gep(x, [_add(builder, x_start, row)]))
+        value = lanes.spread_scalar(builder, value)
+        for place, weight in zip(sums[row], weights, strict=True):
+            builder.store(lanes.fused(builder, value, weight, builder.load(place)), place)
+
+
+@intrinsic
+def multiply_tile(
+    typingctx: Any, x: Any, x_start: Any, w: Any, w_start: Any, num_pairs: Any, sums: Any
+) -> Any:
+    """sums [TILE_ROWS, TILE_OUTPUTS] = products over K = 2 num_pairs, all arrays flat.
+
+    x, float32, from x_start on: [K, TILE_ROWS]. w, int32, from w_start on: [num_pairs,
+    TILE_OUTPUTS].
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        of = signature.args
+        x, w, sums = (
+            context.make_array(of[which])(context, builder, args[which]).data for which in (0, 2, 5)
+        )
+        x_start, w_start, num_pairs = args[1], args[3], args[4]
+        zero = lanes.constant(0.0)
+        # LLVM turns these places into registers.
+        places = [
+            [cgutils.alloca_once(builder, lanes.vector_type) for _ in range(TILE_VECTORS)]
+            for _ in range(TILE_ROWS)
+        ]
+        for row in places:
+            for place in row:
+                builder.store(zero, place)
+        with cgutils.for_range(builder, num_pairs) as loop:
+            w_at = builder.add(w_start, builder.mul(loop.index, ir.Constant(_INDEX, TILE_OUTPUTS)))
+            words = [
+                builder.load(
+                    _address(builder, w, _add(builder, w_at, NUM_LANES * vector), _INTS), align=4
+                )
+                for vector in range(TILE_VECTORS)
+            ]
+            x_at = builder.mul(loop.index, ir.Constant(_INDEX, 2 * TILE_ROWS))
+            x_at = builder.add(x_start, x_at)
+            lower = [builder.shl(word, lanes.int_constant(16)) for word in words]
+            upper = [builder.and_(word, lanes.int_constant(_UPPER_HALF)) for word in words]
+            for half, bits in enumerate((lower, upper)):
+                weights = [builder.bitcast(each, lanes.vector_type) for each in bits]
+                _one_step(builder, x, _add(builder, x_at, half * TILE_ROWS), weights, places)
+        for i, place in enumerate(place for row in places for place in row):
+            target = _address(builder, sums, ir.Constant(_INDEX, NUM_LANES * i), lanes.vector_type)
+            builder.store(builder.load(place), target, align=4)
+        return context.get_dummy_value()
+
+    flat, start = types.Array(types.float32, 1, "C"), types.intp
+    words = types.Array(types.int32, 1, "C")
+    return types.void(flat, start, words, start, start, flat), codegen
+
+
+def _interleaved(builder: Any, a: Any, b: Any) -> Any:
+    """a[0], b[0], a[1], b[1], ..."""
+    size = a.type.count
+    order = [which * size + i for i in range(size) for which in range(2)]
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), 2 * size), order))
+
+
+@intrinsic
+def store_columns(
+    typingctx: Any, source: Any, start: Any, stride: Any, last: Any, out: Any, to: Any
+) -> Any:
+    """out[to + TILE_ROWS k + row] = source[start + stride row + k] for k in 0 .. 15.
+
+    source: bfloat16, whose row `last` stands for those beyond it too; out: float32.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, start, stride, last, out, to = args
+        of = signature.args
+        rows = []
+        for row in range(TILE_ROWS):
+            row_or_last = ir.Constant(_INDEX, row)
+            inside = builder.icmp_signed("<", row_or_last, last)
+            row_or_last = builder.select(inside, row_or_last, last)
+            offset = builder.add(start, builder.mul(stride, row_or_last))
+            address = lanes.pointer(context, builder, of[0], source, offset)
+            rows.append(lanes.load_vector(builder, address, True))
+        while len(rows) > 1:  # rows i and i + half together, until all are
+            half = len(rows) // 2
+            rows = [
+                _interleaved(builder, *pair) for pair in zip(rows[:half], rows[half:], strict=True)
+            ]
+        data = context.make_array(of[4])(context, builder, out).data
+        builder.store(rows[0], _address(builder, data, to, rows[0].type), align=4)
+        return context.get_dummy_value()
+
+    halves, flat = types.Array(types.uint16, 1, "C"), types.Array(types.float32, 1, "C")
+    start = types.intp
+    return types.void(halves, start, start, start, flat, start), codegen

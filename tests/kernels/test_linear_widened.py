@@ -1,0 +1,106 @@
+"""bfloat16 products by float32 instructions: what any processor can run is tested on any."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from thothy_kernels.compiled import processor
+from thothy_kernels.linear.cpu_impl import pack
+from thothy_kernels.linear.invariance import Prepacked
+from thothy_kernels.linear.register_tile import TILE_OUTPUTS, TILE_ROWS
+from thothy_kernels.linear.widened import Widened
+
+# (out, in): around a panel and its vectors, odd, shorter than a vector, and of small models.
+SHAPES = [(1, 1), (7, 5), (15, 16), (16, 31), (47, 64), (48, 2), (49, 96), (333, 257), (1000, 130)]
+BATCHES = (1, 2, 7, 8, 9, 16, 31, 191, 192, 193, 400)
+
+
+def _matrices(N, K, rows):
+    generator = torch.Generator().manual_seed(N * 1000 + K)
+    return [
+        torch.randn(*size, generator=generator).bfloat16() for size in ((N, K), (N,), (rows, K))
+    ]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_sums_are_float32_rounded_once(shape, has_bias):
+    weight, bias, x = _matrices(*shape, max(BATCHES))
+    y = Widened(weight, bias if has_bias else None)(x)
+    summands = weight.double().abs()
+    exact = x.double() @ weight.double().T + (bias.double() if has_bias else 0.0)
+    sizes = x.double().abs() @ summands.T + bias.double().abs()
+    lost = sizes * (shape[1] + 1) * torch.finfo(torch.float32).eps / 2
+    bound = lost + (exact.abs() + lost) * torch.finfo(torch.bfloat16).eps / 2
+    assert y.dtype == torch.bfloat16
+    assert ((y - exact).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_row_has_the_same_bits_in_every_batch_and_on_any_threads(shape):
+    weight, bias, x = _matrices(*shape, max(BATCHES))
+    linear = Widened(weight, bias)
+    whole = linear(x)
+    for size in BATCHES:
+        assert torch.equal(linear(x[:size]), whole[:size]), f"first {size} rows"
+        assert torch.equal(linear(x[-size:]), whole[-size:]), f"last {size} rows"
+    before = torch.get_num_threads()
+    try:
+        for num_threads in (1, 2, 3):
+            torch.set_num_threads(num_threads)
+            assert torch.equal(linear(x), whole), f"{num_threads} threads"
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_row_that_is_no_number_spoils_no_other(bad):
+    weight, bias, x = _matrices(TILE_OUTPUTS + 1, 40, TILE_ROWS + 3)
+    linear = Widened(weight, bias)
+    good = linear(x)
+    for row in (0, TILE_ROWS - 1, TILE_ROWS + 2):
+        spoilt = x.clone()
+        spoilt[row, 3] = bad
+        y = linear(spoilt)
+        others = [i for i in range(len(x)) if i != row]
+        assert torch.equal(y[others], good[others])
+        assert not y[row].isfinite().any()
+
+
+def test_rows_and_weights_may_lie_anywhere():
+    weight, bias, x = _matrices(50, 64, 20)
+    expected = Widened(weight, bias)(x)
+    turned = Widened(weight.T.contiguous().T, torch.stack((bias, bias), 1)[:, 0])
+    assert torch.equal(turned(x.T.contiguous().T), expected)
+
+
+def test_the_weight_is_not_kept_and_not_changed():
+    weight, _, x = _matrices(48, 32, 5)
+    before = weight.clone()
+    linear = Widened(weight, None)
+    expected = linear(x)
+    assert torch.equal(weight, before)
+    weight.zero_()
+    assert torch.equal(linear(x), expected)
+
+
+def test_it_is_chosen_where_there_are_no_instructions_for_bfloat16():
+    chosen = pack(torch.ones((4, 4), dtype=torch.bfloat16), None)
+    assert isinstance(chosen, Prepacked if processor.MULTIPLIES_BFLOAT16 else Widened)
+    if processor.level == "base":
+        return  # no other level to ask for
+    code = (
+        "import torch; from thothy_kernels.linear.cpu_impl import pack; "
+        "print(type(pack(torch.ones((4, 4), dtype=torch.bfloat16), None)).__name__)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "THOTHY_CPU_ISA": "base"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "Widened"
