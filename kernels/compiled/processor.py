@@ -41,11 +41,11 @@ def _features() -> dict[str, bool]:
 
 
 def _multiplies_bfloat16() -> bool:
-    """Whether oneDNN has instructions for products of bfloat16: on others than x86 it may, with
-    some of its own, and is asked for nothing here."""
+    """Whether oneDNN, which looks at the processor itself, has fast products of bfloat16."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        return True
-    return level != "base"
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    asked = os.environ.get("THOTHY_CPU_ISA")
+    return level != "base" or (asked != "base" and torch.cpu._is_avx512_bf16_supported())
 
 
 level = _level()

@@ -152,7 +152,7 @@ def test_settings_that_are_no_candidate_are_measured_anew(bench: Bench) -> None:
     assert bench.used("attend") == FAST
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format": 1}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format": 2}'])
 def test_a_file_of_somebody_elses_is_a_note(bench: Bench, content: bytes) -> None:
     bench.file.write_bytes(content)
     notes = bench.start("attend")

@@ -1,6 +1,7 @@
 """bfloat16 products by float32 instructions: what any processor can run is tested on any."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -70,6 +71,18 @@ def test_a_row_that_is_no_number_spoils_no_other(bad):
         assert not y[row].isfinite().any()
 
 
+def test_nothing_is_read_beside_rows_and_weights():
+    for N, K, T in [(50, 33, 20), (16, 16, 3), (1, 5, 9), (64, 512, 512)]:
+        weight, bias, x = _matrices(N, K, T)
+        expected = Widened(weight, bias)(x)
+        beside = []
+        for tensor in (weight, bias, x):
+            whole = torch.full((tensor.numel() + 65,), float("nan"), dtype=tensor.dtype)
+            beside.append(whole[33 : 33 + tensor.numel()].view(tensor.shape))
+            beside[-1].copy_(tensor)
+        assert torch.equal(Widened(beside[0], beside[1])(beside[2]), expected)
+
+
 def test_rows_and_weights_may_lie_anywhere():
     weight, bias, x = _matrices(50, 64, 20)
     expected = Widened(weight, bias)(x)
@@ -90,17 +103,39 @@ def test_the_weight_is_not_kept_and_not_changed():
 def test_it_is_chosen_where_there_are_no_instructions_for_bfloat16():
     chosen = pack(torch.ones((4, 4), dtype=torch.bfloat16), None)
     assert isinstance(chosen, Prepacked if processor.MULTIPLIES_BFLOAT16 else Widened)
-    if processor.level == "base":
-        return  # no other level to ask for
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return  # no levels
     code = (
         "import torch; from thothy_kernels.linear.cpu_impl import pack; "
         "print(type(pack(torch.ones((4, 4), dtype=torch.bfloat16), None)).__name__)"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "THOTHY_CPU_ISA": "base"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert run.stdout.strip() == "Widened"
+    assert _said_by([sys.executable, "-c", code], {"THOTHY_CPU_ISA": "base"}) == "Widened"
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="not an x86 processor")
+def test_the_small_tile_of_processors_without_wide_registers():
+    """In a process of its own: tiles are chosen when the kernels are imported."""
+    said = _said_by([sys.executable, __file__], {"NUMBA_CPU_NAME": "haswell"})
+    assert said == "4 rows, worst 0.0"
+
+
+def _said_by(command, changes):
+    environment = {**os.environ, **changes}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout.strip()
+
+
+def _worst_difference():
+    """From float32 products, of whole numbers small enough that every sum is exact."""
+    worst = 0.0
+    for N, K in SHAPES:
+        weight = torch.randint(-3, 4, (N, K)).bfloat16()
+        x = torch.randint(0, 2, (37, K)).bfloat16()
+        exact = (x.float() @ weight.float().T).bfloat16()
+        worst = max(worst, float((Widened(weight, None)(x) - exact).abs().max()))
+    return worst
+
+
+if __name__ == "__main__":
+    print(f"{TILE_ROWS} rows, worst {_worst_difference()}")

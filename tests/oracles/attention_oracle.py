@@ -40,13 +40,16 @@ class Night:
             [[f, e, a * P, b * P] for f, e, a, b in shared], dtype=torch.int32
         ).reshape(-1, 4)
         self.k, self.v = (self._pool(B, (K, P, D), stride) for _ in range(2))
+        written = torch.zeros((B, P), dtype=torch.bool)
         for (context, n), table in zip(lens, tables, strict=True):
             first = 0 if window is None else max(0, context - n + 1 - window)
-            for position in range(first, context):
-                block, offset = int(table[position // P]), position % P
-                for cache in (self.k, self.v):
-                    if cache[block, :, offset].isnan().any():
-                        cache[block, :, offset] = self._normal(K, D)
+            positions = torch.arange(first, context)
+            blocks, offsets = table[positions // P].long(), positions % P
+            new = ~written[blocks, offsets]  # what others share, the first of them wrote
+            blocks, offsets = blocks[new], offsets[new]
+            written[blocks, offsets] = True
+            for cache in (self.k, self.v):
+                cache[blocks, :, offsets] = self._normal(len(blocks), K, D)
             table[: first // P] = -1
             table[-(-context // P) :] = -1
         self.tables = tables
