@@ -2,8 +2,8 @@
 
 They are found as the compiler finds them, so code is never made for what is not there. The
 environment variable THOTHY_CPU_ISA takes some away, to test and to compare: `amx` leaves all,
-`avx512_bf16` no matrix tiles, `base` neither. It is read once, when the kernels are imported, as
-what they are compiled for depends on it.
+`avx512_bf16` no matrix tiles, `base` neither, in linears either. It is read once, when the kernels
+are imported, as what they are compiled for depends on it.
 """
 
 import os

@@ -29,14 +29,10 @@ def _add(builder: Any, value: Any, number: int) -> Any:
     return builder.add(value, ir.Constant(_INDEX, number))
 
 
-def _address(builder: Any, pointer: Any, offset: Any, vector: Any) -> Any:
-    return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
-
-
-def _one_step(builder: Any, x: Any, x_start: Any, weights: list[Any], sums: list[Any]) -> None:
-    """sums[row][vector] += x[x_start + row] * weights[vector]."""
+def _one_step(builder: Any, x: Any, start: Any, weights: list[Any], sums: list[Any]) -> None:
+    """sums[row][vector] += x[start + row] * weights[vector]."""
     for row in range(TILE_ROWS):
-        value = builder.load(builder.gep(x, [_add(builder, x_start, row)]))
+        value = builder.load(builder.gep(x, [_add(builder, start, row)]))
         value = lanes.spread_scalar(builder, value)
         for place, weight in zip(sums[row], weights, strict=True):
             builder.store(lanes.fused(builder, value, weight, builder.load(place)), place)
@@ -54,10 +50,8 @@ def multiply_tile(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         of = signature.args
-        x, w, sums = (
-            context.make_array(of[which])(context, builder, args[which]).data for which in (0, 2, 5)
-        )
-        x_start, w_start, num_pairs = args[1], args[3], args[4]
+        x, w = (lanes.pointer(context, builder, of[i], args[i], args[i + 1]) for i in (0, 2))
+        num_pairs = args[4]
         zero = lanes.constant(0.0)
         # LLVM turns these places into registers.
         places = [
@@ -68,23 +62,23 @@ def multiply_tile(
             for place in row:
                 builder.store(zero, place)
         with cgutils.for_range(builder, num_pairs) as loop:
-            w_at = builder.add(w_start, builder.mul(loop.index, ir.Constant(_INDEX, TILE_OUTPUTS)))
+            w_at = builder.mul(loop.index, ir.Constant(_INDEX, TILE_OUTPUTS))
+            offsets = (_add(builder, w_at, NUM_LANES * vector) for vector in range(TILE_VECTORS))
+            addresses = (builder.gep(w, [offset]) for offset in offsets)
             words = [
-                builder.load(
-                    _address(builder, w, _add(builder, w_at, NUM_LANES * vector), _INTS), align=4
-                )
-                for vector in range(TILE_VECTORS)
+                builder.load(builder.bitcast(address, _INTS.as_pointer()), align=4)
+                for address in addresses
             ]
             x_at = builder.mul(loop.index, ir.Constant(_INDEX, 2 * TILE_ROWS))
-            x_at = builder.add(x_start, x_at)
             lower = [builder.shl(word, lanes.int_constant(16)) for word in words]
             upper = [builder.and_(word, lanes.int_constant(_UPPER_HALF)) for word in words]
             for half, bits in enumerate((lower, upper)):
                 weights = [builder.bitcast(each, lanes.vector_type) for each in bits]
                 _one_step(builder, x, _add(builder, x_at, half * TILE_ROWS), weights, places)
         for i, place in enumerate(place for row in places for place in row):
-            target = _address(builder, sums, ir.Constant(_INDEX, NUM_LANES * i), lanes.vector_type)
-            builder.store(builder.load(place), target, align=4)
+            offset = ir.Constant(_INDEX, NUM_LANES * i)
+            target = lanes.pointer(context, builder, of[5], args[5], offset)
+            lanes.store_vector(builder, builder.load(place), target, False)
         return context.get_dummy_value()
 
     flat, start = types.Array(types.float32, 1, "C"), types.intp
@@ -124,8 +118,8 @@ def store_columns(
             rows = [
                 _interleaved(builder, *pair) for pair in zip(rows[:half], rows[half:], strict=True)
             ]
-        data = context.make_array(of[4])(context, builder, out).data
-        builder.store(rows[0], _address(builder, data, to, rows[0].type), align=4)
+        target = lanes.pointer(context, builder, of[4], out, to)
+        builder.store(rows[0], builder.bitcast(target, rows[0].type.as_pointer()), align=4)
         return context.get_dummy_value()
 
     halves, flat = types.Array(types.uint16, 1, "C"), types.Array(types.float32, 1, "C")
