@@ -77,13 +77,13 @@ bench-peers: $(STAMP) ## this engine and those of `make peers`, in turn, on the 
 	$(BIN)/python tests/bench/bench_peers.py --peers $(PEERS) --work $(PEERS)/work
 
 faults: $(STAMP) ## kill -9 at random moments; 250 nights with faults armed; all that goes wrong (half an hour)
-	$(BIN)/python tests/faults/campaign.py --kills 20
-	$(BIN)/python tests/faults/points.py --nights 200
-	$(BIN)/python tests/faults/points.py --nights 50 --model embedded
-	THOTHY_WHOLE_TABLE=1 $(BIN)/python -m pytest -q tests/table
+	$(BIN)/python tests/robustness/crash/campaign.py --kills 20
+	$(BIN)/python tests/robustness/crash/points.py --nights 200
+	$(BIN)/python tests/robustness/crash/points.py --nights 50 --model embedded
+	THOTHY_WHOLE_TABLE=1 $(BIN)/python -m pytest -q tests/robustness/failure_table
 
 fuzz: $(STAMP) ## broken manifests, rows, journals and kind files: many new ones (a quarter of an hour)
-	THOTHY_FUZZ=long $(BIN)/python -m pytest -q tests/fuzz -o timeout=3600
+	THOTHY_FUZZ=long $(BIN)/python -m pytest -q tests/robustness/fuzz -o timeout=3600
 
 clean: ## remove what was built, and the sample night's store
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis sample_data/artifacts.duckdb*

@@ -14,8 +14,8 @@ from pathlib import Path
 import duckdb
 
 from thothy_batch.manifest.settings import json_schema
+from thothy_batch.store.database.schema import ensure_file
 from thothy_batch.store.files import journal_folder
-from thothy_batch.store.schema import ensure_file
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 COMMANDS = ("run", "plan", "status", "report", "export", "doctor", "bench", "init")

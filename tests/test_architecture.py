@@ -18,8 +18,10 @@ LEVELS = (
     ("plan", "kinds", "manifest", "store", "report"),
     ("engine",),
     ("model",),
+    ("templating",),
     ("yaml_source", "resources"),
-    ("records", "errors", "faults"),
+    ("process",),
+    ("records", "errors", "testing"),
 )
 RANK = {name: level for level, names in enumerate(LEVELS) for name in names}
 
@@ -30,7 +32,7 @@ OWNERS = {
     "yaml": {"yaml_source"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "jinja2": {"kinds", "model"},
+    "jinja2": {"templating", "kinds", "model"},
     "tokenizers": {"model"},
     "safetensors": {"model"},
     "huggingface_hub": {"model"},
@@ -40,21 +42,16 @@ OWNERS = {
 }
 TORCH_FREE = ("plan", "manifest", "kinds", "store", "report", "cli", "runner", "bench")
 TORCH_FREE_FILES = (
-    "engine/config.py",
-    "engine/sequence.py",
-    "engine/block_manager.py",
-    "engine/scheduler.py",
-    "engine/client.py",
-    "engine/fake.py",
-    "engine/gpu.py",
-    "engine/memory.py",
-    "engine/batch.py",
-    "engine/launching.py",
-    "engine/state_slots.py",
+    "engine/protocol.py",
+    "engine/start.py",
+    "engine/fake_model.py",
+    "engine/execution/batch.py",
+    "engine/execution/launcher.py",
+    "engine/execution/state_slots.py",
     "engine/llm_engine.py",
-    "model/tokenizer.py",
-    "model/config.py",
-    "model/locate.py",
+    "model/tokenizer/tokenizer.py",
+    "model/config/model_config.py",
+    "model/checkpoint/locate.py",
     "model/fingerprint.py",
 )
 

@@ -56,7 +56,8 @@ def test_an_unpacked_wheel_finds_its_kinds_and_its_model(wheel: Path, tmp_path: 
     code = (
         f"import sys; sys.path[:0] = {folders!r}\n"
         "from thothy_batch.resources import data_path\n"
-        "import thothy_kernels, thothy_batch.model.locate as l, thothy_batch.records as r\n"
+        "import thothy_kernels, thothy_batch.records as r\n"
+        "import thothy_batch.model.checkpoint.locate as l\n"
         "print(thothy_kernels.__file__, data_path('jobs'), l.locate_model(r.ModelSpec()).directory)"
     )
     done = subprocess.run(

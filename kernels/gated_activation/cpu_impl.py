@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from thothy_kernels.compiled import lanes, memory, threads
-from thothy_kernels.compiled.exponential import exp
-from thothy_kernels.compiled.functions import inlined, worker
 from thothy_kernels.gated_activation import GELU_CUBIC, GELU_LINEAR
+from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
+from thothy_kernels.numba_simd.exp import exp
+from thothy_kernels.numba_simd.functions import inlined, worker
 
 # Elements that a thread should have before a second one is started: about 20 microseconds' work.
 _LEAST_PER_THREAD = 1 << 17
@@ -20,18 +20,18 @@ def gated(gate_up: torch.Tensor, activation: str) -> torch.Tensor:
     out = gate_up.new_empty((T, F))
     args = np.array((0, T, F, gate_up.data_ptr(), out.data_ptr()), dtype=np.int64)
     function = _WORKERS[activation, gate_up.dtype]
-    threads.launch(function, args, threads.num_threads_for(T * F, _LEAST_PER_THREAD))
+    thread_pool.launch(function, args, thread_pool.num_threads_for(T * F, _LEAST_PER_THREAD))
     return out
 
 
 @inlined
 def _gate(gate, up, is_gelu):  # type: ignore[no-untyped-def]
-    factor = lanes.spread(np.float32(-1.0))
+    factor = vec16.spread(np.float32(-1.0))
     if is_gelu:
-        squares = lanes.multiply(gate, gate)
-        factor = lanes.multiply_add(lanes.spread(_CUBIC), squares, lanes.spread(_LINEAR))
-    below = lanes.add(lanes.spread(np.float32(1.0)), exp(lanes.multiply(gate, factor)))
-    return lanes.multiply(lanes.divide(gate, below), up)
+        squares = vec16.multiply(gate, gate)
+        factor = vec16.multiply_add(vec16.spread(_CUBIC), squares, vec16.spread(_LINEAR))
+    below = vec16.add(vec16.spread(np.float32(1.0)), exp(vec16.multiply(gate, factor)))
+    return vec16.multiply(vec16.divide(gate, below), up)
 
 
 @inlined
@@ -41,31 +41,31 @@ def _gate_rows(args, gate_up, out, is_gelu):  # type: ignore[no-untyped-def]
     rest = F - whole
     rows_at_once = max(1, 16384 // max(F, 1))
     while True:
-        first = memory.fetch_add(args, 0, rows_at_once)
+        first = raw_memory.fetch_add(args, 0, rows_at_once)
         if first >= T:
             return
         for row in range(first, min(first + rows_at_once, T)):
             gate, up, to = 2 * row * F, (2 * row + 1) * F, row * F
             for i in range(0, whole, 16):
-                gate_part, up_part = lanes.load(gate_up, gate + i), lanes.load(gate_up, up + i)
-                lanes.store(out, to + i, _gate(gate_part, up_part, is_gelu))
+                gate_part, up_part = vec16.load(gate_up, gate + i), vec16.load(gate_up, up + i)
+                vec16.store(out, to + i, _gate(gate_part, up_part, is_gelu))
             if rest:
-                gate_rest = lanes.load_first(gate_up, gate + whole, rest)
-                up_rest = lanes.load_first(gate_up, up + whole, rest)
-                lanes.store_first(out, to + whole, _gate(gate_rest, up_rest, is_gelu), rest)
+                gate_rest = vec16.load_first(gate_up, gate + whole, rest)
+                up_rest = vec16.load_first(gate_up, up + whole, rest)
+                vec16.store_first(out, to + whole, _gate(gate_rest, up_rest, is_gelu), rest)
 
 
 @inlined
 def _float32_rows(args, is_gelu):  # type: ignore[no-untyped-def]
     size = args[1] * args[2]
-    gate_up, out = memory.float32_at(args[3], 2 * size), memory.float32_at(args[4], size)
+    gate_up, out = raw_memory.float32_at(args[3], 2 * size), raw_memory.float32_at(args[4], size)
     _gate_rows(args, gate_up, out, is_gelu)
 
 
 @inlined
 def _bfloat16_rows(args, is_gelu):  # type: ignore[no-untyped-def]
     size = args[1] * args[2]
-    gate_up, out = memory.bfloat16_at(args[3], 2 * size), memory.bfloat16_at(args[4], size)
+    gate_up, out = raw_memory.bfloat16_at(args[3], 2 * size), raw_memory.bfloat16_at(args[4], size)
     _gate_rows(args, gate_up, out, is_gelu)
 
 

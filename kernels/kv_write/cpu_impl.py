@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from thothy_kernels.compiled import memory, threads
-from thothy_kernels.compiled.functions import inlined, worker
+from thothy_kernels.numba_simd import raw_memory, thread_pool
+from thothy_kernels.numba_simd.functions import inlined, worker
 
 
 def write_kv(
@@ -27,13 +27,13 @@ def write_kv(
         block = cache.stride(0)
         sizes = (T, K, P, D, tokens.stride(0), (B - 1) * block + K * P * D, block)
         addresses = (slot_mapping.data_ptr(), tokens.data_ptr(), cache.data_ptr())
-        threads.launch(function, np.array((*sizes, *addresses), dtype=np.int64), 1)
+        thread_pool.launch(function, np.array((*sizes, *addresses), dtype=np.int64), 1)
 
 
 @inlined
 def _write_tokens(args, tokens, cache):  # type: ignore[no-untyped-def]
     T, K, P, D, stride = args[0], args[1], args[2], args[3], args[4]
-    slots = memory.int64_at(args[7], T)
+    slots = raw_memory.int64_at(args[7], T)
     for t in range(T):
         slot = slots[t]
         if slot < 0:
@@ -49,8 +49,8 @@ def _write_tokens(args, tokens, cache):  # type: ignore[no-untyped-def]
 def _float32_tokens(args):  # type: ignore[no-untyped-def]
     _write_tokens(
         args,
-        memory.float32_at(args[8], args[0] * args[4]),
-        memory.float32_at(args[9], args[5]),
+        raw_memory.float32_at(args[8], args[0] * args[4]),
+        raw_memory.float32_at(args[9], args[5]),
     )
 
 
@@ -58,6 +58,6 @@ def _float32_tokens(args):  # type: ignore[no-untyped-def]
 def _bfloat16_tokens(args):  # type: ignore[no-untyped-def]
     _write_tokens(
         args,
-        memory.bfloat16_at(args[8], args[0] * args[4]),
-        memory.bfloat16_at(args[9], args[5]),
+        raw_memory.bfloat16_at(args[8], args[0] * args[4]),
+        raw_memory.bfloat16_at(args[9], args[5]),
     )

@@ -12,16 +12,16 @@ from collections.abc import Callable
 
 import torch
 
-from thothy_kernels.compiled import processor
 from thothy_kernels.linear.invariance import Prepacked, pack_float32
+from thothy_kernels.numba_simd import cpu_features
 
 
 def pack(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
     if weight.dtype == torch.float32:
         return pack_float32(weight, bias)
-    if not processor.MULTIPLIES_BFLOAT16:
+    if not cpu_features.MULTIPLIES_BFLOAT16:
         # Late: compiled where it is used alone.
-        from thothy_kernels.linear.widened import Widened
+        from thothy_kernels.linear.bf16_fallback import Widened
 
         return Widened(weight, bias)
     return Prepacked(weight, bias)

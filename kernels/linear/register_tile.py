@@ -12,16 +12,16 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from thothy_kernels.compiled import lanes, processor
-from thothy_kernels.compiled.lanes import NUM_LANES
+from thothy_kernels.numba_simd import cpu_features, vec16
+from thothy_kernels.numba_simd.vec16 import NUM_LANES
 
 # Rows and vectors of outputs of a tile. 24 sums, 3 weights and a broadcast fit the 32 registers of
 # AVX-512; elsewhere a vector of 16 takes 2 of 16 registers (AVX2) or 4 of 32 (NEON).
-TILE_ROWS, TILE_VECTORS = (8, 3) if processor.HAS_WIDE_REGISTERS else (4, 1)
+TILE_ROWS, TILE_VECTORS = (8, 3) if cpu_features.HAS_WIDE_REGISTERS else (4, 1)
 TILE_OUTPUTS = TILE_VECTORS * NUM_LANES
 
 _INDEX = ir.IntType(64)
-_INTS = lanes.int_vector_type
+_INTS = vec16.int_vector_type
 _UPPER_HALF = -(1 << 16)
 
 
@@ -33,9 +33,9 @@ def _one_step(builder: Any, x: Any, start: Any, weights: list[Any], sums: list[A
     """sums[row][vector] += x[start + row] * weights[vector]."""
     for row in range(TILE_ROWS):
         value = builder.load(builder.gep(x, [_add(builder, start, row)]))
-        value = lanes.spread_scalar(builder, value)
+        value = vec16.spread_scalar(builder, value)
         for place, weight in zip(sums[row], weights, strict=True):
-            builder.store(lanes.fused(builder, value, weight, builder.load(place)), place)
+            builder.store(vec16.fused(builder, value, weight, builder.load(place)), place)
 
 
 @intrinsic
@@ -50,12 +50,12 @@ def multiply_tile(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         of = signature.args
-        x, w = (lanes.pointer(context, builder, of[i], args[i], args[i + 1]) for i in (0, 2))
+        x, w = (vec16.pointer(context, builder, of[i], args[i], args[i + 1]) for i in (0, 2))
         num_pairs = args[4]
-        zero = lanes.constant(0.0)
+        zero = vec16.constant(0.0)
         # LLVM turns these places into registers.
         places = [
-            [cgutils.alloca_once(builder, lanes.vector_type) for _ in range(TILE_VECTORS)]
+            [cgutils.alloca_once(builder, vec16.vector_type) for _ in range(TILE_VECTORS)]
             for _ in range(TILE_ROWS)
         ]
         for row in places:
@@ -70,15 +70,15 @@ def multiply_tile(
                 for address in addresses
             ]
             x_at = builder.mul(loop.index, ir.Constant(_INDEX, 2 * TILE_ROWS))
-            lower = [builder.shl(word, lanes.int_constant(16)) for word in words]
-            upper = [builder.and_(word, lanes.int_constant(_UPPER_HALF)) for word in words]
+            lower = [builder.shl(word, vec16.int_constant(16)) for word in words]
+            upper = [builder.and_(word, vec16.int_constant(_UPPER_HALF)) for word in words]
             for half, bits in enumerate((lower, upper)):
-                weights = [builder.bitcast(each, lanes.vector_type) for each in bits]
+                weights = [builder.bitcast(each, vec16.vector_type) for each in bits]
                 _one_step(builder, x, _add(builder, x_at, half * TILE_ROWS), weights, places)
         for i, place in enumerate(place for row in places for place in row):
             offset = ir.Constant(_INDEX, NUM_LANES * i)
-            target = lanes.pointer(context, builder, of[5], args[5], offset)
-            lanes.store_vector(builder, builder.load(place), target, False)
+            target = vec16.pointer(context, builder, of[5], args[5], offset)
+            vec16.store_vector(builder, builder.load(place), target, False)
         return context.get_dummy_value()
 
     flat, start = types.Array(types.float32, 1, "C"), types.intp
@@ -111,14 +111,14 @@ def store_columns(
             inside = builder.icmp_signed("<", row_or_last, last)
             row_or_last = builder.select(inside, row_or_last, last)
             offset = builder.add(start, builder.mul(stride, row_or_last))
-            address = lanes.pointer(context, builder, of[0], source, offset)
-            rows.append(lanes.load_vector(builder, address, True))
+            address = vec16.pointer(context, builder, of[0], source, offset)
+            rows.append(vec16.load_vector(builder, address, True))
         while len(rows) > 1:  # rows i and i + half together, until all are
             half = len(rows) // 2
             rows = [
                 _interleaved(builder, *pair) for pair in zip(rows[:half], rows[half:], strict=True)
             ]
-        target = lanes.pointer(context, builder, of[4], out, to)
+        target = vec16.pointer(context, builder, of[4], out, to)
         builder.store(rows[0], builder.bitcast(target, rows[0].type.as_pointer()), align=4)
         return context.get_dummy_value()
 

@@ -7,9 +7,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from thothy_kernels.compiled import lanes
+from thothy_kernels.numba_simd import vec16
 
-_BYTES = ir.VectorType(ir.IntType(8), lanes.NUM_LANES)
+_BYTES = ir.VectorType(ir.IntType(8), vec16.NUM_LANES)
 _byte_array = types.Array(types.uint8, 1, "C")
 
 
@@ -21,12 +21,12 @@ def larger_magnitude(typingctx: Any, a: Any, b: Any) -> Any:
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        a, b = (builder.bitcast(value, lanes.int_vector_type) for value in args)
-        b = builder.and_(b, lanes.int_constant(0x7FFFFFFF))
+        a, b = (builder.bitcast(value, vec16.int_vector_type) for value in args)
+        b = builder.and_(b, vec16.int_constant(0x7FFFFFFF))
         larger = builder.select(builder.icmp_signed(">", b, a), b, a)
-        return builder.bitcast(larger, lanes.vector_type)
+        return builder.bitcast(larger, vec16.vector_type)
 
-    return lanes.lanes_type(lanes.lanes_type, lanes.lanes_type), codegen
+    return vec16.lanes_type(vec16.lanes_type, vec16.lanes_type), codegen
 
 
 @intrinsic
@@ -37,22 +37,22 @@ def largest_magnitude(typingctx: Any, value: Any) -> Any:
         whole = ir.IntType(32)
         reduce = cgutils.get_or_insert_function(
             builder.module,
-            ir.FunctionType(whole, [lanes.int_vector_type]),
+            ir.FunctionType(whole, [vec16.int_vector_type]),
             "llvm.vector.reduce.umax.v16i32",
         )
-        bits = builder.call(reduce, [builder.bitcast(args[0], lanes.int_vector_type)])
+        bits = builder.call(reduce, [builder.bitcast(args[0], vec16.int_vector_type)])
         return builder.bitcast(bits, ir.FloatType())
 
-    return types.float32(lanes.lanes_type), codegen
+    return types.float32(vec16.lanes_type), codegen
 
 
 def _rounded(builder: Any, value: Any, shift: Any) -> Any:
     """The nearest whole numbers, ties to even, plus `shift`, as 16 bytes."""
-    whole = builder.fptosi(lanes.call(builder, "llvm.rint", value), lanes.int_vector_type)
+    whole = builder.fptosi(vec16.call(builder, "llvm.rint", value), vec16.int_vector_type)
     # The one way from a number to a vector that `lanes` has leads over float32.
     shift = builder.trunc(shift, ir.IntType(32))
-    spread = lanes.spread_scalar(builder, builder.bitcast(shift, ir.FloatType()))
-    whole = builder.add(whole, builder.bitcast(spread, lanes.int_vector_type))
+    spread = vec16.spread_scalar(builder, builder.bitcast(shift, ir.FloatType()))
+    whole = builder.add(whole, builder.bitcast(spread, vec16.int_vector_type))
     return builder.trunc(whole, _BYTES)
 
 
@@ -62,12 +62,12 @@ def store_bytes(typingctx: Any, array: Any, offset: Any, value: Any, shift: Any)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array, offset, value, shift = args
-        target = lanes.pointer(context, builder, signature.args[0], array, offset)
+        target = vec16.pointer(context, builder, signature.args[0], array, offset)
         rounded = _rounded(builder, value, shift)
         builder.store(rounded, builder.bitcast(target, _BYTES.as_pointer()), align=1)
         return context.get_dummy_value()
 
-    return types.void(_byte_array, types.intp, lanes.lanes_type, types.intp), codegen
+    return types.void(_byte_array, types.intp, vec16.lanes_type, types.intp), codegen
 
 
 @intrinsic
@@ -80,11 +80,11 @@ def store_first_bytes(
         array, offset, value, shift, count = args
         parked = cgutils.alloca_once(builder, _BYTES, zfill=False)
         builder.store(_rounded(builder, value, shift), parked)
-        target = lanes.pointer(context, builder, signature.args[0], array, offset)
+        target = vec16.pointer(context, builder, signature.args[0], array, offset)
         cgutils.raw_memcpy(builder, target, parked, count, 1)
         return context.get_dummy_value()
 
-    return types.void(_byte_array, types.intp, lanes.lanes_type, types.intp, types.intp), codegen
+    return types.void(_byte_array, types.intp, vec16.lanes_type, types.intp, types.intp), codegen
 
 
 @intrinsic

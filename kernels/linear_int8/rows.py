@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from numba import carray
 
-from thothy_kernels.compiled import lanes, memory, threads
-from thothy_kernels.compiled.functions import inlined, worker
 from thothy_kernels.linear_int8 import HIGHEST, LEAST_MAGNITUDE
 from thothy_kernels.linear_int8.byte_lanes import (
     bytes_at,
@@ -17,6 +15,8 @@ from thothy_kernels.linear_int8.byte_lanes import (
     store_bytes,
     store_first_bytes,
 )
+from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
+from thothy_kernels.numba_simd.functions import inlined, worker
 
 # Elements that a thread should have before a second one is started: about 20 microseconds' work.
 _LEAST_PER_THREAD = 1 << 17
@@ -35,7 +35,7 @@ def quantize_rows(x: torch.Tensor, shift: int) -> tuple[torch.Tensor, torch.Tens
     addresses = (x.data_ptr(), q.data_ptr(), scale.data_ptr())
     args = np.array((0, T, K, shift, *addresses), dtype=np.int64)
     function = _quantize_float32 if x.dtype == torch.float32 else _quantize_bfloat16
-    threads.launch(function, args, threads.num_threads_for(T * K, _LEAST_PER_THREAD))
+    thread_pool.launch(function, args, thread_pool.num_threads_for(T * K, _LEAST_PER_THREAD))
     return q, scale
 
 
@@ -52,30 +52,30 @@ def scale_rows(
     addresses = (products.data_ptr(), scale.data_ptr(), bias_address, out.data_ptr())
     args = np.array((0, T, N, *addresses), dtype=np.int64)
     function = _WORKERS[dtype, bias is not None]
-    threads.launch(function, args, threads.num_threads_for(T * N, _LEAST_PER_THREAD))
+    thread_pool.launch(function, args, thread_pool.num_threads_for(T * N, _LEAST_PER_THREAD))
     return out
 
 
 @inlined
 def _magnitude(x, start, K):  # type: ignore[no-untyped-def]
     whole = K // 16 * 16
-    largest = lanes.spread(_ZERO)
+    largest = vec16.spread(_ZERO)
     for i in range(start, start + whole, 16):
-        largest = larger_magnitude(largest, lanes.load(x, i))
+        largest = larger_magnitude(largest, vec16.load(x, i))
     if whole < K:
-        largest = larger_magnitude(largest, lanes.load_first(x, start + whole, K - whole))
+        largest = larger_magnitude(largest, vec16.load_first(x, start + whole, K - whole))
     return largest_magnitude(largest)
 
 
 @inlined
 def _round_row(x, q, start, K, factor, shift):  # type: ignore[no-untyped-def]
     # No product is beyond 127 by more than two roundings, so none needs to be cut off.
-    whole, factors = K // 16 * 16, lanes.spread(factor)
+    whole, factors = K // 16 * 16, vec16.spread(factor)
     for i in range(start, start + whole, 16):
-        store_bytes(q, i, lanes.multiply(lanes.load(x, i), factors), shift)
+        store_bytes(q, i, vec16.multiply(vec16.load(x, i), factors), shift)
     if whole < K:
         i, rest = start + whole, K - whole
-        part = lanes.multiply(lanes.load_first(x, i, rest), factors)
+        part = vec16.multiply(vec16.load_first(x, i, rest), factors)
         store_first_bytes(q, i, part, shift, rest)
 
 
@@ -83,10 +83,10 @@ def _round_row(x, q, start, K, factor, shift):  # type: ignore[no-untyped-def]
 def _quantize(args, x):  # type: ignore[no-untyped-def]
     T, K, shift = args[1], args[2], args[3]
     q = carray(bytes_at(args[5]), (T * K,))
-    scale = memory.float32_at(args[6], T)
+    scale = raw_memory.float32_at(args[6], T)
     rows_at_once = max(1, _ELEMENTS_AT_ONCE // K)
     while True:
-        first = memory.fetch_add(args, 0, rows_at_once)
+        first = raw_memory.fetch_add(args, 0, rows_at_once)
         if first >= T:
             return
         for row in range(first, min(first + rows_at_once, T)):
@@ -102,67 +102,67 @@ def _quantize(args, x):  # type: ignore[no-untyped-def]
 
 @worker
 def _quantize_float32(args):  # type: ignore[no-untyped-def]
-    _quantize(args, memory.float32_at(args[4], args[1] * args[2]))
+    _quantize(args, raw_memory.float32_at(args[4], args[1] * args[2]))
 
 
 @worker
 def _quantize_bfloat16(args):  # type: ignore[no-untyped-def]
-    _quantize(args, memory.bfloat16_at(args[4], args[1] * args[2]))
+    _quantize(args, raw_memory.bfloat16_at(args[4], args[1] * args[2]))
 
 
 @inlined
 def _scaled(value, scale, bias, has_bias):  # type: ignore[no-untyped-def]
-    value = lanes.multiply(value, scale)
-    return lanes.add(value, bias) if has_bias else value
+    value = vec16.multiply(value, scale)
+    return vec16.add(value, bias) if has_bias else value
 
 
 @inlined
 def _scale(args, out, has_bias):  # type: ignore[no-untyped-def]
     T, N = args[1], args[2]
-    products, scale = memory.float32_at(args[3], T * N), memory.float32_at(args[4], T)
-    bias = memory.float32_at(args[5], N) if has_bias else products
+    products, scale = raw_memory.float32_at(args[3], T * N), raw_memory.float32_at(args[4], T)
+    bias = raw_memory.float32_at(args[5], N) if has_bias else products
     width = min(N, _COLUMNS_AT_ONCE)
     parts = (N + width - 1) // width
     at_once = max(1, _ELEMENTS_AT_ONCE // width)
     while True:
-        first = memory.fetch_add(args, 0, at_once)
+        first = raw_memory.fetch_add(args, 0, at_once)
         if first >= T * parts:
             return
         for part in range(first, min(first + at_once, T * parts)):
             row, column = part // parts, part % parts * width
-            scales, start = lanes.spread(scale[row]), row * N
+            scales, start = vec16.spread(scale[row]), row * N
             end = min(column + width, N)
             whole = column + (end - column) // 16 * 16
             for i in range(column, whole, 16):
-                value, shift = lanes.load(products, start + i), lanes.load(bias, i)
-                lanes.store(out, start + i, _scaled(value, scales, shift, has_bias))
+                value, shift = vec16.load(products, start + i), vec16.load(bias, i)
+                vec16.store(out, start + i, _scaled(value, scales, shift, has_bias))
             if whole < end:
                 rest = end - whole
-                value = lanes.load_first(products, start + whole, rest)
-                shift = lanes.load_first(bias, whole, rest)
+                value = vec16.load_first(products, start + whole, rest)
+                shift = vec16.load_first(bias, whole, rest)
                 value = _scaled(value, scales, shift, has_bias)
-                lanes.store_first(out, start + whole, value, rest)
+                vec16.store_first(out, start + whole, value, rest)
 
 
 # A worker for each, not an argument read at run time: the choice then stands outside the loops.
 @worker
 def _scale_to_float32(args):  # type: ignore[no-untyped-def]
-    _scale(args, memory.float32_at(args[6], args[1] * args[2]), False)
+    _scale(args, raw_memory.float32_at(args[6], args[1] * args[2]), False)
 
 
 @worker
 def _scale_to_bfloat16(args):  # type: ignore[no-untyped-def]
-    _scale(args, memory.bfloat16_at(args[6], args[1] * args[2]), False)
+    _scale(args, raw_memory.bfloat16_at(args[6], args[1] * args[2]), False)
 
 
 @worker
 def _scale_and_add_to_float32(args):  # type: ignore[no-untyped-def]
-    _scale(args, memory.float32_at(args[6], args[1] * args[2]), True)
+    _scale(args, raw_memory.float32_at(args[6], args[1] * args[2]), True)
 
 
 @worker
 def _scale_and_add_to_bfloat16(args):  # type: ignore[no-untyped-def]
-    _scale(args, memory.bfloat16_at(args[6], args[1] * args[2]), True)
+    _scale(args, raw_memory.bfloat16_at(args[6], args[1] * args[2]), True)
 
 
 _WORKERS = {

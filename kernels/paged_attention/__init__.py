@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 import torch
 
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, check_blocks, refuse
-from thothy_kernels.paged_attention.shared import check_shared
+from thothy_kernels.paged_attention.prefix_groups import check_shared
 
 SPAN = 256
 

@@ -9,8 +9,8 @@ import math
 import numpy as np
 import torch
 
-from thothy_kernels.compiled import lanes, memory, threads
-from thothy_kernels.compiled.functions import inlined, worker
+from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
+from thothy_kernels.numba_simd.functions import inlined, worker
 
 # Elements that a thread should have before a second one is started: about 20 microseconds' work.
 _LEAST_PER_THREAD = 1 << 18
@@ -42,19 +42,19 @@ def _launch(
     x = tensors[0]
     N = x.shape[-1]
     T = x.numel() // N if N else 0
-    numbers = (threads.float_bits(eps), threads.float_bits(weight_offset))
+    numbers = (thread_pool.float_bits(eps), thread_pool.float_bits(weight_offset))
     addresses = (tensor.data_ptr() for tensor in tensors)
     args = np.array((0, T, N, *numbers, *addresses), dtype=np.int64)
-    threads.launch(function, args, threads.num_threads_for(T * N, _LEAST_PER_THREAD))
+    thread_pool.launch(function, args, thread_pool.num_threads_for(T * N, _LEAST_PER_THREAD))
 
 
 @inlined
 def _norm_rows(args, x, weight, out, delta, total, adds):  # type: ignore[no-untyped-def]
-    T, N, eps = args[1], args[2], memory.float32_of_bits(args[3])
-    offset = memory.float32_of_bits(args[4])
+    T, N, eps = args[1], args[2], raw_memory.float32_of_bits(args[3])
+    offset = raw_memory.float32_of_bits(args[4])
     rows_at_once = max(1, 16384 // N)
     while True:
-        first = memory.fetch_add(args, 0, rows_at_once)
+        first = raw_memory.fetch_add(args, 0, rows_at_once)
         if first >= T:
             return
         for row in range(first, min(first + rows_at_once, T)):
@@ -69,67 +69,67 @@ def _norm_rows(args, x, weight, out, delta, total, adds):  # type: ignore[no-unt
 def _add_row(x, delta, total, start, N):  # type: ignore[no-untyped-def]
     whole = N // 16 * 16
     for i in range(start, start + whole, 16):
-        lanes.store(total, i, lanes.add(lanes.load(x, i), lanes.load(delta, i)))
+        vec16.store(total, i, vec16.add(vec16.load(x, i), vec16.load(delta, i)))
     if whole < N:
         i, rest = start + whole, N - whole
-        added = lanes.add(lanes.load_first(x, i, rest), lanes.load_first(delta, i, rest))
-        lanes.store_first(total, i, added, rest)
+        added = vec16.add(vec16.load_first(x, i, rest), vec16.load_first(delta, i, rest))
+        vec16.store_first(total, i, added, rest)
 
 
 @inlined
 def inverse_root(x, start, N, eps):  # type: ignore[no-untyped-def]
     """1 / sqrt(mean of the squares of x[start : start + N] + eps)."""
     whole = N // 16 * 16
-    squares = lanes.spread(np.float32(0.0))
+    squares = vec16.spread(np.float32(0.0))
     for i in range(0, whole, 16):
-        part = lanes.load(x, start + i)
-        squares = lanes.multiply_add(part, part, squares)
+        part = vec16.load(x, start + i)
+        squares = vec16.multiply_add(part, part, squares)
     if whole < N:
-        part = lanes.load_first(x, start + whole, N - whole)
-        squares = lanes.multiply_add(part, part, squares)
-    mean = lanes.total(squares) / np.float32(N)
+        part = vec16.load_first(x, start + whole, N - whole)
+        squares = vec16.multiply_add(part, part, squares)
+    mean = vec16.total(squares) / np.float32(N)
     return np.float32(1.0) / np.float32(math.sqrt(mean + eps))
 
 
 @inlined
 def scale_row(x, start, weight, out, to, N, inverse, offset):  # type: ignore[no-untyped-def]
     """out[to : to + N] = x[start : start + N] * inverse * (weight + offset)."""
-    whole, scale, shift = N // 16 * 16, lanes.spread(inverse), lanes.spread(offset)
+    whole, scale, shift = N // 16 * 16, vec16.spread(inverse), vec16.spread(offset)
     for i in range(0, whole, 16):
-        normed = lanes.multiply(lanes.load(x, start + i), scale)
+        normed = vec16.multiply(vec16.load(x, start + i), scale)
         if offset == 0.0:
             # Parked in `out` for its rounding to the dtype, before the weight is applied.
-            lanes.store(out, to + i, normed)
-            normed = lanes.load(out, to + i)
-        factor = lanes.add(lanes.load(weight, i), shift)
-        lanes.store(out, to + i, lanes.multiply(normed, factor))
+            vec16.store(out, to + i, normed)
+            normed = vec16.load(out, to + i)
+        factor = vec16.add(vec16.load(weight, i), shift)
+        vec16.store(out, to + i, vec16.multiply(normed, factor))
     if whole < N:
         rest = N - whole
-        normed = lanes.multiply(lanes.load_first(x, start + whole, rest), scale)
+        normed = vec16.multiply(vec16.load_first(x, start + whole, rest), scale)
         if offset == 0.0:
-            lanes.store_first(out, to + whole, normed, rest)
-            normed = lanes.load_first(out, to + whole, rest)
-        factor = lanes.add(lanes.load_first(weight, whole, rest), shift)
-        lanes.store_first(out, to + whole, lanes.multiply(normed, factor), rest)
+            vec16.store_first(out, to + whole, normed, rest)
+            normed = vec16.load_first(out, to + whole, rest)
+        factor = vec16.add(vec16.load_first(weight, whole, rest), shift)
+        vec16.store_first(out, to + whole, vec16.multiply(normed, factor), rest)
 
 
 @inlined
 def _float32_norm(args, adds):  # type: ignore[no-untyped-def]
     size = args[1] * args[2]
-    x, out = memory.float32_at(args[5], size), memory.float32_at(args[7], size)
-    weight = memory.float32_at(args[6], args[2])
-    delta = memory.float32_at(args[8], size) if adds else x
-    total = memory.float32_at(args[9], size) if adds else x
+    x, out = raw_memory.float32_at(args[5], size), raw_memory.float32_at(args[7], size)
+    weight = raw_memory.float32_at(args[6], args[2])
+    delta = raw_memory.float32_at(args[8], size) if adds else x
+    total = raw_memory.float32_at(args[9], size) if adds else x
     _norm_rows(args, x, weight, out, delta, total, adds)
 
 
 @inlined
 def _bfloat16_norm(args, adds):  # type: ignore[no-untyped-def]
     size = args[1] * args[2]
-    x, out = memory.bfloat16_at(args[5], size), memory.bfloat16_at(args[7], size)
-    weight = memory.bfloat16_at(args[6], args[2])
-    delta = memory.bfloat16_at(args[8], size) if adds else x
-    total = memory.bfloat16_at(args[9], size) if adds else x
+    x, out = raw_memory.bfloat16_at(args[5], size), raw_memory.bfloat16_at(args[7], size)
+    weight = raw_memory.bfloat16_at(args[6], args[2])
+    delta = raw_memory.bfloat16_at(args[8], size) if adds else x
+    total = raw_memory.bfloat16_at(args[9], size) if adds else x
     _norm_rows(args, x, weight, out, delta, total, adds)
 
 

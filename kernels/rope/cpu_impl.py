@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from thothy_kernels.compiled import lanes, memory, threads
-from thothy_kernels.compiled.functions import inlined, worker
+from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
+from thothy_kernels.numba_simd.functions import inlined, worker
 
 # Elements that a thread should have before a second one is started: about 20 microseconds' work.
 _LEAST_PER_THREAD = 1 << 18
@@ -30,18 +30,18 @@ def _rotated(x: torch.Tensor, positions: torch.Tensor, cos_sin: torch.Tensor) ->
     addresses = (x.data_ptr(), out.data_ptr(), positions.data_ptr(), cos_sin.data_ptr())
     args = np.array((0, *sizes, *addresses), dtype=np.int64)
     function = _float32_rows if x.dtype == torch.float32 else _bfloat16_rows
-    threads.launch(function, args, threads.num_threads_for(T * H * D, _LEAST_PER_THREAD))
+    thread_pool.launch(function, args, thread_pool.num_threads_for(T * H * D, _LEAST_PER_THREAD))
     return out
 
 
 @inlined
 def _rotate_rows(args, x, out):  # type: ignore[no-untyped-def]
     T, H, D, stride = args[1], args[2], args[3], args[4]
-    positions = memory.int64_at(args[8], T)
-    cos_sin = memory.float32_at(args[9], args[5])
+    positions = raw_memory.int64_at(args[8], T)
+    cos_sin = raw_memory.float32_at(args[9], args[5])
     rows_at_once = max(1, 16384 // (H * D))
     while True:
-        first = memory.fetch_add(args, 0, rows_at_once)
+        first = raw_memory.fetch_add(args, 0, rows_at_once)
         if first >= T:
             return
         for row in range(first, min(first + rows_at_once, T)):
@@ -57,29 +57,29 @@ def rotate(x, source, out, target, cos_sin, angles, half):  # type: ignore[no-un
     for i in range(0, half, 16):
         n = min(16, half - i)
         if n == 16:
-            a, b = lanes.load(x, source + i), lanes.load(x, source + half + i)
-            cos, sin = lanes.load(cos_sin, angles + i), lanes.load(cos_sin, angles + half + i)
+            a, b = vec16.load(x, source + i), vec16.load(x, source + half + i)
+            cos, sin = vec16.load(cos_sin, angles + i), vec16.load(cos_sin, angles + half + i)
         else:
-            a = lanes.load_first(x, source + i, n)
-            b = lanes.load_first(x, source + half + i, n)
-            cos = lanes.load_first(cos_sin, angles + i, n)
-            sin = lanes.load_first(cos_sin, angles + half + i, n)
-        first = lanes.subtract(lanes.multiply(a, cos), lanes.multiply(b, sin))
-        second = lanes.add(lanes.multiply(b, cos), lanes.multiply(a, sin))
+            a = vec16.load_first(x, source + i, n)
+            b = vec16.load_first(x, source + half + i, n)
+            cos = vec16.load_first(cos_sin, angles + i, n)
+            sin = vec16.load_first(cos_sin, angles + half + i, n)
+        first = vec16.subtract(vec16.multiply(a, cos), vec16.multiply(b, sin))
+        second = vec16.add(vec16.multiply(b, cos), vec16.multiply(a, sin))
         if n == 16:
-            lanes.store(out, target + i, first)
-            lanes.store(out, target + half + i, second)
+            vec16.store(out, target + i, first)
+            vec16.store(out, target + half + i, second)
         else:
-            lanes.store_first(out, target + i, first, n)
-            lanes.store_first(out, target + half + i, second, n)
+            vec16.store_first(out, target + i, first, n)
+            vec16.store_first(out, target + half + i, second, n)
 
 
 @worker
 def _float32_rows(args):  # type: ignore[no-untyped-def]
     _rotate_rows(
         args,
-        memory.float32_at(args[6], args[1] * args[4]),
-        memory.float32_at(args[7], args[1] * args[2] * args[3]),
+        raw_memory.float32_at(args[6], args[1] * args[4]),
+        raw_memory.float32_at(args[7], args[1] * args[2] * args[3]),
     )
 
 
@@ -87,6 +87,6 @@ def _float32_rows(args):  # type: ignore[no-untyped-def]
 def _bfloat16_rows(args):  # type: ignore[no-untyped-def]
     _rotate_rows(
         args,
-        memory.bfloat16_at(args[6], args[1] * args[4]),
-        memory.bfloat16_at(args[7], args[1] * args[2] * args[3]),
+        raw_memory.bfloat16_at(args[6], args[1] * args[4]),
+        raw_memory.bfloat16_at(args[7], args[1] * args[2] * args[3]),
     )

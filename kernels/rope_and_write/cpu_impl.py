@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from thothy_kernels.compiled import lanes, memory, threads
-from thothy_kernels.compiled.functions import inlined, kernel, worker
+from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
+from thothy_kernels.numba_simd.functions import inlined, kernel, worker
 from thothy_kernels.rms_norm.cpu_impl import inverse_root, scale_row
 from thothy_kernels.rope.cpu_impl import rotate
 
@@ -49,7 +49,7 @@ def rope_and_write_kv(
         (
             *(0, T, num_heads, K, D, P, qkv.stride(0), block, (B - 1) * block + K * P * D),
             *(cos_sin.numel(), q_norm is not None),
-            *(threads.float_bits(eps), threads.float_bits(weight_offset), qkv.data_ptr()),
+            *(thread_pool.float_bits(eps), thread_pool.float_bits(weight_offset), qkv.data_ptr()),
             *(norms[0].data_ptr(), norms[1].data_ptr(), positions.data_ptr(), cos_sin.data_ptr()),
             *(k_cache.data_ptr(), v_cache.data_ptr(), slots.data_ptr(), out.data_ptr()),
         ),
@@ -57,7 +57,7 @@ def rope_and_write_kv(
     )
     function = _float32_tokens if qkv.dtype == torch.float32 else _bfloat16_tokens
     work = T * (num_heads + 2 * K) * D
-    threads.launch(function, args, threads.num_threads_for(work, _LEAST_PER_THREAD))
+    thread_pool.launch(function, args, thread_pool.num_threads_for(work, _LEAST_PER_THREAD))
     return out
 
 
@@ -88,9 +88,9 @@ def _turn(args, qkv, source, norm, out, target, cos_sin, angles):  # type: ignor
     """Norm, where there is one, and rotation of one head."""
     D = args[_D]
     if args[_HAS_NORM]:
-        eps = memory.float32_of_bits(args[_EPS])
+        eps = raw_memory.float32_of_bits(args[_EPS])
         inverse = inverse_root(qkv, source, D, eps)
-        offset = memory.float32_of_bits(args[_OFFSET])
+        offset = raw_memory.float32_of_bits(args[_OFFSET])
         scale_row(qkv, source, norm, out, target, D, inverse, offset)
         rotate(out, target, out, target, cos_sin, angles, D // 2)
     else:
@@ -100,7 +100,7 @@ def _turn(args, qkv, source, norm, out, target, cos_sin, angles):  # type: ignor
 @inlined
 def _copy(source, start, target, to, D):  # type: ignore[no-untyped-def]
     for d in range(0, D // 16 * 16, 16):
-        lanes.store(target, to + d, lanes.load(source, start + d))
+        vec16.store(target, to + d, vec16.load(source, start + d))
     for d in range(D // 16 * 16, D):
         target[to + d] = source[start + d]
 
@@ -108,11 +108,14 @@ def _copy(source, start, target, to, D):  # type: ignore[no-untyped-def]
 @inlined
 def _write_tokens(args, qkv, q_norm, k_norm, k_cache, v_cache, out):  # type: ignore[no-untyped-def]
     T, H, K, P, D = args[_T], args[_H], args[_K], args[_P], args[_D]
-    positions, slots = memory.int64_at(args[_POSITIONS], T), memory.int64_at(args[_SLOTS], T)
-    cos_sin = memory.float32_at(args[_COS_SIN], args[_NUM_ANGLES])
+    positions, slots = (
+        raw_memory.int64_at(args[_POSITIONS], T),
+        raw_memory.int64_at(args[_SLOTS], T),
+    )
+    cos_sin = raw_memory.float32_at(args[_COS_SIN], args[_NUM_ANGLES])
     at_once = max(1, 16384 // ((H + 2 * K) * D))
     while True:
-        first = memory.fetch_add(args, _NEXT, at_once)
+        first = raw_memory.fetch_add(args, _NEXT, at_once)
         if first >= T:
             return
         for t in range(first, min(first + at_once, T)):
@@ -134,12 +137,12 @@ def _float32_tokens(args):  # type: ignore[no-untyped-def]
     D, size = args[_D], args[_CACHE_SIZE]
     _write_tokens(
         args,
-        memory.float32_at(args[_QKV], args[_T] * args[_QKV_STRIDE]),
-        memory.float32_at(args[_Q_NORM], D),
-        memory.float32_at(args[_K_NORM], D),
-        memory.float32_at(args[_K_CACHE], size),
-        memory.float32_at(args[_V_CACHE], size),
-        memory.float32_at(args[_OUT], args[_T] * args[_H] * D),
+        raw_memory.float32_at(args[_QKV], args[_T] * args[_QKV_STRIDE]),
+        raw_memory.float32_at(args[_Q_NORM], D),
+        raw_memory.float32_at(args[_K_NORM], D),
+        raw_memory.float32_at(args[_K_CACHE], size),
+        raw_memory.float32_at(args[_V_CACHE], size),
+        raw_memory.float32_at(args[_OUT], args[_T] * args[_H] * D),
     )
 
 
@@ -148,10 +151,10 @@ def _bfloat16_tokens(args):  # type: ignore[no-untyped-def]
     D, size = args[_D], args[_CACHE_SIZE]
     _write_tokens(
         args,
-        memory.bfloat16_at(args[_QKV], args[_T] * args[_QKV_STRIDE]),
-        memory.bfloat16_at(args[_Q_NORM], D),
-        memory.bfloat16_at(args[_K_NORM], D),
-        memory.bfloat16_at(args[_K_CACHE], size),
-        memory.bfloat16_at(args[_V_CACHE], size),
-        memory.bfloat16_at(args[_OUT], args[_T] * args[_H] * D),
+        raw_memory.bfloat16_at(args[_QKV], args[_T] * args[_QKV_STRIDE]),
+        raw_memory.bfloat16_at(args[_Q_NORM], D),
+        raw_memory.bfloat16_at(args[_K_NORM], D),
+        raw_memory.bfloat16_at(args[_K_CACHE], size),
+        raw_memory.bfloat16_at(args[_V_CACHE], size),
+        raw_memory.bfloat16_at(args[_OUT], args[_T] * args[_H] * D),
     )

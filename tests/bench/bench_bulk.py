@@ -13,10 +13,10 @@ from random import Random
 
 from provenance import short_commit
 
-from thothy_batch.engine.config import EngineConfig
-from thothy_batch.engine.cost_model import CostModel, GroupWork, ModelWork, Speed
-from thothy_batch.engine.layout import uniform_layout
-from thothy_batch.engine.simulation import Simulation
+from thothy_batch.engine.core.config import EngineConfig
+from thothy_batch.engine.core.kv_layout import uniform_layout
+from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, Speed
+from thothy_batch.engine.simulation.simulator import Simulation
 from thothy_batch.records import Request, Sampling
 
 FLOPS, BANDWIDTH = 790e12, 4.3e12

@@ -9,9 +9,9 @@ every layer keeps every token. Beside them the published table's figures. The la
 
 import json
 
-from thothy_batch.engine.capacity import capacity_table
-from thothy_batch.engine.layout import KVLayout
-from thothy_batch.engine.page_pool import PagePool
+from thothy_batch.engine.core.kv_layout import KVLayout
+from thothy_batch.engine.cost.kv_capacity import capacity_table
+from thothy_batch.engine.kv_cache.page_pool import PagePool
 from thothy_batch.records import LayerGroup
 
 CONTEXTS = (1024, 3072, 8192, 32768)

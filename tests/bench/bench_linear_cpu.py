@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from provenance import short_commit
 
-from thothy_batch.engine.speed import device_name
+from thothy_batch.engine.cost.measurement_cache import device_name
 from thothy_kernels.linear import pack_linear
 from thothy_kernels.linear_int8 import pack_linear_int8
 

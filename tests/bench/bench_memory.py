@@ -25,13 +25,13 @@ from provenance import short_commit
 from thothy_batch.bench import measure
 from thothy_batch.bench.files import raw_workload
 from thothy_batch.bench.measure import run_bench
-from thothy_batch.engine import loaded
-from thothy_batch.engine.model_runner import ModelRunner
+from thothy_batch.engine import model_loader
+from thothy_batch.engine.execution.cpu_runner import ModelRunner
 from thothy_batch.manifest.units import parse_memory
 from thothy_batch.model import loading
-from thothy_batch.model.config import load_config, num_parameters
+from thothy_batch.model.checkpoint.locate import locate_model
+from thothy_batch.model.config.model_config import load_config, num_parameters
 from thothy_batch.model.kv_pool import KVPool
-from thothy_batch.model.locate import locate_model
 from thothy_batch.model.quantization import QUANTIZATIONS, saved_bytes
 from thothy_batch.model.weights import TORCH_DTYPES
 from thothy_batch.records import EngineSpec, ModelSpec
@@ -71,20 +71,20 @@ class Watch:
             (loading, "load_tokenizer", "reading the tokenizer"),
             (loading, "load_weights", "reading the weights"),
             (loading, "Decoder", "packing them"),
-            (loaded, "load_decoder", "loading the model"),
+            (model_loader, "load_decoder", "loading the model"),
             (ModelRunner, "warm_up", "warming up"),
             (measure, "build_engine", "measuring the machine"),
             (measure, "compute", "computing"),
         )
         for owner, name, after in watched:
             setattr(owner, name, self._noted(getattr(owner, name), after))
-        pool_of = loaded._pool_of
+        pool_of = model_loader._pool_of
 
         def kept(*args: Any) -> KVPool:
             self.pool = pool_of(*args)
             return self.pool
 
-        loaded._pool_of = kept
+        model_loader._pool_of = kept
 
     def _noted(self, function: Callable[..., Any], after: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:

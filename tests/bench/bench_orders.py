@@ -21,10 +21,10 @@ from pathlib import Path
 from bench_simulation import provenance
 from nights import POOLS, Case, Device, Night, config_of, device_of, night_of, rows_of
 
-from thothy_batch.engine.config import EngineConfig
-from thothy_batch.engine.prediction import request_costs
-from thothy_batch.engine.roofline import unavoidable_s
-from thothy_batch.engine.simulation import Simulated, Simulation
+from thothy_batch.engine.core.config import EngineConfig
+from thothy_batch.engine.cost.roofline import unavoidable_s
+from thothy_batch.engine.simulation.predict import request_costs
+from thothy_batch.engine.simulation.simulator import Simulated, Simulation
 from thothy_batch.plan import RequestPlan, plan_requests
 
 ORDERS = ("fifo, off", "fifo", "length", "prefix", "auto")

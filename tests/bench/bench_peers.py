@@ -39,7 +39,7 @@ from provenance import ROOT, short_commit
 from side_by_side import compared, table, turns
 from watched import MEMORY_IS
 
-from thothy_batch.engine.speed import device_name
+from thothy_batch.engine.cost.measurement_cache import device_name
 
 _SHAPE = (
     *("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size"),

@@ -22,8 +22,8 @@ from provenance import short_commit
 from thothy_batch.bench import measure
 from thothy_batch.bench.files import raw_workload
 from thothy_batch.bench.measure import run_bench
-from thothy_batch.engine.model_runner import ModelRunner
-from thothy_batch.engine.sampler import Sampler
+from thothy_batch.engine.execution.cpu_runner import ModelRunner
+from thothy_batch.engine.execution.sampler import Sampler
 from thothy_batch.model import decoder
 from thothy_batch.records import EngineSpec, ModelSpec
 from thothy_kernels.linear import PackedLinear

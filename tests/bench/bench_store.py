@@ -30,14 +30,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from provenance import short_commit
 
-from thothy_batch.engine.memory import num_cores
-from thothy_batch.engine.speed import device_name
+from thothy_batch.engine.cost.measurement_cache import device_name
+from thothy_batch.engine.hardware.host_memory import num_cores
 from thothy_batch.manifest.settings import Overrides
-from thothy_batch.runner.options import RunOptions
-from thothy_batch.runner.progress import Silent
-from thothy_batch.runner.run import run_night
+from thothy_batch.runner.commands.run import run_night
+from thothy_batch.runner.monitoring.progress import Silent
+from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.store.files import journal_folder
-from thothy_batch.store.segment import segment_paths
+from thothy_batch.store.journal.segment import segment_paths
 from thothy_batch.store.store import Store
 
 CALLS = (

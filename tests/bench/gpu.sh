@@ -70,22 +70,23 @@ tests() {  # seconds, name of the results, what to run
 
 # Tests of the operations that compute on a device where there is one: their cases for Triton. The
 # step state's are quick, and those that compute on a device are not all called by its name.
-OWN_TESTS=(rms_norm block_copy gated_activation rope_and_write sample_triton step_state penalize_seen)
+OWN_TESTS=(rms_norm block_copy gated_activation rope_and_write sample/triton_impl step_state sample/penalize_seen)
 CHOSEN="triton or step_state or penalize_seen"
 if [ -n "$IS_DRY_RUN" ]; then OWN_TESTS=(block_copy); fi  # make test runs them all
 
 run_kernels() {
-  local worst=0 end=$((SECONDS + $1)) own=("${OWN_TESTS[@]/#/tests/kernels/test_}")
-  tests $(($1 * 2 / 3)) kernels -m gpu tests/kernels/on_gpu tests/kernels/test_flex_attention.py \
+  local worst=0 end=$((SECONDS + $1)) name own=()
+  for name in "${OWN_TESTS[@]}"; do own+=("tests/kernels/$(dirname "$name")/test_$(basename "$name").py"); done
+  tests $(($1 * 2 / 3)) kernels -m gpu tests/kernels/on_gpu tests/kernels/paged_attention/test_flex_impl.py \
     || worst=$?
-  tests $((end - SECONDS)) kernels-own -k "$CHOSEN" "${own[@]/%/.py}" || worst=$?
+  tests $((end - SECONDS)) kernels-own -k "$CHOSEN" "${own[@]}" || worst=$?
   return $worst
 }
 
 run_engine() {
   local chosen=()
   if [ -n "$IS_DRY_RUN" ]; then chosen=(-k "stories or golden or llama-odd or gemma2"); fi
-  tests "$1" engine -m gpu "${chosen[@]}" tests/engine/test_on_gpu.py
+  tests "$1" engine -m gpu "${chosen[@]}" tests/engine/execution/test_on_gpu.py
 }
 
 run_bench() {

@@ -25,8 +25,8 @@ from bench_simulation import (
     trace_lengths,
 )
 
-from thothy_batch.engine.config import EngineConfig
-from thothy_batch.engine.cost_model import CostModel, Speed
+from thothy_batch.engine.core.config import EngineConfig
+from thothy_batch.engine.cost.cost_model import CostModel, Speed
 from thothy_batch.plan import Chains, chain_prompts
 from thothy_batch.records import Request, Sampling, TokenIds
 

@@ -14,7 +14,7 @@ def run_peer(workload: Any, folder: str, device: str, seed: int) -> dict[str, An
     from transformers.generation.continuous_batching.utils import WorkloadHints
 
     from thothy_batch.bench.machine import BusyMeter, PeakMemory
-    from thothy_batch.engine.speed import device_name
+    from thothy_batch.engine.cost.measurement_cache import device_name
 
     memory = PeakMemory(device)
     torch.manual_seed(seed)

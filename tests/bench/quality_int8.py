@@ -24,8 +24,8 @@ from pathlib import Path
 import torch
 from provenance import ROOT, short_commit
 
-from thothy_batch.engine.local import LocalEngine
-from thothy_batch.engine.speed import device_name
+from thothy_batch.engine.cost.measurement_cache import device_name
+from thothy_batch.engine.in_process import LocalEngine
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.loading import LoadedModel, load_decoder

@@ -14,10 +14,10 @@ import pytest
 from bench_cases import FAKE, VOCAB, call, rows_file
 
 from thothy_batch.bench import measure
-from thothy_batch.engine.gpu import Gpu
+from thothy_batch.engine.hardware.gpu import Gpu
 from thothy_batch.errors import EngineError
-from thothy_batch.runner.locking import device_locked, holder_of
-from thothy_batch.runner.options import IfLocked
+from thothy_batch.runner.session.locking import device_locked, holder_of
+from thothy_batch.runner.session.options import IfLocked
 from thothy_batch.store.lock import read_holder
 
 GPU = Gpu("NVIDIA H200", 141 << 30, 140 << 30, "570.86.15", "9.0", "GPU-1")
@@ -135,8 +135,8 @@ def test_an_engine_that_fails_is_exit_code_5_and_one_document(
 @pytest.fixture
 def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with a GPU, and where its lock lies."""
-    monkeypatch.setattr("thothy_batch.engine.config.find_gpu", lambda: GPU)
-    monkeypatch.setattr("thothy_batch.runner.locking.find_gpu", lambda: GPU)
+    monkeypatch.setattr("thothy_batch.engine.core.config.find_gpu", lambda: GPU)
+    monkeypatch.setattr("thothy_batch.runner.session.locking.find_gpu", lambda: GPU)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path / f"thothy-batch-{GPU.uuid}.lock"
 

@@ -15,10 +15,10 @@ from thothy_batch.bench import measure
 from thothy_batch.bench.compute import compute
 from thothy_batch.bench.measure import run_bench
 from thothy_batch.bench.workload import Lengths, documents_workload, greedy, lengths_workload
-from thothy_batch.cli.bench_wording import bench_text
-from thothy_batch.engine.assembly import build_engine
+from thothy_batch.cli.render_bench import bench_text
+from thothy_batch.engine.builder import build_engine
+from thothy_batch.engine.cost.measurement_cache import DeviceFigures, FigureCache, device_name
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.speed import DeviceFigures, FigureCache, device_name
 from thothy_batch.errors import EngineError
 from thothy_batch.records import Completion, EngineSpec, FinishReason, ModelSpec, RequestResult
 

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from thothy_batch.cli.display import LineDisplay
 from thothy_batch.cli.live import LiveDisplay, _bars
-from thothy_batch.runner.accounting import JobCount
-from thothy_batch.runner.progress import Snapshot
+from thothy_batch.runner.monitoring.progress import Snapshot
+from thothy_batch.runner.work.counts import JobCount
 
 
 def snapshot() -> Snapshot:

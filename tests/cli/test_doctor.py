@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from thothy_batch.cli.doctor_wording import doctor_text
+from thothy_batch.cli.render_doctor import doctor_text
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],

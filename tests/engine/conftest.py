@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from shadow_model import STOP_ID, VOCAB, LateLauncher, ShadowRunner, next_token
 
-from thothy_batch.engine.config import EngineConfig
-from thothy_batch.engine.fake import ByteTokenizer
-from thothy_batch.engine.launching import Launcher, StepLauncher
-from thothy_batch.engine.layout import uniform_layout
+from thothy_batch.engine.core.config import EngineConfig
+from thothy_batch.engine.core.kv_layout import uniform_layout
+from thothy_batch.engine.execution.launcher import Launcher, StepLauncher
+from thothy_batch.engine.fake_model import ByteTokenizer
+from thothy_batch.engine.in_process import LocalEngine
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.local import LocalEngine
-from thothy_batch.engine.stop_rules import StopRules
+from thothy_batch.engine.output.stop_checker import StopRules
 from thothy_batch.records import EngineSpec, Request, RequestResult, Sampling
 
 

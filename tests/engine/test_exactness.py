@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from thothy_batch.engine.local import LocalEngine
+from thothy_batch.engine.in_process import LocalEngine
 from thothy_batch.records import EngineSpec, ModelSpec, Request, RequestResult, Sampling
 
 GREEDY = Sampling(max_tokens=64, ignore_eos=True, repetition_stop=False)

@@ -7,15 +7,20 @@ from typing import Any
 import pytest
 import torch
 
-from thothy_batch.engine import device
-from thothy_batch.engine.cost_model import ModelWork, Speed, model_work
-from thothy_batch.engine.facts import model_facts
-from thothy_batch.engine.local import LocalEngine
-from thothy_batch.engine.prediction import known_speed
-from thothy_batch.engine.roofline import UnavoidableWork
-from thothy_batch.engine.speed import DeviceFigures, FigureCache, device_name, measured_now
+from thothy_batch.engine.calibration import device_limits
+from thothy_batch.engine.cost.cost_model import ModelWork, Speed, model_work
+from thothy_batch.engine.cost.known_speed import known_speed
+from thothy_batch.engine.cost.measurement_cache import (
+    DeviceFigures,
+    FigureCache,
+    device_name,
+    measured_now,
+)
+from thothy_batch.engine.cost.roofline import UnavoidableWork
+from thothy_batch.engine.in_process import LocalEngine
+from thothy_batch.engine.model_info import model_facts
 from thothy_batch.errors import ModelError
-from thothy_batch.model.config import load_config
+from thothy_batch.model.config.model_config import load_config
 from thothy_batch.records import EngineSpec, ModelSpec, RequestResult
 from thothy_kernels.linear_int8 import pack_linear_int8
 
@@ -102,9 +107,9 @@ def test_figures_from_before_there_was_int8_are_measured_anew_for_it_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, threads = FigureCache(tmp_path), 2
-    monkeypatch.setattr(device.torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(device, "_bandwidth", lambda budget_s: 2e9)
-    monkeypatch.setattr(device, "_flops", lambda dtype, budget_s: 3e9)
+    monkeypatch.setattr(device_limits.torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(device_limits, "_bandwidth", lambda budget_s: 2e9)
+    monkeypatch.setattr(device_limits, "_flops", lambda dtype, budget_s: 3e9)
     old = {name: rate for name, rate in FIGURES.items() if name != "int8"}
     cache.store_device(DeviceFigures(device_name(), threads, old, 1e9, measured_now()))
 
@@ -112,10 +117,10 @@ def test_figures_from_before_there_was_int8_are_measured_anew_for_it_alone(
         work, dtype = _work(quantization), "bfloat16"
         return known_speed(work, threads=threads, impl="cpu", dtype=dtype, cache=cache)
 
-    assert device.device_figures(cache).flops == old
+    assert device_limits.device_figures(cache).flops == old
     assert predicted("none")
     assert predicted("int8") is None
-    measured = device.device_figures(cache, product_format="int8")
+    measured = device_limits.device_figures(cache, product_format="int8")
     assert measured.flops == dict.fromkeys(FIGURES, 3e9)
     assert cache.load_device(device_name(), threads) == measured
     assert predicted("int8")
@@ -132,11 +137,11 @@ def test_the_rate_of_bytes_is_measured_as_the_decoder_multiplies(
         return pack_linear_int8(weight, bias, impl=impl)
 
     def half_a_second(work: Callable[[], torch.Tensor], budget_s: float) -> float:
-        assert work().shape == (device._LINEAR_ROWS, len(packed[-1]))
+        assert work().shape == (device_limits._LINEAR_ROWS, len(packed[-1]))
         return 0.5
 
-    monkeypatch.setattr(device, "pack_linear_int8", pack)
-    monkeypatch.setattr(device, "_least_time", half_a_second)
-    rate = device._flops(torch.int8, 0.1)
+    monkeypatch.setattr(device_limits, "pack_linear_int8", pack)
+    monkeypatch.setattr(device_limits, "_least_time", half_a_second)
+    rate = device_limits._flops(torch.int8, 0.1)
     assert {weight.dtype for weight in packed} == {torch.bfloat16}
-    assert rate == max(2 * device._LINEAR_ROWS * weight.numel() / 0.5 for weight in packed)
+    assert rate == max(2 * device_limits._LINEAR_ROWS * weight.numel() / 0.5 for weight in packed)

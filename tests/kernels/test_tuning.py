@@ -13,9 +13,9 @@ from thothy_kernels import tuning
 from thothy_kernels.gated_activation import triton_impl as gated_in_triton
 from thothy_kernels.launch import is_interpreted
 from thothy_kernels.paged_attention import triton_impl
-from thothy_kernels.paged_attention.device_shapes import DECODE, PREFILL, AttentionShape
-from thothy_kernels.paged_attention.device_variants import variants
-from thothy_kernels.paged_attention.tuning import trials
+from thothy_kernels.paged_attention.triton_impl.aot_variants import variants
+from thothy_kernels.paged_attention.triton_impl.autotune import trials
+from thothy_kernels.paged_attention.triton_impl.shapes import DECODE, PREFILL, AttentionShape
 from thothy_kernels.rms_norm import triton_impl as norm_in_triton
 from thothy_kernels.rope_and_write import triton_impl as rope_in_triton
 from thothy_kernels.sample import triton_impl as sample_in_triton

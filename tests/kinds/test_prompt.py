@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from thothy_batch import kinds
 from thothy_batch.kinds import templates
-from thothy_batch.model.sandbox_bounds import MAX_RENDERED_CHARS
+from thothy_batch.templating.limits import MAX_RENDERED_CHARS
 
 Make = Callable[..., kinds.Kind]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from thothy_batch.model import fingerprint
-from thothy_batch.model.config import load_config
+from thothy_batch.model.checkpoint.locate import ModelFiles
+from thothy_batch.model.config.model_config import load_config
 from thothy_batch.model.fingerprint import model_fingerprint
-from thothy_batch.model.locate import ModelFiles
 from thothy_batch.records import ModelSpec
 
 

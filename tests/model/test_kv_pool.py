@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from thothy_batch.model.config import ModelConfig, layer_groups, load_config
+from thothy_batch.model.config.model_config import ModelConfig, layer_groups, load_config
 from thothy_batch.model.kv_pool import KVPool
 
 # 5 layers, of them 2 full; 4 layers, all full or all sliding where uniform.

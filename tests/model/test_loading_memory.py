@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from thothy_batch.model.config import load_config
+from thothy_batch.model.config.model_config import load_config
 from thothy_batch.model.weights import empty_weights, places
 
 # 205 MB in bfloat16, 30 MB of them in each layer.

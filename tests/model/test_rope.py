@@ -9,8 +9,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from thothy_batch.model.config.rope_config import parse_rope, parse_ropes_by_layer_type
 from thothy_batch.model.rope import cos_sin_table, inverse_frequencies
-from thothy_batch.model.rope_config import parse_rope, parse_ropes_by_layer_type
 
 LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 CASES: list[dict[str, Any]] = [

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from thothy_batch.errors import ModelError
-from thothy_batch.model.config import load_config
+from thothy_batch.model.checkpoint.locate import ModelFiles
+from thothy_batch.model.config.model_config import load_config
 from thothy_batch.model.loading import load_decoder
-from thothy_batch.model.locate import ModelFiles
 from thothy_batch.model.weight_source import load_weights, random_weights
 from thothy_batch.model.weights import DecoderWeights, places
 from thothy_batch.records import ModelSpec

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thothy_batch.engine.batch import Batch
-from thothy_batch.engine.layout import KVLayout
+from thothy_batch.engine.core.kv_layout import KVLayout
+from thothy_batch.engine.execution.batch import Batch
 
 STOP_ID = 0
 VOCAB = 16

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from thothy_batch.report import figures
+from thothy_batch.report import formatting
 from thothy_batch.report.html import render_html
 from thothy_batch.report.text import render_text
 
@@ -200,21 +200,21 @@ def test_the_page_works_in_dark_and_light_and_draws_the_speed() -> None:
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (figures.duration(0.04), "0.0 s"),
-        (figures.duration(59.6), "1 min 00 s"),
-        (figures.duration(3599.7), "1 h 00 min"),
-        (figures.duration(86400), "24 h 00 min"),
-        (figures.duration(None), "–"),
-        (figures.rate(9.96), "10.0"),
-        (figures.rate(1234.5), "1,234"),
-        (figures.share(1, 0), "–"),
-        (figures.share(1, 3), "33.3 %"),
-        (figures.change(0.0), "+0.0 %"),
-        (figures.plain("x" * 500, 10), "x" * 9 + "…"),
-        (figures.plain(None), ""),
-        (figures.plain("a\x07\u202e\U000e0041"), "a\\x07\\u202e\\U000e0041"),
-        (figures.plain("می\u200cخواهم 👩\u200d🔬"), "می\u200cخواهم 👩\u200d🔬"),
-        (figures.clock("2026-11-22T22:30:00.000+01:00"), "2026-11-22 22:30"),
+        (formatting.duration(0.04), "0.0 s"),
+        (formatting.duration(59.6), "1 min 00 s"),
+        (formatting.duration(3599.7), "1 h 00 min"),
+        (formatting.duration(86400), "24 h 00 min"),
+        (formatting.duration(None), "–"),
+        (formatting.rate(9.96), "10.0"),
+        (formatting.rate(1234.5), "1,234"),
+        (formatting.share(1, 0), "–"),
+        (formatting.share(1, 3), "33.3 %"),
+        (formatting.change(0.0), "+0.0 %"),
+        (formatting.plain("x" * 500, 10), "x" * 9 + "…"),
+        (formatting.plain(None), ""),
+        (formatting.plain("a\x07\u202e\U000e0041"), "a\\x07\\u202e\\U000e0041"),
+        (formatting.plain("می\u200cخواهم 👩\u200d🔬"), "می\u200cخواهم 👩\u200d🔬"),
+        (formatting.clock("2026-11-22T22:30:00.000+01:00"), "2026-11-22 22:30"),
     ],
 )
 def test_figures_are_written_for_people(value: str, shown: str) -> None:

@@ -8,13 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from thothy_batch.engine.client import EngineClient, start_in_process
+from thothy_batch.engine.protocol import EngineClient
+from thothy_batch.engine.start import start_in_process
 from thothy_batch.manifest.settings import Overrides
 from thothy_batch.records import EngineSpec
-from thothy_batch.runner.options import RunOptions
-from thothy_batch.runner.progress import Silent
-from thothy_batch.runner.run import run_night
-from thothy_batch.runner.summary import RunSummary
+from thothy_batch.runner.commands.run import run_night
+from thothy_batch.runner.monitoring.progress import Silent
+from thothy_batch.runner.session.options import RunOptions
+from thothy_batch.runner.session.summary import RunSummary
 
 
 def start_here(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from thothy_batch.manifest.settings import Overrides
-from thothy_batch.runner.options import RunOptions
-from thothy_batch.runner.plan_night import plan_night
-from thothy_batch.runner.progress import Silent
-from thothy_batch.runner.run import run_night
+from thothy_batch.runner.commands.plan import plan_night
+from thothy_batch.runner.commands.run import run_night
+from thothy_batch.runner.monitoring.progress import Silent
+from thothy_batch.runner.session.options import RunOptions
 
 TWO_STAGES = """\
 kind: two
@@ -100,7 +100,7 @@ def test_workers_and_this_process_prepare_the_same(night: Any, monkeypatch: Any)
     night.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 8}")
     here = plan_night(night.options(), Silent())
     night.run()
-    monkeypatch.setattr("thothy_batch.runner.prepare.IN_PROCESS_LIMIT", 5)
+    monkeypatch.setattr("thothy_batch.runner.entries.prepare.IN_PROCESS_LIMIT", 5)
     there = plan_night(night.options(), Silent())
     assert there["num_already_done"] == 20
     assert there["jobs"][0]["num_items"] == here["num_to_compute"] == 20

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from thothy_batch.engine import device
+from thothy_batch.engine.calibration import device_limits
 from thothy_batch.report.text import render_text
-from thothy_batch.runner.morning import morning_data
-from thothy_batch.runner.plan_night import plan_night
+from thothy_batch.runner.commands.plan import plan_night
+from thothy_batch.runner.commands.report import morning_data
 
 EMBEDDED = Path(__file__).parents[2] / "sample_data" / "model"
 MANIFEST = """
@@ -23,8 +23,8 @@ jobs:
 @pytest.fixture
 def quantized(night: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Two rows for the embedded model, on a device that need not be measured."""
-    monkeypatch.setattr(device, "_bandwidth", lambda budget_s: 2e9)
-    monkeypatch.setattr(device, "_flops", lambda dtype, budget_s: 3e9)
+    monkeypatch.setattr(device_limits, "_bandwidth", lambda budget_s: 2e9)
+    monkeypatch.setattr(device_limits, "_flops", lambda dtype, budget_s: 3e9)
     night.rows("rows.parquet", id=["a", "b"], prompt=["A lamp for", "Three facts about"])
     return night
 

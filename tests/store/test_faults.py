@@ -15,8 +15,8 @@ import pytest
 
 from thothy_batch.errors import StoreError
 from thothy_batch.store.files import journal_folder
-from thothy_batch.store.read import report_data
-from thothy_batch.store.segment import segment_paths
+from thothy_batch.store.journal.segment import segment_paths
+from thothy_batch.store.queries.read import report_data
 from thothy_batch.store.store import Store, publish_if_free
 
 WRITER = Path(__file__).parent / "writer.py"

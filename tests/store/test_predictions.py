@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from thothy_batch.records import EngineTotals
-from thothy_batch.store import outputs
-from thothy_batch.store.read import list_runs, past_outputs, report_data
+from thothy_batch.store.queries import outputs
+from thothy_batch.store.queries.read import list_runs, past_outputs, report_data
 from thothy_batch.store.store import Store, publish_if_free
 
 JOBS = [

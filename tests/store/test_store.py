@@ -13,7 +13,7 @@ import pytest
 from thothy_batch.errors import StoreError
 from thothy_batch.records import EngineTotals
 from thothy_batch.store.files import journal_folder
-from thothy_batch.store.segment import segment_paths
+from thothy_batch.store.journal.segment import segment_paths
 from thothy_batch.store.store import Store, publish_if_free
 
 

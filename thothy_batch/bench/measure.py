@@ -9,19 +9,19 @@ from thothy_batch.bench.compute import Outcome, Progress, compute
 from thothy_batch.bench.figures import BenchFigures
 from thothy_batch.bench.machine import PeakMemory, commit, versions_of
 from thothy_batch.bench.workload import Refusal
-from thothy_batch.engine.assembly import build_engine
-from thothy_batch.engine.config import EngineConfig, resolve_device
-from thothy_batch.engine.facts import ModelFacts, model_facts
-from thothy_batch.engine.fake import ByteTokenizer, is_fake
-from thothy_batch.engine.fit import Limits, blocks_needed, why_unfit
+from thothy_batch.engine.builder import build_engine
+from thothy_batch.engine.core.config import EngineConfig, resolve_device
+from thothy_batch.engine.core.limits import Limits, blocks_needed, why_unfit
+from thothy_batch.engine.cost.measurement_cache import device_name, measured_now
+from thothy_batch.engine.fake_model import ByteTokenizer, is_fake
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.speed import device_name, measured_now
+from thothy_batch.engine.model_info import ModelFacts, model_facts
 from thothy_batch.errors import ManifestError
-from thothy_batch.model.config import load_config
-from thothy_batch.model.locate import locate_model
+from thothy_batch.model.checkpoint.locate import locate_model
+from thothy_batch.model.config.model_config import load_config
 from thothy_batch.plan import POLICIES, RequestPlan, plan_requests
 from thothy_batch.records import EngineInfo, EngineSpec, ModelSpec, Request
-from thothy_batch.runner.receipt import Receipt
+from thothy_batch.runner.work.roofline_receipt import Receipt
 
 
 def run_bench(

@@ -96,9 +96,9 @@ def bench(
 ) -> None:
     """Engine speed on a workload file or a length trace, one JSON line last."""
     from thothy_batch.bench.choice import Choice
-    from thothy_batch.cli.bench_wording import bench_text
+    from thothy_batch.cli.render_bench import bench_text
     from thothy_batch.records import EngineSpec, ModelSpec
-    from thothy_batch.runner.doctor import known_dtype
+    from thothy_batch.runner.commands.doctor import known_dtype
 
     choice = Choice(workload, lengths, requests, documents, document_tokens, artifacts, limit, seed)
     spec = EngineSpec(
@@ -148,10 +148,10 @@ def _measure(choice: "Choice", spec: "EngineSpec", order: str) -> "BenchFigures"
 @contextmanager
 def _alone_on(device: str) -> Iterator[None]:
     """Holds the GPU as a run does: either would slow the other down. Raises LockedError."""
-    from thothy_batch.engine.config import resolve_device
+    from thothy_batch.engine.core.config import resolve_device
     from thothy_batch.errors import LockedError
-    from thothy_batch.runner.locking import device_locked, holder_of
-    from thothy_batch.runner.options import IfLocked
+    from thothy_batch.runner.session.locking import device_locked, holder_of
+    from thothy_batch.runner.session.options import IfLocked
 
     holder = holder_of("bench", None, datetime.now().astimezone())
     try:

@@ -5,8 +5,8 @@ import time
 from typing import Protocol, Self
 
 from thothy_batch.cli.output import shown
-from thothy_batch.cli.wording import progress_line
-from thothy_batch.runner.progress import Observer, Silent, Snapshot
+from thothy_batch.cli.render_run import progress_line
+from thothy_batch.runner.monitoring.progress import Observer, Silent, Snapshot
 
 _LINE_EVERY_S = 30.0
 

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from thothy_batch.cli.output import shown
-from thothy_batch.cli.wording import duration, progress_line
-from thothy_batch.report.figures import plain
-from thothy_batch.runner.accounting import JobCount
-from thothy_batch.runner.progress import Snapshot
+from thothy_batch.cli.render_run import duration, progress_line
+from thothy_batch.report.formatting import plain
+from thothy_batch.runner.monitoring.progress import Snapshot
+from thothy_batch.runner.work.counts import JobCount
 
 _MAX_JOBS = 16
 _BAR_WIDTH = 30

@@ -11,10 +11,10 @@ import typer
 from thothy_batch import __version__
 from thothy_batch.cli import signals
 from thothy_batch.cli.bench import bench
-from thothy_batch.cli.look import export, report, status
-from thothy_batch.cli.machine import doctor, init
-from thothy_batch.cli.night import plan, run
+from thothy_batch.cli.inspect import export, report, status
 from thothy_batch.cli.output import InterruptError, report_error, say
+from thothy_batch.cli.run import plan, run
+from thothy_batch.cli.setup import doctor, init
 from thothy_batch.cli.streams import open_streams
 from thothy_batch.errors import ManifestError
 

@@ -5,19 +5,19 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from thothy_batch.engine.batch import BatchBuilder
-from thothy_batch.engine.config import EngineConfig
-from thothy_batch.engine.cost_model import CostModel
-from thothy_batch.engine.fit import Limits, why_invalid, why_unfit
-from thothy_batch.engine.launching import Launched, Launcher
-from thothy_batch.engine.ledger import Ledger, PoolState
-from thothy_batch.engine.scheduler import Scheduler
-from thothy_batch.engine.sequence import Sequence, SequenceStatus
-from thothy_batch.engine.span import Span
-from thothy_batch.engine.speculation import Speculation, with_drafts
-from thothy_batch.engine.state_slots import StateSlots
-from thothy_batch.engine.stop_rules import StopRules
-from thothy_batch.engine.time_limits import TimeLimits
+from thothy_batch.engine.core.config import EngineConfig
+from thothy_batch.engine.core.limits import Limits, why_invalid, why_unfit
+from thothy_batch.engine.core.sequence import Sequence, SequenceStatus
+from thothy_batch.engine.cost.cost_model import CostModel
+from thothy_batch.engine.execution.batch import BatchBuilder
+from thothy_batch.engine.execution.launcher import Launched, Launcher
+from thothy_batch.engine.execution.state_slots import StateSlots
+from thothy_batch.engine.output.engine_stats import Ledger, PoolState
+from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.scheduling.deadlines import TimeLimits
+from thothy_batch.engine.scheduling.scheduled_batch import Span
+from thothy_batch.engine.scheduling.scheduler import Scheduler
+from thothy_batch.engine.speculative.policy import Speculation, with_drafts
 from thothy_batch.records import (
     EngineTotals,
     EngineUpdate,

@@ -11,7 +11,7 @@ import jinja2
 from jinja2 import nodes
 
 from thothy_batch.kinds.languages import language_name
-from thothy_batch.model.sandbox import BoundedSandbox
+from thothy_batch.templating.sandbox import BoundedSandbox
 
 _FILENAME = "<template>"  # jinja2's own name for templates that come from a string
 

@@ -8,7 +8,7 @@ V vocab.
 
 import torch
 
-from thothy_batch.model.config import ModelConfig, layer_groups
+from thothy_batch.model.config.model_config import ModelConfig, layer_groups
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.rope import cos_sin_table

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from thothy_batch.errors import EngineError
-from thothy_batch.model.checkpoint import MAX_HEADER_BYTES, header_length, weight_files
-from thothy_batch.model.config import ModelConfig
-from thothy_batch.model.locate import ModelFiles
+from thothy_batch.model.checkpoint.files import MAX_HEADER_BYTES, header_length, weight_files
+from thothy_batch.model.checkpoint.locate import ModelFiles
+from thothy_batch.model.config.model_config import ModelConfig
 from thothy_batch.records import EngineSpec, ModelSpec
 
 _VERSION = "model-1"

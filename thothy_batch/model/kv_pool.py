@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from thothy_batch.model.config import ModelConfig, layer_groups
+from thothy_batch.model.config.model_config import ModelConfig, layer_groups
 from thothy_batch.model.host_memory import ask_for_huge_pages
 from thothy_batch.model.weights import TORCH_DTYPES
 from thothy_kernels.block_copy import copy_blocks

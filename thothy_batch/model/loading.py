@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from thothy_batch.model.config import ModelConfig, load_config, resolve_dtype
+from thothy_batch.model.checkpoint.locate import ModelFiles, locate_model
+from thothy_batch.model.config.model_config import ModelConfig, load_config, resolve_dtype
 from thothy_batch.model.decoder import Decoder
 from thothy_batch.model.host_memory import trim_heap
-from thothy_batch.model.locate import ModelFiles, locate_model
 from thothy_batch.model.quantization import check_quantization
-from thothy_batch.model.tokenizer import Tokenizer, load_tokenizer
+from thothy_batch.model.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from thothy_batch.model.weight_source import load_weights, random_weights
 from thothy_batch.records import ModelSpec
 

@@ -5,7 +5,7 @@ thothy_kernels.linear_int8). The embedding table, the norms and the KV cache sta
 """
 
 from thothy_batch.errors import ModelError
-from thothy_batch.model.config import DTYPE_BYTES, ModelConfig
+from thothy_batch.model.config.model_config import DTYPE_BYTES, ModelConfig
 from thothy_batch.records import ModelSpec
 
 QUANTIZATIONS = ("none", "int8")

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from thothy_batch.model.rope_config import RopeConfig
+from thothy_batch.model.config.rope_config import RopeConfig
 
 
 def cos_sin_table(rope: RopeConfig, head_dim: int, num_positions: int) -> torch.Tensor:

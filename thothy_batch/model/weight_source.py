@@ -8,11 +8,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from thothy_batch.errors import ModelError
-from thothy_batch.model.checkpoint import weight_files
-from thothy_batch.model.config import ModelConfig
-from thothy_batch.model.families import FAMILIES
+from thothy_batch.model.checkpoint.files import weight_files
+from thothy_batch.model.checkpoint.locate import ModelFiles
+from thothy_batch.model.config.families import FAMILIES
+from thothy_batch.model.config.model_config import ModelConfig
 from thothy_batch.model.host_memory import trim_heap
-from thothy_batch.model.locate import ModelFiles
 from thothy_batch.model.weights import DecoderWeights, empty_weights, places
 
 _HEAD, _LAYERS = "lm_head.weight", "model.layers."

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from thothy_batch.model.config import ModelConfig
+from thothy_batch.model.config.model_config import ModelConfig
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

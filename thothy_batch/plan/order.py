@@ -16,8 +16,8 @@ the prefixes that are kept for readers to come lie on one path of the tree.
 import numpy as np
 import numpy.typing as npt
 
-from thothy_batch.plan.chains import I64
-from thothy_batch.plan.tree import PrefixTree
+from thothy_batch.plan.block_hashes import I64
+from thothy_batch.plan.prefix_tree import PrefixTree
 
 POLICIES = ("auto", "fifo", "length", "prefix")
 Floats = npt.NDArray[np.float64]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thothy_batch.plan.chains import I64, Chains, chain_prompts
+from thothy_batch.plan.block_hashes import I64, Chains, chain_prompts
 from thothy_batch.plan.order import POLICIES, plain_order, tree_order
-from thothy_batch.plan.sharing import BLOCK_SIZE
-from thothy_batch.plan.tree import Holding, PrefixTree, prefix_tree
+from thothy_batch.plan.prefix_tree import Holding, PrefixTree, prefix_tree
+from thothy_batch.plan.sharing_stats import BLOCK_SIZE
 from thothy_batch.records import Request, SharedPrefix
 
 Path = tuple[SharedPrefix, ...]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from thothy_batch.report.figures import Fields, duration, rate
+from thothy_batch.report.formatting import Fields, duration, rate
 
 _WIDTH, _HEIGHT = 880, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 14, 26

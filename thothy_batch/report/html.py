@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 
 from thothy_batch.report.chart import tokens_chart
-from thothy_batch.report.figures import (
+from thothy_batch.report.formatting import (
     NOTHING,
     Fields,
     change,
@@ -16,8 +16,7 @@ from thothy_batch.report.figures import (
     rate,
     share,
 )
-from thothy_batch.report.style import STYLE
-from thothy_batch.report.wording import (
+from thothy_batch.report.phrases import (
     advice,
     any_known,
     compared,
@@ -27,6 +26,7 @@ from thothy_batch.report.wording import (
     promise,
     roofline,
 )
+from thothy_batch.report.stylesheet import STYLE
 
 
 def render_html(data: Fields) -> str:

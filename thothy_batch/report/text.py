@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from thothy_batch.report.figures import (
+from thothy_batch.report.formatting import (
     NOTHING,
     Fields,
     change,
@@ -14,7 +14,7 @@ from thothy_batch.report.figures import (
     rate,
     share,
 )
-from thothy_batch.report.wording import (
+from thothy_batch.report.phrases import (
     advice,
     any_known,
     compared,

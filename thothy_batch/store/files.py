@@ -5,8 +5,8 @@ import errno
 import os
 from pathlib import Path
 
-from thothy_batch import faults
 from thothy_batch.errors import StoreError
+from thothy_batch.testing import faults
 
 NO_SPACE_HINT = (
     "free some space on that disk, then give the same command again: "

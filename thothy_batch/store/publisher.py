@@ -8,16 +8,16 @@ from pathlib import Path
 
 import duckdb
 
-from thothy_batch import faults
 from thothy_batch.errors import StoreBusyError
-from thothy_batch.store.answer_index import AnswerIndex, read_state
-from thothy_batch.store.database import fetch_row, open_database
+from thothy_batch.store.database.database import fetch_row, open_database
+from thothy_batch.store.database.merge import Merger
+from thothy_batch.store.database.run_summary import bury_dead_runs
+from thothy_batch.store.database.schema import ensure_file, migrate
 from thothy_batch.store.files import storage_error
-from thothy_batch.store.journal import Journal
-from thothy_batch.store.merge import Merger
-from thothy_batch.store.run_summary import bury_dead_runs
-from thothy_batch.store.schema import ensure_file, migrate
-from thothy_batch.store.segment import read_segment, segment_id
+from thothy_batch.store.journal.journal import Journal
+from thothy_batch.store.journal.segment import read_segment, segment_id
+from thothy_batch.store.queries.result_index import AnswerIndex, read_state
+from thothy_batch.testing import faults
 
 _PUBLISH_EVERY_S = 5.0
 _PUBLISH_SHARE = 50  # a merge may take one part in this many of the run's time, unless ...

@@ -16,16 +16,8 @@ from pathlib import Path
 from thothy_batch.errors import LockedError, LockHolder, StoreBusyError, StoreError
 from thothy_batch.records import EngineTotals, EntryKey
 from thothy_batch.store import columns as col
-from thothy_batch.store.answer_index import AnswerIndex
-from thothy_batch.store.answers import (
-    ARTIFACT_FIELDS,
-    FAILURE_FIELDS,
-    Answer,
-    AnswerBook,
-    read_answers,
-    slim,
-)
-from thothy_batch.store.database import open_copy, open_database
+from thothy_batch.store.database.database import open_copy, open_database
+from thothy_batch.store.database.merge import BEGIN_RUN, COPIES, END_RUN, TABLES, UPDATE_RUN
 from thothy_batch.store.files import (
     check_path,
     journal_folder,
@@ -33,13 +25,21 @@ from thothy_batch.store.files import (
     real_path,
     remove_temporary,
 )
-from thothy_batch.store.journal import Journal
+from thothy_batch.store.journal.journal import Journal
+from thothy_batch.store.journal.open_entries import open_rows
+from thothy_batch.store.journal.segment import Record, Row, segment_paths
 from thothy_batch.store.lock import FileLock
-from thothy_batch.store.merge import BEGIN_RUN, COPIES, END_RUN, TABLES, UPDATE_RUN
-from thothy_batch.store.open_entries import open_rows
-from thothy_batch.store.outputs import read_outputs
 from thothy_batch.store.publisher import Publisher
-from thothy_batch.store.segment import Record, Row, segment_paths
+from thothy_batch.store.queries.outputs import read_outputs
+from thothy_batch.store.queries.result_index import AnswerIndex
+from thothy_batch.store.queries.result_lookup import (
+    ARTIFACT_FIELDS,
+    FAILURE_FIELDS,
+    Answer,
+    AnswerBook,
+    read_answers,
+    slim,
+)
 
 _COMMIT_AFTER_S = 0.5  # a caller that ticks twice a second syncs every row within one
 _SEGMENTS_PER_TICK = 2  # what a reader kept waiting all night is not merged in one go

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from device_place import CAN_RUN
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+_KERNELS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(_KERNELS), *(str(_KERNELS / name) for name in ("sample", "paged_attention"))]
 pytest.register_assert_rewrite(
-    "test_gated_activation", "test_rms_norm", "test_rope_and_write", "test_sample_triton"
+    "test_gated_activation", "test_rms_norm", "test_rope_and_write", "test_triton_impl"
 )
 
 _broken = pytest.StashKey[bool]()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from attention_oracle import Night
 from device_place import DEVICE, DTYPES, HALF, on_device, pool_on_device, sizes
-from test_grouped_attention import GROUPS
+from test_prefix_groups import GROUPS
 
 from thothy_kernels.paged_attention import triton_impl
 

@@ -32,8 +32,8 @@ def test_products_are_within_rounding_of_float64(
     y = pack_linear(weight, bias, impl="triton")(x)
     exact = x.double() @ weight.double().T + bias.double()
     magnitudes = x.double().abs() @ weight.double().abs().T + bias.double().abs()
-    # As for other implementations (tests/kernels/test_linear.py); but cuBLAS may cut a long sum
-    # and round each part to bfloat16.
+    # As for other implementations (tests/kernels/linear/test_linear.py); but cuBLAS may cut a long
+    # sum and round each part to bfloat16.
     bound = magnitudes * (shape[1] + 2) * torch.finfo(torch.float32).eps / 2
     if dtype == torch.bfloat16:
         eps = torch.finfo(dtype).eps

@@ -1,7 +1,7 @@
 """No operation makes the host wait for the device: the next step is planned meanwhile.
 
 A dry run shows that the calls run, and nothing more: a CPU is never waited for. The whole decode
-loop has a test in tests/engine/test_on_gpu.py.
+loop has a test in tests/engine/execution/test_on_gpu.py.
 """
 
 from collections.abc import Callable

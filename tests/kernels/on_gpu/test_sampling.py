@@ -1,7 +1,7 @@
 """Sampling on the device draws the reference's tokens, at the vocabularies of real models."""
 
 import pytest
-import test_sample_triton as own
+import test_triton_impl as own
 import torch
 from device_place import sizes
 

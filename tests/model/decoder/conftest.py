@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from thothy_batch.model.config import layer_groups
+from thothy_batch.model.config.model_config import layer_groups
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.loading import LoadedModel

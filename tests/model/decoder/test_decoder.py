@@ -189,7 +189,7 @@ def test_copied_blocks_continue_like_the_original(
 
 @pytest.mark.parametrize("impl", IMPLS)
 def test_the_tied_head_takes_no_second_table(impl: str, make_checkpoint: Make) -> None:
-    from thothy_batch.model.config import load_config
+    from thothy_batch.model.config.model_config import load_config
     from thothy_batch.model.weights import empty_weights
 
     config = load_config(make_checkpoint("llama-tied-bias")[0])
@@ -200,7 +200,7 @@ def test_the_tied_head_takes_no_second_table(impl: str, make_checkpoint: Make) -
 
 
 def test_packing_takes_the_layers_out_of_the_weights(make_checkpoint: Make) -> None:
-    from thothy_batch.model.config import load_config
+    from thothy_batch.model.config.model_config import load_config
     from thothy_batch.model.weights import empty_weights
 
     config = load_config(make_checkpoint("llama")[0])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from thothy_batch.errors import ModelError
-from thothy_batch.model.config import load_config
+from thothy_batch.model.config.model_config import load_config
 from thothy_batch.model.decoder import Decoder
 from thothy_batch.model.loading import LoadedModel, load_decoder
 from thothy_batch.model.quantization import check_quantization, saved_bytes

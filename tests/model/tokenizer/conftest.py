@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from thothy_batch.model.tokenizer import Tokenizer
+from thothy_batch.model.tokenizer.tokenizer import Tokenizer
 
 TEXTS = [
     "Hello, world!",

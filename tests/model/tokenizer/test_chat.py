@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thothy_batch.errors import ModelError
-from thothy_batch.model.tokenizer import Tokenizer
+from thothy_batch.model.tokenizer.tokenizer import Tokenizer
 
 Pair = Callable[[str], tuple[Tokenizer, Any]]
 WITH_TEMPLATE = ["qwen2", "llama2-32k-phi3v", "minimind-6400"]

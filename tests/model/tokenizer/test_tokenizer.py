@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from thothy_batch.errors import ModelError
-from thothy_batch.model.tokenizer import Tokenizer, load_tokenizer
+from thothy_batch.model.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 Pair = Callable[[str], tuple[Tokenizer, Any]]
 NAMES = ["qwen2", "gpt2", "llama2-32k-phi3v", "gpt-neox-20b", "minimind-6400", "stories260K"]

@@ -1,0 +1,112 @@
+"""When completions end, and what text is left of them."""
+
+from array import array
+from typing import Any
+
+import pytest
+
+from thothy_batch.engine.core.sequence import Clock, Sequence
+from thothy_batch.engine.fake_model import ByteTokenizer
+from thothy_batch.engine.output import repetition
+from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.records import Completion, FinishReason
+
+
+def complete(request: Any, output: bytes, decoder: Any = None) -> tuple[Completion, int]:
+    """Feed output bytes until the rules say stop; the completion and how many were taken."""
+    rules = StopRules({0}, decoder or ByteTokenizer())
+    seq = Sequence.first_of(request, Clock())
+    for taken, token_id in enumerate(output, 1):
+        seq.output_ids.append(token_id)
+        seq.finish_reason = rules.finish_reason(seq)
+        if seq.finish_reason is not None:
+            return rules.completion(seq), taken
+    raise AssertionError("the completion did not end")
+
+
+def test_a_stop_token_ends_the_completion_and_is_counted(request_of: Any) -> None:
+    completion, taken = complete(request_of(0, b"x", 99), b"done\0more")
+    assert completion == Completion(tuple(b"done\0"), "done", FinishReason.STOP)
+    assert taken == 5
+
+
+def test_ignore_eos_runs_to_max_tokens(request_of: Any) -> None:
+    completion, _ = complete(request_of(0, b"x", 6, ignore_eos=True), b"a\0b\0cd\0")
+    assert completion == Completion(tuple(b"a\0b\0cd"), "abcd", FinishReason.LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("stop", "output", "text"),
+    [
+        (("###",), b"one ## two ### three", "one ## two "),
+        (("b", "ab"), b"xxabyy", "xx"),  # both end with the same token: the earlier start counts
+        (("\n\n",), b"\n\nat once", ""),
+        (("é",), "caf\u00e9 noir".encode(), "caf"),
+        (("€ 5", "zz"), "price: € 5.00".encode(), "price: "),
+    ],
+)
+def test_text_is_cut_before_a_stop_string(
+    request_of: Any, stop: tuple[str, ...], output: bytes, text: str
+) -> None:
+    completion, taken = complete(request_of(0, b"x", 99, stop=stop), output)
+    assert completion.text == text
+    assert completion.finish_reason is FinishReason.STOP
+    assert completion.token_ids == tuple(output[:taken]), "the tokens of the stop string are kept"
+
+
+def test_a_stop_string_in_the_prompt_does_not_count(request_of: Any) -> None:
+    completion, _ = complete(request_of(0, b"END E", 4, stop=("END",)), b"ND E")
+    assert completion.finish_reason is FinishReason.LENGTH
+
+
+class SpacedTokenizer:
+    """Words whose space belongs to the token, except at the start of a decoded text."""
+
+    WORDS = (" stop", " the", " bus", " now")
+
+    def decode(self, token_ids: Any, skip_special: bool = True) -> str:
+        return "".join(self.WORDS[i] for i in token_ids).removeprefix(" ")
+
+
+def test_spaces_between_tokens_are_seen_by_stop_strings(request_of: Any) -> None:
+    request = request_of(0, [1], 9, stop=("the bus",), ignore_eos=True)
+    completion, taken = complete(request, bytes([0, 1, 2, 3]), SpacedTokenizer())
+    assert (completion.text, taken) == ("stop ", 3)
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, 16, 63, 64])
+def test_a_cycle_is_found_once_it_is_long_enough(period: int) -> None:
+    cycle = array("i", range(100, 100 + period))
+    needed = max(repetition.MIN_TOKENS, repetition.MIN_COPIES * period)
+    looping = array("i", range(50)) + cycle * (needed // period + 2)
+    assert repetition.repeats_itself(looping[: 50 + needed])
+    assert not repetition.repeats_itself(looping[: 50 + needed - 1])
+
+
+def test_text_that_only_nearly_repeats_is_left_alone() -> None:
+    almost = array("i", list(range(16)) * 8)
+    almost[-30] += 1
+    assert not repetition.repeats_itself(almost)
+    assert not repetition.repeats_itself(array("i", range(300)))
+    assert not repetition.repeats_itself(array("i", list(range(65)) * 5)), "too long a period"
+
+
+def test_a_loop_ends_where_its_output_alone_says(request_of: Any) -> None:
+    output = b"intro: " + b"abc" * 200
+    for prompt in (b"x", b"abc" * 30):
+        completion, taken = complete(request_of(0, prompt, 500, repetition_stop=True), output)
+        assert completion.finish_reason is FinishReason.REPETITION
+        assert taken == 80, "7 + 64 tokens, rounded up to a multiple of 16"
+
+
+def test_repetition_is_left_alone_when_asked(request_of: Any) -> None:
+    completion, _ = complete(request_of(0, b"x", 300, repetition_stop=False), b"a" * 400)
+    assert completion.finish_reason is FinishReason.LENGTH
+
+
+def test_a_model_without_a_tokenizer_gives_no_text(request_of: Any) -> None:
+    rules = StopRules({0}, None)
+    seq = Sequence.first_of(request_of(0, [1], 1), Clock())
+    seq.output_ids.append(5)
+    seq.finish_reason = rules.finish_reason(seq)
+    assert rules.completion(seq) == Completion((5,), "", FinishReason.LENGTH)

@@ -1,0 +1,53 @@
+"""Steps get smaller when memory was short, and larger again later."""
+
+from thothy_batch.engine.process.oom_backoff import StepBudget
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_each_lack_of_memory_halves_and_time_doubles_again() -> None:
+    clock = Clock()
+    budget = StepBudget(1000, clock)
+    assert not budget.recover()
+    assert budget.halve(1)
+    assert budget.halve(1)
+    assert budget.now == 250
+    clock.now = 599.0
+    assert not budget.recover(), "twice as long after the second"
+    clock.now = 600.0
+    assert budget.recover()
+    assert budget.now == 500
+    assert not budget.recover(), "not all at once"
+    clock.now = 1200.0
+    assert budget.recover()
+    assert budget.now == 1000
+    assert not budget.is_reduced
+    clock.now = 9e9
+    assert not budget.recover()
+    assert budget.now == 1000
+
+
+def test_never_below_what_a_request_needs() -> None:
+    assert not StepBudget(127).halve(1)
+    budget = StepBudget(512)
+    assert not budget.halve(300), "its samples are drawn in one step"
+    assert budget.now == 512
+    assert budget.halve(256)
+
+
+def test_odd_sizes_come_back_to_what_they_were() -> None:
+    clock = Clock()
+    budget = StepBudget(777, clock)
+    assert budget.halve(1)
+    clock.now = 1e6
+    assert budget.recover()
+    assert budget.now == 776
+    clock.now = 2e6
+    assert budget.recover()
+    assert budget.now == 777

@@ -1,0 +1,137 @@
+"""When drafts are verified: only where they pay, whatever the steps take."""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from thothy_batch.engine.core.sequence import Clock, Sequence
+from thothy_batch.engine.cost.step_times import StepTimes
+from thothy_batch.engine.speculative.policy import Speculator
+
+
+def test_step_times_never_fall_and_grow_in_proportion_beyond_what_is_known() -> None:
+    times = StepTimes()
+    for num_tokens, seconds in ((1, 9.0), (4, 2.0), (8, 3.0)):
+        times.note(num_tokens, seconds)
+        times.note(num_tokens, seconds)
+    assert times.seconds(1, 16)[[0, 3, 5, 7, 15]].tolist() == [2.0, 2.0, 2.5, 3.0, 6.0]
+
+
+def test_a_size_that_was_not_measured_takes_its_share_of_others_at_the_least() -> None:
+    times = StepTimes()
+    assert times.least_seconds(3) == 0
+    for num_tokens, seconds in ((2, 1.0), (4, 2.0), (8, 3.0), (64, 8.0)):
+        for _ in range(2 if num_tokens < 64 else 1):
+            times.note(num_tokens, seconds)
+    known = [times.least_seconds(num_tokens) for num_tokens in (1, 2, 3, 4, 6, 8, 16)]
+    assert known == [0.5, 1.0, 1.5, 2.0, 2.25, 3.0, 3.0]
+
+
+class Clocked:
+    """A row or some and a device whose steps take `step_s(tokens)`; says what was decided."""
+
+    def __init__(self, speculator: Speculator, prompts: list[list[int]], request_of: Any) -> None:
+        self.speculator, self.clock = speculator, Clock()
+        self.seqs = []
+        for number, prompt in enumerate(prompts):
+            seq = Sequence.first_of(request_of(number, prompt, 10_000), self.clock)
+            seq.join()
+            self.seqs.append(seq)
+        self.num_steps = self.num_drafted = self.num_drawn = 0
+        self.seconds = 0.0
+
+    def run(
+        self, num_steps: int, says: Callable[[Sequence], int], step_s: Callable[[int], float]
+    ) -> None:
+        for _ in range(num_steps):
+            drafts = self.speculator.drafts(self.seqs, dict.fromkeys(self.seqs, 50), 500)
+            for seq in self.seqs:
+                for token in [*drafts.get(seq, []), -1]:
+                    drawn = says(seq)
+                    seq.output_ids.append(drawn)
+                    self.num_drawn += 1
+                    if drawn != token:
+                        break
+            num_drafted = sum(map(len, drafts.values()))
+            self.num_drafted += num_drafted
+            seconds = step_s(len(self.seqs) + num_drafted)
+            self.seconds += seconds
+            self.speculator.learn(len(self.seqs) + num_drafted, seconds)
+
+
+def reads_weights(num_tokens: int) -> float:
+    """A CPU: up to 16 tokens for the price of one."""
+    return 0.05 * max(1.0, num_tokens / 16)
+
+
+def in_proportion(num_tokens: int) -> float:
+    return 0.01 * num_tokens
+
+
+def copies(seq: Sequence) -> int:
+    return seq.state.request.prompt_token_ids[len(seq.output_ids) % seq.prompt_len]
+
+
+PROMPTS = [[Random(row).randrange(200) for _ in range(50)] for row in range(4)]
+
+
+def test_it_drafts_where_outputs_copy_and_tokens_are_cheap(request_of: Any) -> None:
+    night = Clocked(Speculator(), PROMPTS, request_of)
+    night.run(200, copies, reads_weights)
+    assert night.num_drawn > 2.5 * 4 * 200
+    assert night.num_drawn / night.seconds > 2.5 * 4 / reads_weights(4)
+
+
+def test_rows_that_end_call_for_no_step_without_drafts(request_of: Any) -> None:
+    """What pays even beside the shortest step that is thinkable is not put off to measure one."""
+
+    def step_s(num_tokens: int) -> float:
+        return 0.05 + 0.001 * num_tokens
+
+    prompts = [[Random(row).randrange(200) for _ in range(50)] for row in range(40)]
+    night = Clocked(Speculator(), prompts, request_of)
+    night.run(20, copies, step_s)
+    while len(night.seqs) > 4:
+        night.speculator.forget(night.seqs[-3:])
+        del night.seqs[-3:]
+        drafted = night.num_drafted
+        night.run(1, copies, step_s)
+        assert night.num_drafted > drafted
+
+
+@pytest.mark.parametrize("step_s", [reads_weights, in_proportion])
+def test_it_costs_next_to_nothing_where_guesses_are_wrong(request_of: Any, step_s: Any) -> None:
+    random = Random(5)
+    night = Clocked(Speculator(), PROMPTS, request_of)
+    night.run(100, lambda seq: random.randrange(200), step_s)
+    night.num_drafted, night.num_drawn, night.seconds = 0, 0, 0.0
+    night.run(1000, lambda seq: random.randrange(200), step_s)
+    # A guess that was right by luck is followed up for some steps.
+    assert night.num_drafted < 0.05 * 4 * 1000
+    assert night.num_drawn / night.seconds > 0.97 * 4 / step_s(4)
+
+
+def test_it_does_not_draft_where_tokens_cost_in_proportion(request_of: Any) -> None:
+    night = Clocked(Speculator(), PROMPTS, request_of)
+    night.run(1000, copies, in_proportion)
+    assert night.num_drawn / night.seconds > 0.97 * 4 / in_proportion(4)
+
+
+def test_it_begins_again_when_outputs_begin_to_copy(request_of: Any) -> None:
+    random = Random(5)
+    night = Clocked(Speculator(), PROMPTS, request_of)
+    night.run(1000, lambda seq: random.randrange(200), reads_weights)
+    night.run(200, lambda seq: 7, reads_weights)
+    night.num_drawn, night.seconds = 0, 0.0
+    night.run(100, lambda seq: 7, reads_weights)
+    assert night.num_drawn / night.seconds > 2 * 4 / reads_weights(4)
+
+
+def test_noise_does_not_mislead_it(request_of: Any) -> None:
+    """Now and then a step takes thrice as long."""
+    noise = Random(9)
+    night = Clocked(Speculator(), PROMPTS, request_of)
+    night.run(400, copies, lambda n: reads_weights(n) * (3 if noise.random() < 0.15 else 1))
+    assert night.num_drawn / 400 > 2 * 4

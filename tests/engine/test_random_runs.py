@@ -1,0 +1,248 @@
+"""Thousands of random nights run as planned, all books checked: simulated, and some by the engine
+itself, on a model whose next token shows a wrong block."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from thothy_batch.engine.core.config import EngineConfig
+from thothy_batch.engine.core.kv_layout import KVLayout
+from thothy_batch.engine.core.limits import Limits, blocks_needed
+from thothy_batch.engine.core.sequence import Sequence
+from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, Speed
+from thothy_batch.engine.llm_engine import LLMEngine
+from thothy_batch.engine.simulation.simulator import Simulated, Simulation
+from thothy_batch.plan import POLICIES, RequestPlan, plan_requests
+from thothy_batch.records import LayerGroup, Request, Sampling, SharedPrefix
+
+UNIFORM = (LayerGroup((0, 1)),)
+WINDOWED = (LayerGroup((0,)), LayerGroup((1, 2, 3), 9))
+BLOCK_SIZES = (1, 2, 3, 4, 5, 7, 8, 16, 32)
+CHUNKS = 30
+NIGHTS = 20  # per chunk; six times as many in the slow test
+
+
+@dataclass
+class Night:
+    """What was drawn. `is_exact`: every output is as long as was expected."""
+
+    requests: list[Request]
+    outputs: dict[tuple[int, int], int]
+    policy: str
+    config: EngineConfig
+    costs: list[float] | None
+    time_left_s: float | None
+    is_exact: bool
+
+    def plan(self) -> RequestPlan:
+        config = self.config
+        return plan_requests(
+            self.requests,
+            self.policy,
+            block_size=config.block_size,
+            sharing=config.prefix_sharing,
+            expected=[r.expected_tokens or r.sampling.max_tokens for r in self.requests],
+            pool_tokens=config.pool_tokens,
+            costs=self.costs,
+            time_left_s=self.time_left_s,
+        )
+
+
+def draw_prompts(random: Random, num: int) -> list[list[int]]:
+    """Prompts that part from each other at any depth, some of them equal."""
+    known = [[random.randrange(4) for _ in range(random.randint(1, 50))]]
+    while len(known) < num:
+        parent = random.choice(known)
+        kept = parent[: random.randint(0, len(parent))]
+        rest = [random.randrange(4) for _ in range(random.randint(1, 30))]
+        known.append(list(parent) if random.random() < 0.1 else kept + rest)
+    random.shuffle(known)
+    return known
+
+
+def draw_requests(random: Random, *, is_exact: bool) -> list[Request]:
+    priorities = random.choice([[5], [5, 5, 5, 0, 7, 9], range(10)])
+    requests = []
+    for number, prompt in enumerate(draw_prompts(random, random.randint(1, 60))):
+        max_tokens = random.randint(1, 20)
+        requests.append(
+            Request(
+                number,
+                "",
+                prompt,
+                Sampling(max_tokens=max_tokens, ignore_eos=is_exact, repetition_stop=False),
+                seed=random.randint(0, 2),
+                num_samples=random.choice([1, 1, 1, 2, 3, 4]),
+                priority=random.choice(priorities),
+                expected_tokens=None if is_exact else random.randint(1, max_tokens),
+            )
+        )
+    return requests
+
+
+def draw(random: Random, config_of: Any) -> Night:
+    """A pool from the smallest that takes the largest request up to one that takes them all."""
+    is_exact = random.random() < 0.6
+    requests = draw_requests(random, is_exact=is_exact)
+    samples = [(request, sample) for request in requests for sample in range(request.num_samples)]
+    lengths = {(r.request_id, sample): r.sampling.max_tokens for r, sample in samples}
+    max_seqs = random.randint(1, 24)
+    groups = random.choice([UNIFORM, UNIFORM, WINDOWED])
+    config = config_of(
+        layout=KVLayout(groups, random.choice(BLOCK_SIZES)),
+        max_seqs=max_seqs,
+        max_step_tokens=random.randint(max(max_seqs, 4), 70),  # samples start in the same step
+        max_model_len=4096,
+        admission="reserve" if is_exact else random.choice(["reserve", "optimistic"]),
+        prefix_sharing=random.random() < 0.9,
+        num_blocks=1,
+    )
+    smallest = max(blocks_needed(request, Limits.of(config)) for request in requests)
+    room = random.choice([0, 0, 1, 3, 7, 40, 300])
+    has_deadline = random.random() < 0.3
+    return Night(
+        requests,
+        lengths if is_exact else {key: random.randint(1, n) for key, n in lengths.items()},
+        random.choice(POLICIES),
+        replace(config, num_blocks=smallest + room),
+        costs=[random.uniform(0.1, 5) for _ in requests] if has_deadline else None,
+        time_left_s=random.uniform(0, 20) if has_deadline else None,
+        is_exact=is_exact,
+    )
+
+
+def unique_tokens(night: Night) -> int:
+    """Prompt tokens with every shared block computed once, counted the slow way. The last token of
+    a prompt is always computed."""
+    block_size, prompts = night.config.block_size, [r.prompt_token_ids for r in night.requests]
+    heads = [tuple(p[:end]) for p in prompts for end in range(block_size, len(p), block_size)]
+    return sum(map(len, prompts)) - (len(heads) - len(set(heads))) * block_size
+
+
+def is_ample(night: Night, plan: RequestPlan) -> bool:
+    """Whether each request fits the pool together with what it leaves for later readers: on its
+    way, the end of every window. Where all layers keep everything, that is what it has anyway."""
+    if len(night.config.layout.groups) == 1:
+        return True
+    pairs = zip(night.requests, plan.prefixes, strict=True)
+    # More than that: what is kept may lie scattered, and leave a page only partly used.
+    return night.config.num_pages > max(_pages(night.config, r, path or ()) for r, path in pairs)
+
+
+def _pages(config: EngineConfig, request: Request, path: tuple[SharedPrefix, ...]) -> int:
+    layout, prompt_len = config.layout, len(request.prompt_token_ids)
+    length = prompt_len + request.sampling.max_tokens
+    step = min(length, config.max_step_tokens)
+    needs = list(layout.needs(prompt_len, length, length, request.num_samples, step))
+    for g, group in enumerate(layout.groups):
+        if group.window is not None:
+            most = layout.window_blocks(group.window)
+            needs[g] += sum(min(most, prefix.end // layout.block_size) for prefix in path)
+    return layout.pages_for(tuple(needs))
+
+
+def simulate(night: Night, plan: RequestPlan) -> tuple[Simulated, dict[tuple[int, int], Sequence]]:
+    groups = tuple(GroupWork(len(g.layers), g.window, 64) for g in night.config.layout.groups)
+    work = ModelWork(10_000, 1_000, 4, 2, 8, groups)
+    simulation = Simulation(
+        night.config,
+        CostModel(work, Speed.from_roofline(1e8, 1e8, work)),
+        output_len=lambda request, sample: night.outputs[request.request_id, sample],
+        check=True,
+    )
+    sequences: list[Sequence] = []
+    simulation.finished_s = lambda seq, seconds: sequences.append(seq)
+    simulation.run(plan.apply(night.requests))
+    ended = {(seq.state.request.request_id, seq.sample): seq for seq in sequences}
+    assert len(ended) == len(sequences), "a sample ended twice"
+    assert simulation._scheduler.blocks_used == 0, "a block leaked"
+    return simulation.result, ended
+
+
+def check_plan(night: Night, plan: RequestPlan) -> None:
+    assert sorted(plan.order) == list(range(len(night.requests)))
+    assert plan.unique_prompt_tokens == unique_tokens(night)
+    promised = plan.computed_prompt_tokens
+    assert promised is None or plan.unique_prompt_tokens <= promised <= plan.prompt_tokens
+    is_one_line = len({request.priority for request in night.requests}) == 1
+    if is_one_line and night.config.prefix_sharing and night.policy in ("auto", "prefix"):
+        assert promised == plan.unique_prompt_tokens, "a shared block is computed twice"
+
+
+def check(night: Night) -> bool:
+    """Every property of a night; whether a promise was made that had to be kept."""
+    plan = night.plan()
+    check_plan(night, plan)
+    result, ended = simulate(night, plan)
+    assert {key: seq.num_output for key, seq in ended.items()} == night.outputs
+    # Nobody is overtaken: in the order of the plan, everybody begins no earlier than who is before.
+    starts = [ended[night.requests[i].request_id, 0].state.started_at for i in plan.order]
+    assert starts == sorted(starts, key=lambda at: at or 0.0)
+    assert result.prefill_tokens + result.cached_prompt_tokens == plan.prompt_tokens
+    if night.is_exact:
+        assert result.num_preempted == result.wasted_tokens == 0
+    promised = plan.computed_prompt_tokens
+    if promised is None or result.num_preempted:
+        # Who was preempted looks for equal blocks, and may find more or less than was planned.
+        return False
+    is_kept = result.prefill_tokens == promised
+    if not is_ample(night, plan):
+        # Who found no room for what it would leave to others went without its prefixes.
+        assert is_kept != any(seq.state.is_loner for seq in ended.values())
+        assert result.prefill_tokens >= promised
+        return False
+    assert is_kept, f"{result.prefill_tokens} tokens computed, {promised} promised"
+    return True
+
+
+def check_nights(seed: int, num: int, check_one: Callable[[Night], bool], config_of: Any) -> None:
+    kept = 0
+    for number in range(num):
+        night = draw(Random(f"{seed} {number}"), config_of)
+        try:
+            kept += check_one(night)
+        except AssertionError as error:
+            raise AssertionError(f"night {number} of seed {seed}: {error}") from error
+    assert kept >= num // 8, "too few nights tested the promise"
+
+
+@pytest.mark.parametrize("seed", range(CHUNKS))
+def test_a_random_night_keeps_its_promises(seed: int, config_of: Any) -> None:
+    check_nights(seed, NIGHTS, check, config_of)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 100 + CHUNKS))
+def test_thousands_of_random_nights_keep_their_promises(seed: int, config_of: Any) -> None:
+    check_nights(seed, 6 * NIGHTS, check, config_of)
+
+
+def check_engine(night: Night, engine: LLMEngine, expected: Any, finish: Any) -> None:
+    plan = night.plan()
+    engine.submit(plan.apply(night.requests))
+    results = finish(engine)
+    assert len(results) == len(night.requests)
+    for request in night.requests:
+        got = [completion.token_ids for completion in results[request.request_id].completions]
+        assert got == expected(request)
+    assert engine.take_update().blocks_used == 0, "a block leaked"
+    totals, promised = engine.totals, plan.computed_prompt_tokens
+    assert not totals.num_preempted or not night.is_exact
+    if promised is not None and not totals.num_preempted and is_ample(night, plan):
+        assert totals.prefill_tokens == promised
+    if promised is not None and night.is_exact:
+        done = simulate(night, plan)[0]
+        assert (totals.prefill_tokens, totals.num_steps) == (done.prefill_tokens, done.num_steps)
+
+
+@pytest.mark.parametrize("seed", range(200, 216))
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_engine_keeps_the_promise_and_every_policy_gives_the_same_tokens(
+    seed: int, policy: str, config_of: Any, shadow_engine: Any, expected: Any, finish: Any
+) -> None:
+    night = replace(draw(Random(f"{seed}"), config_of), policy=policy)
+    settings = {name: getattr(night.config, name) for name in EngineConfig.__slots__}
+    check_engine(night, shadow_engine(**settings)[0], expected, finish)

@@ -1,0 +1,141 @@
+"""bfloat16 products by float32 instructions: what any processor can run is tested on any."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from thothy_kernels.linear.bf16_fallback import Widened
+from thothy_kernels.linear.cpu_impl import pack
+from thothy_kernels.linear.invariance import Prepacked
+from thothy_kernels.linear.register_tile import TILE_OUTPUTS, TILE_ROWS
+from thothy_kernels.numba_simd import cpu_features
+
+# (out, in): around a panel and its vectors, odd, shorter than a vector, and of small models.
+SHAPES = [(1, 1), (7, 5), (15, 16), (16, 31), (47, 64), (48, 2), (49, 96), (333, 257), (1000, 130)]
+BATCHES = (1, 2, 7, 8, 9, 16, 31, 191, 192, 193, 400)
+
+
+def _matrices(N, K, rows):
+    generator = torch.Generator().manual_seed(N * 1000 + K)
+    return [
+        torch.randn(*size, generator=generator).bfloat16() for size in ((N, K), (N,), (rows, K))
+    ]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_sums_are_float32_rounded_once(shape, has_bias):
+    weight, bias, x = _matrices(*shape, max(BATCHES))
+    y = Widened(weight, bias if has_bias else None)(x)
+    summands = weight.double().abs()
+    exact = x.double() @ weight.double().T + (bias.double() if has_bias else 0.0)
+    sizes = x.double().abs() @ summands.T + bias.double().abs()
+    lost = sizes * (shape[1] + 1) * torch.finfo(torch.float32).eps / 2
+    bound = lost + (exact.abs() + lost) * torch.finfo(torch.bfloat16).eps / 2
+    assert y.dtype == torch.bfloat16
+    assert ((y - exact).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_row_has_the_same_bits_in_every_batch_and_on_any_threads(shape):
+    weight, bias, x = _matrices(*shape, max(BATCHES))
+    linear = Widened(weight, bias)
+    whole = linear(x)
+    for size in BATCHES:
+        assert torch.equal(linear(x[:size]), whole[:size]), f"first {size} rows"
+        assert torch.equal(linear(x[-size:]), whole[-size:]), f"last {size} rows"
+    before = torch.get_num_threads()
+    try:
+        for num_threads in (1, 2, 3):
+            torch.set_num_threads(num_threads)
+            assert torch.equal(linear(x), whole), f"{num_threads} threads"
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_row_that_is_no_number_spoils_no_other(bad):
+    weight, bias, x = _matrices(TILE_OUTPUTS + 1, 40, TILE_ROWS + 3)
+    linear = Widened(weight, bias)
+    good = linear(x)
+    for row in (0, TILE_ROWS - 1, TILE_ROWS + 2):
+        spoilt = x.clone()
+        spoilt[row, 3] = bad
+        y = linear(spoilt)
+        others = [i for i in range(len(x)) if i != row]
+        assert torch.equal(y[others], good[others])
+        assert not y[row].isfinite().any()
+
+
+def test_nothing_is_read_beside_rows_and_weights():
+    for N, K, T in [(50, 33, 20), (16, 16, 3), (1, 5, 9), (64, 512, 512)]:
+        weight, bias, x = _matrices(N, K, T)
+        expected = Widened(weight, bias)(x)
+        beside = []
+        for tensor in (weight, bias, x):
+            whole = torch.full((tensor.numel() + 65,), float("nan"), dtype=tensor.dtype)
+            beside.append(whole[33 : 33 + tensor.numel()].view(tensor.shape))
+            beside[-1].copy_(tensor)
+        assert torch.equal(Widened(beside[0], beside[1])(beside[2]), expected)
+
+
+def test_rows_and_weights_may_lie_anywhere():
+    weight, bias, x = _matrices(50, 64, 20)
+    expected = Widened(weight, bias)(x)
+    turned = Widened(weight.T.contiguous().T, torch.stack((bias, bias), 1)[:, 0])
+    assert torch.equal(turned(x.T.contiguous().T), expected)
+
+
+def test_the_weight_is_not_kept_and_not_changed():
+    weight, _, x = _matrices(48, 32, 5)
+    before = weight.clone()
+    linear = Widened(weight, None)
+    expected = linear(x)
+    assert torch.equal(weight, before)
+    weight.zero_()
+    assert torch.equal(linear(x), expected)
+
+
+def test_it_is_chosen_where_there_are_no_instructions_for_bfloat16():
+    chosen = pack(torch.ones((4, 4), dtype=torch.bfloat16), None)
+    assert isinstance(chosen, Prepacked if cpu_features.MULTIPLIES_BFLOAT16 else Widened)
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return  # no levels
+    code = (
+        "import torch; from thothy_kernels.linear.cpu_impl import pack; "
+        "print(type(pack(torch.ones((4, 4), dtype=torch.bfloat16), None)).__name__)"
+    )
+    assert _said_by([sys.executable, "-c", code], {"THOTHY_CPU_ISA": "base"}) == "Widened"
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="not an x86 processor")
+def test_the_small_tile_of_processors_without_wide_registers():
+    """In a process of its own: tiles are chosen when the kernels are imported."""
+    said = _said_by([sys.executable, __file__], {"NUMBA_CPU_NAME": "haswell"})
+    assert said == "4 rows, worst 0.0"
+
+
+def _said_by(command, changes):
+    environment = {**os.environ, **changes}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout.strip()
+
+
+def _worst_difference():
+    """From float32 products, of whole numbers small enough that every sum is exact."""
+    worst = 0.0
+    for N, K in SHAPES:
+        weight = torch.randint(-3, 4, (N, K)).bfloat16()
+        x = torch.randint(0, 2, (37, K)).bfloat16()
+        exact = (x.float() @ weight.float().T).bfloat16()
+        worst = max(worst, float((Widened(weight, None)(x) - exact).abs().max()))
+    return worst
+
+
+if __name__ == "__main__":
+    print(f"{TILE_ROWS} rows, worst {_worst_difference()}")

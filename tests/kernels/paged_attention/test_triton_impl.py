@@ -1,0 +1,147 @@
+"""The Triton kernels of paged_attention in the interpreter, against float64.
+
+In float16 for what a device computes in bfloat16: the interpreter cannot multiply bfloat16.
+"""
+
+from random import Random
+
+import pytest
+import torch
+from attention_oracle import Night
+
+from thothy_kernels.paged_attention import paged_attention, triton_impl
+from thothy_kernels.paged_attention.triton_impl import decode_plan
+from thothy_kernels.paged_attention.triton_impl.decode_tables import MAX_GROUP_ROWS
+
+if torch.cuda.is_available():
+    pytest.skip("these compute on CPU tensors, in the interpreter", allow_module_level=True)
+
+# (365, 3): a window of 300 begins one position into a tile, with a whole one before it.
+LENS = [(1, 1), (17, 17), (300, 1), (520, 3), (256, 1), (257, 70), (900, 1), (365, 3)]
+
+
+def attend(night: Night, softcap: float = 0.0, *, grouped: bool = False) -> torch.Tensor:
+    meta = night.meta(grouped=grouped)
+    return triton_impl.paged_attention(
+        night.q, night.k, night.v, meta, night.scale, softcap
+    ).double()
+
+
+def assert_float32(night: Night, out: torch.Tensor, softcap: float = 0.0) -> None:
+    """No further from float64 than the definition in float32 is, but for the order of its sums."""
+    exact = night.oracle(softcap)
+    of_reference = (night.run("reference", softcap=softcap).double() - exact).abs().max()
+    unit = torch.finfo(torch.float32).eps * night.v.nan_to_num().abs().max()
+    assert (out - exact).abs().max() <= 3 * of_reference + 2 * unit
+
+
+def assert_float16(night: Night, out: torch.Tensor, softcap: float = 0.0) -> None:
+    """Inputs are exact. A weight is rounded to 11 bits, or to steps of 2^-24 below 2^-14 of the
+    largest; the result is rounded to 11 bits; float32 sums add a tenth of that at most."""
+    exact, half_step = night.oracle(softcap), torch.finfo(torch.float16).eps / 2
+    longest = max(context for context, _ in night.lens)
+    tiny = longest * 2.0**-25 * float(night.v.nan_to_num().abs().max())
+    bound = half_step * (night.mean_sizes(softcap) + exact.abs()) * 1.1 + tiny
+    assert ((out - exact).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("softcap", [0.0, 3.0, 50.0])
+@pytest.mark.parametrize("window", [None, 1, 5, 64, 300, 5000])
+def test_it_is_what_the_formula_says(softcap: float, window: int | None) -> None:
+    night = Night(LENS, window=window, stride=3, seed=window or 0)
+    assert_float32(night, attend(night, softcap), softcap)
+
+
+@pytest.mark.parametrize("window", [None, 40])
+def test_sixteen_bits_err_only_by_rounding_weights_and_result(window: int | None) -> None:
+    night = Night(LENS, shape=(4, 2, 64), window=window, dtype=torch.float16, seed=2)
+    assert_float16(night, attend(night, 20.0), 20.0)
+
+
+# One kv head and many, no power of two anywhere, dims that are padded, a group above a tile.
+SHAPES = [(3, 1, 8), (9, 3, 64), (7, 1, 80), (6, 2, 96), (2, 2, 256), (5, 5, 20), (70, 1, 32)]
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (16, 2, 128)])
+@pytest.mark.parametrize(("window", "block_size"), [(None, 7), (40, 16), (None, 1)])
+def test_any_heads(shape: tuple[int, int, int], window: int | None, block_size: int) -> None:
+    lens = [(1, 1), (9, 9), (140, 1), (77, 30)]
+    night = Night(lens, shape=shape, window=window, block_size=block_size)
+    assert_float32(night, attend(night))
+
+
+@pytest.mark.parametrize("num_programs", [1, 2, 3, 64])
+def test_where_pieces_are_cut_changes_nothing(
+    num_programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From one program for all to more programs than there are tiles."""
+    monkeypatch.setattr(decode_plan, "_INTERPRETED_PROGRAMS", num_programs)
+    lens = [(970 + 13 * i, 1) for i in range(4)] + [(3, 1), (70, 1)]
+    night = Night(lens, shape=(4, 2, 16), shared=((0, 4, 0, 50), (0, 2, 50, 55)))
+    assert_float32(night, attend(night))
+    assert_float32(night, attend(night, grouped=True))
+
+
+# Of one head of many sequences, of documents within it, of both, of little ones, in blocks of 16.
+GROUPS = {
+    "one": ((0, 4, 0, 20),),
+    "head and documents": ((0, 9, 0, 7), (1, 4, 7, 25), (5, 8, 7, 24)),
+    "documents": ((0, 2, 0, 12), (2, 6, 0, 18), (7, 9, 0, 6)),
+    "behind a beginning of its own": ((3, 9, 10, 25),),
+    "the later part outside": ((0, 9, 10, 12), (2, 5, 3, 9)),
+    "one block": ((0, 9, 0, 1),),
+}
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("shape", [(4, 2, 32), (16, 1, 64), (2, 2, 16), (40, 1, 16)])
+def test_groups_change_nothing(groups: str, shape: tuple[int, int, int]) -> None:
+    night = Night([(410 + 7 * i, 1) for i in range(9)], shape=shape, shared=GROUPS[groups])
+    out = attend(night, 30.0, grouped=True)
+    assert_float32(night, out, 30.0)
+
+
+def test_groups_in_sixteen_bits() -> None:
+    lens = [(410 + 7 * i, 1) for i in range(9)]
+    night = Night(lens, shared=GROUPS["head and documents"], dtype=torch.float16)
+    assert_float16(night, attend(night, grouped=True))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_groups_beside_prompts_in_any_number(seed: int) -> None:
+    """Random nights: nested groups of many sizes, more members than a chunk has rows."""
+    random = Random(seed)
+    num, outer = random.randint(2, MAX_GROUP_ROWS), random.randint(1, 20)
+    groups, first = [(0, num, 0, outer)], 0
+    while first < num:
+        end = min(num, first + random.randint(1, 9))
+        if end - first > 1:
+            groups.append((first, end, outer, outer + random.randint(1, 5)))
+        first = end
+    lens = [(405 + random.randint(0, 40), 1) for _ in range(num)]
+    lens += [(33, 20), (5, 5), (8, 1)]
+    night = Night(lens, shape=(2, 1, 16), shared=tuple(groups), seed=seed)
+    assert_float32(night, attend(night, grouped=True))
+
+
+def test_a_window_leaves_groups_alone() -> None:
+    night = Night([(200, 1), (200, 1)], window=50, shared=((0, 2, 0, 10),))
+    assert torch.equal(attend(night, grouped=True), attend(night))
+
+
+@pytest.mark.parametrize("impl", ["cpu", "triton"])
+def test_contexts_may_grow_under_a_plan(impl: str) -> None:
+    """A decode step follows another: only context_lens changes, and what was derived from them."""
+    lens = [(410 + 7 * i, 1) for i in range(4)]
+    later = Night(lens, shared=((0, 4, 0, 20),))
+    meta = later.meta(grouped=True)
+
+    def step() -> torch.Tensor:
+        return paged_attention(later.q, later.k, later.v, meta, scale=later.scale, impl=impl)
+
+    meta.context_lens -= 60
+    earlier = step()
+    meta.context_lens += 60
+    meta.contexts_grew()
+    assert torch.equal(step(), later.run(impl, grouped=True))
+    assert not torch.equal(step(), earlier)

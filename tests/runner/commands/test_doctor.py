@@ -1,0 +1,231 @@
+"""What doctor measures is what it shows, and what later runs go by."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from thothy_batch.cli.render_doctor import doctor_text
+from thothy_batch.engine.calibration import device_limits, measure_model
+from thothy_batch.engine.cost.cost_model import Speed, model_work
+from thothy_batch.engine.cost.measurement_cache import (
+    DeviceFigures,
+    FigureCache,
+    SpeedKey,
+    device_name,
+)
+from thothy_batch.engine.hardware.gpu import Gpu
+from thothy_batch.errors import ManifestError, ModelError
+from thothy_batch.model.config.model_config import load_config
+from thothy_batch.records import ModelSpec
+from thothy_batch.runner.commands.doctor import examine, model_to_measure
+from thothy_batch.runner.monitoring.progress import Silent
+
+FIGURES = DeviceFigures(
+    device="a device",
+    threads=3,
+    flops={"float32": 1.5e11, "bfloat16": 4e11},
+    bandwidth=31.25e9,
+    measured_at="2026-11-22T22:30:00+00:00",
+)
+SPEED = Speed(
+    linears=((1, 0.01), (4, 0.01), (8, 0.02), (16, 0.0), (32, 0.04)),
+    head=((1, 0.001),),
+    kv_byte_s=5e-11,
+    pair_s=1e-9,
+    shared_pair_s=1e-9,
+    step_s=2e-4,
+    row_s=3e-6,
+    measured_at="2026-11-22T22:30:00+00:00",
+)
+TINY: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
+PLAIN = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+WINDOWED = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 16,
+    "sliding_window": 512,
+    "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
+}
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing of a test is kept in the user's own cache."""
+    home = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time is spent on measuring."""
+    monkeypatch.setattr(device_limits, "measure_device", lambda cache, device: FIGURES)
+    monkeypatch.setattr(measure_model, "calibrate", lambda runner, config, work: SPEED)
+
+
+def _model(folder: Path, settings: dict[str, Any]) -> ModelSpec:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(TINY | settings))
+    return ModelSpec(id=str(folder), random_weights=True)
+
+
+def _examine(model: ModelSpec | None = None) -> dict[str, Any]:
+    """As `--json` shows it."""
+    found = examine(Silent(), model, owns_process=False)
+    return dict(json.loads(json.dumps(found, allow_nan=False)))
+
+
+def test_a_device_is_measured_anew_and_kept_for_runs() -> None:
+    found = _examine()
+    threads = torch.get_num_threads()
+    kept = FigureCache().load_device(device_name(), threads)
+    assert kept is not None
+    assert found["gflops"] == {n: round(flops / 1e9, 1) for n, flops in kept.flops.items()}
+    assert set(found["gflops"]) == {"float32", "bfloat16", "int8"}
+    assert found["bandwidth_gb_s"] == round(kept.bandwidth / 1e9, 2)
+    assert min(*found["gflops"].values(), found["bandwidth_gb_s"]) > 0
+    assert (found["threads"], found["measured_at"]) == (threads, kept.measured_at)
+    assert (found["model"], found["notes"]) == (None, [])
+
+
+def test_figures_that_are_kept_do_not_keep_doctor_from_measuring(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads = torch.get_num_threads()
+    old = DeviceFigures(device_name(), threads, FIGURES.flops, 1e9, FIGURES.measured_at)
+    FigureCache().store_device(old)
+    monkeypatch.setattr(device_limits, "_bandwidth", lambda budget_s: 2e9)
+    monkeypatch.setattr(device_limits, "_flops", lambda dtype, budget_s: 3e9)
+    found = _examine()
+    assert (found["bandwidth_gb_s"], found["gflops"]["float32"]) == (2.0, 3.0)
+
+
+def test_a_plain_look_calibrates_nothing(quick: None, cache_home: Path) -> None:
+    found = _examine()
+    assert (found["gflops"]["float32"], found["bandwidth_gb_s"]) == (150.0, 31.25)
+    assert not list(cache_home.rglob("speed-*"))
+
+
+def test_a_model_is_calibrated_under_the_key_that_its_runs_look_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_limits, "measure_device", lambda cache, device: FIGURES)
+    spec = _model(tmp_path / "windowed", WINDOWED)
+    found = _examine(spec)["model"]
+    work = model_work(load_config(Path(spec.id)), "float32")
+    key = SpeedKey(device_name(), torch.get_num_threads(), "cpu", "float32", work)
+    kept = FigureCache().load_speed(key)
+    assert kept is not None
+    assert [list(point) for point in kept.linears] == found["speed"]["linears"]
+    assert (found["name"], found["dtype"], found["impl"]) == ("windowed", "float32", "cpu")
+    rows = [at["rows"] for at in found["linears"]]
+    assert rows[0] == 1
+    assert rows == sorted(set(rows))
+    assert all(at["tokens_per_s"] > 0 for at in found["linears"])
+    assert found["host_step_s"] > 0
+    assert found["layer_groups"] == [
+        {"num_layers": 1, "window": None},
+        {"num_layers": 3, "window": 512},
+    ]
+
+
+def test_speeds_are_told_in_units_that_people_compare(tmp_path: Path, quick: None) -> None:
+    found = _examine(_model(tmp_path / "m", PLAIN))["model"]
+    assert found["linears"] == [
+        {"rows": 1, "tokens_per_s": 100.0},
+        {"rows": 8, "tokens_per_s": 400.0},
+        {"rows": 32, "tokens_per_s": 800.0},
+    ]
+    assert (found["kv_gb_s"], found["host_step_s"], found["host_row_s"]) == (20.0, 2e-4, 3e-6)
+
+
+def test_what_windows_gain_is_told_where_there_are_some(tmp_path: Path, quick: None) -> None:
+    """Up to the longest context of the model; a table of ones would say nothing."""
+    capacity = _examine(_model(tmp_path / "windowed", WINDOWED))["model"]["capacity"]
+    assert [at["context"] for at in capacity] == [1024, 3072, 8192]
+    # Four layers keep everything, against one that does and three that keep 512.
+    assert capacity[0]["gain"] == round(4 * 1024 / (1024 + 3 * 512), 3)
+    assert capacity[2]["gain"] == round(4 * 8192 / (8192 + 3 * 512), 3)
+    assert _examine(_model(tmp_path / "plain", PLAIN))["model"]["capacity"] == []
+
+
+def test_a_speed_too_high_to_measure_is_null(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = Speed(linears=((1, 0.0),), head=((1, 0.0),), kv_byte_s=0, pair_s=0, shared_pair_s=0)
+    monkeypatch.setattr(measure_model, "calibrate", lambda runner, config, work: nothing)
+    found = _examine(_model(tmp_path / "m", PLAIN))["model"]
+    assert (found["linears"], found["kv_gb_s"]) == ([], None)
+
+
+def test_a_cache_that_cannot_be_written_is_a_note(cache_home: Path) -> None:
+    cache_home.write_text("a file where the folder should be")
+    (note,) = _examine()["notes"]
+    assert str(cache_home) in note
+    assert "figures are not kept" in note
+
+
+def test_a_bad_model_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(cache: FigureCache, device: str) -> DeviceFigures:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(device_limits, "measure_device", measure)
+    spec = _model(tmp_path / "m", PLAIN)
+    for bad in (
+        ModelSpec(id=spec.id),  # no weights
+        ModelSpec(id=str(tmp_path / "none")),
+        _model(tmp_path / "unknown", {"architectures": ["RwkvForCausalLM"]}),
+    ):
+        with pytest.raises(ModelError):
+            _examine(bad)
+
+
+def test_options_make_a_model_or_are_bad_usage() -> None:
+    assert model_to_measure(None, None, random_weights=False) is None
+    found = model_to_measure("some/model", "bfloat16", random_weights=True)
+    assert found == ModelSpec(id="some/model", dtype="bfloat16", random_weights=True)
+    assert model_to_measure("m", None, random_weights=False) == ModelSpec(id="m")
+    found = model_to_measure("m", None, "int8", random_weights=False)
+    assert found == ModelSpec(id="m", quantization="int8")
+    for options, word in (
+        ((None, "float32", None, False), "--dtype"),
+        ((None, None, "int8", False), "--quantization"),
+        ((None, None, None, True), "--random-weights"),
+        (("m", "float16", None, False), "float16"),
+        (("m", None, "fp8", False), "fp8"),
+    ):
+        with pytest.raises(ManifestError, match=word):
+            model_to_measure(*options[:3], random_weights=options[3])
+
+
+def test_a_gpu_stands_in_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its driver is asked; what computes here stays the CPU."""
+    gpu = Gpu("NVIDIA H200", 141 << 30, 140 << 30, "570.86.15", "9.0", "GPU-1")
+    monkeypatch.setattr(device_limits, "measure_device", lambda cache, device: FIGURES)
+    monkeypatch.setattr("thothy_batch.runner.commands.doctor.find_gpu", lambda: gpu)
+    found = _examine()
+    assert found["gpu"] == {
+        "name": "NVIDIA H200", "driver": "570.86.15", "capability": "9.0",
+        "memory_gib": 141.0, "memory_free_gib": 140.0,
+    }  # fmt: skip
+    assert "gpu: NVIDIA H200 (compute capability 9.0, driver 570.86.15, 141.0 GiB" in doctor_text(
+        found
+    )
+    assert {"reference", "cpu", "flex"} <= set(found["impls"])

@@ -1,0 +1,258 @@
+"""However a run ends - deadline, signal, kill -9, a crash of the engine - the next one goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thothy_batch.engine.start import start_child
+from thothy_batch.errors import EngineError, LockedError, StoreError
+from thothy_batch.runner.session.options import IfLocked
+from thothy_batch.store.files import journal_folder, lock_path, status_path
+from thothy_batch.store.journal.journal import Journal
+from thothy_batch.store.lock import read_holder
+from thothy_batch.store.store import Store
+
+SLOW = "builtin:fake?step_ms=20"
+
+
+@pytest.fixture
+def slow_night(night: Any) -> Any:
+    """About four seconds of steps: eight rows at a time, forty tokens each, forty rows."""
+    night.rows("rows.parquet", id=list(range(40)), prompt=[f"prompt {i}" for i in range(40)])
+    night.jobs(
+        "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 40, ignore_eos: true}",
+        model=SLOW,
+        more="engine: {max_seqs: 8}\nrun: {grace: 5s}",
+    )
+    return night
+
+
+def start(night: Any, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "thothy_batch", "run", str(night.manifest), *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(seen: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not seen():
+        assert time.monotonic() < deadline, f"{what} did not come"
+        time.sleep(0.02)
+
+
+def status_of(night: Any) -> dict[str, Any]:
+    try:
+        return dict(json.loads(status_path(night.store).read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def wait_for_answers(night: Any) -> None:
+    wait_for(
+        lambda: status_of(night).get("state") == "running" and status_of(night)["num_settled"] > 0,
+        "an answer",
+    )
+
+
+def children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def test_a_signal_drains_and_the_next_run_does_the_rest(slow_night: Any) -> None:
+    process = start(slow_night)
+    wait_for_answers(slow_night)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 4, err
+    assert "left for the next run" in out
+    (run,) = slow_night.query("select status, stop_reason, num_done, num_not_run from runs")
+    assert run[:2] == ("stopped", "signal")
+    assert 0 < run[2] < 40
+    assert run[3] == 40 - run[2]
+    reasons = slow_night.query("select distinct reason from run_items where status = 'not_run'")
+    assert reasons == [("signal",)]
+    rest = slow_night.run()
+    assert (rest.counts["num_done"], rest.counts["num_reused"]) == (40 - run[2], run[2])
+
+
+def test_a_second_signal_waits_for_nothing(night: Any) -> None:
+    night.rows("rows.parquet", id=[1], prompt=["p"])
+    night.jobs(
+        "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 3000, ignore_eos: true}",
+        model=SLOW,
+        more="run: {grace: 1h}",
+    )
+    process = start(night)
+    wait_for(lambda: status_of(night).get("num_running"), "a running request")
+    process.send_signal(signal.SIGINT)
+    wait_for(lambda: status_of(night).get("state") == "stopping", "the drain")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 4
+    assert night.query("select num_not_run, wasted_tokens > 0 from runs") == [(1, True)]
+
+
+def test_a_kill_of_the_parent_loses_nothing_and_leaves_no_child(slow_night: Any) -> None:
+    process = start(slow_night)
+    wait_for_answers(slow_night)
+    settled = status_of(slow_night)["num_settled"]
+    time.sleep(1.0)  # what was answered before is in the journal by now
+    children = children_of(process.pid)
+    assert children
+    process.kill()
+    process.communicate(timeout=30)
+    after = slow_night.run()
+    assert after.counts["num_done"] + after.counts["num_reused"] == 40
+    assert settled <= after.counts["num_reused"] < 40
+    killed = slow_night.query("select status, stop_reason from runs order by started_at limit 1")
+    assert killed == [("failed", "killed")]
+    listed = slow_night.query(
+        "select count(*), count(distinct item_id) from run_items join runs using (run_id) "
+        "where stop_reason = 'killed'"
+    )
+    assert listed == [(40, 40)]
+    assert slow_night.query("select count(*), count(distinct item_id) from artifacts") == [(40, 40)]
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_deadline_in_the_past_starts_nothing(slow_night: Any) -> None:
+    def start(spec: object, *, log_path: Path | None = None) -> Any:
+        raise AssertionError("a model was loaded for nothing")
+
+    run = slow_night.run(deadline="2020-01-01T00:00", start_engine=start)
+    assert (run.exit_code, run.stop_reason, run.counts["num_not_run"]) == (4, "deadline", 40)
+    assert slow_night.query("select distinct reason from run_items") == [("deadline",)]
+
+
+def test_a_signal_while_the_run_is_entered_leaves_it_stopped_not_killed(
+    raw_night: Any, monkeypatch: Any
+) -> None:
+    begin = Store.begin_run
+
+    def interrupted(store: Store, *values: Any) -> None:
+        begin(store, *values)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Store, "begin_run", interrupted)
+    run = raw_night.run()
+    assert (run.exit_code, run.stop_reason, run.counts["num_not_run"]) == (4, "signal", 12)
+    assert raw_night.query("select status, stop_reason from runs") == [("stopped", "signal")]
+
+
+def test_a_time_budget_stops_and_the_run_is_marked(slow_night: Any) -> None:
+    run = slow_night.run(time_budget_s=1.0)
+    assert (run.exit_code, run.status, run.stop_reason) == (4, "stopped", "time_budget")
+    assert run.counts["num_not_run"] > 0
+    assert slow_night.query("select distinct reason from run_items where status = 'not_run'") == [
+        ("deadline",)
+    ]
+
+
+@pytest.mark.parametrize("how", ["error", "exit"])
+def test_an_engine_that_dies_ends_the_run_with_what_was_finished(night: Any, how: str) -> None:
+    night.rows("rows.parquet", id=list(range(30)), prompt=[f"p{i}" for i in range(30)])
+    night.jobs(
+        "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 10, ignore_eos: true}",
+        model=f"builtin:fake?fail={how}&fail_at_step=25&step_ms=60",
+        more="engine: {max_seqs: 8, max_step_tokens: 64}",
+    )
+    run = night.run(start_engine=start_child)
+    assert isinstance(run.error, EngineError)
+    assert (run.exit_code, run.status) == (5, "failed")
+    assert 0 < run.counts["num_done"] < 30
+    assert night.query("select status, exit_code from runs") == [("failed", 5)]
+
+
+def test_a_store_that_fails_for_a_while_ends_the_run_as_failed_not_killed(
+    raw_night: Any, monkeypatch: Any
+) -> None:
+    tick, calls = Store.tick, []
+
+    def failing(store: Store) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise StoreError("cannot write the journal: the disk is full")
+        tick(store)
+
+    monkeypatch.setattr(Store, "tick", failing)
+    run = raw_night.run()
+    assert isinstance(run.error, StoreError)
+    assert (run.exit_code, run.stop_reason) == (5, "store_failed")
+    found = raw_night.query("select status, stop_reason, exit_code from runs")
+    assert found == [("failed", "store_failed", 5)]
+    assert raw_night.run().exit_code == 0
+
+
+def test_a_second_run_is_told_who_holds_the_store(slow_night: Any) -> None:
+    process = start(slow_night)
+    try:
+        wait_for(lambda: read_holder(lock_path(slow_night.store)), "the lock")
+        with pytest.raises(LockedError) as busy:
+            slow_night.run()
+        assert str(process.pid) in busy.value.message
+        skipped = slow_night.run(if_locked=IfLocked.parse("skip"))
+        assert (skipped.exit_code, skipped.status) == (0, "skipped")
+        assert str(process.pid) in skipped.messages[0]
+        waited = slow_night.run(if_locked=IfLocked.parse("wait=60s"))
+        assert (waited.exit_code, waited.output_tokens) == (0, 0)
+        assert waited.counts["num_reused"] == 40
+    finally:
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_a_reader_never_fails_a_run(raw_night: Any) -> None:
+    raw_night.run(limit=2)
+    code = (
+        "import duckdb, sys\n"
+        f"c = duckdb.connect({str(raw_night.store)!r}, read_only=True)\n"
+        "print('open', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "open\n"
+        run = raw_night.run()
+        assert (run.exit_code, run.counts["num_done"], run.published) == (0, 10, False)
+        assert any("another program" in message for message in run.messages)
+        reader.communicate("")
+    again = raw_night.run()
+    assert (again.counts["num_reused"], again.output_tokens) == (12, 0)
+    assert raw_night.query("select count(*) from runs where status = 'completed'") == [(3,)]
+
+
+def test_the_child_never_holds_the_lock(slow_night: Any) -> None:
+    process = start(slow_night)
+    wait_for_answers(slow_night)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert slow_night.run().exit_code == 0  # at once: no wait, no LockedError
+
+
+def test_what_a_journal_lost_is_said(raw_night: Any) -> None:
+    raw_night.run()
+    journal = Journal(journal_folder(raw_night.store))
+    for number in range(3):
+        row = {"run_id": "r", "job": "j", "item_id": str(number), "variant": "", "status": "done"}
+        journal.append("run_items", row)
+    journal.close()
+    (segment,) = journal.closed_segments()
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes(data)
+    raw_night.run()
+    assert any("unreadable bytes" in text for text in raw_night.notes.texts)

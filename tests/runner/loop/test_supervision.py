@@ -1,0 +1,85 @@
+"""Nights whose engine dies: every row is answered or named, and the morning knows what happened."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thothy_batch.engine.start import start_supervised
+from thothy_batch.records import EngineSpec
+from thothy_batch.report.text import render_text
+from thothy_batch.resources import data_path
+from thothy_batch.store.queries.read import report_data
+
+POISON = ord("#")
+
+
+def rows(night: Any, num: int, poison: int, model: str, more: str = "") -> None:
+    prompts = [f"row {i}" for i in range(num)]
+    prompts[poison] = "a row with a # in it"
+    night.rows("rows.parquet", id=list(range(num)), prompt=prompts)
+    night.jobs(
+        "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8, ignore_eos: true}",
+        model=model,
+        more=more,
+    )
+
+
+@pytest.mark.parametrize("how", ["segv", "kill"])
+def test_a_poison_row_among_200_costs_itself_alone(night: Any, how: str) -> None:
+    rows(night, 200, 123, f"builtin:fake?fail={how}&poison={POISON}")
+    run = night.run(start_engine=start_supervised)
+    assert (run.exit_code, run.status, run.error) == (1, "completed", None)
+    assert (run.counts["num_done"], run.counts["num_failed"]) == (199, 1)
+    (failure,) = night.query("select item_id, code, message from failures")
+    assert failure[:2] == ("123", "engine_error")
+    assert "each time it computed this row" in failure[2]
+    events = night.query("select event, count(*) from engine_events group by event order by event")
+    assert events[1] == ("request_quarantined", 1)
+    assert events[0][0] == "engine_died"
+    assert 2 <= events[0][1] <= 12
+    outputs = night.query("select item_id, text from artifacts order by item_id")
+    night.store.unlink()
+    rows(night, 200, 123, "builtin:fake")
+    undisturbed = night.run()
+    assert undisturbed.counts["num_done"] == 200
+    assert set(outputs) < set(night.query("select item_id, text from artifacts"))
+
+
+def test_a_hang_is_named_in_store_and_report(night: Any, tmp_path: Any) -> None:
+    model = f"builtin:fake?fail=hang&fail_at_step=3&fail_once={tmp_path / 'hung'}"
+    rows(night, 20, 5, model, more="run: {stall_after: 2s}")
+    began = time.monotonic()
+    run = night.run(start_engine=start_supervised)
+    assert (run.exit_code, run.counts["num_done"]) == (0, 20)
+    assert time.monotonic() - began < 60
+    ((message,),) = night.query("select message from engine_events")
+    assert "no step was finished for 2 s" in message
+    assert "no step was finished for 2 s" in render_text(report_data(night.store))
+
+
+def test_answers_of_two_models_never_come_into_one_run(night: Any) -> None:
+    """The checkpoint is replaced while the engine runs, which then dies and is started anew."""
+    model = Path(shutil.copytree(data_path("sample_data") / "model", night.folder / "model"))
+    night.rows("rows.parquet", id=list(range(8)), prompt=[f"prompt {i}" for i in range(8)])
+    sampling = "{max_tokens: 200, ignore_eos: true}"
+    night.jobs(f"name: j, kind: raw, input: rows.parquet, sampling: {sampling}", model=str(model))
+
+    def start(spec: EngineSpec, *, log_path: Path | None = None) -> Any:
+        engine: Any = start_supervised(spec, log_path=log_path)
+        weights = next(model.glob("*.safetensors"))
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.with_suffix(".new").write_bytes(content)
+        weights.with_suffix(".new").replace(weights)
+        engine._engine._process.kill()
+        return engine
+
+    run = night.run(start_engine=start)
+    assert run.exit_code == 5
+    assert f"the model {model} has been changed since this run began" in str(run.error)
+    assert run.counts["num_done"] == 0
+    again = night.run(start_engine=start_supervised)
+    assert (again.exit_code, again.counts["num_done"]) == (0, 8)

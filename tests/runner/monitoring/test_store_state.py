@@ -1,0 +1,62 @@
+"""What `status` knows while another program has the store to itself."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thothy_batch.errors import StoreBusyError
+from thothy_batch.runner.monitoring.store_state import store_state
+from thothy_batch.store.files import status_path
+from thothy_batch.store.queries import read
+
+_HOLD = """
+import sys, duckdb
+connection = duckdb.connect(sys.argv[1])
+print("open", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def held_open(store: Path) -> Iterator[None]:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(store)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == "open\n"
+        yield
+    finally:
+        holder.communicate("\n")
+
+
+@pytest.fixture
+def done_night(night: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(read, "_RETRY_S", 0.1)
+    night.rows("rows.parquet", id=["a", "b"], text=["A lamp.", "A chair."])
+    night.jobs("name: s, kind: summary, input: rows.parquet, sampling: {max_tokens: 4}")
+    night.run()
+    return night
+
+
+def test_the_end_of_the_last_run_is_known_from_the_status_file(done_night: Any) -> None:
+    free = store_state(done_night.store)
+    with held_open(done_night.store):
+        held = store_state(done_night.store)
+    for name in ("run_id", "status", "num_items", "num_done", "num_failed"):
+        assert held["last_run"][name] == free["last_run"][name]
+    assert held["state"] == "idle"
+
+
+def test_without_a_finished_run_in_the_status_file_the_store_is_busy(done_night: Any) -> None:
+    status_path(done_night.store).unlink()
+    with held_open(done_night.store), pytest.raises(StoreBusyError):
+        store_state(done_night.store)

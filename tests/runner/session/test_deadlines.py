@@ -1,0 +1,199 @@
+"""What cannot be done in time is not started; a job that is due soon goes first."""
+
+import os
+import socket
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from thothy_batch.engine.start import start_supervised
+from thothy_batch.errors import LockHolder
+from thothy_batch.runner.commands.run import run_night
+from thothy_batch.runner.session.options import IfLocked
+from thothy_batch.store.files import lock_path
+from thothy_batch.store.lock import FileLock
+
+MODEL = "builtin:fake?step_ms=20"
+ROWS = "kind: raw, sampling: {ignore_eos: true, max_tokens: %d}"
+
+
+def at(seconds: float) -> str:
+    return (datetime.now().astimezone() + timedelta(seconds=seconds)).isoformat()
+
+
+def statuses(night: Any) -> dict[str, set[tuple[str, str | None]]]:
+    found: dict[str, set[tuple[str, str | None]]] = {}
+    for job, status, reason in night.query(
+        "select job, status, reason from run_items order by run_id desc"
+    ):
+        found.setdefault(job, set()).add((status, reason))
+    return found
+
+
+@pytest.fixture
+def two_lengths(night: Any) -> Any:
+    """Rows of 0.4 s, and rows of 40 s, which come first."""
+    night.rows("short.parquet", id=list(range(60)), prompt=[f"short {i}" for i in range(60)])
+    night.rows("long.parquet", id=list(range(20)), prompt=[f"long {i}" for i in range(20)])
+    night.jobs(
+        f"name: warm, input: short.parquet, priority: 9, {ROWS % 20}",
+        f"name: long, input: long.parquet, priority: 5, {ROWS % 2000}",
+        f"name: short, input: short.parquet, priority: 1, {ROWS % 21}",
+        model=MODEL,
+        more="engine: {max_seqs: 8}",
+    )
+    return night
+
+
+@pytest.mark.parametrize("reason", ["deadline", "time_budget"])
+def test_rows_that_cannot_finish_are_not_started(two_lengths: Any, reason: str) -> None:
+    """Nobody sits the time out either: the run ends when there is nothing left that fits."""
+    limit = {"deadline": at(20)} if reason == "deadline" else {"time_budget_s": 20.0}
+    began = time.monotonic()
+    summary = two_lengths.run(**limit)
+    took_s = time.monotonic() - began
+    assert (summary.exit_code, summary.status, summary.stop_reason) == (4, "stopped", reason)
+    assert statuses(two_lengths) == {
+        "warm": {("done", None)},
+        "long": {("not_run", "deadline")},
+        "short": {("done", None)},
+    }
+    assert took_s < 18.0
+    assert summary.wasted_tokens == 0
+    assert "20 entries were not started" in "\n".join(summary.messages)
+    again = two_lengths.run(jobs=("short", "warm"))
+    assert again.counts["num_reused"] == 120
+
+
+def test_the_job_that_is_due_first_goes_first(night: Any) -> None:
+    night.rows("rows.parquet", id=list(range(20)), prompt=[f"row {i}" for i in range(20)])
+    night.jobs(
+        f"name: any, input: rows.parquet, {ROWS % 5}",
+        f'name: later, input: rows.parquet, deadline: "{at(7200)}", {ROWS % 6}',
+        f'name: soon, input: rows.parquet, deadline: "{at(3600)}", {ROWS % 7}',
+        f"name: first, input: rows.parquet, priority: 9, {ROWS % 8}",
+        model=MODEL,
+        more="engine: {max_seqs: 4}",
+    )
+    assert night.run().exit_code == 0
+    order = night.query("select job, max(queue_s) from artifacts group by job order by 2")
+    assert [job for job, _ in order] == ["first", "soon", "later", "any"]
+
+
+def test_a_job_ends_at_its_deadline_and_the_others_go_on(night: Any) -> None:
+    night.rows("rows.parquet", id=list(range(400)), prompt=[f"row {i}" for i in range(400)])
+    jobs = [
+        f'name: due, input: rows.parquet, deadline: "{at(4)}", {ROWS % 40}',
+        f"name: rest, input: rows.parquet, {ROWS % 2}",
+    ]
+    night.jobs(*jobs, model=MODEL, more="engine: {max_seqs: 8}")
+    summary = night.run()
+    assert (summary.exit_code, summary.stop_reason) == (4, "deadline")
+    due, rest = summary.jobs
+    assert due["num_done"] > 0
+    assert due["num_not_run"] == 400 - due["num_done"] > 0
+    assert rest["num_done"] == 400
+    assert statuses(night)["due"] == {("done", None), ("not_run", "deadline")}
+    night.jobs(jobs[0].replace(jobs[0].split('"')[1], at(3600)), jobs[1], model=MODEL)
+    second = night.run()
+    assert second.exit_code == 0
+    assert second.jobs[0]["num_reused"] == due["num_done"]
+
+
+def test_a_row_of_two_jobs_is_wanted_until_the_later_one_is_over(night: Any) -> None:
+    night.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
+    night.jobs(
+        f'name: over, input: rows.parquet, deadline: "2020-01-01T00:00", {ROWS % 5}',
+        f"name: rest, input: rows.parquet, {ROWS % 5}",
+        model=MODEL,
+    )
+    assert night.run().exit_code == 4
+    assert statuses(night) == {"over": {("not_run", "deadline")}, "rest": {("done", None)}}
+
+
+def test_a_wrong_deadline_of_a_job_is_told_with_its_line(night: Any) -> None:
+    from thothy_batch.errors import ManifestError
+
+    night.rows("rows.parquet", id=[1], prompt=["one"])
+    night.jobs("name: j, kind: raw, input: rows.parquet, deadline: 25:99")
+    with pytest.raises(ManifestError, match=r"deadline must be a clock time.*25:99"):
+        night.run()
+
+
+STRICT = """\
+kind: strict
+fields: [text]
+sampling: {temperature: 0.9, max_tokens: 4}
+document: "{{ text }}"
+stages: [{name: only, instruction: Say it.}]
+checks: {cut_off: CHECK}
+"""
+
+
+def strict(night: Any, check: str) -> None:
+    """A kind whose answers are nearly all cut off: another attempt gets more room."""
+    (night.folder / "strict.yaml").write_text(STRICT.replace("CHECK", check))
+    night.rows("rows.parquet", id=list(range(20)), text=[f"text {i}" for i in range(20)])
+    night.rows("rest.parquet", id=list(range(300)), prompt=[f"row {i}" for i in range(300)])
+
+
+def test_a_retry_that_comes_too_late_is_the_next_nights(night: Any) -> None:
+    """Not a failure for good: its entry was not run to its end."""
+    strict(night, "fail")
+    due = "name: due, kind: strict.yaml, input: rows.parquet, max_failed_pct: 100, deadline: "
+    rest = f"name: rest, input: rest.parquet, {ROWS % 30}"
+    engine = "engine: {max_seqs: 20}"
+    night.jobs(f'{due}"{at(3)}"', rest, model=MODEL, more=engine)
+    summary = night.run()
+    assert (summary.exit_code, summary.stop_reason) == (4, "deadline")
+    left = summary.jobs[0]["num_not_run"]
+    assert isinstance(left, int)
+    assert left > 10
+    assert summary.jobs[0]["num_failed"] == 0
+    assert f"{left} entries were not started" in "\n".join(summary.messages)
+    night.jobs(f'{due}"{at(3600)}"', rest, model=MODEL, more=engine + "\nrun: {max_attempts: 6}")
+    assert night.run().jobs[0]["num_done"] == left
+
+
+def test_a_retry_that_another_job_waits_for_is_computed(night: Any) -> None:
+    strict(night, "flag")
+    job = "kind: strict.yaml, input: rows.parquet"
+    rest = f"name: rest, input: rest.parquet, {ROWS % 30}"
+    more = "engine: {max_seqs: 20}\nrun: {max_attempts: 5}"
+    night.jobs(
+        f'name: due, {job}, deadline: "{at(3)}"', f"name: b, {job}", rest, model=MODEL, more=more
+    )
+    night.run()
+    found = night.query("select item_id, text, attempt from artifacts where job = 'b' order by 1")
+    night.store.unlink()
+    night.jobs(f"name: b, {job}", model=MODEL, more=more)
+    night.run()
+    alone = night.query("select item_id, text, attempt from artifacts where job = 'b' order by 1")
+    assert found == alone
+    assert max(attempt for _, _, attempt in alone) > 1
+
+
+def test_a_deadline_ends_the_waiting_for_a_lock(night: Any) -> None:
+    night.rows("rows.parquet", id=[1], prompt=["one"])
+    night.jobs("name: j, kind: raw, input: rows.parquet")
+    (night.folder / f"{night.store.name}.journal").mkdir()
+    holder = LockHolder(pid=os.getpid(), run_id="other", host=socket.gethostname())
+    with FileLock(lock_path(night.store)).acquire(holder):
+        began = time.monotonic()
+        options = night.options(time_budget_s=1.0, if_locked=IfLocked("wait", 60.0))
+        summary = run_night(options, night.notes)
+        assert time.monotonic() - began < 30
+    assert (summary.exit_code, summary.stop_reason) == (4, "time_budget")
+    assert "stopped by the time_budget before anything was computed" in summary.messages[0]
+
+
+def test_a_deadline_ends_the_loading(night: Any) -> None:
+    night.rows("rows.parquet", id=[1], prompt=["one"])
+    night.jobs("name: j, kind: raw, input: rows.parquet", model="builtin:fake?load_ms=60000")
+    began = time.monotonic()
+    summary = night.run(start_engine=start_supervised, time_budget_s=3.0)
+    assert time.monotonic() - began < 40
+    assert (summary.exit_code, summary.stop_reason) == (4, "time_budget")
+    assert night.query("select status, reason from run_items") == [("not_run", "deadline")]

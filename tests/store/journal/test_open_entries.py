@@ -1,0 +1,198 @@
+"""Every entry of every run is in run_items once, however the run ended."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thothy_batch.errors import StoreError
+from thothy_batch.records import EntryKey
+from thothy_batch.store import publisher
+from thothy_batch.store.database import run_summary
+from thothy_batch.store.files import journal_folder
+from thothy_batch.store.journal import open_entries
+from thothy_batch.store.journal.segment import MARKER, read_segment, segment_paths
+from thothy_batch.store.queries.result_index import AnswerIndex
+from thothy_batch.store.store import Store, publish_if_free
+
+JOBS = [{"job": "j", "kind": "summary", "num_items": 5}, {"job": "t", "num_items": 4}]
+ENTRIES = [
+    *(EntryKey("j", str(n)) for n in range(1, 6)),
+    *(EntryKey("t", item, language) for item in ("é", "1") for language in ("de", "fr")),
+]
+ALL = {(e.job, e.item_id, e.variant) for e in ENTRIES}
+
+
+@pytest.fixture(autouse=True)
+def _short_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_entries, "_MAX_ENTRIES", 2)
+
+
+def begun(night: Any, run_id: str = "r1") -> Store:
+    """A run whose process is thought to die: never ended, never closed, no lock."""
+    store = Store.open(night.path)
+    store.begin_run({"run_id": run_id, "name": "night", "jobs": JOBS}, ENTRIES)
+    return store
+
+
+def assert_listed(night: Any, run_id: str, **counts: int) -> None:
+    """All entries are there once, those not reached with their reason, and nothing waits."""
+    items = night.query(
+        "SELECT job, item_id, variant, status, reason FROM run_items WHERE run_id = ?", run_id
+    )
+    assert sorted(item[:3] for item in items) == sorted(ALL)
+    reasons = {(status, reason) for *_, status, reason in items}
+    assert reasons <= {("done", None), ("failed", None), ("not_run", "killed")}
+    run = night.row("SELECT * FROM runs WHERE run_id = ?", run_id)
+    assert run["num_items"] == len(ALL)
+    for status in ("done", "failed", "reused", "not_run"):
+        found = sum(item[3] == status for item in items)
+        assert run[f"num_{status}"] == found == counts.get(status, 0)
+    stats = "SELECT job, num_items FROM job_stats WHERE run_id = ? ORDER BY job"
+    assert night.query(stats, run_id) == [("j", 5), ("t", 4)]
+    assert night.query("SELECT count(*) FROM open_entries") == [(0,)]
+
+
+def test_records_hold_entries_of_one_job_in_their_order() -> None:
+    rows = list(open_entries.open_rows(iter(ENTRIES)))
+    assert [row["item_ids"] for row in rows] == [
+        *(["1", "2"], ["3", "4"], ["5"]),
+        *(["é", "é"], ["1", "1"]),
+    ]
+    assert [row.get("variants") for row in rows] == [None] * 3 + [["de", "fr"]] * 2
+
+
+@pytest.mark.parametrize("published", [False, True], ids=["journal", "database"])
+def test_a_killed_run_lists_what_it_did_not_reach(night: Any, rows: Any, published: bool) -> None:
+    store = begun(night)
+    rows.add_done(store, 1)
+    rows.add_failed(store, 2)
+    place = {"job": "t", "item_id": "é", "variant": "fr", "artifact_id": "at"}
+    store.add("artifacts", {**place, "kind": "translation", "output_tokens": 1})
+    store.add("run_items", {**place, "status": "done"})
+    store._journal.commit()
+    if published:
+        assert store.publish()
+        assert night.query("SELECT count(*) FROM run_items") == [(3,)]
+        assert night.query("SELECT sum(len(item_ids)) FROM open_entries") == [(9,)]
+    for _ in range(2):
+        Store.open(night.path).close()
+        assert_listed(night, "r1", done=2, failed=1, not_run=6)
+    assert night.query("SELECT count(*) FROM latest_artifacts") == [(2,)]
+
+
+def test_a_run_that_ends_by_itself_leaves_no_open_entries(night: Any, rows: Any) -> None:
+    store = begun(night)
+    store.publish()
+    assert night.query("SELECT count(*) > 0 FROM open_entries") == [(True,)]
+    for entry in ENTRIES:
+        place = {"job": entry.job, "item_id": entry.item_id, "variant": entry.variant}
+        store.add("run_items", {**place, "status": "failed"})
+    assert store.end_run({"status": "completed"})
+    assert_listed(night, "r1", failed=9)
+    store.close()
+
+
+def test_the_end_of_a_run_and_its_open_entries_go_in_one_transaction(
+    night: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill right after the merge that counts the run: no later step is needed."""
+    store = begun(night)
+    rows.add_done(store, 1)
+    monkeypatch.setattr(publisher, "bury_dead_runs", _die)
+    with pytest.raises(StoreError, match="died"):
+        store.end_run({"status": "stopped"})
+    assert night.query("SELECT status FROM runs") == [("stopped",)]
+    assert night.query("SELECT count(*) FROM open_entries") == [(0,)]
+
+
+def test_a_reader_keeps_the_merge_for_the_next_command(night: Any, rows: Any) -> None:
+    """The dead run and the one after it, of the same entries anew, come in one merge."""
+    with night.reader(read_only=False):
+        dead = begun(night)
+        rows.add_done(dead, 1, text="first")
+        dead._journal.commit()
+        again = begun(night, "r2")
+        rows.add_done(again, 1, text="forced")  # the same artifact_id
+        rows.add_done(again, 2)
+        again._journal.commit()
+        assert not publish_if_free(night.path)
+    assert publish_if_free(night.path)
+    assert_listed(night, "r1", done=1, not_run=8)
+    assert_listed(night, "r2", done=2, not_run=7)
+    assert night.query("SELECT text FROM artifacts WHERE artifact_id = 'a1'") == [("forced",)]
+
+
+def test_a_forced_run_after_a_killed_one_has_its_own_list(night: Any, rows: Any) -> None:
+    dead = begun(night)
+    rows.add_done(dead, 1)
+    dead.publish()
+    again = begun(night, "r2")
+    assert again.recovered.killed_runs == ["r1"]
+    again.publish()  # while it goes on its own open entries stay
+    assert night.query("SELECT DISTINCT run_id FROM open_entries") == [("r2",)]
+    rows.add_done(again, 1)
+    again._journal.commit()
+    assert publish_if_free(night.path)
+    for run_id in ("r1", "r2"):
+        assert_listed(night, run_id, done=1, not_run=8)
+
+
+def test_a_kill_between_any_two_writes_keeps_the_list_whole(night: Any, rows: Any) -> None:
+    """Each round a run is begun, and its journal is cut behind another record."""
+    # Five records of entries, the run, its two jobs, an artifact, its entry.
+    for number in range(10):
+        run_id = f"r{number}"
+        _keep(_journal_of_a_short_run(night, rows, run_id), number)
+        assert publish_if_free(night.path)
+        assert night.query("SELECT count(*) FROM open_entries") == [(0,)]
+        found = night.query("SELECT job, item_id, variant FROM run_items WHERE run_id = ?", run_id)
+        is_known = bool(night.query("SELECT 1 FROM runs WHERE run_id = ?", run_id))
+        assert is_known == (number > 5)
+        assert sorted(found) == (sorted(ALL) if is_known else [])
+
+
+@pytest.mark.parametrize(
+    ("owner", "step"),
+    [
+        (publisher, "bury_dead_runs"),
+        (run_summary, "count_run"),
+        (AnswerIndex, "extend"),
+        (publisher, "_remove"),
+    ],
+    ids=["before the burial", "within it", "before the index", "before the removal"],
+)
+def test_a_kill_while_publishing_changes_nothing(
+    night: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
+) -> None:
+    dead = begun(night)
+    rows.add_done(dead, 1)
+    dead._journal.commit()
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, step, _die)
+        with pytest.raises(StoreError, match="died"):
+            Store.open(night.path)
+    for _ in range(2):
+        assert publish_if_free(night.path)
+        assert_listed(night, "r1", done=1, not_run=8)
+
+
+def _die(*_: object, **__: object) -> Any:
+    raise StoreError("died here")
+
+
+def _journal_of_a_short_run(night: Any, rows: Any, run_id: str) -> Path:
+    """The one segment of a run that goes no further than its first answer: ten records."""
+    store = begun(night, run_id)
+    rows.add_done(store, 1)
+    store._journal.commit()
+    (path,) = segment_paths(journal_folder(night.path))
+    assert len(read_segment(path).records) == 10
+    return path
+
+
+def _keep(path: Path, num_records: int) -> None:
+    """Cuts a segment in the middle of the record behind the first so many."""
+    data = path.read_bytes()
+    starts = [n for n in range(len(data)) if data.startswith(MARKER, n)]
+    path.write_bytes(data[: starts[num_records] + 9])

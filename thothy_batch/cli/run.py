@@ -1,0 +1,125 @@
+"""`run` and `plan`: what takes a manifest."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thothy_batch.cli.output import print_json, print_text, report_error
+
+if TYPE_CHECKING:
+    from thothy_batch.manifest.settings import Overrides
+
+
+def _num_rows(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"--limit is {text!r}; use a whole number of rows") from None
+
+
+ManifestPath = Annotated[
+    Path, typer.Argument(metavar="MANIFEST", help="YAML manifest, or a Parquet job manifest.")
+]
+StorePath = Annotated[
+    Path | None, typer.Option("--store", metavar="PATH", help="Store in place of the manifest's.")
+]
+ModelId = Annotated[
+    str | None, typer.Option("--model", metavar="ID", help="Hub id or directory of the model.")
+]
+Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")]
+JobNames = Annotated[
+    list[str] | None, typer.Option("--job", metavar="NAME", help="Only this job; repeatable.")
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(metavar="N", parser=_num_rows, help="Look only at the first N rows of each job."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the end.")]
+
+
+def run(
+    manifest: ManifestPath,
+    store: StorePath = None,
+    model: ModelId = None,
+    device: Device = None,
+    job: JobNames = None,
+    limit: Limit = None,
+    deadline: Annotated[
+        str | None, typer.Option(metavar="06:00|ISO", help="Stop at this time.")
+    ] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(metavar="5h", help="Stop after this long: 90s, 30m, 5h.")
+    ] = None,
+    if_locked: Annotated[
+        str,
+        typer.Option(metavar="fail|skip|wait=30m", help="When another run holds the store."),
+    ] = "fail",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Compute what failed before once more.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compute everything, answered or not.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Do the night's work; running it again continues where it stopped."""
+    # Late, here and in every command: --help answers before any of this is imported.
+    from thothy_batch.cli import signals
+    from thothy_batch.cli.display import choose_display
+    from thothy_batch.cli.render_run import summary_text
+    from thothy_batch.runner.commands.run import run_night
+    from thothy_batch.runner.session.options import IfLocked, RunOptions, time_budget_s
+
+    options = RunOptions(
+        manifest=manifest,
+        overrides=_overrides(store, model, device, job, limit),
+        deadline=deadline,
+        time_budget_s=time_budget_s(time_budget),
+        if_locked=IfLocked.parse(if_locked),
+        retry_failed=retry_failed,
+        force=force,
+    )
+    with choose_display(quiet=quiet) as display:
+        summary = run_night(options, display)
+        signals.ignore()
+    if summary.error is not None:
+        report_error(summary.error, as_json=False)
+    print_json(summary.as_json()) if as_json else print_text(summary_text(summary))
+    raise typer.Exit(summary.exit_code)
+
+
+def plan(
+    manifest: ManifestPath,
+    store: StorePath = None,
+    model: ModelId = None,
+    device: Device = None,
+    job: JobNames = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Everything that can be known without loading weights: errors, counts, lengths, time."""
+    from thothy_batch.cli.display import choose_display
+    from thothy_batch.cli.render_run import plan_text
+    from thothy_batch.runner.commands.plan import plan_night
+    from thothy_batch.runner.session.options import RunOptions
+
+    options = RunOptions(manifest, _overrides(store, model, device, job, limit))
+    with choose_display(quiet=quiet) as display:
+        found = plan_night(options, display)
+    print_json(found) if as_json else print_text(plan_text(found))
+
+
+def _overrides(
+    store: Path | None,
+    model: str | None,
+    device: str | None,
+    jobs: list[str] | None,
+    limit: int | None,
+) -> "Overrides":
+    from thothy_batch.manifest.settings import Overrides
+
+    return Overrides(store, model, device, tuple(jobs or ()), limit)

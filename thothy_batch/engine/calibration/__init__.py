@@ -1,0 +1,1 @@
+"""Measures the speed of the device and of a loaded model."""

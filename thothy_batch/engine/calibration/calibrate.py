@@ -1,0 +1,190 @@
+"""Measures how fast a loaded engine's runner works: batches of known work, a profile of seconds.
+
+Each part of the profile is a difference between batches that differ in that part alone; a part
+that comes out below nothing, by noise, counts as nothing. Knows no tensors.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from thothy_batch.engine.core.config import EngineConfig
+from thothy_batch.engine.cost.cost_model import CostModel, Curve, ModelWork, Speed
+from thothy_batch.engine.cost.measurement_cache import measured_now
+from thothy_batch.engine.execution.batch import Batch, Int64Array
+from thothy_batch.engine.execution.dummy_batches import SyntheticBatches, step_work
+from thothy_batch.engine.execution.launcher import Runner, StepLauncher
+from thothy_batch.engine.llm_engine import LLMEngine
+from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.records import Request, Sampling
+
+Clock = Callable[[], float]
+
+_CHUNKS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
+_CUDA_CHUNKS = (*_CHUNKS, 1024, 2048, 4096, 8192)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_NEAR = 32  # tokens of context that cost little to attend to
+_FAR = 512
+_FAR_ROWS = 8
+# What calibration fills of the pool: enough that KV is read from memory, not from caches.
+_KV_BYTES = 1 << 29
+_KV_TOKENS = 4096
+_GOES = 4  # per batch, while they take less than:
+_GOES_S = 0.5
+_HOST_ROWS = 32
+_HOST_TOKENS = 64
+_NOTHING = Speed(linears=((1, 0.0),), head=((1, 0.0),), kv_byte_s=0, pair_s=0, shared_pair_s=0)
+
+
+def calibrate(
+    runner: Runner,
+    config: EngineConfig,
+    work: ModelWork,
+    *,
+    budget_s: float = 20.0,
+    clock: Clock = time.perf_counter,
+) -> Speed:
+    """Measure the runner of an engine that is loaded and idle; its pool is overwritten.
+
+    `budget_s` bounds the seconds, roughly: large models are measured at fewer points.
+    """
+    max_tokens = min(_KV_TOKENS, _KV_BYTES // sum(g.kv_bytes_per_token for g in work.groups))
+    batches = SyntheticBatches(config, max(1, max_tokens))
+    bench = _Bench(runner, work, clock)
+    for batch in batches.fill():
+        runner.run(batch)
+    chunks = _CHUNKS if config.device == "cpu" else _CUDA_CHUNKS
+    speed = _prompts(bench, batches, chunks, budget_s * 0.5)
+    speed = _decode(bench, batches, speed, budget_s * 0.4)
+    speed = _grouped(bench, batches, speed)
+    step_s, row_s = _host_part(config, clock)
+    return replace(speed, step_s=step_s, row_s=row_s, measured_at=measured_now())
+
+
+class _Bench:
+    """A runner and a clock."""
+
+    def __init__(self, runner: Runner, work: ModelWork, clock: Clock) -> None:
+        self._runner = runner
+        self._work = work
+        self._clock = clock
+
+    def time(self, batch: Batch) -> float:
+        """Seconds of the fastest of a few goes. The first does not count: linears of a new number
+        of rows take twice as long once, while their code is made."""
+        self._runner.run(batch)
+        best, spent = float("inf"), 0.0
+        for _ in range(_GOES):
+            began = self._clock()
+            self._runner.run(batch)
+            seconds = self._clock() - began
+            best, spent = min(best, seconds), spent + seconds
+            if spent > _GOES_S:
+                break
+        return best
+
+    def rest(self, batch: Batch, speed: Speed) -> float:
+        """Seconds of a batch beyond those that a speed accounts for."""
+        return self.time(batch) - self.seconds_of(speed, batch)
+
+    def ladder(
+        self, sizes: list[int], make: Callable[[int], Batch], speed: Speed, budget_s: float
+    ) -> Curve:
+        """Seconds, beyond those accounted for, by size; as many sizes as the budget allows."""
+        points: list[tuple[float, float]] = []
+        end = self._clock() + budget_s
+        for size in sizes:
+            began = self._clock()
+            seconds = max(0.0, self.rest(make(size), speed))
+            # More rows never take less time: what says so is noise.
+            points.append((size, max(seconds, points[-1][1] if points else 0.0)))
+            # The next size may take twice as long as this one did.
+            if self._clock() + 2 * (self._clock() - began) > end:
+                break
+        return tuple(points)
+
+    def seconds_of(self, speed: Speed, batch: Batch) -> float:
+        """What the cost model says of a batch."""
+        return CostModel(self._work, speed).step_s(step_work(batch))
+
+    def slope(self, near: Batch, far: Batch, unit: Speed) -> float:
+        """Seconds of one unit of a term of the cost model, of which `far` has more than `near`;
+        `unit`: a second for each unit of it, and nothing else."""
+        units = self.seconds_of(unit, far) - self.seconds_of(unit, near)
+        return max(0.0, (self.time(far) - self.time(near)) / units) if units > 0 else 0.0
+
+
+def _prompts(
+    bench: _Bench, batches: SyntheticBatches, chunks: tuple[int, ...], budget_s: float
+) -> Speed:
+    """Linears and prefill attention, from parts of one prompt of which nothing is sampled."""
+    size = min(128, batches.max_chunk, -(-batches.max_context // 4))
+    far = batches.chunk(batches.max_context - size, size)
+    speed = replace(
+        _NOTHING, pair_s=bench.slope(batches.chunk(0, size), far, replace(_NOTHING, pair_s=1.0))
+    )
+    sizes = [size for size in chunks if size <= batches.max_chunk]
+    linears = bench.ladder(sizes, lambda size: batches.chunk(0, size), speed, budget_s)
+    return replace(speed, linears=linears)
+
+
+def _decode(bench: _Bench, batches: SyntheticBatches, speed: Speed, budget_s: float) -> Speed:
+    """KV reads and the LM head, from rows that decode."""
+    near = min(_NEAR, batches.max_context)
+    rows = min(_FAR_ROWS, batches.max_rows, batches.num_tokens // near)
+    far = max(near, min(_FAR, batches.max_context, batches.num_tokens // rows))
+    kv_byte_s = bench.slope(
+        batches.decode(rows, near),
+        batches.decode(rows, far),
+        replace(_NOTHING, kv_byte_s=1.0),
+    )
+    speed = replace(speed, kv_byte_s=kv_byte_s)
+    sizes = [rows for rows in _ROWS if rows <= batches.max_rows]
+    head = bench.ladder(sizes, lambda rows: batches.decode(rows, near), speed, budget_s)
+    return replace(speed, head=head)
+
+
+def _grouped(bench: _Bench, batches: SyntheticBatches, speed: Speed) -> Speed:
+    """What rows of a group pay for KV that is read once for all of them."""
+    shared_blocks = min(_FAR, batches.max_context) // batches.block_size - 1
+    if shared_blocks < 1:
+        return speed  # nobody can share a block and have one of his own
+    rows = min(2 * _FAR_ROWS, batches.max_rows)
+    if rows < 2:
+        return speed
+    grouped = batches.grouped_decode(rows, shared_blocks)
+    seconds = bench.rest(grouped, replace(speed, shared_pair_s=0.0))
+    pairs = bench.seconds_of(replace(_NOTHING, shared_pair_s=1.0), grouped)
+    return replace(speed, shared_pair_s=max(0.0, seconds) / pairs)
+
+
+def _host_part(config: EngineConfig, clock: Clock) -> tuple[float, float]:
+    """Seconds that the engine around the runner takes for a step, and for each of its rows."""
+    num_rows = min(_HOST_ROWS, config.max_seqs)
+    alone, together = (_host_step(config, clock, rows) for rows in (1, num_rows))
+    row_s = max(0.0, (together - alone) / (num_rows - 1)) if num_rows > 1 else 0.0
+    return max(0.0, alone - row_s), row_s
+
+
+def _host_step(config: EngineConfig, clock: Clock, num_rows: int) -> float:
+    """Seconds of a step of rows that decode, without what the runner does in it."""
+    launcher = StepLauncher(_Idle())
+    engine = LLMEngine(config, launcher, StopRules((), None), vocab_size=2, has_tokenizer=False)
+    num_tokens = min(_HOST_TOKENS, config.max_model_len - 1, config.pool_tokens // num_rows - 1)
+    if num_tokens < 1:
+        return 0.0
+    sampling = Sampling(max_tokens=num_tokens, ignore_eos=True, repetition_stop=False)
+    engine.submit(Request(number, "", [1], sampling) for number in range(num_rows))
+    began = clock()
+    while engine.has_work:
+        engine.step()
+    return (clock() - began) / max(1, engine.totals.num_steps)
+
+
+class _Idle:
+    """A runner that computes nothing."""
+
+    def run(self, batch: Batch) -> Int64Array:
+        return np.ones(len(batch.logits_rows), np.int64)

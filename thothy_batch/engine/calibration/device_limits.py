@@ -1,0 +1,130 @@
+"""Measures what a device can do at most: the F and BW of the roofline."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from thothy_batch.engine.cost.measurement_cache import (
+    DeviceFigures,
+    FigureCache,
+    device_name,
+    measured_now,
+)
+from thothy_batch.engine.hardware.host_memory import available_bytes
+from thothy_kernels.linear import pack_linear
+from thothy_kernels.linear_int8 import pack_linear_int8
+
+# Weights of small and large models [N, K], and rows of a step that is bound by compute.
+_LINEAR_SHAPES = ((1024, 1024), (4096, 1024), (1024, 3072), (4096, 4096))
+_LINEAR_ROWS = 512
+_READ_BYTES = 1 << 29  # far beyond caches
+_MIB = 1 << 20
+# A product and a copy that take far longer than their launch.
+_CUDA_ROWS = 8192
+_CUDA_BYTES = 2 << 30
+# Something else may have a core for a while, and halve what is measured meanwhile.
+_MIN_GOES = 5
+
+
+def device_figures(
+    cache: FigureCache, device: str = "cpu", product_format: str = "float32"
+) -> DeviceFigures:
+    """The figures as measured before; measured now, for some seconds, where there are none, or
+    none of this format of products."""
+    known = cache.load_device(device_name(device), torch.get_num_threads())
+    if known is not None and product_format in known.flops:
+        return known
+    return measure_device(cache, device)
+
+
+def measure_device(cache: FigureCache, device: str = "cpu", budget_s: float = 4.0) -> DeviceFigures:
+    """Measure compute and bandwidth with all of torch's threads, and keep the figures.
+
+    `budget_s`: of measuring alone; a slow device takes longer, since everything is run six times.
+    """
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
+    flops, bandwidth = _cuda_flops, _cuda_bandwidth
+    if device == "cpu":
+        dtypes, flops, bandwidth = (*dtypes, torch.int8), _flops, _bandwidth
+    share = budget_s / (len(dtypes) + 1)
+    figures = DeviceFigures(
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        flops={str(dtype).removeprefix("torch."): flops(dtype, share) for dtype in dtypes},
+        bandwidth=bandwidth(share),
+        measured_at=measured_now(),
+    )
+    cache.store_device(figures)
+    return figures
+
+
+@torch.inference_mode()
+def _flops(dtype: torch.dtype, budget_s: float) -> float:
+    """Operations a second of the fastest linear, run as the decoder runs them; int8 with bfloat16
+    around it."""
+    best = 0.0
+    pack, dtype = (
+        (pack_linear_int8, torch.bfloat16) if dtype == torch.int8 else (pack_linear, dtype)
+    )
+    for N, K in _LINEAR_SHAPES:
+        linear = pack(torch.ones((N, K), dtype=dtype), None, impl="cpu")
+        x = torch.ones((_LINEAR_ROWS, K), dtype=dtype)
+        seconds = _least_time(lambda: linear(x), budget_s / len(_LINEAR_SHAPES))  # noqa: B023
+        best = max(best, 2 * N * K * _LINEAR_ROWS / seconds)
+    return best
+
+
+@torch.inference_mode()
+def _bandwidth(budget_s: float) -> float:
+    """Bytes a second of the fastest way to read: which one that is differs between machines.
+
+    Sums and products of float32 were found at 12 and 31 GB/s on one, at 53 both on another.
+    """
+    num_bytes = max(_MIB, min(_READ_BYTES, available_bytes() // 8) // _MIB * _MIB)
+    data = torch.ones(num_bytes // 4)
+    one, other = data.view(2, -1)
+    ways: tuple[Callable[[], object], ...] = (
+        data.sum,
+        data.view(torch.int64).sum,
+        data.amax,
+        lambda: torch.dot(one, other),
+    )
+    return max(num_bytes / _least_time(way, budget_s / len(ways)) for way in ways)
+
+
+@torch.inference_mode()
+def _cuda_flops(dtype: torch.dtype, budget_s: float) -> float:
+    """Operations a second of a GPU's largest products; of random numbers, whose bits cost power."""
+    n = _CUDA_ROWS
+    a = torch.randn((n, n), dtype=dtype, device="cuda")
+    out = torch.empty_like(a)
+    return 2 * n**3 / _least_time(lambda: _waited(torch.mm, a, a, out=out), budget_s)
+
+
+@torch.inference_mode()
+def _cuda_bandwidth(budget_s: float) -> float:
+    """Bytes a second that a GPU reads and writes as it copies."""
+    free, _ = torch.cuda.mem_get_info()
+    source = torch.empty(min(_CUDA_BYTES, free // 4), dtype=torch.int8, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.numel() / _least_time(lambda: _waited(target.copy_, source), budget_s)
+
+
+def _waited(launch: Callable[..., object], *args: object, **kwargs: object) -> None:
+    launch(*args, **kwargs)
+    torch.cuda.synchronize()
+
+
+def _least_time(work: Callable[[], object], budget_s: float) -> float:
+    """Seconds of the fastest of several goes, five at least; one more goes before, to warm up."""
+    work()
+    best, num_goes = float("inf"), 0
+    end = time.perf_counter() + budget_s
+    while True:
+        began = time.perf_counter()
+        work()
+        now = time.perf_counter()
+        best, num_goes = min(best, now - began), num_goes + 1
+        if now >= end and num_goes >= _MIN_GOES:
+            return best

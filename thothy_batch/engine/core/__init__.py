@@ -1,0 +1,1 @@
+"""Sequences, configuration, KV layout and limits, shared by every wing of the engine. No torch."""

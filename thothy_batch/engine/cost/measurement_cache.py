@@ -1,0 +1,236 @@
+"""Measured figures, kept between runs: small JSON files in the user's cache directory.
+
+One file per device, one per device and model shape. They only save the time of measuring again, so
+nothing about them is an error: a file that cannot be read or is not ours counts as not there, one
+that cannot be written is not kept, and `notes` says so.
+"""
+
+import json
+import math
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from hashlib import blake2b
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+from thothy_batch import __version__
+from thothy_batch.engine.cost.cost_model import Curve, ModelWork, Speed
+from thothy_batch.engine.hardware.gpu import find_gpu
+
+_FORMAT = 2  # raised also where what computes is another: what it measured is then measured anew
+_MAX_BYTES = 1 << 20  # of a file that can be ours
+_FORMATS = ("float32", "bfloat16", "int8")
+_CPU_INFO = Path("/proc/cpuinfo")
+# What reading a file of somebody else's can come to.
+_MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFigures:
+    """What a device can do at most, as measured."""
+
+    device: str
+    threads: int
+    # Operations a second of the linears, by dtype; "int8" on a CPU, not in older measurements.
+    flops: dict[str, float]
+    bandwidth: float  # bytes a second: reading; of a GPU reading and writing, as it copies
+    measured_at: str  # ISO 8601
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedKey:
+    """What a measured speed holds for. The weights themselves do not matter."""
+
+    device: str
+    threads: int
+    impl: str
+    dtype: str
+    work: ModelWork
+
+
+class FigureCache:
+    """Reads and writes the files. `notes` collects what the user may want to know."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.notes: list[str] = []
+        self.folder = folder or self._user_folder()
+
+    def device_file(self, device: str, threads: int) -> Path | None:
+        """Where the figures of a device lie; None where this user has no cache directory."""
+        return self._file(f"device-{_in_names(device)}-{threads}-threads.json")
+
+    def kernels_file(self, device: str) -> Path | None:
+        """Where the launch settings of a device's kernels lie, likewise."""
+        return self._file(f"kernels-{_in_names(device)}.json")
+
+    def load_device(self, device: str, threads: int) -> DeviceFigures | None:
+        """The figures as measured last; None where there are none that can be used."""
+        key = {"device": device, "threads": threads}
+
+        def parse(value: dict[str, Any]) -> DeviceFigures:
+            names = [n for n in _FORMATS if n != "int8" or n in value["flops"]]
+            flops = {name: _positive(value["flops"][name]) for name in names}
+            bandwidth = _positive(value["bandwidth"])
+            return DeviceFigures(device, threads, flops, bandwidth, _moment(value["measured_at"]))
+
+        return self._load(self.device_file(device, threads), key, parse)
+
+    def store_device(self, figures: DeviceFigures) -> None:
+        key = {"device": figures.device, "threads": figures.threads}
+        self._store(self.device_file(figures.device, figures.threads), key, asdict(figures))
+
+    def load_speed(self, key: SpeedKey) -> Speed | None:
+        """The speed as measured last; None where there is none that can be used."""
+        return self._load(self._speed_file(key), _plain(key), _speed_of)
+
+    def store_speed(self, key: SpeedKey, speed: Speed) -> None:
+        self._store(self._speed_file(key), _plain(key), asdict(speed))
+
+    def _user_folder(self) -> Path | None:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "")
+        try:
+            # The specification wants a relative path to be passed over.
+            base = base if base.is_absolute() else Path.home() / ".cache"
+        except RuntimeError:
+            self.notes.append("measured figures are not kept: this user has no home directory")
+            return None
+        return base / "thothy-batch"
+
+    def _file(self, name: str) -> Path | None:
+        return None if self.folder is None else self.folder / name
+
+    def _speed_file(self, key: SpeedKey) -> Path | None:
+        digest = blake2b(json.dumps(_plain(key), sort_keys=True).encode(), digest_size=8)
+        return self._file(f"speed-{digest.hexdigest()}.json")
+
+    def _load(
+        self, path: Path | None, key: dict[str, Any], parse: Callable[[dict[str, Any]], T]
+    ) -> T | None:
+        if path is None:
+            return None
+        try:
+            with path.open("rb") as file:
+                document = json.loads(file.read(_MAX_BYTES))
+            if document["format"] != _FORMAT or document["key"] != key:
+                raise ValueError("it is of another version or device")
+            return parse(document["value"])
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.notes.append(f"{path} cannot be read ({error.strerror}): measured again")
+        except _MALFORMED as error:
+            self.notes.append(f"{path} is not as it was written ({_said(error)}): measured again")
+        return None
+
+    def _store(self, path: Path | None, key: dict[str, Any], value: dict[str, Any]) -> None:
+        if path is None:
+            return
+        document = {"format": _FORMAT, "key": key, "value": value}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, json.dumps(document, indent=1).encode())
+        except OSError as error:
+            self.notes.append(f"{path} cannot be written ({error.strerror}): figures are not kept")
+
+
+def device_name(device: str = "cpu") -> str:
+    """The processor that computes, told apart from others that go by the same name."""
+    if device != "cpu":
+        gpu = find_gpu()
+        return device if gpu is None else gpu.name
+    found: dict[str, str] = {}
+    try:
+        for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            found.setdefault(name.strip(), value.strip())
+    except OSError:
+        pass  # not Linux
+    name = found.get("model name") or platform.processor() or platform.machine()
+    kind = "/".join(found[part] for part in ("cpu family", "model", "stepping") if part in found)
+    # Fewer instructions, asked for to compare: their figures are not this processor's.
+    asked = os.environ.get("THOTHY_CPU_ISA")
+    return f"{name} {kind}".strip() + (f" as {asked}" if asked else "")
+
+
+def _in_names(device: str) -> str:
+    """A device's name as a part of a file's."""
+    return re.sub("[^a-z0-9]+", "-", device.lower()).strip("-")[:100]
+
+
+def measured_now() -> str:
+    """The moment, for `measured_at`."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _plain(key: SpeedKey) -> dict[str, Any]:
+    """As JSON has it. New versions of what computes are measured anew."""
+    versions = {"thothy-batch": __version__, "torch": _version("torch")}
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(key) | {"versions": versions}))
+    return plain
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Readers and other writers see the old file or the new one, never a part."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _speed_of(value: dict[str, Any]) -> Speed:
+    names = ("kv_byte_s", "pair_s", "shared_pair_s", "step_s", "row_s")
+    return Speed(
+        linears=_curve(value["linears"]),
+        head=_curve(value["head"]),
+        measured_at=_moment(value["measured_at"]),
+        **{name: _number(value[name]) for name in names},
+    )
+
+
+def _curve(value: list[list[object]]) -> Curve:
+    curve = tuple((_positive(rows), _number(seconds)) for rows, seconds in value)
+    rows = [rows for rows, _ in curve]
+    if not rows or rows != sorted(set(rows)):
+        raise ValueError(f"rows {rows} do not ascend")
+    return curve
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r} is not a number")
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{value} cannot have been measured")
+    return float(value)
+
+
+def _positive(value: object) -> float:
+    number = _number(value)
+    if not number:
+        raise ValueError("0 cannot have been measured")
+    return number
+
+
+def _moment(value: object) -> str:
+    return datetime.fromisoformat(str(value)).isoformat(timespec="seconds")
+
+
+def _said(error: Exception) -> str:
+    return str(error)[:200] or type(error).__name__

@@ -1,0 +1,1 @@
+"""Builds device batches and runs the model and the sampler on the CPU or a GPU."""

@@ -1,0 +1,89 @@
+"""How much of a GPU's memory is left for the KV pool, found out by computing the largest steps."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from thothy_batch.engine.core.config import EngineConfig
+from thothy_batch.engine.execution.batch import Batch
+from thothy_batch.engine.execution.dummy_batches import SyntheticBatches
+from thothy_batch.errors import EngineError
+from thothy_batch.records import EngineSpec
+
+if TYPE_CHECKING:
+    from thothy_batch.engine.execution.launcher import Runner
+
+# What torch's allocator takes for what it hands out, and then what is held beside it: libraries'
+# workspaces, the buffers of decode steps, the state table.
+_FRAGMENT_FACTOR = 1.25
+_MARGIN_BYTES = 512 << 20
+_NUM_PAGES_LEFT = 2  # of each layer group, beside what one prompt takes
+
+
+def free_after_warm_up(
+    spec: EngineSpec,
+    resolve: Callable[[EngineSpec, int], EngineConfig],
+    runner_of: Callable[[EngineConfig], "Runner"],
+) -> int:
+    """Bytes that a pool may take: what is free beside the weights, less what the largest steps
+    took beyond a small pool, and what the graphs of decode steps will hold."""
+    return _measure(resolve(_with_small_pool(spec, resolve), 0), runner_of)
+
+
+@contextmanager
+def memory_named(use: str) -> Iterator[None]:
+    """Turns what CUDA says when memory runs out into an EngineError that says for what it did."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise EngineError(
+            f"the GPU's memory does not suffice for {use}: {str(error).splitlines()[0]}",
+            hint="free the GPU (nvidia-smi names who has its memory), lower engine.kv_memory, "
+            "engine.max_step_tokens or engine.max_seqs, or use a smaller model",
+            cause="memory",
+        ) from error
+
+
+def _measure(config: EngineConfig, runner_of: Callable[[EngineConfig], "Runner"]) -> int:
+    runner = runner_of(config)
+    batches = SyntheticBatches(config, config.pool_tokens)
+    of_step = _peak_of(runner, batches.full_step())
+    of_decode = max(_peak_of(runner, batch) for batch in _largest_decodes(batches))
+    del runner
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
+    taken = max(of_step, of_decode) + of_decode  # of steps that are launched, and of graphs
+    return max(0, free - int(taken * _FRAGMENT_FACTOR) - _MARGIN_BYTES)
+
+
+def _largest_decodes(batches: SyntheticBatches) -> list[Batch]:
+    """All rows at once, each for itself and all over a common beginning."""
+    rows = batches.max_rows
+    found = [batches.decode(rows, 1)]
+    if rows > 1 and batches.max_context > batches.block_size:
+        found.append(batches.grouped_decode(rows, 1))
+    return found
+
+
+def _peak_of(runner: "Runner", batch: Batch) -> int:
+    """Bytes that a step takes beyond what is held anyway."""
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    runner.run(batch)
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _with_small_pool(
+    spec: EngineSpec, resolve: Callable[[EngineSpec, int], EngineConfig]
+) -> EngineSpec:
+    """A pool that one prompt of a step's length fits."""
+    config = resolve(replace(spec, num_blocks=1 << 20), 0)
+    layout = config.layout
+    length = min(config.max_step_tokens, config.max_model_len)
+    pages = sum(-(-layout.blocks_for(length) // each) for each in layout.blocks_per_page)
+    pages += _NUM_PAGES_LEFT * len(layout.groups)
+    return replace(spec, num_blocks=layout.blocks_of_pages(pages))

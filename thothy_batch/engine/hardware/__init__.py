@@ -1,0 +1,1 @@
+"""The GPU, the processes on it, and host memory, as the system reports them. No torch."""

@@ -1,0 +1,1 @@
+"""Owns the KV pool: pages, blocks, content hashes, pinned prefixes. No torch."""

@@ -1,0 +1,110 @@
+"""What is known of a model before its weights are loaded: enough to plan, key and tokenise."""
+
+from dataclasses import asdict, dataclass
+
+from thothy_batch.engine.core.config import (
+    EngineConfig,
+    resolve_config,
+    resolve_device,
+    step_tokens,
+)
+from thothy_batch.engine.core.kv_layout import KVLayout
+from thothy_batch.engine.core.limits import Limits
+from thothy_batch.engine.cost.cost_model import ModelWork, model_work
+from thothy_batch.engine.fake_model import FAKE_BYTES_PER_TOKEN, ByteTokenizer, FakeKnobs, is_fake
+from thothy_batch.model.checkpoint.locate import locate_model
+from thothy_batch.model.config.model_config import (
+    kv_bytes_per_token,
+    layer_groups,
+    load_config,
+    resolve_dtype,
+)
+from thothy_batch.model.fingerprint import model_fingerprint
+from thothy_batch.model.quantization import check_quantization
+from thothy_batch.model.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from thothy_batch.records import EngineSpec, LayerGroup, ModelSpec
+
+AnyTokenizer = Tokenizer | ByteTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model, seen without its weights."""
+
+    name: str
+    commit: str | None
+    dtype: str
+    fingerprint: str
+    max_model_len: int  # tokens, prompt and output together
+    vocab_size: int
+    kv_bytes_per_token: int
+    tokenizer: AnyTokenizer | None  # None: only prompts of token ids can be run
+    config: dict[str, object]
+    layer_groups: tuple[LayerGroup, ...] = (LayerGroup((0,)),)
+    work: ModelWork | None = None  # None: a model that computes nothing
+    quantization: str = "none"
+
+    def limits(self, spec: EngineSpec) -> Limits:
+        """What a request must fit, as far as it is known before the engine starts."""
+        layout = KVLayout(self.layer_groups, spec.block_size)
+        return Limits(self.max_model_len, layout, step_tokens(spec), spec.num_blocks)
+
+    def engine_config(self, spec: EngineSpec, free_bytes: int) -> EngineConfig:
+        """The settings that an engine would resolve with this much free memory.
+
+        Raises ModelError and EngineError as the engine would.
+        """
+        return resolve_config(
+            spec,
+            dtype=self.dtype,
+            max_model_len=self.max_model_len,
+            bytes_per_token=self.kv_bytes_per_token,
+            free_bytes=free_bytes,
+            layer_groups=self.layer_groups,
+        )
+
+
+def model_facts(spec: EngineSpec, *, need_weights: bool = True) -> ModelFacts:
+    """Locate and describe the model of `spec`. Raises ModelError when it cannot be used.
+
+    Without `need_weights` a model on the hub is not downloaded further than its small files.
+    """
+    model = spec.model
+    if is_fake(model.id):
+        return ModelFacts(
+            name=model.id,
+            commit=None,
+            dtype="float32",
+            fingerprint=f"{model.id}@1",
+            max_model_len=FakeKnobs.of(model.id).context,
+            vocab_size=256,
+            kv_bytes_per_token=FAKE_BYTES_PER_TOKEN,
+            tokenizer=ByteTokenizer(),
+            config={},
+        )
+    device = resolve_device(spec.device)
+    check_quantization(model, device=device, impl=spec.impl)
+    files = locate_model(model, need_weights=need_weights)
+    config = load_config(files.directory)
+    dtype = resolve_dtype(config, model, device)
+    return ModelFacts(
+        name=files.name,
+        commit=files.commit,
+        dtype=dtype,
+        fingerprint=model_fingerprint(files, config, dtype, model),
+        max_model_len=config.max_model_len,
+        vocab_size=config.vocab_size,
+        kv_bytes_per_token=kv_bytes_per_token(config, dtype),
+        tokenizer=load_tokenizer(files.directory),
+        config=asdict(config),
+        layer_groups=layer_groups(config),
+        work=model_work(config, dtype, model.quantization),
+        quantization=model.quantization,
+    )
+
+
+def tokenizer_for(spec: ModelSpec) -> AnyTokenizer | None:
+    """The tokenizer of a model; None where the checkpoint has none. Reads no weights."""
+    if is_fake(spec.id):
+        return ByteTokenizer()
+    return load_tokenizer(locate_model(spec, need_weights=False).directory)

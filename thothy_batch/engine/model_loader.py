@@ -1,0 +1,114 @@
+"""A model in memory with its pool and its runner: what an engine computes with."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from thothy_batch.engine.core.config import (
+    EngineConfig,
+    ops_impl,
+    resolve_config,
+    resolve_device,
+    resolve_impl,
+)
+from thothy_batch.engine.cost.cost_model import ModelWork, model_work
+from thothy_batch.engine.cost.measurement_cache import SpeedKey, device_name
+from thothy_batch.engine.execution.cpu_runner import ModelRunner
+from thothy_batch.engine.execution.dummy_batches import SyntheticBatches
+from thothy_batch.engine.execution.launcher import Launcher, Runner, StepLauncher
+from thothy_batch.engine.execution.memory_profile import free_after_warm_up, memory_named
+from thothy_batch.engine.execution.sampler import Sampler
+from thothy_batch.engine.hardware.host_memory import available_bytes
+from thothy_batch.model.config.model_config import kv_bytes_per_token, layer_groups
+from thothy_batch.model.kv_pool import KVPool
+from thothy_batch.model.loading import LoadedModel, load_decoder
+from thothy_batch.records import EngineSpec
+
+if TYPE_CHECKING:
+    from thothy_batch.engine.execution.gpu_runner import DeviceRunner
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRunner:
+    """Warmed up and idle."""
+
+    model: LoadedModel
+    config: EngineConfig
+    runner: Runner
+    launcher: Launcher  # the runner as an engine takes it
+    notes: tuple[str, ...] = ()  # what the user may want to know of the warm-up
+
+    @property
+    def work(self) -> ModelWork:
+        return model_work(self.model.config, self.model.dtype, self.model.quantization)
+
+    @property
+    def speed_key(self) -> SpeedKey:
+        """What a speed measured with this runner holds for."""
+        config = self.config
+        name = device_name(config.device)
+        return SpeedKey(name, config.threads, config.impl, config.dtype, self.work)
+
+
+def load_runner(spec: EngineSpec) -> LoadedRunner:
+    """Load the weights, size the pool from the memory that is left, compile and warm up.
+
+    Raises ModelError for a model or setting that cannot be used, EngineError where memory does
+    not suffice.
+    """
+    device = resolve_device(spec.device)
+    impl = resolve_impl(spec.impl, device)
+    with memory_named("the weights"):
+        model = load_decoder(
+            spec.model,
+            device=device,
+            impl=ops_impl(impl, device),
+            attention_impl="flex" if impl == "flex" else None,
+        )
+
+    def resolve(spec: EngineSpec, free_bytes: int) -> EngineConfig:
+        return resolve_config(
+            spec,
+            dtype=model.dtype,
+            max_model_len=model.config.max_model_len,
+            bytes_per_token=kv_bytes_per_token(model.config, model.dtype),
+            free_bytes=free_bytes,
+            layer_groups=layer_groups(model.config),
+            threads=torch.get_num_threads(),
+        )
+
+    if device == "cpu":
+        free = available_bytes()
+    else:
+        with memory_named("the largest steps beside the weights"):
+            free = free_after_warm_up(spec, resolve, lambda config: _device_runner(model, config))
+    config = resolve(spec, free)
+    if device == "cpu" and model.decoder.impl != "triton":
+        kv = _pool_of(model, config)
+        runner = ModelRunner(model.decoder, kv, Sampler(model.decoder.impl), config.layout)
+        runner.warm_up()
+        return LoadedRunner(model, config, runner, StepLauncher(runner))
+    with memory_named("the KV pool, the graphs of decode steps and the weights"):
+        on_device = _device_runner(model, config)
+        notes = on_device.warm_up(SyntheticBatches(config, 4 * config.block_size))
+    return LoadedRunner(model, config, on_device, on_device, tuple(notes))
+
+
+def _pool_of(model: LoadedModel, config: EngineConfig) -> KVPool:
+    return KVPool.allocate(
+        model.config,
+        config.num_pages,
+        config.block_size,
+        model.dtype,
+        config.device,
+        impl=model.decoder.impl,
+    )
+
+
+def _device_runner(model: LoadedModel, config: EngineConfig) -> "DeviceRunner":
+    # Late: it needs Triton, which there is not for every machine without a GPU.
+    from thothy_batch.engine.execution.gpu_runner import DeviceRunner
+
+    kv = _pool_of(model, config)
+    return DeviceRunner(model.decoder, kv, config.layout, max_seqs=config.max_seqs)

@@ -1,0 +1,1 @@
+"""Turns sampled tokens into completions: stop rules, repetition, statistics."""

@@ -1,0 +1,1 @@
+"""Runs an engine in a child process and restarts it when it dies."""

@@ -1,0 +1,1 @@
+"""Decides each batch: queues, admission, preemption, deadlines. No torch."""

@@ -1,0 +1,1 @@
+"""Runs the scheduler on a simulated device to predict time. No torch."""

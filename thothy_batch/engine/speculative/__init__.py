@@ -1,0 +1,1 @@
+"""Proposes draft tokens by prompt lookup and decides how many to verify. No torch."""

@@ -1,0 +1,112 @@
+"""Where a model's files lie: embedded in the package, a directory, or fetched from the hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from thothy_batch.errors import ModelError
+from thothy_batch.model.checkpoint.files import CONFIG, check_weight_file, weight_files
+from thothy_batch.records import ModelSpec
+from thothy_batch.resources import data_path
+
+EMBEDDED_NAME = "embedded"
+_SMALL_FILES = ("*.json", "*.jinja")
+_WEIGHTS = "*.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model directory that is complete as far as was asked for."""
+
+    directory: Path
+    commit: str | None  # of the hub; None for directories and the embedded model
+    name: str  # what the store shows: hub id, directory name, or "embedded"
+    embedded: bool = False
+
+
+def locate_model(spec: ModelSpec, *, need_weights: bool = True) -> ModelFiles:
+    """Find the files of `spec`, downloading them from the hub where they are not here yet.
+
+    Without `need_weights` (planning, random weights) the small files are enough. Raises
+    ModelError that names the first file that is missing or cut short, and for a hub id that
+    does not exist, is gated, or cannot be reached.
+    """
+    need_weights = need_weights and not spec.random_weights
+    if not spec.id:
+        files = ModelFiles(data_path("sample_data") / "model", None, EMBEDDED_NAME, embedded=True)
+    elif (path := Path(spec.id).expanduser()).is_dir():
+        files = ModelFiles(path, None, path.resolve().name)
+    elif _looks_like_path(spec.id):
+        raise ModelError(
+            f"model {spec.id!r}: there is no such directory",
+            hint="give a hub id like Qwen/Qwen3-0.6B or a directory with config.json",
+        )
+    else:
+        files = _fetch(spec, need_weights=need_weights)
+    _check_complete(files, need_weights=need_weights)
+    return files
+
+
+def _looks_like_path(model_id: str) -> bool:
+    return model_id.startswith((".", "/", "~")) or model_id.count("/") > 1
+
+
+def _check_complete(files: ModelFiles, *, need_weights: bool) -> None:
+    if not (files.directory / CONFIG).is_file():
+        raise ModelError(
+            f"model {files.name!r}: {files.directory / CONFIG} is missing",
+            hint="a model directory holds config.json, *.safetensors and tokenizer.json",
+        )
+    if need_weights:
+        for path in weight_files(files.directory):
+            check_weight_file(path)
+
+
+def _fetch(spec: ModelSpec, *, need_weights: bool) -> ModelFiles:
+    # Late: the hub client takes a third of a second to import, and local models never need it.
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    patterns = [*_SMALL_FILES, _WEIGHTS] if need_weights else list(_SMALL_FILES)
+    where = f"model {spec.id!r} at revision {spec.revision!r}"
+    try:
+        directory = huggingface_hub.snapshot_download(
+            spec.id, revision=spec.revision, allow_patterns=patterns
+        )
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"{where} is gated",
+            hint=f"accept its terms at https://huggingface.co/{spec.id}, then `hf auth login`",
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"{where} does not exist on the hub, or is private",
+            hint="check the spelling, or `hf auth login`",
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(
+            f"model {spec.id!r} has no revision {spec.revision!r}",
+            hint="set model.revision to a branch, tag or commit of that model",
+        ) from error
+    except errors.HFValidationError as error:
+        raise ModelError(
+            f"model {spec.id!r} is neither a directory nor a hub id",
+            hint="give a hub id like Qwen/Qwen3-0.6B or a directory with config.json",
+        ) from error
+    except (errors.EntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise ModelError(
+            f"{where} is not in the local cache, and the hub cannot be reached",
+            hint="connect once to download it, or set model.id to a local directory",
+        ) from error
+    except (OSError, errors.HfHubHTTPError) as error:
+        raise ModelError(
+            f"{where} could not be downloaded: {error}",
+            hint="try again: the download continues where it stopped",
+        ) from error
+    return ModelFiles(Path(directory), _commit_of(Path(directory)), spec.id)
+
+
+def _commit_of(snapshot: Path) -> str | None:
+    """The hub's cache names a snapshot's folder by its commit."""
+    name = snapshot.name
+    is_hash = len(name) == 40 and set(name) <= set("0123456789abcdef")
+    return name if is_hash else None

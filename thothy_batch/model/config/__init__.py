@@ -1,0 +1,1 @@
+"""Reads config.json into a ModelConfig and refuses unsupported models by name. No torch."""

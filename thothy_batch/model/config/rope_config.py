@@ -1,0 +1,144 @@
+"""Rotary position settings, read from both forms in which configurations write them."""
+
+import math
+from dataclasses import dataclass
+
+from thothy_batch.errors import ModelError
+from thothy_batch.model.config.config_reader import ConfigReader
+
+SUPPORTED_ROPE = ("default", "linear", "llama3", "yarn")
+_DEFAULT_THETA = 10_000.0  # where neither config.json nor the family names one
+_LAYER_TYPES = ("full_attention", "sliding_attention")
+
+
+@dataclass(frozen=True, slots=True)
+class RopeConfig:
+    """Base, kind of scaling and its parameters; those that a kind does not use stay unset."""
+
+    theta: float
+    kind: str = "default"  # one of SUPPORTED_ROPE
+    factor: float = 1.0
+    attention_factor: float = 1.0  # multiplies cos and sin (yarn)
+    original_max_positions: int = 0  # llama3, yarn
+    low_freq_factor: float = 1.0  # llama3
+    high_freq_factor: float = 4.0  # llama3
+    beta_fast: float = 32.0  # yarn
+    beta_slow: float = 1.0  # yarn
+    truncate: bool = True  # yarn: whole dimensions bound the ramp
+
+
+def parse_rope(raw: dict[str, object], max_positions: int, where: str) -> RopeConfig:
+    """Read `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before).
+
+    Raises ModelError for a kind that is not supported, by name, and for missing parameters.
+    """
+    section = _section(raw.get("rope_scaling") or raw.get("rope_parameters"), where)
+    if section and all(isinstance(value, dict) for value in section.values()):
+        raise ModelError(f"{where}: rope settings that differ by layer are not supported")
+    return _parse_section(section, raw, "rope_theta", max_positions, where)
+
+
+def parse_ropes_by_layer_type(
+    raw: dict[str, object], max_positions: int, where: str
+) -> tuple[RopeConfig, RopeConfig]:
+    """Settings of full and of sliding layers (Gemma 3), in both forms.
+
+    The older form scales the full layers alone and has `rope_local_base_freq` for the others.
+    Raises ModelError like `parse_rope`.
+    """
+    nested = _section(raw.get("rope_parameters"), where)
+    for layer_type in nested:
+        if layer_type not in _LAYER_TYPES:
+            raise ModelError(
+                f"{where}: rope_parameters has {layer_type!r}, not one of {', '.join(_LAYER_TYPES)}"
+            )
+    full, sliding = (_section(nested.get(layer_type), where) for layer_type in _LAYER_TYPES)
+    full = full | _section(raw.get("rope_scaling"), where)
+    return (
+        _parse_section(full, raw, "rope_theta", max_positions, where),
+        _parse_section(sliding, raw, "rope_local_base_freq", max_positions, where),
+    )
+
+
+def _section(value: object, where: str) -> dict[str, object]:
+    """The JSON object `value`; an empty one where nothing is there."""
+    if value is not None and not isinstance(value, dict):
+        raise ModelError(f"{where}: the rope settings are not a JSON object")
+    return value or {}
+
+
+def _parse_section(
+    section: dict[str, object],
+    raw: dict[str, object],
+    theta_key: str,
+    max_positions: int,
+    where: str,
+) -> RopeConfig:
+    """One set of settings. `theta_key`: where the base stands in `raw` if not in the section."""
+    reader = ConfigReader(section, f"{where}: rope settings")
+    kind = str(section.get("rope_type") or section.get("type") or "default")
+    if kind not in SUPPORTED_ROPE:
+        raise ModelError(
+            f"{where}: rope type {kind!r} is not supported",
+            hint=f"supported: {', '.join(SUPPORTED_ROPE)}",
+        )
+    partial = section.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
+    if partial is not None and partial != 1.0:
+        raise ModelError(f"{where}: partial_rotary_factor {partial} is not supported, only 1.0")
+    theta = reader.number("rope_theta", ConfigReader(raw, where).number(theta_key, _DEFAULT_THETA))
+    original = _original_positions(raw, reader, max_positions)
+    if kind == "linear":
+        return RopeConfig(theta, kind, factor=reader.number("factor"))
+    if kind == "llama3":
+        return _llama3(reader, theta, original)
+    if kind == "yarn":
+        return _yarn(reader, theta, original, max_positions)
+    return RopeConfig(theta)
+
+
+def _original_positions(raw: dict[str, object], reader: ConfigReader, max_positions: int) -> int:
+    """Positions of the first training: beside the rope settings, in them, or all there are."""
+    beside = raw.get("original_max_position_embeddings")
+    if isinstance(beside, int) and not isinstance(beside, bool):
+        return beside
+    return reader.count("original_max_position_embeddings", max_positions)
+
+
+def _llama3(reader: ConfigReader, theta: float, original: int) -> RopeConfig:
+    return RopeConfig(
+        theta,
+        "llama3",
+        factor=reader.number("factor"),
+        original_max_positions=original,
+        low_freq_factor=reader.number("low_freq_factor"),
+        high_freq_factor=reader.number("high_freq_factor"),
+    )
+
+
+def _yarn(reader: ConfigReader, theta: float, original: int, max_positions: int) -> RopeConfig:
+    factor = reader.number("factor", max_positions / original)
+    return RopeConfig(
+        theta,
+        "yarn",
+        factor=factor,
+        attention_factor=_yarn_attention_factor(reader, factor),
+        original_max_positions=original,
+        beta_fast=reader.number("beta_fast", 32.0) or 32.0,
+        beta_slow=reader.number("beta_slow", 1.0) or 1.0,
+        truncate=bool(reader.raw.get("truncate", True)),
+    )
+
+
+def _yarn_attention_factor(reader: ConfigReader, factor: float) -> float:
+    """What multiplies cos and sin: given, or 0.1 ln(factor) + 1 (YaRN, section 3.4)."""
+    if reader.raw.get("attention_factor") is not None:
+        return reader.number("attention_factor")
+    mscale = reader.number("mscale", 0.0)
+    mscale_all = reader.number("mscale_all_dim", 0.0)
+    if mscale and mscale_all:
+        return _mscale(factor, mscale) / _mscale(factor, mscale_all)
+    return _mscale(factor, 1.0)
+
+
+def _mscale(factor: float, weight: float) -> float:
+    return 1.0 if factor <= 1 else 0.1 * weight * math.log(factor) + 1.0

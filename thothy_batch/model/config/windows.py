@@ -1,0 +1,51 @@
+"""Which layers see the context through a sliding window. Knows nothing of torch.
+
+A window of W tokens: the query at position p sees positions p - W + 1 .. p, as `sliding_window`
+is understood by transformers (checked in the tests).
+"""
+
+from thothy_batch.errors import ModelError
+from thothy_batch.model.config.config_reader import ConfigReader
+from thothy_batch.model.config.families import Family
+
+_LAYER_TYPES = {"full_attention": False, "sliding_attention": True}
+
+
+def sliding_layers(reader: ConfigReader, family: Family, num_layers: int) -> tuple[bool, ...]:
+    """For each layer whether config.json calls it sliding; ModelError for layers of other types.
+
+    A sliding layer need not have a window that matters: see `window_size`.
+    """
+    if family.sliding == "never":
+        return (False,) * num_layers
+    listed = reader.raw.get("layer_types")
+    if listed is not None:
+        return _listed(listed, num_layers, reader.where)
+    if family.sliding == "pattern":
+        pattern = reader.count("sliding_window_pattern")
+        return tuple((layer + 1) % pattern != 0 for layer in range(num_layers))
+    first = int(reader.number("max_window_layers")) if family.sliding == "upper" else 0
+    return tuple(layer >= first for layer in range(num_layers))
+
+
+def window_size(reader: ConfigReader, family: Family, max_model_len: int) -> int | None:
+    """Tokens that a query of a sliding layer sees; None where that is the whole context."""
+    if family.sliding == "never" or reader.raw.get("sliding_window") is None:
+        return None
+    if family.sliding == "upper" and not reader.flag("use_sliding_window"):
+        return None
+    window = reader.count("sliding_window")
+    return window if window < max_model_len else None
+
+
+def _listed(listed: object, num_layers: int, where: str) -> tuple[bool, ...]:
+    if not isinstance(listed, list) or len(listed) != num_layers:
+        shown = f"{len(listed)} entries" if isinstance(listed, list) else repr(listed)
+        raise ModelError(f"{where}: layer_types has {shown} for {num_layers} layers")
+    for name in listed:
+        if not isinstance(name, str) or name not in _LAYER_TYPES:
+            raise ModelError(
+                f"{where}: layer type {name!r} is not supported",
+                hint=f"supported: {', '.join(_LAYER_TYPES)}",
+            )
+    return tuple(_LAYER_TYPES[name] for name in listed)

@@ -1,0 +1,1 @@
+"""Encodes and decodes text and renders chat templates. No torch."""

@@ -1,0 +1,182 @@
+"""A model's chat template: messages to the text of its prompt, in a sandbox.
+
+Templates come with checkpoints from the hub and are untrusted code: they run in Jinja2's
+immutable sandbox with the few extras that such templates are written for.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension
+from jinja2.ext import loopcontrols as LoopControls
+from jinja2.nodes import CallBlock, Node
+from jinja2.parser import Parser
+from jinja2.utils import Namespace
+
+from thothy_batch.errors import ModelError
+from thothy_batch.templating.limits import bounded_filter
+from thothy_batch.templating.sandbox import BoundedSandbox
+
+Message = dict[str, str]
+
+# What a template can run into with messages it was not written for.
+_FAILURES = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+class BeyondBoundsError(ModelError):
+    """The messages are more than a template may make of them: another row's may do."""
+
+
+class ChatTemplate:
+    """A compiled template. `render` may raise ModelError for messages that the template refuses."""
+
+    def __init__(self, source: str, named_tokens: dict[str, str]) -> None:
+        self._named_tokens = named_tokens
+        try:
+            self._environment = _environment()
+            self._template = self._environment.from_string(source)
+        except _FAILURES as error:
+            raise ModelError(
+                f"the model's chat template cannot be read: {error}",
+                hint="correct chat_template in tokenizer_config.json or chat_template.jinja",
+            ) from error
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt's text, up to where the model's turn begins.
+
+        Some templates know no system role (or only user and assistant in turn): where one
+        refuses, the system text goes in front of the first user text, as their makers advise.
+        """
+        try:
+            return self._render(messages)
+        except _FAILURES as error:
+            merged = _system_into_user(messages)
+            if merged is None:
+                raise _refusal(error) from error
+        try:
+            return self._render(merged)
+        except _FAILURES as error:
+            raise _refusal(error) from error
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        self._environment.begin()
+        return self._template.render(
+            messages=[dict(message) for message in messages],
+            tools=None,
+            documents=None,
+            add_generation_prompt=True,
+            **self._named_tokens,
+        )
+
+
+def find_template(directory: Path, settings: dict[str, Any]) -> str | None:
+    """The source: chat_template.jinja, else `chat_template` of tokenizer_config.json."""
+    file = directory / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    value = settings.get("chat_template")
+    if isinstance(value, list):  # several by name
+        value = {entry.get("name"): entry.get("template") for entry in value}
+    if isinstance(value, dict):
+        value = value.get("default")
+    return value if isinstance(value, str) else None
+
+
+def _system_into_user(messages: Sequence[Message]) -> list[Message] | None:
+    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+        return None
+    joined = messages[0]["content"] + "\n\n" + messages[1]["content"]
+    return [{**messages[1], "content": joined}, *messages[2:]]
+
+
+def _refusal(error: Exception) -> ModelError:
+    kind = BeyondBoundsError if isinstance(error, SecurityError) else ModelError
+    return kind(f"the model's chat template refused the messages: {error}")
+
+
+def _environment() -> BoundedSandbox:
+    environment = BoundedSandbox(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlocks, LoopControls]
+    )
+    environment.filters["tojson"] = bounded_filter("tojson", _to_json, environment.made)
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    environment.globals["dict"] = _PlainDict()
+    environment.globals["namespace"] = _GuardedNamespace
+    return environment
+
+
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as it is; Jinja's own filter would escape HTML characters."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+class _PlainDict:
+    """`dict(...)` without the class behind it."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+
+class _GuardedNamespace(Namespace):
+    """`namespace(...)` that takes no underscore names, the way out of a sandbox."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805  namespace(self=...) is legal
+        self, rest = args[0], args[1:]
+        values = dict(*rest, **kwargs)
+        for name in values:
+            _refuse_underscore(name)
+        Namespace.__init__(self, values)
+
+    def __setitem__(self, name: str, value: object) -> None:
+        _refuse_underscore(name)
+        Namespace.__setitem__(self, name, value)
+
+
+def _refuse_underscore(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"a chat template may not set {name!r} on a namespace")
+
+
+class _GenerationBlocks(Extension):
+    """`{% generation %}` blocks mark the assistant's text for training; here they just render."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> Node | list[Node]:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        call = self.call_method("_content")
+        return CallBlock(call, [], [], body).set_lineno(line)
+
+    def _content(self, caller: Any) -> str:
+        return str(caller())

@@ -1,0 +1,207 @@
+"""The plan of a night as plain values: the document of `plan --json`."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+from thothy_batch.engine.core.config import EngineConfig
+from thothy_batch.engine.core.limits import Limits, blocks_needed
+from thothy_batch.engine.cost.kv_capacity import capacity_table
+from thothy_batch.engine.model_info import ModelFacts
+from thothy_batch.plan import LengthStats, NightStats, OutputEstimates, Repeats
+from thothy_batch.runner.entries.job import Job
+from thothy_batch.runner.planning.run_plan import Forethought
+from thothy_batch.runner.work.assignment import Assignment
+
+Fields = dict[str, object]
+
+# Repeated text below this share of the prompts is not worth a sentence.
+_NOTED_REPEATS = 0.1
+_NOTED_JOB_SHARE = 0.5
+
+
+def model_json(facts: ModelFacts) -> Fields:
+    """The model, as far as it is known without its weights."""
+    return {
+        "name": facts.name,
+        "commit": facts.commit,
+        "dtype": facts.dtype,
+        "quantization": facts.quantization,
+        "fingerprint": facts.fingerprint,
+        "max_model_len": facts.max_model_len,
+        "vocab_size": facts.vocab_size,
+        "has_chat_template": facts.tokenizer is not None and facts.tokenizer.has_chat_template,
+    }
+
+
+def engine_json(
+    config: EngineConfig, facts: ModelFacts, stats: NightStats, ahead: Forethought
+) -> Fields:
+    """The engine that would be started now, and how much of its pool the night would use."""
+    wanted = -(-stats.needed_tokens // config.block_size)
+    per_block = config.block_size * facts.kv_bytes_per_token
+    simulated = ahead.prediction.simulated if ahead.prediction else None
+    limits, everybody = Limits.of(config), [*ahead.work, *(work for work, _ in ahead.unfit)]
+    largest = max((blocks_needed(work.request, limits) for work in everybody), default=0)
+    return {
+        "device": config.device,
+        "impl": config.impl,
+        "threads": config.threads,
+        "block_size": config.block_size,
+        "num_blocks": config.num_blocks,
+        "pool_bytes": config.num_blocks * per_block,
+        "pool_blocks": wanted,
+        "peak_blocks": simulated.peak_blocks if simulated else None,
+        "peak_running": simulated.peak_running if simulated else None,
+        "max_seqs": config.max_seqs,
+        "max_step_tokens": config.max_step_tokens,
+        "largest_request_blocks": largest,
+        "capacity": _capacity(config, stats),
+    }
+
+
+def _capacity(config: EngineConfig, stats: NightStats) -> list[Fields] | None:
+    """Where some layers keep only a window: sequences against a pool in which all keep all."""
+    if all(group.window is None for group in config.layout.groups):
+        return None
+    longest = max(1, stats.longest_tokens)
+    contexts = sorted({min(c, config.max_model_len) for c in (1024, 3072, 8192, 32768, longest)})
+    return [
+        {"context": row.context, "gain": round(row.gain, 3)}
+        for row in capacity_table(config.layout.groups, contexts)
+    ]
+
+
+def sharing_json(ahead: Forethought) -> Fields:
+    """What is computed once for several requests, as the engine will do it."""
+    plan, promised = ahead.plan, ahead.promised_tokens
+    prompt_tokens = plan.prompt_tokens
+    return {
+        "prompt_tokens": prompt_tokens,
+        "unique_prompt_tokens": plan.unique_prompt_tokens,
+        "planned_prompt_tokens": promised,
+        "planned_fraction": (
+            round(promised / prompt_tokens, 4) if promised is not None and prompt_tokens else None
+        ),
+        "num_prefixes": plan.num_prefixes,
+        "num_levels": plan.num_levels,
+    }
+
+
+def counts_json(assignment: Assignment, ahead: Forethought, *, known: bool) -> Fields:
+    """Every entry in one of them. `known`: whether the store could be asked."""
+    unfit = sum(len(work.entries) for work, _ in ahead.unfit)
+    return {
+        "num_items": len(assignment.entries),
+        "num_failed": len(assignment.failed) + unfit,
+        "num_failed_before": len(assignment.failed_before) if known else None,
+        "num_already_done": len(assignment.reused) if known else None,
+        "num_duplicates": sum(len(work.entries) - 1 for work in ahead.work),
+        "num_to_compute": len(ahead.work),
+    }
+
+
+def refused_json(ahead: Forethought) -> list[Fields]:
+    """The rows that no pool here can hold, by name, with the smallest pool that would."""
+    return [
+        {
+            "job": entry.job.name,
+            "item_id": entry.item_id,
+            "variant": entry.variant,
+            "message": why,
+        }
+        for work, why in ahead.unfit
+        for entry in work.entries
+    ]
+
+
+@dataclass(slots=True)
+class _JobTally:
+    """What the entries and requests of one job come to."""
+
+    num_items: int = 0
+    num_already_done: int = 0
+    num_failed_before: int = 0
+    num_duplicates: int = 0
+    prompt_lens: list[int] = field(default_factory=list)
+    shared_tokens: int = 0
+
+
+def jobs_json(
+    jobs: list[Job],
+    assignment: Assignment,
+    ahead: Forethought,
+    estimates: OutputEstimates,
+    failed: dict[str, Counter[str]],
+) -> list[Fields]:
+    """One object per job."""
+    tallies = [_JobTally() for _ in jobs]
+    for entry in assignment.entries:
+        tallies[entry.job.index].num_items += 1
+    for entry, _ in assignment.reused:
+        tallies[entry.job.index].num_already_done += 1
+    for entry, _ in assignment.failed_before:
+        tallies[entry.job.index].num_failed_before += 1
+    for work, shared_len in zip(ahead.work, ahead.shared_lens, strict=True):
+        tally = tallies[work.primary.job.index]
+        tally.prompt_lens.append(len(work.request.prompt_token_ids))
+        tally.shared_tokens += shared_len
+        for copy in work.entries[1:]:
+            tallies[copy.job.index].num_duplicates += 1
+    return [
+        _job_json(job, tallies[job.index], ahead, estimates, dict(failed.get(job.name, {})))
+        for job in jobs
+    ]
+
+
+def _job_json(
+    job: Job,
+    tally: _JobTally,
+    ahead: Forethought,
+    estimates: OutputEstimates,
+    failed: dict[str, int],
+) -> Fields:
+    part = ahead.prediction.jobs.get(job.name) if ahead.prediction else None
+    return {
+        "name": job.name,
+        "kind": job.kind.name,
+        "priority": job.settings.priority,
+        "num_rows": job.source.num_rows(),
+        "num_items": tally.num_items,
+        "num_already_done": tally.num_already_done,
+        "num_failed_before": tally.num_failed_before,
+        "num_duplicates": tally.num_duplicates,
+        "num_to_compute": len(tally.prompt_lens),
+        "failed": failed,
+        "prompt_tokens": sum(tally.prompt_lens),
+        "prompt": LengthStats.of(tally.prompt_lens).as_json(),
+        "shared_prompt_tokens": tally.shared_tokens,
+        "max_tokens": job.sampling.max_tokens,
+        "expected_tokens": estimates.expected(job.name, job.sampling),
+        "expected_from": estimates.source(job.name, job.sampling),
+        "predicted_s": round(part.engine_s, 2) if part else None,
+        "predicted_finish_s": round(part.finished_s, 2) if part else None,
+    }
+
+
+def costs_json(
+    ahead: Forethought, repeats: Repeats, jobs: list[Fields]
+) -> tuple[Fields, list[str]]:
+    """What in the manifest costs most, as figures and in sentences."""
+    notes: list[str] = []
+    prompt_tokens = ahead.plan.prompt_tokens
+    share = repeats.tokens / prompt_tokens if prompt_tokens else 0.0
+    if share > _NOTED_REPEATS:
+        worst = max(repeats.by_owner, key=lambda name: repeats.by_owner[name])
+        notes.append(
+            f"about {share:.0%} of the prompt tokens repeat text that other prompts have "
+            f"elsewhere, most in job {worst!r}: only equal beginnings are computed once, so put "
+            "what prompts have in common (the document) in front of what differs (the instruction)"
+        )
+    timed = [job for job in jobs if isinstance(job["predicted_s"], float)]
+    total = sum(float(str(job["predicted_s"])) for job in timed)
+    if len(timed) > 1 and total:
+        dearest = max(timed, key=lambda job: float(str(job["predicted_s"])))
+        part = float(str(dearest["predicted_s"])) / total
+        if part > _NOTED_JOB_SHARE:
+            notes.append(f"job {dearest['name']!r} takes {part:.0%} of the predicted time")
+    return {"repeated_tokens": repeats.tokens, "repeated": asdict(repeats)["by_owner"]}, notes

@@ -1,0 +1,1 @@
+"""Turns manifest items into jobs, entries and rendered prompts."""

@@ -1,0 +1,151 @@
+"""Items become entries: each is due exactly one artifact, or one row in `failures`."""
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from thothy_batch.errors import ManifestError
+from thothy_batch.kinds import InvalidValueError, resolve_languages, resolve_samples
+from thothy_batch.manifest.settings import Manifest
+from thothy_batch.records import EntryKey, FailureCode, Item, Sampling
+from thothy_batch.runner.entries.job import Job
+
+INCOMPLETE_GROUP = "incomplete_group"
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One entry on its way: rendered and tokenised later, failed where `code` is set."""
+
+    job: Job
+    item_id: str
+    variant: str = ""
+    variables: dict[str, object] = field(default_factory=dict)
+    sampling: Sampling = field(default_factory=Sampling)
+    num_samples: int = 1
+    flags: tuple[str, ...] = ()  # what is known to be lacking before anything is computed
+    code: FailureCode | None = None
+    message: str = ""
+    prompt_token_ids: "array[int]" = field(default_factory=lambda: array("i"))
+    request_key: str = ""
+
+    @property
+    def key(self) -> EntryKey:
+        return EntryKey(self.job.name, self.item_id, self.variant)
+
+    def samples_of_stage(self, stage: int) -> int:
+        """Only the last stage draws several: those before it have one text to hand on."""
+        return self.num_samples if stage + 1 == len(self.job.kind.stages) else 1
+
+    def fail(self, code: FailureCode, message: str) -> "Entry":
+        """Marks the entry failed; what it would have been rendered from is let go."""
+        self.code, self.message = code, message
+        self.variables = {}
+        return self
+
+
+def iter_entries(manifest: Manifest, jobs: list[Job]) -> Iterator[Entry]:
+    """The entries of all jobs, streamed. Group kinds give theirs at the end of their input."""
+    for job in jobs:
+        try:
+            yield from _job_entries(job)
+        except ManifestError:
+            raise
+        except UnicodeDecodeError as error:
+            raise ManifestError([job.settings.problem("input", str(error))]) from error
+
+
+def _job_entries(job: Job) -> Iterator[Entry]:
+    if job.kind.entry == "group":
+        yield from _group_entries(job)
+        return
+    for item in job.source:
+        if job.kind.entry == "target_lang":
+            yield from _language_entries(job, item)
+        else:
+            yield _entry(job, item, _duplicate_mark(item))
+
+
+def _duplicate_mark(item: Item) -> str:
+    """Tells the rows of one id apart: '' for the first, '#2', '#3' for those that repeat it."""
+    return f"#{item.occurrence}" if item.occurrence > 1 else ""
+
+
+def _entry(job: Job, item: Item, variant: str, **more: object) -> Entry:
+    entry = Entry(job, item.item_id, variant)
+    if item.problem:
+        return entry.fail(FailureCode.INVALID_INPUT, f"{item.where}: {item.problem}")
+    try:
+        params = job.params_of(item.values.get("params"))
+        _settle(entry, params, item.values.get("max_tokens"))
+    except InvalidValueError as error:
+        return entry.fail(FailureCode.INVALID_INPUT, f"{item.where}: {error}")
+    if job.kind.raw:
+        entry.variables = item.values
+    else:
+        entry.variables = {**_fields(job, item), "params": params, **more}
+    return entry
+
+
+def _settle(entry: Entry, params: dict[str, object], max_tokens: object) -> None:
+    job = entry.job
+    entry.sampling = job.sampling_of(max_tokens)
+    entry.num_samples = job.num_samples
+    if params is not job.params:
+        entry.num_samples = resolve_samples(job.kind, params, entry.sampling)
+
+
+def _fields(job: Job, item: Item) -> dict[str, object]:
+    known = (*job.kind.fields, *job.kind.optional_fields)
+    return {name: item.values[name] for name in known if name in item.values}
+
+
+def _language_entries(job: Job, item: Item) -> Iterator[Entry]:
+    mark = _duplicate_mark(item)
+    try:
+        params = job.params_of(item.values.get("params"))
+        languages = resolve_languages(job.kind, params, item.values.get("target_lang"))
+    except InvalidValueError as error:
+        message = f"{item.where}: {item.problem or error}"
+        yield Entry(job, item.item_id, mark).fail(FailureCode.INVALID_INPUT, message)
+        return
+    for language in languages:
+        yield _entry(job, item, language + mark, target_lang=language)
+
+
+def _group_entries(job: Job) -> Iterator[Entry]:
+    """A row that cannot be used fails by itself, and its group says that it lacks something."""
+    groups: dict[str, list[Item]] = {}
+    incomplete: set[str] = set()
+    bad: list[Item] = []
+    for item in job.source:
+        value = item.values.get(job.group_by) if job.group_by else item.item_id
+        if item.problem:
+            bad.append(item)
+            if job.group_by and value is not None:
+                incomplete.add(str(value))
+            continue
+        groups.setdefault(str(value), []).append(item)
+    used: set[tuple[str, str]] = set()
+    for group, items in groups.items():
+        flags = (INCOMPLETE_GROUP,) if group in incomplete else ()
+        used.add((group, ""))
+        yield _group_entry(job, group, items, flags)
+    for item in bad:
+        entry = _entry(job, item, _duplicate_mark(item))
+        while (entry.item_id, entry.variant) in used:  # a row's id may be a group's value too
+            entry.variant += "#row"
+        used.add((entry.item_id, entry.variant))
+        yield entry
+
+
+def _group_entry(job: Job, group: str, items: list[Item], flags: tuple[str, ...]) -> Entry:
+    entry = Entry(job, group, flags=flags)
+    try:
+        params = job.params_of(items[0].values.get("params"))
+        _settle(entry, params, items[0].values.get("max_tokens"))
+    except InvalidValueError as error:
+        return entry.fail(FailureCode.INVALID_INPUT, f"{items[0].where}: {error}")
+    fields = [_fields(job, item) for item in items]
+    entry.variables = {"items": fields, "params": params}
+    return entry

@@ -1,0 +1,118 @@
+"""All items of a night to entries with prompts: streamed, in workers where there are many."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain, islice
+
+from thothy_batch.engine.model_info import ModelFacts
+from thothy_batch.errors import ManifestError, ModelError
+from thothy_batch.manifest.settings import Manifest
+from thothy_batch.plan import map_chunks
+from thothy_batch.records import EngineSpec
+from thothy_batch.runner.entries.entry import Entry, iter_entries
+from thothy_batch.runner.entries.job import Job
+from thothy_batch.runner.entries.rendering import (
+    Draft,
+    Rendered,
+    Setting,
+    make_renderer,
+    make_worker,
+)
+
+# Below this many entries, starting worker processes takes longer than the work.
+IN_PROCESS_LIMIT = 2_000
+_CHUNK = 512
+_MAX_WORKERS = 8
+
+Report = Callable[[int], None]
+
+
+def setting_of(manifest: Manifest, jobs: list[Job], facts: ModelFacts, spec: EngineSpec) -> Setting:
+    """What rendering needs to know of the night.
+
+    Raises ModelError where a job renders text and the model has no tokenizer. Rows of kind raw
+    may hold token ids: there each row is judged for itself.
+    """
+    needs_tokenizer = [job.name for job in jobs if not job.kind.raw]
+    if facts.tokenizer is None and needs_tokenizer:
+        raise ModelError(
+            f"model {facts.name!r} has no tokenizer.json, which job {needs_tokenizer[0]!r} needs",
+            hint=f"add the file to {spec.model.id}; without it only kind raw with "
+            "prompt_token_ids can be run",
+        )
+    return Setting(
+        kinds=tuple(job.kind for job in jobs),
+        on_too_long=tuple(job.settings.on_too_long for job in jobs),
+        facts=facts,
+        run_seed=manifest.run.seed,
+        limits=facts.limits(spec),
+    )
+
+
+def prepare(
+    manifest: Manifest,
+    jobs: list[Job],
+    setting: Setting,
+    *,
+    report: Report = lambda num: None,
+    num_workers: int | None = None,
+) -> Iterator[Entry]:
+    """Every entry of the night with its prompt and request key, or failed; in order.
+
+    `report` gets the number of entries so far after each chunk. Raises ManifestError where an
+    input turns out to be damaged on the way.
+    """
+    entries = iter_entries(manifest, jobs)
+    first = list(islice(entries, IN_PROCESS_LIMIT))
+    if num_workers is None:
+        small = len(first) < IN_PROCESS_LIMIT
+        num_workers = 0 if small else min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
+    make = partial(make_worker if num_workers else make_renderer, setting)
+    chunks: deque[list[Entry]] = deque()
+    drafts = _drafts(chain(first, entries), chunks)
+    del first
+    num_done = 0
+    try:
+        for results in map_chunks(make, drafts, num_workers=num_workers):
+            for entry, rendered in _paired(chunks.popleft(), results):
+                _apply(entry, rendered)
+                yield entry
+                num_done += 1
+            report(num_done)
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"an input holds text that is not UTF-8: {error}") from error
+
+
+def _drafts(entries: Iterable[Entry], chunks: deque[list[Entry]]) -> Iterator[list[Draft]]:
+    """Chunks of drafts; `chunks` takes the entries they were made of, failed ones among them."""
+    iterator = iter(entries)
+    while chunk := list(islice(iterator, _CHUNK)):
+        chunks.append(chunk)
+        yield [draft_of(entry) for entry in chunk if entry.code is None]
+
+
+def draft_of(entry: Entry, stage: int = 0) -> Draft:
+    """The part of an entry that is rendered."""
+    job_index, num_samples = entry.job.index, entry.num_samples
+    return Draft(job_index, entry.variables, entry.sampling, num_samples, stage, entry.flags)
+
+
+def _paired(chunk: list[Entry], results: list[Rendered]) -> Iterator[tuple[Entry, Rendered | None]]:
+    rendered = iter(results)
+    for entry in chunk:
+        yield entry, next(rendered) if entry.code is None else None
+
+
+def _apply(entry: Entry, rendered: Rendered | None) -> None:
+    if rendered is None:
+        return
+    if rendered.code is not None:
+        entry.fail(rendered.code, rendered.message)
+        return
+    entry.prompt_token_ids = rendered.prompt_token_ids
+    entry.request_key = rendered.request_key
+    entry.flags = rendered.flags
+    if entry.job.kind.raw:
+        entry.variables = {}

@@ -1,0 +1,1 @@
+"""Feeds the engine, writes its results to the store, and finishes the run."""

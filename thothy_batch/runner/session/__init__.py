@@ -1,0 +1,1 @@
+"""Holds what a run has open: options, store paths, locks, stop conditions."""

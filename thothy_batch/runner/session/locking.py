@@ -1,0 +1,88 @@
+"""The locks of a run: one per store, one per GPU."""
+
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from thothy_batch.engine.hardware.gpu import find_gpu
+from thothy_batch.errors import LockedError, LockHolder
+from thothy_batch.runner.session.options import IfLocked
+from thothy_batch.store.files import lock_path
+from thothy_batch.store.lock import FileLock
+
+
+def holder_of(run_id: str, manifest: Path | None, started: datetime) -> LockHolder:
+    """This process, as others are told about it."""
+    return LockHolder(
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        run_id=run_id,
+        since=started.isoformat(timespec="seconds"),
+        manifest="" if manifest is None else str(manifest),
+    )
+
+
+@contextmanager
+def locked(
+    store: Path,
+    device: str,
+    holder: LockHolder,
+    if_locked: IfLocked,
+    note: Callable[[str], None],
+) -> Iterator[None]:
+    """Holds the store and, on a GPU, the device. Raises LockedError."""
+    with (
+        _held(FileLock(lock_path(store)), holder, if_locked, note),
+        device_locked(device, holder, if_locked, note),
+    ):
+        yield
+
+
+@contextmanager
+def device_locked(
+    device: str,
+    holder: LockHolder,
+    if_locked: IfLocked,
+    note: Callable[[str], None],
+) -> Iterator[None]:
+    """Holds a GPU; on the CPU nothing. Raises LockedError."""
+    if device == "cpu":
+        yield
+        return
+    with _held(FileLock(_gpu_lock_path(), for_all=True), holder, if_locked, note):
+        yield
+
+
+def _gpu_lock_path() -> Path:
+    """Of the one GPU that this process may use: others may be used beside it."""
+    gpu = find_gpu()
+    name = "cuda" if gpu is None else re.sub("[^A-Za-z0-9-]", "", gpu.uuid)
+    return Path(tempfile.gettempdir()) / f"thothy-batch-{name}.lock"
+
+
+@contextmanager
+def _held(
+    lock: FileLock, holder: LockHolder, if_locked: IfLocked, note: Callable[[str], None]
+) -> Iterator[None]:
+    _acquire(lock, holder, if_locked, note)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(
+    lock: FileLock, holder: LockHolder, if_locked: IfLocked, note: Callable[[str], None]
+) -> None:
+    try:
+        lock.acquire(holder)
+    except LockedError as busy:
+        if if_locked.action != "wait":
+            raise
+        note(f"{busy.message}; waiting up to {if_locked.wait_s:g} s")
+        lock.acquire(holder, patience_s=if_locked.wait_s)

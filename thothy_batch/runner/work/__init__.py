@@ -1,0 +1,1 @@
+"""Tracks pending requests: assignment to entries, attempts, stages, counts, roofline receipt."""

@@ -1,0 +1,1 @@
+"""The DuckDB file: schema, migrations, views, and the merge of journal segments."""

@@ -1,0 +1,19 @@
+"""The schema's history: numbered, append-only. A released migration is never edited."""
+
+from collections.abc import Callable
+
+import duckdb
+
+from thothy_batch.store.database.migrations import (
+    m0001_tables,
+    m0002_predictions,
+    m0003_engine_events,
+)
+
+Migration = Callable[[duckdb.DuckDBPyConnection], None]
+
+MIGRATIONS: tuple[Migration, ...] = (
+    m0001_tables.apply,
+    m0002_predictions.apply,
+    m0003_engine_events.apply,
+)

@@ -1,0 +1,1 @@
+"""The write-ahead journal: framed records in segments, durable in groups."""

@@ -1,0 +1,1 @@
+"""Reads the store: reports, exports, cached results, past output lengths."""

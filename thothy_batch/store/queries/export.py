@@ -1,0 +1,119 @@
+"""Finished artifacts as a file for other programs: Parquet, JSON lines or CSV."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import duckdb
+
+from thothy_batch.errors import StoreError
+from thothy_batch.store.columns import ARTIFACTS, IDS, JSON, TEXT, TEXTS, TIME
+from thothy_batch.store.database.database import fetch_row, translated
+from thothy_batch.store.files import storage_error
+from thothy_batch.store.queries.read import find_run, read_store
+
+FORMATS = {"parquet": ".parquet", "jsonl": ".jsonl", "csv": ".csv"}
+
+# A spreadsheet takes a cell that begins with one of these for a formula, some of them also behind
+# white space or quotes, or as wide characters; model output is not to be trusted with one.
+_FORMULA_STARTS = r"""'^(?:[\t\r\n]|[\s\p{Z}\x{FEFF}"]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}])'"""
+
+
+def export(store_path: Path, *, job: str | None, run: str | None, format: str, output: Path) -> int:
+    """Writes artifacts to `output`; their number.
+
+    Without `run` (a run_id or its beginning) the latest artifact of every entry, with it what that
+    run made or reused. CSV text cells that a spreadsheet would take for a formula get an apostrophe
+    in front. A regular file appears whole or not at all. Raises StoreError.
+    """
+    if format not in FORMATS:
+        raise StoreError(f"unknown format {format}", hint=f"one of: {', '.join(FORMATS)}")
+    return read_store(store_path, lambda c: _write(c, job, run, format, output))
+
+
+def format_of(output: Path) -> str | None:
+    """The format that a file's name asks for; None where it says nothing."""
+    return {suffix: name for name, suffix in FORMATS.items()}.get(output.suffix.lower())
+
+
+def _write(
+    connection: duckdb.DuckDBPyConnection,
+    job: str | None,
+    run: str | None,
+    format: str,
+    output: Path,
+) -> int:
+    _check_job(connection, job)
+    run_id = None if run is None else find_run(connection, run)["run_id"]
+    special = os.path.exists(output) and not output.is_file()  # a pipe, /dev/stdout
+    parent = output.parent.resolve()  # of a link that is replaced, not of what it names
+    if not special and not parent.is_dir():
+        raise StoreError(f"there is no folder {parent}", hint="create it first")
+    try:
+        with tempfile.TemporaryDirectory(dir=None if special else parent) as folder:
+            part = Path(folder) / output.name
+            query = (
+                f"COPY ({_query(format, job, run_id)}) TO {_quoted(str(part))} ({_OPTIONS[format]})"
+            )
+            with translated(output):
+                row = fetch_row(connection, query)
+            if special:
+                with open(part, "rb") as source, open(output, "wb") as target:
+                    shutil.copyfileobj(source, target)
+            else:
+                os.replace(part, output)
+    except OSError as error:
+        raise storage_error(error, "cannot write", output) from error
+    return int(row[0]) if row else 0
+
+
+_OPTIONS = {
+    "parquet": "FORMAT parquet, COMPRESSION zstd",
+    "jsonl": "FORMAT json",
+    "csv": "FORMAT csv, HEADER true",
+}
+
+
+def _query(format: str, job: str | None, run_id: str | None) -> str:
+    columns = ", ".join(_column(format, name) for name in ARTIFACTS)
+    source = (
+        "latest_artifacts"
+        if run_id is None
+        else "(SELECT artifacts.* FROM run_items i JOIN artifacts "
+        "ON artifacts.artifact_id = i.artifact_id "
+        f"WHERE i.run_id = {_quoted(run_id)} AND i.status IN ('done', 'reused'))"
+    )
+    where = "" if job is None else f" WHERE job = {_quoted(job)}"
+    return f"SELECT {columns} FROM {source}{where} ORDER BY job, item_id, variant"
+
+
+def _column(format: str, name: str) -> str:
+    kind = ARTIFACTS[name]
+    if kind is TIME and format != "parquet":
+        return f"strftime({name} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%S.%fZ') AS {name}"
+    if format != "csv":
+        return name
+    if kind in (TEXTS, IDS):
+        return f"to_json({name})::VARCHAR AS {name}"
+    if kind in (TEXT, JSON):
+        text = f"{name}::VARCHAR"
+        risky = f"regexp_matches({text}, {_FORMULA_STARTS})"
+        return f"CASE WHEN {risky} THEN '''' || {text} ELSE {text} END AS {name}"
+    return name
+
+
+def _check_job(connection: duckdb.DuckDBPyConnection, job: str | None) -> None:
+    """A misspelt job is an error, not an empty file."""
+    if job is None or fetch_row(connection, "SELECT 1 FROM run_items WHERE job = ? LIMIT 1", [job]):
+        return
+    names = connection.execute(
+        "SELECT job FROM run_items GROUP BY job ORDER BY max(rowid) DESC LIMIT 5"
+    ).fetchall()
+    raise StoreError(
+        f"the store has no job {job}", hint="it has " + ", ".join(str(name[0]) for name in names)
+    )
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

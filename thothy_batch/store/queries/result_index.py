@@ -1,0 +1,160 @@
+"""The answer index: what the database answers, for the time when a reader keeps it shut.
+
+    answers.jsonl   one line per artifact or failure, in the order of merging
+    answers.json    how many bytes of it count, and which state of which database they mirror
+
+It is believed only while the database cannot be read. Whenever it can, the two are compared:
+another store, another merge, or other row counts (somebody edited it) and the index is rebuilt.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from thothy_batch.store.database.database import fetch_row
+from thothy_batch.store.files import replace_file, storage_error, sync_folder
+from thothy_batch.store.journal.segment import Row
+from thothy_batch.store.queries.result_lookup import (
+    ARTIFACT_FIELDS,
+    FAILURE_FIELDS,
+    AnswerBook,
+    slim,
+)
+from thothy_batch.testing import faults
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseState:
+    """One state of one database file: `merge_id` is drawn anew with every merge."""
+
+    store_id: str
+    merge_id: str
+    num_artifacts: int
+    num_failures: int
+
+
+def read_state(connection: duckdb.DuckDBPyConnection) -> DatabaseState:
+    """The state of an open database (counts are kept by DuckDB, not scanned)."""
+    row = fetch_row(
+        connection,
+        "SELECT store_id, merge_id, (SELECT count(*) FROM artifacts), "
+        "(SELECT count(*) FROM failures) FROM store_info",
+    )
+    assert row is not None
+    return DatabaseState(*row)
+
+
+class AnswerIndex:
+    """The two files in one journal folder. The caller holds the store's lock."""
+
+    def __init__(self, folder: Path) -> None:
+        self._lines = folder / "answers.jsonl"
+        self._head = folder / "answers.json"
+
+    def mirrors(self, state: DatabaseState) -> bool:
+        """Whether the index holds the answers of exactly this state."""
+        return self._read_head() == (state, self._valid_length())
+
+    def extend(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        state: DatabaseState,
+        artifact_ids: Iterable[str],
+        failures: Iterable[Row],
+    ) -> None:
+        """Adds what a merge brought; `state` is the database's after it."""
+        ids = pa.table({"artifact_id": pa.array(artifact_ids, pa.string())})
+        connection.register("merged", ids)
+        try:
+            source = "artifacts SEMI JOIN merged USING (artifact_id)"
+            lines = list(_lines(connection, _artifact_lines(source)))
+        finally:
+            connection.unregister("merged")
+        encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+        lines += [encode(["f", slim(FAILURE_FIELDS, row)]).encode() + b"\n" for row in failures]
+        self._write(state, lines, keep=self._valid_length())
+
+    def rebuild(self, connection: duckdb.DuckDBPyConnection, state: DatabaseState) -> None:
+        """Writes the index anew from the database; until it is whole there is none."""
+        try:
+            self._head.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(error, "cannot remove the answer index", self._head) from error
+        self._write(state, _lines(connection, _artifact_lines("artifacts")), keep=0)
+        failures = _lines(connection, _FAILURE_LINES)
+        self._write(state, failures, keep=self._valid_length())
+
+    def read(self, book: AnswerBook) -> bool:
+        """Adds the indexed answers; False where there is no index that can be read."""
+        length = self._valid_length()
+        if self._read_head() is None:
+            return False
+        try:
+            with open(self._lines, "rb") as file:
+                for line in file.read(length).splitlines():
+                    mark, row = json.loads(line)
+                    (book.add_artifact if mark == "a" else book.add_failure)(row)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def _read_head(self) -> tuple[DatabaseState, int] | None:
+        try:
+            head = json.loads(self._head.read_bytes())
+            length = int(head.pop("length"))
+            if self._lines.stat().st_size < length:
+                return None
+            return DatabaseState(**head), length
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def _valid_length(self) -> int:
+        head = self._read_head()
+        return head[1] if head else 0
+
+    def _write(self, state: DatabaseState, lines: Iterable[bytes], *, keep: int) -> None:
+        """Puts lines behind the first `keep` bytes, then makes them count."""
+        try:
+            with open(self._lines, "r+b" if self._lines.exists() else "w+b") as file:
+                file.truncate(keep)
+                file.seek(keep)
+                file.writelines(lines)
+                file.flush()
+                faults.at("index.sync")
+                os.fsync(file.fileno())
+                length = file.tell()
+            sync_folder(self._lines.parent)
+            head = {**asdict(state), "length": length}
+            replace_file(self._head, json.dumps(head).encode())
+        except OSError as error:
+            raise storage_error(error, "cannot write the answer index", self._lines) from error
+
+
+def _lines(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[bytes]:
+    """The query's only column, a JSON text per row, as lines."""
+    cursor = connection.execute(query)
+    while batch := cursor.fetchmany(10_000):
+        for (text,) in batch:
+            yield text.encode() + b"\n"
+
+
+def _artifact_lines(source: str) -> str:
+    return (
+        f"SELECT json_array('a', {_struct(ARTIFACT_FIELDS)})::VARCHAR FROM {source} "
+        "ORDER BY created_at, artifacts.rowid"
+    )
+
+
+def _struct(fields: tuple[str, ...]) -> str:
+    return "{" + ", ".join(f"'{name}': {name}" for name in fields) + "}"
+
+
+_FAILURE_LINES = (
+    f"SELECT json_array('f', {_struct(FAILURE_FIELDS)})::VARCHAR FROM failures "
+    "ORDER BY failed_at, rowid"
+)

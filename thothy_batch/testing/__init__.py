@@ -1,0 +1,1 @@
+"""Fault points that tests arm inside the product."""
