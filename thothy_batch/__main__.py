@@ -7,7 +7,7 @@ from thothy_batch.cli import signals
 
 def main() -> NoReturn:
     """Runs the command line. The signals come first: importing the rest takes a while."""
-    signals.take_over()
+    signals.install()
     from thothy_batch.cli.main import main as program
 
     program()

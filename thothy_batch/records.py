@@ -211,8 +211,8 @@ class EngineUpdate:
     blocks_used: int = 0
     blocks_total: int = 0
     events: list[EngineEvent] = field(default_factory=list)
-    too_late: list[int] = field(default_factory=list)  # ids: could not be answered in time
-    num_aside: int = 0  # of those that wait: as things are they could not be answered in time
+    expired: list[int] = field(default_factory=list)  # ids: could not be answered in time
+    num_deferred: int = 0  # of those that wait: as things are they could not be answered in time
     condition: str = ""  # restarting | stalled (nothing was heard of it for long); '': it runs
 
 

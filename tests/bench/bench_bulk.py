@@ -15,7 +15,7 @@ from provenance import short_commit
 
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.kv_layout import uniform_layout
-from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, Speed
+from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed
 from thothy_batch.engine.simulation.simulator import Simulation
 from thothy_batch.records import Request, Sampling
 
@@ -71,7 +71,7 @@ def config_of(work: ModelWork) -> EngineConfig:
 def main() -> None:
     cases = []
     for model, work in MODELS.items():
-        cost = CostModel(work, Speed.from_roofline(FLOPS, BANDWIDTH, work, efficiency=0.8))
+        cost = CostModel(work, StepSpeed.from_roofline(FLOPS, BANDWIDTH, work, efficiency=0.8))
         for workload, lengths in WORKLOADS.items():
             seconds: dict[int, float] = {}
             for bulk in BULKS:

@@ -6,7 +6,7 @@ Nights of the shared folder (`mix`, `fanout`) and of traces on two simulated dev
 pool and with two that hold few requests at a time; all orders share beginnings (fifo and length
 look for equal blocks, as the engine does for what is not planned), `fifo, off` shares nothing.
 Lengths are exact, or guessed: then admission goes by each kind's 90th percentile. Makespans are
-seconds of the simulated device over `unavoidable_s` of the same night; the last line is JSON.
+seconds of the simulated device over `roofline_s` of the same night; the last line is JSON.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from bench_simulation import provenance
 from nights import POOLS, Case, Device, Night, config_of, device_of, night_of, rows_of
 
 from thothy_batch.engine.core.config import EngineConfig
-from thothy_batch.engine.cost.roofline import unavoidable_s
+from thothy_batch.engine.cost.roofline import roofline_s
 from thothy_batch.engine.simulation.predict import request_costs
 from thothy_batch.engine.simulation.simulator import Simulated, Simulation
 from thothy_batch.plan import RequestPlan, plan_requests
@@ -76,7 +76,7 @@ def run_case(job: tuple[Case, Path]) -> dict[str, object]:
         result, all_ends[order] = simulate(night, plan, used, device, order)
         seconds[order], computed[order] = round(result.seconds, 4), result.prefill_tokens
     lens = [len(r.prompt_token_ids) for r in night.requests]
-    lower = unavoidable_s(
+    lower = roofline_s(
         zip(lens, ([n] for n in night.outputs), plan.content, strict=True),
         device.cost.work,
         device.flops,
@@ -94,7 +94,7 @@ def run_case(job: tuple[Case, Path]) -> dict[str, object]:
     in_half = {order: sum(end <= half for end in ends) for order, ends in all_ends.items()}
     names = {name: getattr(case, name) for name in Case.__slots__}
     return names | {
-        "seconds": seconds, "prefill_tokens": computed, "unavoidable_s": round(lower, 4),
+        "seconds": seconds, "prefill_tokens": computed, "roofline_s": round(lower, 4),
         "finished_in_half": in_half, "num_requests": len(lens), "pool_blocks": config.num_blocks,
     }  # fmt: skip
 
@@ -109,7 +109,7 @@ def table(cases: list[dict]) -> str:
     for key, group in itertools.groupby(cases, lambda case: tuple(case[n] for n in names)):
         same = list(group)
         over = [
-            statistics.mean(case["seconds"][order] / case["unavoidable_s"] for case in same)
+            statistics.mean(case["seconds"][order] / case["roofline_s"] for case in same)
             for order in ORDERS
         ]
         ratios = [against_best(case) for case in same]

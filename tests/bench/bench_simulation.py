@@ -25,9 +25,9 @@ from provenance import short_commit
 
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.kv_layout import uniform_layout
-from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, Speed
+from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed
 from thothy_batch.engine.simulation.simulator import Simulation
-from thothy_batch.plan import Chains, plan_requests
+from thothy_batch.plan import BlockHashes, plan_requests
 from thothy_batch.records import Request, Sampling
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +83,7 @@ def h200(work: ModelWork) -> tuple[EngineConfig, CostModel]:
         admission="reserve",
         prefix_sharing=True,
     )
-    speed = Speed.from_roofline(H200_FLOPS, H200_BANDWIDTH, work, efficiency=EFFICIENCY)
+    speed = StepSpeed.from_roofline(H200_FLOPS, H200_BANDWIDTH, work, efficiency=EFFICIENCY)
     return config, CostModel(work, speed)
 
 
@@ -103,7 +103,7 @@ def night(num: int, args: argparse.Namespace) -> dict[str, object]:
         for i, (p, o) in enumerate(zip(prompts, outputs, strict=True))
     ]
     made = passed()
-    chains = Chains.unshared(prompts, BLOCK_SIZE)
+    chains = BlockHashes.unshared(prompts, BLOCK_SIZE)
     plan = plan_requests(requests, args.order, chains=chains, pool_tokens=config.pool_tokens)
     ordered = plan.apply(requests)
     planned = passed()

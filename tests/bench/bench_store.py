@@ -33,7 +33,7 @@ from provenance import short_commit
 from thothy_batch.engine.cost.measurement_cache import device_name
 from thothy_batch.engine.hardware.host_memory import num_cores
 from thothy_batch.manifest.settings import Overrides
-from thothy_batch.runner.commands.run import run_night
+from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.monitoring.progress import Silent
 from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.store.files import journal_folder
@@ -170,7 +170,7 @@ def timed_run(manifest: Path, store: Path, is_kept: bool) -> dict[str, Any]:
         setattr(Store, name, timed(name))
     began = time.perf_counter()
     try:
-        summary = run_night(RunOptions(manifest, Overrides(store=store)), Silent())
+        summary = run_manifest(RunOptions(manifest, Overrides(store=store)), Silent())
     finally:
         for name, original in originals.items():
             setattr(Store, name, original)

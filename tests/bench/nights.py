@@ -26,8 +26,8 @@ from bench_simulation import (
 )
 
 from thothy_batch.engine.core.config import EngineConfig
-from thothy_batch.engine.cost.cost_model import CostModel, Speed
-from thothy_batch.plan import Chains, chain_prompts
+from thothy_batch.engine.cost.cost_model import CostModel, StepSpeed
+from thothy_batch.plan import BlockHashes, chain_prompts
 from thothy_batch.records import Request, Sampling, TokenIds
 
 WORKLOAD = ROOT.parent / "shared/bench/workload.py"
@@ -50,7 +50,7 @@ CPU_FLOPS, CPU_BANDWIDTH = 420e9, 31e9
 class Night:
     requests: list[Request]
     outputs: list[int]  # tokens that will be made, by request_id
-    chains: Chains
+    chains: BlockHashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def device_of(name: str) -> Device:
         return Device(config, cost, EFFICIENCY * H200_FLOPS, EFFICIENCY * H200_BANDWIDTH)
     work = WORKS["qwen3-0.6b"]
     head = work.head_parameters / work.body_parameters
-    speed = Speed(
+    speed = StepSpeed(
         linears=tuple((rows, rows / rate) for rows, rate in CPU_BODY),
         head=tuple((rows, head * rows / rate) for rows, rate in CPU_BODY),
         kv_byte_s=1 / CPU_BANDWIDTH,

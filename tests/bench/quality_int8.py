@@ -25,7 +25,7 @@ import torch
 from provenance import ROOT, short_commit
 
 from thothy_batch.engine.cost.measurement_cache import device_name
-from thothy_batch.engine.in_process import LocalEngine
+from thothy_batch.engine.in_process import InProcessEngine
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.loading import LoadedModel, load_decoder
@@ -125,7 +125,9 @@ def _compared(
 
 def greedy(directory: Path, variant: Variant, prompts: list[list[int]], sampling: Sampling):
     """(token ids, text, finish reason) of each prompt, as the engine makes them."""
-    engine = LocalEngine.start(EngineSpec(model=variant.model(directory), device="cpu", impl="cpu"))
+    engine = InProcessEngine.start(
+        EngineSpec(model=variant.model(directory), device="cpu", impl="cpu")
+    )
     engine.submit([Request(i, "", ids, sampling) for i, ids in enumerate(prompts)])
     results = {}
     while len(results) < len(prompts):

@@ -17,7 +17,7 @@ from thothy_batch.bench.measure import run_bench
 from thothy_batch.bench.workload import Lengths, documents_workload, greedy, lengths_workload
 from thothy_batch.cli.render_bench import bench_text
 from thothy_batch.engine.builder import build_engine
-from thothy_batch.engine.cost.measurement_cache import DeviceFigures, FigureCache, device_name
+from thothy_batch.engine.cost.measurement_cache import DeviceLimits, MeasurementCache, device_name
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.errors import EngineError
 from thothy_batch.records import Completion, EngineSpec, FinishReason, ModelSpec, RequestResult
@@ -45,8 +45,8 @@ def tiny(tmp_path: Path) -> ModelSpec:
     (tmp_path / "config.json").write_text(json.dumps(TINY))
     flops = {"float32": 1e11, "bfloat16": 2e11}
     threads = torch.get_num_threads()
-    figures = DeviceFigures(device_name(), threads, flops, 2e10, "2026-11-22T22:30:00+00:00")
-    FigureCache().store_device(figures)
+    figures = DeviceLimits(device_name(), threads, flops, 2e10, "2026-11-22T22:30:00+00:00")
+    MeasurementCache().store_device(figures)
     return ModelSpec(str(tmp_path), random_weights=True)
 
 

@@ -8,9 +8,9 @@ from shadow_model import STOP_ID, VOCAB, LateLauncher, ShadowRunner, next_token
 
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.kv_layout import uniform_layout
-from thothy_batch.engine.execution.launcher import Launcher, StepLauncher
+from thothy_batch.engine.execution.launcher import Launcher, SyncLauncher
 from thothy_batch.engine.fake_model import ByteTokenizer
-from thothy_batch.engine.in_process import LocalEngine
+from thothy_batch.engine.in_process import InProcessEngine
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopRules
 from thothy_batch.records import EngineSpec, Request, RequestResult, Sampling
@@ -41,7 +41,7 @@ def make_shadow_engine(
     config = make_config(**settings)
     runner = ShadowRunner(config.layout, config.num_pages)
     rules = StopRules({STOP_ID}, ByteTokenizer())
-    launcher: Launcher = StepLauncher(runner)
+    launcher: Launcher = SyncLauncher(runner)
     if lookahead is not None:
         launcher = LateLauncher(runner, lookahead, max_steps)
     return LLMEngine(config, launcher, rules, vocab_size=VOCAB), runner
@@ -90,7 +90,7 @@ def run_to_end(engine: LLMEngine, max_steps: int = 100_000) -> dict[int, Request
 def run_model(spec: EngineSpec, requests: Iterable[Request]) -> tuple[list[RequestResult], Any]:
     """Results in the order of request ids, and the engine's totals. Blocks must not leak."""
     requests = list(requests)
-    engine = LocalEngine.start(spec)
+    engine = InProcessEngine.start(spec)
     engine.submit(requests)
     results: dict[int, RequestResult] = {}
     steps = []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from thothy_batch.engine.in_process import LocalEngine
+from thothy_batch.engine.in_process import InProcessEngine
 from thothy_batch.records import EngineSpec, ModelSpec, Request, RequestResult, Sampling
 
 GREEDY = Sampling(max_tokens=64, ignore_eos=True, repetition_stop=False)
@@ -168,7 +168,7 @@ def test_logits_of_a_row_have_the_same_bits_alone_and_in_any_batch(
 
     def logits_of(batches: list[list[Request]], **settings: Any) -> dict[tuple[int, int], Any]:
         spec = EngineSpec(model=ModelSpec(id=str(directory)), impl=impl, **settings)
-        engine = LocalEngine.start(spec)
+        engine = InProcessEngine.start(spec)
         tap = _Tap(engine.engine._launcher._runner)
         for batch in batches:
             engine.submit(batch)

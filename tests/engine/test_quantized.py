@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from thothy_batch.engine.calibration import device_limits
-from thothy_batch.engine.cost.cost_model import ModelWork, Speed, model_work
+from thothy_batch.engine.cost.cost_model import ModelWork, StepSpeed, model_work
 from thothy_batch.engine.cost.known_speed import known_speed
 from thothy_batch.engine.cost.measurement_cache import (
-    DeviceFigures,
-    FigureCache,
+    DeviceLimits,
+    MeasurementCache,
     device_name,
     measured_now,
 )
-from thothy_batch.engine.cost.roofline import UnavoidableWork
-from thothy_batch.engine.in_process import LocalEngine
-from thothy_batch.engine.model_info import model_facts
+from thothy_batch.engine.cost.roofline import RooflineWork
+from thothy_batch.engine.in_process import InProcessEngine
+from thothy_batch.engine.model_info import model_info
 from thothy_batch.errors import ModelError
 from thothy_batch.model.config.model_config import load_config
 from thothy_batch.records import EngineSpec, ModelSpec, RequestResult
@@ -64,19 +64,19 @@ def test_tokens_do_not_depend_on_the_schedule(
 
 
 def test_the_engine_says_what_it_runs() -> None:
-    engine = LocalEngine.start(_spec())
+    engine = InProcessEngine.start(_spec())
     assert (engine.info.model["dtype"], engine.info.model["quantization"]) == ("float32", "int8")
 
 
 def test_facts_are_of_the_quantised_model() -> None:
-    plain, quantized = (model_facts(_spec(model)) for model in (ModelSpec(id=INT8.id), INT8))
+    plain, quantized = (model_info(_spec(model)) for model in (ModelSpec(id=INT8.id), INT8))
     assert plain.fingerprint != quantized.fingerprint
     assert (plain.quantization, quantized.quantization) == ("none", "int8")
     assert plain.work
     assert quantized.work
     assert 0.25 < quantized.work.weight_bytes / plain.work.weight_bytes < 0.28  # of float32
     with pytest.raises(ModelError, match="int8 has no kernels of engine.impl triton"):
-        model_facts(_spec(impl="triton"))
+        model_info(_spec(impl="triton"))
 
 
 def _work(quantization: str) -> ModelWork:
@@ -87,31 +87,31 @@ def test_a_decode_step_reads_about_half_of_the_bytes() -> None:
     plain, quantized = _work("none"), _work("int8")
     assert quantized.body_bytes + quantized.head_bytes == quantized.weight_bytes
     assert 0.5 < quantized.weight_bytes / plain.weight_bytes < 0.53
-    speeds = [Speed.from_roofline(1e15, 1e9, work) for work in (plain, quantized)]
+    speeds = [StepSpeed.from_roofline(1e15, 1e9, work) for work in (plain, quantized)]
     reading = [speed.linears[0][1] + speed.head[0][1] for speed in speeds]
     assert reading[1] / reading[0] == pytest.approx(quantized.weight_bytes / plain.weight_bytes)
 
 
 def test_products_are_charged_at_the_rate_of_bytes_and_attention_at_the_dtypes() -> None:
-    total = UnavoidableWork(_work("int8"))
+    total = RooflineWork(_work("int8"))
     total.add(500, [1])
     same, faster = total.seconds(1e9, 1e12), total.seconds(4e9, 1e12, attention_flops=1e9)
     pairs = 4 * (500 * 501 // 2)
     attention = _work("int8").pair_flops * pairs / 1e9
     assert faster == pytest.approx(attention + (same - attention) / 4, rel=0.01)
-    speed = Speed.from_roofline(4e9, 1e12, _work("int8"), attention_flops=1e9)
+    speed = StepSpeed.from_roofline(4e9, 1e12, _work("int8"), attention_flops=1e9)
     assert speed.pair_s == _work("int8").pair_flops / 1e9
 
 
 def test_figures_from_before_there_was_int8_are_measured_anew_for_it_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, threads = FigureCache(tmp_path), 2
+    cache, threads = MeasurementCache(tmp_path), 2
     monkeypatch.setattr(device_limits.torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(device_limits, "_bandwidth", lambda budget_s: 2e9)
     monkeypatch.setattr(device_limits, "_flops", lambda dtype, budget_s: 3e9)
     old = {name: rate for name, rate in FIGURES.items() if name != "int8"}
-    cache.store_device(DeviceFigures(device_name(), threads, old, 1e9, measured_now()))
+    cache.store_device(DeviceLimits(device_name(), threads, old, 1e9, measured_now()))
 
     def predicted(quantization: str) -> object:
         work, dtype = _work(quantization), "bfloat16"

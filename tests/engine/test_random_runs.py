@@ -12,7 +12,7 @@ from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.core.limits import Limits, blocks_needed
 from thothy_batch.engine.core.sequence import Sequence
-from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, Speed
+from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.simulation.simulator import Simulated, Simulation
 from thothy_batch.plan import POLICIES, RequestPlan, plan_requests
@@ -149,7 +149,7 @@ def simulate(night: Night, plan: RequestPlan) -> tuple[Simulated, dict[tuple[int
     work = ModelWork(10_000, 1_000, 4, 2, 8, groups)
     simulation = Simulation(
         night.config,
-        CostModel(work, Speed.from_roofline(1e8, 1e8, work)),
+        CostModel(work, StepSpeed.from_roofline(1e8, 1e8, work)),
         output_len=lambda request, sample: night.outputs[request.request_id, sample],
         check=True,
     )

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thothy_batch.plan import LengthStats, night_stats
+from thothy_batch.plan import LengthStats, request_stats
 from thothy_batch.records import Request, Sampling
 
 
@@ -30,7 +30,7 @@ def test_no_lengths_are_no_error() -> None:
 
 
 def test_night_counts_prompts_once_and_outputs_per_sample() -> None:
-    stats = night_stats([request(100, 10, num_samples=3), request(40, 50)])
+    stats = request_stats([request(100, 10, num_samples=3), request(40, 50)])
     assert (stats.num_requests, stats.num_sequences) == (2, 4)
     assert stats.prompt.total == 140
     assert stats.output.total == 80
@@ -43,5 +43,5 @@ def test_night_counts_prompts_once_and_outputs_per_sample() -> None:
 
 
 def test_an_empty_night_has_figures_too() -> None:
-    stats = night_stats([])
+    stats = request_stats([])
     assert (stats.num_requests, stats.needed_tokens, stats.longest_tokens) == (0, 0, 0)

@@ -11,7 +11,8 @@ import pytest
 SCRIPT = """\
 import json, random, resource, time
 from array import array
-from thothy_batch.plan import chain_prompts, night_stats, plan_requests, request_key, sharing_stats
+from thothy_batch.plan import chain_prompts, request_stats, plan_requests
+from thothy_batch.plan import request_key, sharing_stats
 from thothy_batch.records import Request, Sampling
 
 def peak_mb():
@@ -37,7 +38,7 @@ keys = [
 prompts = [r.prompt_token_ids for r in requests]
 chains = chain_prompts(prompts, 32)
 order = plan_requests(requests, "auto", chains=chains).order
-stats = night_stats(requests, sharing=sharing_stats(prompts, chains=chains))
+stats = request_stats(requests, sharing=sharing_stats(prompts, chains=chains))
 print(json.dumps({
     "seconds": time.process_time() - begin, "mb": peak_mb() - before_mb,
     "keys": len(set(keys)), "order": len(set(order)), "groups": stats.sharing.max_readers,

@@ -12,7 +12,7 @@ from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.engine.start import start_in_process
 from thothy_batch.manifest.settings import Overrides
 from thothy_batch.records import EngineSpec
-from thothy_batch.runner.commands.run import run_night
+from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.monitoring.progress import Silent
 from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.runner.session.summary import RunSummary
@@ -55,7 +55,7 @@ class FakeNight:
         return RunOptions(self.manifest, Overrides(**overrides), **more)
 
     def run(self, **more: Any) -> RunSummary:
-        summary = run_night(self.options(**more), self.notes)
+        summary = run_manifest(self.options(**more), self.notes)
         self.check_counts(summary)
         return summary
 

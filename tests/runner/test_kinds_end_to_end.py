@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from thothy_batch.manifest.settings import Overrides
-from thothy_batch.runner.commands.plan import plan_night
-from thothy_batch.runner.commands.run import run_night
+from thothy_batch.runner.commands.plan import plan_manifest
+from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.monitoring.progress import Silent
 from thothy_batch.runner.session.options import RunOptions
 
@@ -88,7 +88,7 @@ def test_a_parquet_job_manifest_mixes_kinds(night: Any) -> None:
     options = RunOptions(
         path, Overrides(model="builtin:fake"), start_engine=night.options().start_engine
     )
-    run = run_night(options, Silent())
+    run = run_manifest(options, Silent())
     assert run.counts["num_done"] == 4
     found = night.query("select job, item_id, variant from artifacts order by all")
     assert found == [("h", "1", ""), ("s", "1", ""), ("t", "1", "de"), ("t", "2", "fr")]
@@ -98,10 +98,10 @@ def test_a_parquet_job_manifest_mixes_kinds(night: Any) -> None:
 def test_workers_and_this_process_prepare_the_same(night: Any, monkeypatch: Any) -> None:
     night.rows("rows.parquet", id=list(range(20)), text=[f"text {i}" for i in range(20)])
     night.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 8}")
-    here = plan_night(night.options(), Silent())
+    here = plan_manifest(night.options(), Silent())
     night.run()
     monkeypatch.setattr("thothy_batch.runner.entries.prepare.IN_PROCESS_LIMIT", 5)
-    there = plan_night(night.options(), Silent())
+    there = plan_manifest(night.options(), Silent())
     assert there["num_already_done"] == 20
     assert there["jobs"][0]["num_items"] == here["num_to_compute"] == 20
 
@@ -109,7 +109,7 @@ def test_workers_and_this_process_prepare_the_same(night: Any, monkeypatch: Any)
 def test_a_plan_counts_what_the_run_then_does(night: Any) -> None:
     night.rows("rows.parquet", id=["a", "b", "c", "d"], text=["x", "x", "y", None])
     night.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 8}")
-    plan = plan_night(night.options(), Silent())
+    plan = plan_manifest(night.options(), Silent())
     run = night.run()
     assert plan["num_to_compute"] == run.counts["num_done"] == 2
     assert plan["num_duplicates"] == run.counts["num_reused"] == 1

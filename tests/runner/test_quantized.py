@@ -8,8 +8,8 @@ import pytest
 
 from thothy_batch.engine.calibration import device_limits
 from thothy_batch.report.text import render_text
-from thothy_batch.runner.commands.plan import plan_night
-from thothy_batch.runner.commands.report import morning_data
+from thothy_batch.runner.commands.plan import plan_manifest
+from thothy_batch.runner.commands.report import report_document
 
 EMBEDDED = Path(__file__).parents[2] / "sample_data" / "model"
 MANIFEST = """
@@ -42,12 +42,12 @@ def test_a_quantised_night_is_other_work_and_says_what_it_is(quantized: Any) -> 
     models = [json.loads(model) for (model,) in stored]
     assert [model["quantization"] for model in models[:2]] == ["none", "int8"]
     assert quantized.query("select count(distinct request_key) from artifacts") == [(4,)]
-    assert "model (int8)" in render_text(morning_data(quantized.store, runs[1].run_id))
+    assert "model (int8)" in render_text(report_document(quantized.store, runs[1].run_id))
     fractions = quantized.query("select roofline_fraction from runs order by started_at limit 2")
     assert all(fraction > 0 for (fraction,) in fractions)
 
 
 def test_a_plan_names_the_quantization(quantized: Any) -> None:
     quantized.manifest.write_text(MANIFEST.format(model=EMBEDDED, quantization="int8"))
-    plan = plan_night(quantized.options(), quantized.notes)
+    plan = plan_manifest(quantized.options(), quantized.notes)
     assert plan["model"]["quantization"] == "int8"

@@ -15,13 +15,13 @@ from thothy_batch.engine.core.limits import Limits, blocks_needed, why_unfit
 from thothy_batch.engine.cost.measurement_cache import device_name, measured_now
 from thothy_batch.engine.fake_model import ByteTokenizer, is_fake
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.model_info import ModelFacts, model_facts
+from thothy_batch.engine.model_info import ModelInfo, model_info
 from thothy_batch.errors import ManifestError
 from thothy_batch.model.checkpoint.locate import locate_model
 from thothy_batch.model.config.model_config import load_config
 from thothy_batch.plan import POLICIES, RequestPlan, plan_requests
 from thothy_batch.records import EngineInfo, EngineSpec, ModelSpec, Request
-from thothy_batch.runner.work.roofline_receipt import Receipt
+from thothy_batch.runner.work.roofline_receipt import RooflineReceipt
 
 
 def run_bench(
@@ -44,7 +44,7 @@ def run_bench(
     check_order(order)
     if owns_process:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # see engine.supervisor
-    facts = model_facts(spec)
+    facts = model_info(spec)
     memory = PeakMemory(resolve_device(spec.device))
     progress("loading the model")
     engine, info = build_engine(_sized(spec, facts, requests), owns_process=owns_process)
@@ -75,7 +75,7 @@ def vocabulary_of(model: ModelSpec) -> int:
     return load_config(locate_model(model, need_weights=False).directory).vocab_size
 
 
-def _sized(spec: EngineSpec, facts: ModelFacts, requests: Sequence[Request]) -> EngineSpec:
+def _sized(spec: EngineSpec, facts: ModelInfo, requests: Sequence[Request]) -> EngineSpec:
     """The settings with what the requests need of the pool, and the device's limits asked for."""
     limits = facts.limits(spec)
     fitting, _ = _fitting(requests, limits)
@@ -106,7 +106,7 @@ class _Run:
     workload: str
     order: str
     seed: int
-    facts: ModelFacts
+    facts: ModelInfo
     engine: LLMEngine
     info: EngineInfo
     plan: RequestPlan
@@ -167,8 +167,10 @@ def _plan(requests: Sequence[Request], order: str, config: EngineConfig) -> Requ
 def _roofline_s(run: _Run) -> float | None:
     """As a run counts it: the receipt of what finished."""
     config = run.engine.config
-    receipt = Receipt(run.facts.work, run.info.engine.get("device_figures"), config.block_size)
+    receipt = RooflineReceipt(
+        run.facts.work, run.info.engine.get("device_figures"), config.block_size
+    )
     for request in run.planned:
         if request.request_id in run.outcome.results:
             receipt.add(request.prompt_token_ids, run.outcome.results[request.request_id])
-    return receipt.unavoidable_s(config.dtype)
+    return receipt.roofline_s(config.dtype)

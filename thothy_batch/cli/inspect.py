@@ -34,9 +34,9 @@ def report(
 ) -> None:
     """The morning report."""
     from thothy_batch.report.text import render_text
-    from thothy_batch.runner.commands.report import morning_data, write_page
+    from thothy_batch.runner.commands.report import report_document, write_page
 
-    data = morning_data(store, run)
+    data = report_document(store, run)
     if html is not None:
         write_page(data, html, store)
         say(f"wrote {html}")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from thothy_batch.cli.output import shown
 from thothy_batch.cli.render_run import duration, progress_line
-from thothy_batch.report.formatting import plain
+from thothy_batch.report.formatting import sanitize
 from thothy_batch.runner.monitoring.progress import Snapshot
 from thothy_batch.runner.work.counts import JobCount
 
@@ -60,14 +60,14 @@ class LiveDisplay:
         snapshot = self._snapshot
         if snapshot is None or self._phase != "computing":
             waited = duration(time.monotonic() - self._began)
-            return Text(f"{plain(self._phase)} ({waited})", style="dim")
+            return Text(f"{sanitize(self._phase)} ({waited})", style="dim")
         return Group(_bars(snapshot), Text(progress_line(snapshot)))
 
 
 def _bars(snapshot: Snapshot) -> Table:
     table = Table.grid(padding=(0, 1))
     for job in snapshot.jobs[:_MAX_JOBS]:
-        table.add_row(Text(plain(job.name, _NAME_WIDTH)), _bar(job), Text(_counts(job)))
+        table.add_row(Text(sanitize(job.name, _NAME_WIDTH)), _bar(job), Text(_counts(job)))
     if len(snapshot.jobs) > _MAX_JOBS:
         table.add_row(Text(f"and {len(snapshot.jobs) - _MAX_JOBS} more jobs"), "", "")
     return table

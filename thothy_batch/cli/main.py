@@ -23,9 +23,9 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     """Ctrl-C is ours to tell: what typer makes of it is neither a message nor a document."""
 
     @wraps(command)
-    def told(*args: object, **options: object) -> None:
+    def interruptible(*args: object, **options: object) -> None:
         try:
-            with signals.heeded():
+            with signals.raising():
                 command(*args, **options)
         except typer.Exit:
             raise
@@ -35,7 +35,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
                 raise
             raise InterruptError(command.__name__, signals.received() or "SIGINT") from error
 
-    return told
+    return interruptible
 
 
 app = typer.Typer(
@@ -69,7 +69,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Runs the command line and exits with the contract's exit code. `args` left out: as the
     program, to which the process belongs."""
     if args is None:
-        signals.take_over()
+        signals.install()
     words = sys.argv[1:] if args is None else args
     refused = open_streams()
     try:
@@ -83,7 +83,7 @@ def main(args: list[str] | None = None) -> NoReturn:
             raise
         code = report_error(error, as_json="--json" in words)
     code = _written(code, refused)
-    signals.leave()
+    signals.ignore_all()
     sys.exit(code)
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from thothy_batch.report.formatting import NOTHING, count, number_format, plain, rate
+from thothy_batch.report.formatting import NOTHING, count, number_format, rate, sanitize
 
 Fields = Mapping[str, Any]
 _SHOWN_REFUSED = 5
@@ -14,18 +14,18 @@ def bench_text(found: Fields) -> str:
     """A table, and the JSON line last."""
     lines = [f"{name:<18}{value}" for name, value in _rows(found)]
     for row in found["refused"][:_SHOWN_REFUSED]:
-        lines.append(f"refused: {plain(row['name'], 80)}: {plain(row['message'], 300)}")
+        lines.append(f"refused: {sanitize(row['name'], 80)}: {sanitize(row['message'], 300)}")
     if found["num_refused"] > _SHOWN_REFUSED:
         lines.append(f"refused: and {count(found['num_refused'] - _SHOWN_REFUSED)} more")
-    lines += [f"note: {plain(text, 300)}" for text in found["notes"]]
+    lines += [f"note: {sanitize(text, 300)}" for text in found["notes"]]
     return "\n".join([*lines, json.dumps(found)]) + "\n"
 
 
 def _rows(found: Fields) -> list[tuple[str, str]]:
     return [
-        ("workload", plain(found["workload"], 300)),
-        ("model", f"{plain(found['model'])}, {number_format(found)}, {found['impl']} kernels"),
-        ("device", f"{found['device']}: {plain(found['device_name'])}"),
+        ("workload", sanitize(found["workload"], 300)),
+        ("model", f"{sanitize(found['model'])}, {number_format(found)}, {found['impl']} kernels"),
+        ("device", f"{found['device']}: {sanitize(found['device_name'])}"),
         ("requests", f"{count(found['num_done'])} done, {count(found['num_refused'])} refused"),
         (
             "prompt tokens",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from thothy_batch.report.formatting import count, number_format, plain, rate
+from thothy_batch.report.formatting import count, number_format, rate, sanitize
 
 Fields = Mapping[str, Any]
 
@@ -15,7 +15,7 @@ def doctor_text(found: Fields) -> str:
     lines = [] if gpu is None else [_gpu_line(gpu)]
     lines += [
         f"device: {found['device']}",
-        f"cpu: {plain(found['cpu_name'])} ({found['cores']} cores, {found['threads']} threads, "
+        f"cpu: {sanitize(found['cpu_name'])} ({found['cores']} cores, {found['threads']} threads, "
         f"{found['memory_gib']:.1f} GiB memory, {found['memory_free_gib']:.1f} free)",
         f"kernels: {', '.join(found['impls'])} (auto: {found['auto_impl']})",
         f"versions: {versions}",
@@ -28,14 +28,14 @@ def doctor_text(found: Fields) -> str:
     lines.append(f"measured: memory bandwidth {found['bandwidth_gb_s']:,.1f} GB/s ({how})")
     if found["model"] is not None:
         lines += _model_lines(found["model"])
-    lines += [f"note: {plain(text, 300)}" for text in found["notes"]]
-    lines += [f"warning: {plain(text, 300)}" for text in found["warnings"]]
+    lines += [f"note: {sanitize(text, 300)}" for text in found["notes"]]
+    lines += [f"warning: {sanitize(text, 300)}" for text in found["warnings"]]
     return "\n".join(lines) + "\n"
 
 
 def _gpu_line(gpu: Fields) -> str:
     return (
-        f"gpu: {plain(gpu['name'])} (compute capability {gpu['capability']}, driver "
+        f"gpu: {sanitize(gpu['name'])} (compute capability {gpu['capability']}, driver "
         f"{gpu['driver']}, {gpu['memory_gib']:.1f} GiB memory, {gpu['memory_free_gib']:.1f} free)"
     )
 
@@ -43,7 +43,7 @@ def _gpu_line(gpu: Fields) -> str:
 def _model_lines(model: Fields) -> list[str]:
     """How fast it runs one model."""
     lines = [
-        f"model: {plain(model['name'])} ({plain(model['architecture'])}, "
+        f"model: {sanitize(model['name'])} ({sanitize(model['architecture'])}, "
         f"{count(model['num_parameters'])} parameters, {number_format(model)}, "
         f"{model['impl']} kernels)"
     ]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thothy_batch.cli.output import shown
-from thothy_batch.report.formatting import clock, count, duration, number_format, plain
+from thothy_batch.report.formatting import clock, count, duration, number_format, sanitize
 from thothy_batch.runner.commands.init import Starter
 from thothy_batch.runner.monitoring.progress import Snapshot
 from thothy_batch.runner.session.summary import RunSummary
@@ -48,7 +48,7 @@ def progress_line(snapshot: Snapshot) -> str:
 
 def summary_text(summary: RunSummary) -> str:
     """The end of a run."""
-    lines = [plain(message, 500) for message in summary.messages]
+    lines = [sanitize(message, 500) for message in summary.messages]
     if summary.counts:
         lines += _run_lines(summary)
     return "\n".join(lines) + "\n"
@@ -76,7 +76,7 @@ def _run_lines(summary: RunSummary) -> list[str]:
 
 
 def _job_line(job: Fields) -> str:
-    parts = [f"  {plain(job['name'], 40)}: {count(job['num_done'])} done"]
+    parts = [f"  {sanitize(job['name'], 40)}: {count(job['num_done'])} done"]
     for name in ("reused", "failed", "not_run", "flagged"):
         if job[f"num_{name}"]:
             parts.append(f"{count(job[f'num_{name}'])} {name.replace('_', ' ')}")
@@ -125,9 +125,9 @@ def plan_text(plan: Fields) -> str:
     """A night before it is run."""
     model = plan["model"]
     lines = [
-        f"model {plain(model['name'])} ({number_format(model)}, context "
+        f"model {sanitize(model['name'])} ({number_format(model)}, context "
         f"{count(model['max_model_len'])} "
-        f"tokens); store {plain(plan['store'], 200)}",
+        f"tokens); store {sanitize(plan['store'], 200)}",
         f"{count(plan['num_items'])} entries: {count(plan['num_to_compute'])} requests to compute, "
         f"{count(plan['num_duplicates'])} duplicates, {_done(plan)}, "
         f"{count(plan['num_failed'])} cannot be used",
@@ -136,8 +136,8 @@ def plan_text(plan: Fields) -> str:
     if plan["num_to_compute"]:
         lines += _night_lines(plan)
     lines += _refused(plan["refused"])
-    lines += [f"{code}: {plain(message, 300)}" for code, message in plan["examples"].items()]
-    lines += [f"note: {plain(note, 300)}" for note in plan["notes"]]
+    lines += [f"{code}: {sanitize(message, 300)}" for code, message in plan["examples"].items()]
+    lines += [f"note: {sanitize(note, 300)}" for note in plan["notes"]]
     if plan["first_prompt"]:
         lines += ["", "first prompt:", shown(plan["first_prompt"])]
     return "\n".join(lines) + "\n"
@@ -151,7 +151,7 @@ def _done(plan: Fields) -> str:
 def _plan_job(job: Fields) -> str:
     failed = ", ".join(f"{count(num)} {code}" for code, num in job["failed"].items())
     line = (
-        f"  {plain(job['name'], 40)} ({job['kind']}): {count(job['num_items'])} entries, "
+        f"  {sanitize(job['name'], 40)} ({job['kind']}): {count(job['num_items'])} entries, "
         f"{count(job['num_to_compute'])} to compute"
     )
     if job["num_already_done"]:
@@ -201,9 +201,9 @@ def _refused(rows: Sequence[Fields]) -> list[str]:
     """The first rows that no pool here can hold."""
     lines = []
     for row in rows[:_SHOWN_REFUSED]:
-        variant = f" [{plain(row['variant'], 40)}]" if row["variant"] else ""
-        place = f"{plain(row['job'], 40)} / {plain(row['item_id'], 60)}{variant}"
-        lines.append(f"refused: {place}: {plain(row['message'], 300)}")
+        variant = f" [{sanitize(row['variant'], 40)}]" if row["variant"] else ""
+        place = f"{sanitize(row['job'], 40)} / {sanitize(row['item_id'], 60)}{variant}"
+        lines.append(f"refused: {place}: {sanitize(row['message'], 300)}")
     if len(rows) > _SHOWN_REFUSED:
         lines.append(f"refused: and {count(len(rows) - _SHOWN_REFUSED)} more")
     return lines

@@ -70,7 +70,7 @@ def run(
     from thothy_batch.cli import signals
     from thothy_batch.cli.display import choose_display
     from thothy_batch.cli.render_run import summary_text
-    from thothy_batch.runner.commands.run import run_night
+    from thothy_batch.runner.commands.run import run_manifest
     from thothy_batch.runner.session.options import IfLocked, RunOptions, time_budget_s
 
     options = RunOptions(
@@ -83,7 +83,7 @@ def run(
         force=force,
     )
     with choose_display(quiet=quiet) as display:
-        summary = run_night(options, display)
+        summary = run_manifest(options, display)
         signals.ignore()
     if summary.error is not None:
         report_error(summary.error, as_json=False)
@@ -104,12 +104,12 @@ def plan(
     """Everything that can be known without loading weights: errors, counts, lengths, time."""
     from thothy_batch.cli.display import choose_display
     from thothy_batch.cli.render_run import plan_text
-    from thothy_batch.runner.commands.plan import plan_night
+    from thothy_batch.runner.commands.plan import plan_manifest
     from thothy_batch.runner.session.options import RunOptions
 
     options = RunOptions(manifest, _overrides(store, model, device, job, limit))
     with choose_display(quiet=quiet) as display:
-        found = plan_night(options, display)
+        found = plan_manifest(options, display)
     print_json(found) if as_json else print_text(plan_text(found))
 
 

@@ -31,11 +31,11 @@ def doctor(
     """What this machine can do: device, kernels, versions, measured compute and bandwidth."""
     from thothy_batch.cli.display import choose_display
     from thothy_batch.cli.render_doctor import doctor_text
-    from thothy_batch.runner.commands.doctor import examine, model_to_measure
+    from thothy_batch.runner.commands.doctor import diagnose, model_to_measure
 
     wanted = model_to_measure(model, dtype, quantization, random_weights=random_weights)
     with choose_display(quiet=False) as display:
-        found = examine(display, wanted, owns_process=True)
+        found = diagnose(display, wanted, owns_process=True)
     print_json(found) if as_json else print_text(doctor_text(found))
 
 
@@ -44,6 +44,6 @@ def init(
 ) -> None:
     """A working starter: manifest, sample Parquet, cron line."""
     from thothy_batch.cli.render_run import starter_text
-    from thothy_batch.runner.commands.init import make_starter
+    from thothy_batch.runner.commands.init import create_starter
 
-    print_text(starter_text(make_starter(folder)))
+    print_text(starter_text(create_starter(folder)))

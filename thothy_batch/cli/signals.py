@@ -19,7 +19,7 @@ _EXIT_CODE = 4
 _SHOW_CURSOR = b"\x1b[?25h"
 
 _received: list[int] = []
-_put_off: list[int] = []
+_back_off: list[int] = []
 _is_done = False
 _is_heeded = False  # whether a signal may raise where it strikes
 
@@ -28,7 +28,7 @@ class Interrupted(KeyboardInterrupt):  # noqa: N818  (not an error: the user ask
     """A signal that asks this program to end."""
 
 
-def take_over() -> None:
+def install() -> None:
     """From here on no signal ends the program without a word. For the program's own process."""
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
@@ -42,7 +42,7 @@ def received() -> str:
 
 
 @contextlib.contextmanager
-def heeded() -> Iterator[None]:
+def raising() -> Iterator[None]:
     """Within, a signal raises Interrupted; so does one that came before. Behind it nothing is left
     to be ended: the program ends by itself."""
     global _is_heeded
@@ -61,7 +61,7 @@ def ignore() -> None:
     _is_heeded, _is_done = False, True
 
 
-def leave() -> None:
+def ignore_all() -> None:
     """The program ends: Python would give the signals back, and one of them kill what is over."""
     for number in _SIGNALS:
         if signal.getsignal(number) is _receive:
@@ -78,7 +78,7 @@ def _receive(number: int, frame: FrameType | None) -> None:
     if not _is_heeded:
         return
     if _is_importing(frame):
-        _put_off.append(_received.pop())
+        _back_off.append(_received.pop())
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
         return
     _is_heeded = False  # what ends now is not disturbed by a second one
@@ -87,8 +87,8 @@ def _receive(number: int, frame: FrameType | None) -> None:
 
 def _send_again(number: int, frame: FrameType | None) -> None:
     """Who takes the signals by now gets it: a run, where one has begun."""
-    if _put_off:
-        signal.raise_signal(_put_off.pop())
+    if _back_off:
+        signal.raise_signal(_back_off.pop())
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -5,14 +5,14 @@ poll) and `facts` (what is known of a model without loading its weights). Import
 imports no torch.
 """
 
-from thothy_batch.engine.model_info import ModelFacts, model_facts, tokenizer_for
+from thothy_batch.engine.model_info import ModelInfo, model_info, tokenizer_for
 from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.engine.start import start_child, start_in_process
 
 __all__ = [
     "EngineClient",
-    "ModelFacts",
-    "model_facts",
+    "ModelInfo",
+    "model_info",
     "start_child",
     "start_in_process",
     "tokenizer_for",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from thothy_batch.engine.calibration.calibrate import calibrate
 from thothy_batch.engine.core.config import EngineConfig, resolve_config
-from thothy_batch.engine.cost.cost_model import CostModel, Speed, rows_at_rate
+from thothy_batch.engine.cost.cost_model import CostModel, StepSpeed, rows_at_rate
 from thothy_batch.engine.cost.known_speed import known_speed
-from thothy_batch.engine.cost.measurement_cache import DeviceFigures, FigureCache
-from thothy_batch.engine.execution.launcher import StepLauncher
+from thothy_batch.engine.cost.measurement_cache import DeviceLimits, MeasurementCache
+from thothy_batch.engine.execution.launcher import SyncLauncher
 from thothy_batch.engine.fake_model import (
     FAKE_BYTES_PER_TOKEN,
     ByteTokenizer,
@@ -23,7 +23,7 @@ from thothy_batch.engine.fake_model import (
 from thothy_batch.engine.hardware.host_memory import num_cores
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopRules
-from thothy_batch.engine.speculative.policy import Speculator
+from thothy_batch.engine.speculative.policy import SpeculationPolicy
 from thothy_batch.records import EngineInfo, EngineSpec
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _build_fake(
     runner = FakeModelRunner(knobs, config.num_blocks, config.block_size)
     info = _info(config, {"name": spec.model.id, "dtype": config.dtype}, started_at)
     rules = StopRules(tokenizer.stop_token_ids, tokenizer)
-    engine = LLMEngine(config, StepLauncher(runner), rules, vocab_size=tokenizer.vocab_size)
+    engine = LLMEngine(config, SyncLauncher(runner), rules, vocab_size=tokenizer.vocab_size)
     return engine, info
 
 
@@ -86,7 +86,7 @@ def _build_real(
         keep_freed_memory()
     model, config = loaded.model, loaded.config
     check_fingerprint(spec, model.files, model.config, model.dtype)
-    cache = FigureCache()
+    cache = MeasurementCache()
     if spec.calibrate:
         _calibrate(loaded, cache)
     if config.bulk_tokens:
@@ -115,13 +115,13 @@ def _build_real(
         StopRules(model.stop_token_ids, model.tokenizer),
         vocab_size=model.config.vocab_size,
         has_tokenizer=model.tokenizer is not None,
-        speculation=Speculator() if config.speculation else None,
+        speculation=SpeculationPolicy() if config.speculation else None,
         cost=_cost(loaded, cache),
     )
     return engine, info
 
 
-def _cost(loaded: "LoadedRunner", cache: FigureCache) -> CostModel | None:
+def _cost(loaded: "LoadedRunner", cache: MeasurementCache) -> CostModel | None:
     """What is known beforehand of how long steps take."""
     key = loaded.speed_key
     known = known_speed(
@@ -135,13 +135,13 @@ def _cost(loaded: "LoadedRunner", cache: FigureCache) -> CostModel | None:
     return None if known is None else CostModel(loaded.work, known.speed)
 
 
-def _with_bulk(config: EngineConfig, speed: Speed | None) -> EngineConfig:
+def _with_bulk(config: EngineConfig, speed: StepSpeed | None) -> EngineConfig:
     """Prompts are computed on a device as many at a time as its products need to be fast."""
     rows = 0 if speed is None else rows_at_rate(speed.linears)
     return replace(config, bulk_tokens=min(rows, config.max_step_tokens)) if rows else config
 
 
-def _figures(cache: FigureCache, device: str, product_format: str) -> DeviceFigures | None:
+def _figures(cache: MeasurementCache, device: str, product_format: str) -> DeviceLimits | None:
     """What the device can do at most. No night fails for it, if its pool left no memory to
     measure in."""
     from thothy_batch.engine.calibration.device_limits import device_figures
@@ -153,7 +153,7 @@ def _figures(cache: FigureCache, device: str, product_format: str) -> DeviceFigu
         return None
 
 
-def _calibrate(loaded: "LoadedRunner", cache: FigureCache) -> None:
+def _calibrate(loaded: "LoadedRunner", cache: MeasurementCache) -> None:
     """How fast the device runs this model: measured once, then kept. No night fails for it."""
     key = loaded.speed_key
     if cache.load_speed(key) is not None:
@@ -169,7 +169,7 @@ def _info(
     config: EngineConfig,
     model: dict[str, object],
     started_at: float,
-    figures: DeviceFigures | None = None,
+    figures: DeviceLimits | None = None,
 ) -> EngineInfo:
     device = {} if figures is None else {"device_figures": asdict(figures)}
     return EngineInfo(

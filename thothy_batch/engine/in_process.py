@@ -8,7 +8,7 @@ from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.records import EngineInfo, EngineSpec, EngineUpdate, Request
 
 
-class LocalEngine:
+class InProcessEngine:
     """An EngineClient without a second process."""
 
     def __init__(self, engine: LLMEngine, info: EngineInfo) -> None:
@@ -16,7 +16,7 @@ class LocalEngine:
         self._info = info
 
     @classmethod
-    def start(cls, spec: EngineSpec) -> "LocalEngine":
+    def start(cls, spec: EngineSpec) -> "InProcessEngine":
         return cls(*build_engine(spec, owns_process=False))
 
     @property

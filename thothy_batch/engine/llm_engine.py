@@ -10,12 +10,12 @@ from thothy_batch.engine.core.limits import Limits, why_invalid, why_unfit
 from thothy_batch.engine.core.sequence import Sequence, SequenceStatus
 from thothy_batch.engine.cost.cost_model import CostModel
 from thothy_batch.engine.execution.batch import BatchBuilder
-from thothy_batch.engine.execution.launcher import Launched, Launcher
+from thothy_batch.engine.execution.launcher import InFlight, Launcher
 from thothy_batch.engine.execution.state_slots import StateSlots
-from thothy_batch.engine.output.engine_stats import Ledger, PoolState
+from thothy_batch.engine.output.engine_stats import EngineStats, PoolState
 from thothy_batch.engine.output.stop_checker import StopRules
-from thothy_batch.engine.scheduling.deadlines import TimeLimits
-from thothy_batch.engine.scheduling.scheduled_batch import Span
+from thothy_batch.engine.scheduling.deadlines import DeadlineGate
+from thothy_batch.engine.scheduling.scheduled_batch import ScheduledBatch
 from thothy_batch.engine.scheduling.scheduler import Scheduler
 from thothy_batch.engine.speculative.policy import Speculation, with_drafts
 from thothy_batch.records import (
@@ -60,17 +60,19 @@ class LLMEngine:
         self._clock = clock
         self._ready_at = clock()
         ahead = launcher.max_steps if launcher.keeps_state else 0
-        self._times = TimeLimits(clock, cost)
+        self._times = DeadlineGate(clock, cost)
         can_start = self._may_start
-        self._scheduler = Scheduler(config, self._settle, grow_ahead=ahead, may_start=can_start)
+        self._scheduler = Scheduler(
+            config, self.drain_in_flight, grow_ahead=ahead, can_finish_in_time=can_start
+        )
         self._too_late: list[int] = []
         self._slots = StateSlots() if launcher.keeps_state else None
         self._builder = BatchBuilder(config.layout, self._slots)
         # A launcher that keeps state knows a row's last token alone.
         self._speculation = None if launcher.keeps_state else speculation
-        self._ledger = Ledger()
-        self._span: Span | None = None  # that has begun and goes on
-        self._in_flight: deque[Launched] = deque()
+        self._ledger = EngineStats()
+        self._span: ScheduledBatch | None = None  # that has begun and goes on
+        self._in_flight: deque[InFlight] = deque()
         self._num_unstarted = 0  # requests
         self._num_unfinished = 0  # requests, the unstarted ones among them
         self._admits = True
@@ -97,11 +99,11 @@ class LLMEngine:
         for request in requests:
             if message := self._why_invalid(request):
                 self._fail(request, FailureCode.INVALID_INPUT, message)
-                self._scheduler.withdraw(request)
+                self._scheduler.cancel_planned(request)
                 continue
             if message := why_unfit(request, self._limits):
                 self._fail(request, FailureCode.PROMPT_TOO_LONG, message)
-                self._scheduler.withdraw(request)
+                self._scheduler.cancel_planned(request)
                 continue
             self._scheduler.add(self._scheduler.sequence_of(request))
             self._num_unstarted += 1
@@ -111,20 +113,20 @@ class LLMEngine:
     def withdraw(self, requests: Iterable[Request]) -> None:
         """Planned requests will not come: nothing is kept for them."""
         for request in requests:
-            self._scheduler.withdraw(request)
+            self._scheduler.cancel_planned(request)
 
     def step(self) -> None:
         """Launch the next steps and read the tokens of earlier ones. When the first step of a
         launch raises, nothing of it counts and it can be tried again; a later one, and what shows
         only as tokens are read, ends the engine."""
         is_idle = not self._scheduler.has_work
-        if self._scheduler.num_aside and (self._times.is_due() or is_idle):
-            self._give_up(self._scheduler.take_back(self._times.is_over))
+        if self._scheduler.num_deferred and (self._times.is_due() or is_idle):
+            self._give_up(self._scheduler.requeue_deferred(self._times.is_over))
             self._span = None  # who came back may be admitted now
         if self._scheduler.has_work:
             self._launch()
         if is_idle and not self._scheduler.has_work:  # not even alone would they be in time
-            self._give_up(self._scheduler.take_back(lambda seq: True))
+            self._give_up(self._scheduler.requeue_deferred(lambda seq: True))
         while len(self._in_flight) > self._num_ahead:
             self._harvest()
 
@@ -135,7 +137,7 @@ class LLMEngine:
         self._num_unstarted -= num_dropped
         self._num_unfinished -= num_dropped
         # Who ended may have launches under way that nobody else would read.
-        if not self.has_work and not self._settle():
+        if not self.has_work and not self.drain_in_flight():
             self._ledger.flush(self._pool_state(), self._now())
 
     def limit_steps(self, max_step_tokens: int) -> None:
@@ -154,8 +156,8 @@ class LLMEngine:
             num_waiting=self._num_unstarted,
             blocks_used=state.blocks_used,
             blocks_total=state.blocks_total,
-            too_late=self._too_late,
-            num_aside=self._scheduler.num_aside,
+            expired=self._too_late,
+            num_deferred=self._scheduler.num_deferred,
         )
         self._results, self._failures, self._too_late = [], [], []
         return update
@@ -186,7 +188,7 @@ class LLMEngine:
         rows = span.decoding.rows
         outcome = self._scheduler.advance(span, num_steps, started_at)
         self._num_unstarted -= outcome.num_started
-        launched = Launched([*rows, *outcome.joined], drawn, outcome, started_at, span)
+        launched = InFlight([*rows, *outcome.joined], drawn, outcome, started_at, span)
         self._in_flight.append(launched)
         if not span.is_over:
             self._span = span
@@ -198,7 +200,7 @@ class LLMEngine:
         outcome.forget(sum(launched.idle_steps.values()))
         self._retire(ended)
 
-    def _num_steps(self, span: Span) -> int:
+    def _num_steps(self, span: ScheduledBatch) -> int:
         """Steps of the next launch. On a device they go on when somebody ends, while others do
         not: a visit of the host takes longer than a row that is empty for some steps."""
         left = span.num_steps - span.num_done
@@ -219,7 +221,7 @@ class LLMEngine:
         finished = launched.collect(self._rules.finish_reason)
         now = self._now()
         if launched.span.drafts:
-            self._scheduler.hasten(launched.span, launched.outcome)
+            self._scheduler.accept_drafted(launched.span, launched.outcome)
         if self._speculation is not None and not launched.span.parts:
             num_tokens = len(launched.rows) + launched.span.num_drafted
             self._speculation.learn(num_tokens, now - launched.started_at)
@@ -235,7 +237,7 @@ class LLMEngine:
         if not self.has_work:
             self._ledger.flush(self._pool_state(), now)
 
-    def _settle(self) -> bool:
+    def drain_in_flight(self) -> bool:
         """Read all tokens that are under way; False: there are none."""
         if not self._in_flight:
             return False
@@ -245,19 +247,19 @@ class LLMEngine:
 
     def _retire(self, seqs: list[Sequence]) -> None:
         """Sequences need no further step."""
-        self._scheduler.retire(seqs)
+        self._scheduler.finish(seqs)
         self._forget(seqs)
 
     def _forget(self, seqs: Iterable[Sequence]) -> None:
         if self._slots is not None:
             self._slots.free(seqs)
 
-    def _abandon(self, span: Span) -> None:
+    def _abandon(self, span: ScheduledBatch) -> None:
         """Take back what a failed launch would have begun."""
         if self._slots is not None and not span.num_done:
             for part in span.parts:
                 self._slots.free_samples(part.seq)
-        self._scheduler.abandon(span)
+        self._scheduler.rollback(span)
 
     def _complete(self, seq: Sequence, now: float) -> None:
         """All tokens of a sample are known; the last sample's makes the result."""
@@ -276,7 +278,9 @@ class LLMEngine:
         self._results.append(state.result())
 
     def _may_start(self, seq: Sequence, num_cached: int) -> bool:
-        return self._times.may_start(seq, num_cached, alone=not self._scheduler.num_running)
+        return self._times.can_finish_in_time(
+            seq, num_cached, alone=not self._scheduler.num_running
+        )
 
     def _give_up(self, seqs: list[Sequence]) -> None:
         """They were not started, and cannot be answered in time any more."""

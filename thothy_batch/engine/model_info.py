@@ -28,7 +28,7 @@ AnyTokenizer = Tokenizer | ByteTokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFacts:
+class ModelInfo:
     """A model, seen without its weights."""
 
     name: str
@@ -64,14 +64,14 @@ class ModelFacts:
         )
 
 
-def model_facts(spec: EngineSpec, *, need_weights: bool = True) -> ModelFacts:
+def model_info(spec: EngineSpec, *, need_weights: bool = True) -> ModelInfo:
     """Locate and describe the model of `spec`. Raises ModelError when it cannot be used.
 
     Without `need_weights` a model on the hub is not downloaded further than its small files.
     """
     model = spec.model
     if is_fake(model.id):
-        return ModelFacts(
+        return ModelInfo(
             name=model.id,
             commit=None,
             dtype="float32",
@@ -87,7 +87,7 @@ def model_facts(spec: EngineSpec, *, need_weights: bool = True) -> ModelFacts:
     files = locate_model(model, need_weights=need_weights)
     config = load_config(files.directory)
     dtype = resolve_dtype(config, model, device)
-    return ModelFacts(
+    return ModelInfo(
         name=files.name,
         commit=files.commit,
         dtype=dtype,

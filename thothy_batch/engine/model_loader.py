@@ -15,8 +15,8 @@ from thothy_batch.engine.core.config import (
 from thothy_batch.engine.cost.cost_model import ModelWork, model_work
 from thothy_batch.engine.cost.measurement_cache import SpeedKey, device_name
 from thothy_batch.engine.execution.cpu_runner import ModelRunner
-from thothy_batch.engine.execution.dummy_batches import SyntheticBatches
-from thothy_batch.engine.execution.launcher import Launcher, Runner, StepLauncher
+from thothy_batch.engine.execution.dummy_batches import DummyBatches
+from thothy_batch.engine.execution.launcher import Launcher, Runner, SyncLauncher
 from thothy_batch.engine.execution.memory_profile import free_after_warm_up, memory_named
 from thothy_batch.engine.execution.sampler import Sampler
 from thothy_batch.engine.hardware.host_memory import available_bytes
@@ -88,10 +88,10 @@ def load_runner(spec: EngineSpec) -> LoadedRunner:
         kv = _pool_of(model, config)
         runner = ModelRunner(model.decoder, kv, Sampler(model.decoder.impl), config.layout)
         runner.warm_up()
-        return LoadedRunner(model, config, runner, StepLauncher(runner))
+        return LoadedRunner(model, config, runner, SyncLauncher(runner))
     with memory_named("the KV pool, the graphs of decode steps and the weights"):
         on_device = _device_runner(model, config)
-        notes = on_device.warm_up(SyntheticBatches(config, 4 * config.block_size))
+        notes = on_device.warm_up(DummyBatches(config, 4 * config.block_size))
     return LoadedRunner(model, config, on_device, on_device, tuple(notes))
 
 

@@ -3,8 +3,8 @@
 from functools import partial
 from pathlib import Path
 
-from thothy_batch.engine.process.engine_process import ChildEngine
-from thothy_batch.engine.process.supervisor import SupervisedEngine
+from thothy_batch.engine.process.engine_process import EngineProcess
+from thothy_batch.engine.process.supervisor import EngineSupervisor
 from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.records import EngineSpec
 
@@ -12,9 +12,9 @@ from thothy_batch.records import EngineSpec
 def start_in_process(spec: EngineSpec) -> EngineClient:
     """An engine in this process: it computes inside `poll`. For tests and small experiments."""
     # Late: torch is imported only by processes that compute.
-    from thothy_batch.engine.in_process import LocalEngine
+    from thothy_batch.engine.in_process import InProcessEngine
 
-    return LocalEngine.start(spec)
+    return InProcessEngine.start(spec)
 
 
 def start_child(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
@@ -24,7 +24,7 @@ def start_child(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClie
     (ModelError and others) arrive as themselves. The child ends when this process does. Call it
     on a thread that lives as long as the engine shall: on Linux the child dies with that thread.
     """
-    engine = ChildEngine.start(spec, log_path)
+    engine = EngineProcess.start(spec, log_path)
     try:
         engine.ready(None)
     except BaseException:
@@ -36,4 +36,4 @@ def start_child(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClie
 def start_supervised(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
     """Engines in child processes, one after another: when one dies the next goes on in its place.
     Else as `start_child`."""
-    return SupervisedEngine(partial(ChildEngine.start, log_path=log_path), spec)
+    return EngineSupervisor(partial(EngineProcess.start, log_path=log_path), spec)

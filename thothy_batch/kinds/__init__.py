@@ -1,6 +1,6 @@
 """An item to prompts (templates, stages), completions to an artifact (parse, checks)."""
 
-from thothy_batch.kinds.finish import Finished, finish
+from thothy_batch.kinds.evaluation import ParsedOutput, evaluate
 from thothy_batch.kinds.kind import Kind, Output, ParamSpec, Stage
 from thothy_batch.kinds.languages import language_name
 from thothy_batch.kinds.loading import builtin_kinds, load_kind
@@ -15,7 +15,7 @@ from thothy_batch.kinds.resolve import (
 from thothy_batch.kinds.templates import TemplateProblem
 
 __all__ = [
-    "Finished",
+    "ParsedOutput",
     "InvalidValueError",
     "Kind",
     "Output",
@@ -24,7 +24,7 @@ __all__ = [
     "Stage",
     "TemplateProblem",
     "builtin_kinds",
-    "finish",
+    "evaluate",
     "language_name",
     "load_kind",
     "render",

@@ -8,7 +8,7 @@ from pathlib import Path
 from thothy_batch.errors import ManifestError, Problem
 from thothy_batch.kinds.kind import Kind, Output, ParamSpec, Stage
 from thothy_batch.kinds.kind_file import KindFile, ParamFile
-from thothy_batch.kinds.review import review
+from thothy_batch.kinds.validation import validate_kind
 from thothy_batch.resources import data_path
 from thothy_batch.yaml_source import Located, did_you_mean, load_yaml, validate
 
@@ -26,7 +26,7 @@ def load_kind(name_or_path: str, base: Path) -> Kind:
     path = _find(name_or_path, base)
     located = load_yaml(path)
     kind_file, problems = validate(KindFile, located, path)
-    problems += review(located, path)
+    problems += validate_kind(located, path)
     if problems or kind_file is None:
         raise ManifestError(sorted(problems, key=lambda problem: problem.line or 0))
     return _build(kind_file, located)

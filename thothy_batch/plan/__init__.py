@@ -1,30 +1,30 @@
 """The whole night before its first token: identities, order, sharing, figures."""
 
-from thothy_batch.plan.block_hashes import Chains, chain_prompts
+from thothy_batch.plan.block_hashes import BlockHashes, chain_prompts
 from thothy_batch.plan.keys import artifact_id, request_key, row_seed
 from thothy_batch.plan.order import POLICIES
 from thothy_batch.plan.output_estimate import OutputEstimates
 from thothy_batch.plan.planner import RequestPlan, plan_requests
 from thothy_batch.plan.prefix_tree import PrefixTree, prefix_tree
-from thothy_batch.plan.repeated_text import Repeats, repeated_text
-from thothy_batch.plan.request_stats import LengthStats, NightStats, night_stats
+from thothy_batch.plan.repeated_text import RepeatedText, repeated_text
+from thothy_batch.plan.request_stats import LengthStats, RequestStats, request_stats
 from thothy_batch.plan.sharing_stats import SharingStats, sharing_stats
 from thothy_batch.process.pool import map_chunks
 
 __all__ = [
     "POLICIES",
-    "Chains",
+    "BlockHashes",
     "LengthStats",
-    "NightStats",
+    "RequestStats",
     "OutputEstimates",
     "PrefixTree",
-    "Repeats",
+    "RepeatedText",
     "RequestPlan",
     "SharingStats",
     "artifact_id",
     "chain_prompts",
     "map_chunks",
-    "night_stats",
+    "request_stats",
     "plan_requests",
     "prefix_tree",
     "repeated_text",

@@ -22,7 +22,7 @@ _CHAIN_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True)
-class Chains:
+class BlockHashes:
     """`hashes[starts[i]:starts[i + 1]]` are those of prompt i, from its first block on."""
 
     hashes: U64
@@ -31,14 +31,14 @@ class Chains:
     block_size: int
 
     @classmethod
-    def unshared(cls, lengths: Sequence[int] | I64, block_size: int) -> "Chains":
+    def unshared(cls, lengths: Sequence[int] | I64, block_size: int) -> "BlockHashes":
         """Of prompts of which only the lengths are known, and that share nothing."""
         known = np.asarray(lengths, np.int64)
         starts = np.zeros(len(known) + 1, np.int64)
         return cls(np.empty(0, np.uint64), starts, known, block_size)
 
 
-def chain_prompts(prompts: Sequence[TokenIds], block_size: int) -> Chains:
+def chain_prompts(prompts: Sequence[TokenIds], block_size: int) -> BlockHashes:
     """Hashes every full block that others may share.
 
     The last token of a prompt is always computed, since its logits are needed: a prompt of exactly
@@ -54,7 +54,7 @@ def chain_prompts(prompts: Sequence[TokenIds], block_size: int) -> Chains:
     for first, last in _chunks(lengths):
         part = _chunk_hashes(prompts[first:last], num_blocks[first:last], coefficients, powers)
         hashes[starts[first] : starts[last]] = part
-    return Chains(hashes, starts, lengths, block_size)
+    return BlockHashes(hashes, starts, lengths, block_size)
 
 
 def _chunks(lengths: I64) -> Iterator[tuple[int, int]]:

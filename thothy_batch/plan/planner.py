@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thothy_batch.plan.block_hashes import I64, Chains, chain_prompts
+from thothy_batch.plan.block_hashes import I64, BlockHashes, chain_prompts
 from thothy_batch.plan.order import POLICIES, plain_order, tree_order
-from thothy_batch.plan.prefix_tree import Holding, PrefixTree, prefix_tree
+from thothy_batch.plan.prefix_tree import PrefixTree, RetentionBudget, prefix_tree
 from thothy_batch.plan.sharing_stats import BLOCK_SIZE
 from thothy_batch.records import Request, SharedPrefix
 
@@ -52,7 +52,7 @@ def plan_requests(
     pool_tokens: int | None = None,
     costs: Sequence[float] | None = None,
     time_left_s: float | None = None,
-    chains: Chains | None = None,
+    chains: BlockHashes | None = None,
 ) -> RequestPlan:
     """Plans all requests of a night.
 
@@ -111,7 +111,7 @@ def _order(
     policy: str,
     levels: I64,
     outputs: I64,
-    chains: Chains,
+    chains: BlockHashes,
     tree: PrefixTree,
     costs: Sequence[float] | None,
 ) -> list[int]:
@@ -128,7 +128,9 @@ def _order(
     return tree_order(levels, tree, outputs.astype(np.float64))
 
 
-def _holding(requests: Sequence[Request], content: PrefixTree, pool_tokens: int | None) -> Holding:
+def _holding(
+    requests: Sequence[Request], content: PrefixTree, pool_tokens: int | None
+) -> RetentionBudget:
     """What may be held all night: the largest request still fits beside it.
 
     Where the whole night fits the pool, holding costs nothing. Otherwise a block that is held takes
@@ -136,7 +138,7 @@ def _holding(requests: Sequence[Request], content: PrefixTree, pool_tokens: int 
     counted in blocks of tokens to be computed.
     """
     if pool_tokens is None:
-        return Holding(_HELD_BLOCKS)
+        return RetentionBudget(_HELD_BLOCKS)
     block_size = content.chains.block_size
     samples = max((r.num_samples for r in requests), default=1)
     largest = max(map(_largest_tokens, requests), default=0)
@@ -145,10 +147,10 @@ def _holding(requests: Sequence[Request], content: PrefixTree, pool_tokens: int 
     work = content.computed_tokens + outputs
     parts = sum(r.num_samples + 1 for r in requests)  # each may leave a block partly filled
     if work + parts * block_size <= pool_tokens:
-        return Holding(max(0, free) // block_size)
+        return RetentionBudget(max(0, free) // block_size)
     most = max(0, min(int(pool_tokens * _HELD_SHARE), free)) // block_size
     common = int(pool_tokens * _COMMON_SHARE) // block_size
-    return Holding(most, work / pool_tokens, common)
+    return RetentionBudget(most, work / pool_tokens, common)
 
 
 def _is_lost(content: PrefixTree, tree: PrefixTree) -> bool:

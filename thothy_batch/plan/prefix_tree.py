@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from thothy_batch.plan.block_hashes import I64, Chains
+from thothy_batch.plan.block_hashes import I64, BlockHashes
 from thothy_batch.records import SharedPrefix
 
 Bools = npt.NDArray[np.bool_]
@@ -23,7 +23,7 @@ _MIN_READERS_HELD = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class RetentionBudget:
     """What may be held all night. Where the pool is what limits a night, each block that is held
     makes it longer by as much as it makes the pool smaller."""
 
@@ -34,14 +34,14 @@ class Holding:
     num_common: int | None = None  # None: all
 
 
-_NOTHING = Holding()
+_NOTHING = RetentionBudget()
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixTree:
     """Runs of blocks with the same readers, in the order of prompts and, within one, of depth."""
 
-    chains: Chains
+    chains: BlockHashes
     owners: I64  # [R] prompt of each run
     nodes: I64  # [R] prefix of each run: 0 .. num_nodes
     is_held: Bools  # [R]
@@ -87,7 +87,9 @@ class PrefixTree:
         return paths
 
 
-def prefix_tree(chains: Chains, levels: I64, holding: Holding = _NOTHING) -> PrefixTree:
+def prefix_tree(
+    chains: BlockHashes, levels: I64, holding: RetentionBudget = _NOTHING
+) -> PrefixTree:
     """The tree of prompts whose priorities are `levels` [N]. What is not held is shared within a
     level."""
     owners = np.repeat(np.arange(len(chains.lengths)), np.diff(chains.starts))
@@ -120,7 +122,7 @@ def prefix_tree(chains: Chains, levels: I64, holding: Holding = _NOTHING) -> Pre
 
 
 def _keys(
-    chains: Chains, owners: I64, depths: I64, levels: I64, holding: Holding
+    chains: BlockHashes, owners: I64, depths: I64, levels: I64, holding: RetentionBudget
 ) -> tuple[npt.NDArray[np.int64], Bools]:
     """A name for each block that is the same where it is computed once, and which are held."""
     unique, inverse, counts = np.unique(chains.hashes, return_inverse=True, return_counts=True)
@@ -139,7 +141,7 @@ def _keys(
     return inverse * num_levels + np.where(held, 0, block_levels), held
 
 
-def _held(readers: I64, num_levels: I64, depths: I64, holding: Holding) -> I64:
+def _held(readers: I64, num_levels: I64, depths: I64, holding: RetentionBudget) -> I64:
     """The blocks to be held, of those with these figures."""
     found = np.flatnonzero((readers > 1) & ((num_levels > 1) | (readers >= _MIN_READERS_HELD)))
     # What a block begins with comes before it: it has no fewer readers and levels.

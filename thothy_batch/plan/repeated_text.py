@@ -23,7 +23,7 @@ _INVERSE = pow(_FACTOR, -1, 1 << 64)
 
 
 @dataclass(frozen=True, slots=True)
-class Repeats:
+class RepeatedText:
     """Prompt tokens that are computed although another prompt holds the same text elsewhere."""
 
     tokens: int  # estimated
@@ -32,7 +32,7 @@ class Repeats:
 
 def repeated_text(
     prompts: Sequence[TokenIds], shared_lens: Sequence[int], owners: Sequence[str]
-) -> Repeats:
+) -> RepeatedText:
     """Estimates repeated text. `shared_lens`: tokens at the beginning of each prompt that are
     shared with others anyway, and so left out; `owners`: a name per prompt, such as its job."""
     hashes: list[U64] = []
@@ -49,13 +49,13 @@ def repeated_text(
         hashes.append(found)
         names.append(np.full(len(found), number[owner]))
     if not hashes:
-        return Repeats(0, {})
+        return RepeatedText(0, {})
     _, inverse, counts = np.unique(np.concatenate(hashes), return_inverse=True, return_counts=True)
     # Each window stands for the tokens up to the next one that was sampled. The first reader has
     # to compute it: all of its readers bear an equal part of what the others could be spared.
     saved = _SAMPLED * (1 - 1 / counts[inverse]) * (total / max(seen, 1))
     parts = np.bincount(np.concatenate(names), saved, minlength=len(known))
-    return Repeats(
+    return RepeatedText(
         round(float(parts.sum())),
         {name: round(float(part)) for name, part in zip(known, parts, strict=True) if part >= 1},
     )

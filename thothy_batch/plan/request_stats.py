@@ -42,7 +42,7 @@ class LengthStats:
 
 
 @dataclass(frozen=True, slots=True)
-class NightStats:
+class RequestStats:
     """Sums over the requests of a night. Outputs are counted at max_tokens: the upper bound."""
 
     num_requests: int
@@ -63,12 +63,12 @@ class NightStats:
         }
 
 
-def night_stats(
+def request_stats(
     requests: Sequence[Request],
     *,
     block_size: int = BLOCK_SIZE,
     sharing: SharingStats | None = None,
-) -> NightStats:
+) -> RequestStats:
     """Counts what the requests ask for."""
     prompt_lens = [len(request.prompt_token_ids) for request in requests]
     budgets = [request.sampling.max_tokens for request in requests]
@@ -76,7 +76,7 @@ def night_stats(
     outputs = np.repeat(np.asarray(budgets, dtype=np.int64), np.asarray(samples, dtype=np.int64))
     prompts = [request.prompt_token_ids for request in requests]
     longest = (p + b for p, b in zip(prompt_lens, budgets, strict=True))
-    return NightStats(
+    return RequestStats(
         num_requests=len(requests),
         num_sequences=sum(samples),
         prompt=LengthStats.of(prompt_lens),

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from thothy_batch.plan.block_hashes import Chains, chain_prompts
+from thothy_batch.plan.block_hashes import BlockHashes, chain_prompts
 from thothy_batch.records import TokenIds
 
 BLOCK_SIZE = 32
@@ -35,7 +35,7 @@ class SharingStats:
 
 
 def sharing_stats(
-    prompts: Sequence[TokenIds], *, block_size: int = BLOCK_SIZE, chains: Chains | None = None
+    prompts: Sequence[TokenIds], *, block_size: int = BLOCK_SIZE, chains: BlockHashes | None = None
 ) -> SharingStats:
     """Counts shared prompt beginnings by blocks. `chains`: where they are there already."""
     chains = chains or chain_prompts(prompts, block_size)

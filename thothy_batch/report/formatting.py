@@ -9,7 +9,7 @@ NOTHING = "–"
 _JOINERS = "\u200c\u200d"  # letters of Persian or Hindi and many emoji need them
 
 
-def plain(text: object, limit: int = 160) -> str:
+def sanitize(text: object, limit: int = 160) -> str:
     """Text of rows or models made harmless for a terminal: one line, no control characters.
 
     Escape sequences could rewrite the screen, and direction marks could reorder it, so every

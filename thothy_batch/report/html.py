@@ -12,8 +12,8 @@ from thothy_batch.report.formatting import (
     count,
     duration,
     job_figures,
-    plain,
     rate,
+    sanitize,
     share,
 )
 from thothy_batch.report.phrases import (
@@ -58,7 +58,7 @@ def render_html(data: Fields) -> str:
 
 def _text(value: object, limit: int = 300) -> str:
     """Foreign text for HTML: controls shown as codes, markup escaped."""
-    return escape(plain(value, limit), quote=True)
+    return escape(sanitize(value, limit), quote=True)
 
 
 def _head(run: Fields) -> str:

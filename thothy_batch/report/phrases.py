@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from thothy_batch.report.formatting import Fields, change, count, duration, plain
+from thothy_batch.report.formatting import Fields, change, count, duration, sanitize
 
 _ADVICE = {
     "invalid_input": "the rows have no usable text (null, empty, undecodable, or an id that stands "
@@ -32,7 +32,7 @@ def advice(code: str) -> str:
 
 def ending(run: Fields) -> str:
     """How the run ended, in words."""
-    reason = plain(run["stop_reason"] or "")
+    reason = sanitize(run["stop_reason"] or "")
     if run["status"] == "running":
         return "is running"
     if run["status"] == "completed":
@@ -52,9 +52,9 @@ def next_step(run: Fields) -> str:
 
 def headline(run: Fields) -> str:
     """The first line: which run, how it ended, how long it took."""
-    name = plain(run["name"] or "run")
+    name = sanitize(run["name"] or "run")
     took = f" after {duration(run['wall_s'])}" if run["wall_s"] is not None else ""
-    return f"{name} {plain(run['run_id'])}: {ending(run)}{took}"
+    return f"{name} {sanitize(run['run_id'])}: {ending(run)}{took}"
 
 
 def roofline(run: Fields) -> str:

@@ -10,8 +10,8 @@ from thothy_batch.report.formatting import (
     count,
     duration,
     job_figures,
-    plain,
     rate,
+    sanitize,
     share,
 )
 from thothy_batch.report.phrases import (
@@ -47,8 +47,8 @@ def render_text(data: Fields) -> str:
 
 def _summary(run: Fields) -> list[str]:
     return [
-        f"  {clock(run['started_at'])} to {clock(run['finished_at'])}, on {plain(run['host'])}, "
-        f"model {plain(_model_name(run))}",
+        f"  {clock(run['started_at'])} to {clock(run['finished_at'])}, on {sanitize(run['host'])}, "
+        f"model {sanitize(_model_name(run))}",
         f"  {count(run['num_done'])} artifacts made, {count(run['num_reused'])} reused, "
         f"{count(run['num_failed'])} failed, {count(run['num_not_run'])} not run, "
         f"of {count(run['num_items'])} entries",
@@ -73,8 +73,8 @@ def _jobs(jobs: Sequence[Fields]) -> list[str]:
     head += ["engine", "predicted"] if timed else []
     rows = [
         [
-            plain(job["job"], 32),
-            plain(job["kind"], 24),
+            sanitize(job["job"], 32),
+            sanitize(job["kind"], 24),
             *job_figures(job, timed=timed),
         ]
         for job in jobs
@@ -85,12 +85,12 @@ def _jobs(jobs: Sequence[Fields]) -> list[str]:
 def _failures(failures: Sequence[Fields]) -> list[str]:
     lines = ["Failures"] if failures else []
     for entry in failures:
-        lines.append(f"  {plain(entry['code'])}: {count(entry['num'])}")
+        lines.append(f"  {sanitize(entry['code'])}: {count(entry['num'])}")
         lines.append(f"    What to do: {advice(entry['code'])}.")
         for example in entry["examples"]:
-            variant = f" [{plain(example['variant'], 20)}]" if example["variant"] else ""
-            where = f"{plain(example['job'], 32)} / {plain(example['item_id'], 48)}{variant}"
-            lines.append(f"    {where}: {plain(example['message'])}")
+            variant = f" [{sanitize(example['variant'], 20)}]" if example["variant"] else ""
+            where = f"{sanitize(example['job'], 32)} / {sanitize(example['item_id'], 48)}{variant}"
+            lines.append(f"    {where}: {sanitize(example['message'])}")
         if entry["num"] > len(entry["examples"]):
             lines.append(f"    and {count(entry['num'] - len(entry['examples']))} more")
     return lines
@@ -100,7 +100,7 @@ def _flags(jobs: Sequence[Fields], flags: Sequence[Fields]) -> list[str]:
     flagged = sum(job.get("num_flagged") or 0 for job in jobs)
     if not flagged:
         return []
-    rows = [[plain(f["job"], 32), plain(f["flag"], 40), count(f["num"])] for f in flags]
+    rows = [[sanitize(f["job"], 32), sanitize(f["flag"], 40), count(f["num"])] for f in flags]
     lines = [f"Flagged by the checks: {count(flagged)} artifacts, stored but worth a look"]
     lines += _table(rows[:_MAX_FLAGS], left=2)
     more = len(rows) - _MAX_FLAGS
@@ -111,7 +111,8 @@ def _events(events: Sequence[Fields]) -> list[str]:
     if not events:
         return []
     lines = [
-        f"  {clock(each['happened_at'])} {plain(each['message'])}" for each in events[:_MAX_EVENTS]
+        f"  {clock(each['happened_at'])} {sanitize(each['message'])}"
+        for each in events[:_MAX_EVENTS]
     ]
     more = len(events) - _MAX_EVENTS
     return ["The engine", *lines, *([f"  and {more} more events"] if more > 0 else [])]
@@ -148,7 +149,7 @@ def _nights(nights: Sequence[Fields]) -> list[str]:
     rows = [
         [
             clock(night["started_at"]),
-            plain(night["status"], 12),
+            sanitize(night["status"], 12),
             count(night["num_done"]),
             count(night["num_failed"]),
             duration(night["engine_s"]),

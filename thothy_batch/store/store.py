@@ -35,8 +35,8 @@ from thothy_batch.store.queries.result_index import AnswerIndex
 from thothy_batch.store.queries.result_lookup import (
     ARTIFACT_FIELDS,
     FAILURE_FIELDS,
-    Answer,
-    AnswerBook,
+    CachedResult,
+    ResultLookup,
     read_answers,
     slim,
 )
@@ -209,13 +209,13 @@ class Store:
             self._leftovers.clear()
         return published
 
-    def answers(self, keys: Iterable[str]) -> dict[str, Answer]:
+    def answers(self, keys: Iterable[str]) -> dict[str, CachedResult]:
         """What was answered under each of these request keys before this run.
 
         Complete also while a reader holds the database: then from the index, and where there is
         none from a copy of the file. Ask for many keys at once.
         """
-        book = AnswerBook(frozenset(keys) - {""})
+        book = ResultLookup(frozenset(keys) - {""})
         try:
             with open_database(self.path, read_only=True) as connection:
                 read_answers(connection, book)

@@ -7,12 +7,12 @@ import pytest
 
 from thothy_batch.engine.calibration.calibrate import calibrate
 from thothy_batch.engine.core.kv_layout import uniform_layout
-from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, Speed, StepWork
+from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed, StepWork
 from thothy_batch.engine.execution.batch import Batch
 from thothy_batch.engine.execution.dummy_batches import step_work
 
 WORK = ModelWork(1_000_000, 200_000, 4, 4, 16, (GroupWork(3, None, 768),))
-TRUTH = Speed(
+TRUTH = StepSpeed(
     linears=((1, 0.004), (8, 0.005), (512, 0.2)),
     head=((1, 0.001), (128, 0.03)),
     kv_byte_s=2e-9,
@@ -39,7 +39,7 @@ class ModelRunner:
         return np.zeros(len(batch.logits_rows), np.int64)
 
 
-def measured(config_of: Any, **settings: Any) -> Speed:
+def measured(config_of: Any, **settings: Any) -> StepSpeed:
     defaults = {"num_blocks": 600, "max_seqs": 128, "max_step_tokens": 512, "max_model_len": 4096}
     config = config_of(layout=uniform_layout(16), **(defaults | settings))
     runner = ModelRunner()

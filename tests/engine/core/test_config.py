@@ -7,7 +7,7 @@ import pytest
 from thothy_batch.engine.core.config import EngineConfig, resolve_config
 from thothy_batch.engine.fake_model import ByteTokenizer
 from thothy_batch.engine.hardware.gpu import Gpu
-from thothy_batch.engine.model_info import model_facts, tokenizer_for
+from thothy_batch.engine.model_info import model_info, tokenizer_for
 from thothy_batch.errors import EngineError, ModelError
 from thothy_batch.records import EngineSpec, ModelSpec
 
@@ -98,7 +98,7 @@ def test_memory_for_less_than_a_block_is_an_engine_error() -> None:
 
 
 def test_the_fake_model_has_facts_and_a_tokenizer_that_returns_every_text() -> None:
-    facts = model_facts(EngineSpec(model=ModelSpec(id="builtin:fake?context=100")))
+    facts = model_info(EngineSpec(model=ModelSpec(id="builtin:fake?context=100")))
     assert facts.max_model_len == 100
     tokenizer = tokenizer_for(ModelSpec(id="builtin:fake"))
     assert isinstance(tokenizer, ByteTokenizer)

@@ -13,7 +13,7 @@ from thothy_batch.engine.cost.cost_model import (
     CostModel,
     GroupWork,
     ModelWork,
-    Speed,
+    StepSpeed,
     StepWork,
     model_work,
     rows_at_rate,
@@ -32,7 +32,7 @@ WORK = ModelWork(
     groups=(FULL,),
 )
 MIXED = replace(WORK, groups=(FULL, LOCAL))
-SPEED = Speed(
+SPEED = StepSpeed(
     linears=((8, 1.0), (32, 2.0), (128, 8.0)),
     head=((1, 0.5), (16, 2.0)),
     kv_byte_s=0.001,
@@ -42,7 +42,7 @@ SPEED = Speed(
     row_s=3.0,
 )
 # Bytes, seconds: kv_byte_s alone.
-READING = Speed(linears=((1, 0.0),), head=((1, 0.0),), kv_byte_s=1, pair_s=0, shared_pair_s=0)
+READING = StepSpeed(linears=((1, 0.0),), head=((1, 0.0),), kv_byte_s=1, pair_s=0, shared_pair_s=0)
 
 decode_steps = st.builds(
     lambda context, rows, steps, shared: StepWork(
@@ -122,7 +122,7 @@ def test_linears_follow_the_measured_points(rows: int, seconds: float) -> None:
 def test_a_roofline_decode_step_is_the_formula(num_rows: int, context: int) -> None:
     """max(weight bytes / BW, 2 (P + P_h) B / F) + k * contexts / BW."""
     flops, bandwidth = 3e4, 100.0
-    model = CostModel(WORK, Speed.from_roofline(flops, bandwidth, WORK))
+    model = CostModel(WORK, StepSpeed.from_roofline(flops, bandwidth, WORK))
     step = StepWork(num_rows, num_rows, context, num_rows, prefill_pairs=0)
     linears = max(3000 / bandwidth, 2 * 1500 * num_rows / flops)
     assert model.step_s(step) == pytest.approx(linears + 200 * context / bandwidth, rel=1e-12)
@@ -131,7 +131,7 @@ def test_a_roofline_decode_step_is_the_formula(num_rows: int, context: int) -> N
 def test_a_roofline_prompt_is_its_operations() -> None:
     """2 P T / F + 4 H D pairs layers / F, where the linears are bound by compute."""
     flops, bandwidth, num_tokens = 3e4, 1e6, 64
-    model = CostModel(WORK, Speed.from_roofline(flops, bandwidth, WORK))
+    model = CostModel(WORK, StepSpeed.from_roofline(flops, bandwidth, WORK))
     pairs = num_tokens * (num_tokens + 1) // 2
     step = StepWork(num_tokens, 0, 0, 0, prefill_pairs=pairs)
     operations = 2 * 1000 * num_tokens + 4 * 4 * 8 * pairs * 2
@@ -141,7 +141,7 @@ def test_a_roofline_prompt_is_its_operations() -> None:
 def test_half_the_efficiency_takes_twice_the_time() -> None:
     step = StepWork(40, 4, 100, 4, prefill_pairs=500)
     whole, half = (
-        CostModel(MIXED, Speed.from_roofline(3e4, 100.0, MIXED, efficiency=share)).step_s(step)
+        CostModel(MIXED, StepSpeed.from_roofline(3e4, 100.0, MIXED, efficiency=share)).step_s(step)
         for share in (1.0, 0.5)
     )
     assert half == pytest.approx(2 * whole)

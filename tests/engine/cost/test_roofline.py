@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, Speed, StepWork
-from thothy_batch.engine.cost.roofline import UnavoidableWork, unavoidable_s
+from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed, StepWork
+from thothy_batch.engine.cost.roofline import RooflineWork, roofline_s
 from thothy_batch.records import SharedPrefix
 
 FULL = GroupWork(num_layers=2, window=None, kv_bytes_per_token=16)
@@ -59,16 +59,14 @@ def test_one_request_by_hand() -> None:
     prefill = 2 * 1000 * 10 + 4 * 2 * 4 * 2 * (10 * 11 // 2)
     decode = max(2600 * 4 / BW, 2 * 1300 * 4 / F)
     kv = 16 * (4 * 10 + (0 + 1 + 2 + 3))
-    assert unavoidable_s([(10, [4], ())], WORK, F, BW) == pytest.approx(
-        prefill / F + decode + kv / BW
-    )
+    assert roofline_s([(10, [4], ())], WORK, F, BW) == pytest.approx(prefill / F + decode + kv / BW)
 
 
 def test_what_is_shared_is_computed_once_and_read_for_its_longest_reader() -> None:
     """Prefixes of 32 and 32 + 16 tokens; three readers of the first, two of both."""
     a, b = prefix(1, 32), prefix(2, 48)
     night = [(40, [5], (a,)), (50, [7], (a, b)), (60, [3], (a, b))]
-    total = UnavoidableWork(WORK)
+    total = RooflineWork(WORK)
     for lengths in night:
         total.add(*lengths)
     assert total.unique_prompt_tokens == 32 + 16 + 8 + 2 + 12
@@ -87,7 +85,7 @@ def test_samples_of_a_prompt_share_it() -> None:
     reads = 5 * 6 + 3 + 10
     prefill = 2 * 1000 * 6 + 4 * 2 * 4 * 2 * 21
     decode = max(2600 * 5 / BW, 2 * 1300 * 8 / F)
-    assert unavoidable_s([(6, [3, 5], ())], WORK, F, BW) == pytest.approx(
+    assert roofline_s([(6, [3, 5], ())], WORK, F, BW) == pytest.approx(
         prefill / F + decode + 16 * reads / BW
     )
 
@@ -108,7 +106,7 @@ def test_a_windowed_layer_counts_what_it_sees_token_by_token(seed: int) -> None:
         reads += sum(1 for at in range(context - 1) if at >= context - window)
     prefill = 2 * 1000 * prompt_len + 4 * 2 * 4 * 5 * pairs
     decode = max(2600 * output_len / BW, 2 * 1300 * output_len / F)
-    assert unavoidable_s([(prompt_len, [output_len], path)], work, F, BW) == pytest.approx(
+    assert roofline_s([(prompt_len, [output_len], path)], work, F, BW) == pytest.approx(
         prefill / F + decode + 40 * reads / BW, rel=1e-12
     )
 
@@ -117,16 +115,16 @@ def test_a_windowed_layer_counts_what_it_sees_token_by_token(seed: int) -> None:
 def test_order_changes_nothing(seed: int, work: ModelWork) -> None:
     rng = random.Random(seed)
     night = random_night(rng)
-    before = unavoidable_s(night, work, F, BW)
+    before = roofline_s(night, work, F, BW)
     rng.shuffle(night)
-    assert unavoidable_s(night, work, F, BW) == before
+    assert roofline_s(night, work, F, BW) == before
 
 
 @given(seeds)
 def test_sharing_never_adds_work(seed: int) -> None:
     night = random_night(random.Random(seed))
     alone = [(prompt_len, outputs, ()) for prompt_len, outputs, _ in night]
-    assert unavoidable_s(night, HYBRID, F, BW) <= unavoidable_s(alone, HYBRID, F, BW)
+    assert roofline_s(night, HYBRID, F, BW) <= roofline_s(alone, HYBRID, F, BW)
 
 
 @given(seeds, st.sampled_from([WORK, HYBRID]), st.booleans())
@@ -136,7 +134,7 @@ def test_no_schedule_is_faster_when_prompts_and_outputs_have_steps_of_their_own(
     rng = random.Random(seed)
     night = random_night(rng)
     taken = simulated_s(night, work, rng, mixes=False, shares=shares)
-    assert taken >= unavoidable_s(night, work, F, BW) * (1 - 1e-12)
+    assert taken >= roofline_s(night, work, F, BW) * (1 - 1e-12)
 
 
 @given(seeds, st.sampled_from([WORK, HYBRID]), st.booleans())
@@ -152,7 +150,7 @@ def test_no_schedule_at_all_is_faster_when_outputs_are_bound_by_compute(
     operations = 2 * (work.body_parameters + work.head_parameters) * num_output
     bandwidth = BW * max(1.0, work.weight_bytes * longest * F / (BW * operations))
     taken = simulated_s(night, work, rng, mixes=True, shares=shares, bandwidth=bandwidth)
-    assert taken >= unavoidable_s(night, work, F, bandwidth) * (1 - 1e-12)
+    assert taken >= roofline_s(night, work, F, bandwidth) * (1 - 1e-12)
 
 
 @dataclass
@@ -199,7 +197,7 @@ def simulated_s(
     bandwidth: float = BW,
 ) -> float:
     """Seconds of a schedule drawn at random, on a device that reaches its roofline."""
-    model = CostModel(work, Speed.from_roofline(F, bandwidth, work))
+    model = CostModel(work, StepSpeed.from_roofline(F, bandwidth, work))
     pieces, rows = split(night, shares)
     share = rng.choice((0.5, 0.9, 1.0))  # of what could be done that a step does
     seconds = 0.0

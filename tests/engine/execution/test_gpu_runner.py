@@ -15,7 +15,7 @@ from device_tensor import HostWaitError, pretended_device, there
 from thothy_batch.engine.core.config import ops_impl, resolve_config
 from thothy_batch.engine.execution.cuda_graphs import bucket_of, row_buckets
 from thothy_batch.engine.execution.gpu_runner import DeviceRunner
-from thothy_batch.engine.execution.host_to_device import Layout, upload
+from thothy_batch.engine.execution.host_to_device import PackedLayout, upload
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopRules
 from thothy_batch.errors import EngineError
@@ -264,7 +264,7 @@ def test_arrays_arrive_in_one_piece() -> None:
     for name, array in arrays.items():
         assert torch.equal(found[name], torch.from_numpy(array))
     with pytest.raises(AssertionError, match="a is"):
-        Layout(arrays).pack(arrays | {"a": np.arange(8, dtype=np.int32)})
+        PackedLayout(arrays).pack(arrays | {"a": np.arange(8, dtype=np.int32)})
 
 
 def test_flex_is_an_implementation_of_attention_alone() -> None:

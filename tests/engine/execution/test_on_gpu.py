@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from thothy_batch.engine.core.config import resolve_impl
 from thothy_batch.engine.execution.cuda_graphs import row_buckets
-from thothy_batch.engine.in_process import LocalEngine
+from thothy_batch.engine.in_process import InProcessEngine
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.model_loader import load_runner
 from thothy_batch.engine.output.stop_checker import StopRules
@@ -158,7 +158,7 @@ def test_a_night_sizes_its_pool_and_replays_its_graphs(
 def test_the_host_waits_for_nothing_but_tokens(checkpoint: Path) -> None:  # noqa: F811
     """The first night compiles, and libraries set themselves up. To read tokens waits for an event,
     which is not among what raises."""
-    engine = LocalEngine.start(spec_of(checkpoint, impl="triton", **TOGETHER)).engine
+    engine = InProcessEngine.start(spec_of(checkpoint, impl="triton", **TOGETHER)).engine
     first = tokens_of(engine, night())
     again = [replace(request, request_id=10 + request.request_id) for request in night()]
     with no_waiting():

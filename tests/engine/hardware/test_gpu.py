@@ -8,7 +8,7 @@ import pytest
 from thothy_batch.engine.core.config import resolve_device
 from thothy_batch.engine.cost.measurement_cache import device_name
 from thothy_batch.engine.hardware import gpu
-from thothy_batch.engine.hardware.gpu_processes import check_room, tenants
+from thothy_batch.engine.hardware.gpu_processes import check_free_memory, gpu_processes
 from thothy_batch.engine.hardware.host_memory import free_bytes
 from thothy_batch.errors import EngineError, ModelError
 
@@ -106,21 +106,24 @@ def test_who_holds_the_memory_is_named(driver: Callable[..., None], tmp_path: Pa
     crowded(tmp_path, 60000)
     found = gpu.find_gpu()
     assert found is not None
-    assert [(each.pid, each.num_bytes >> 30) for each in tenants(found)] == [(4242, 80), (77, 0)]
-    note = check_room(found, 1 << 30)
+    assert [(each.pid, each.num_bytes >> 30) for each in gpu_processes(found)] == [
+        (4242, 80),
+        (77, 0),
+    ]
+    note = check_free_memory(found, 1 << 30)
     assert "58.6 of 140.4 GiB of NVIDIA H200 are free" in note
     assert "process 4242 (/opt/vllm/bin/python) with 80.0 GiB, process 77 (/usr/bin/x)" in note
     with pytest.raises(EngineError, match=r"need 100\.0; held by process 4242 \(/opt/vllm"):
-        check_room(found, 100 << 30)
+        check_free_memory(found, 100 << 30)
 
 
 def test_an_empty_gpu_is_no_news(driver: Callable[..., None], tmp_path: Path) -> None:
     crowded(tmp_path, 143000)
     found = gpu.find_gpu()
     assert found is not None
-    assert check_room(found, 1 << 30) == ""
+    assert check_free_memory(found, 1 << 30) == ""
     with pytest.raises(EngineError, match=r"need 200\.0$"):
-        check_room(found, 200 << 30)
+        check_free_memory(found, 200 << 30)
 
 
 def test_free_memory_is_that_of_now(driver: Callable[..., None], tmp_path: Path) -> None:

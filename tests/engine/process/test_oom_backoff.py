@@ -1,6 +1,6 @@
 """Steps get smaller when memory was short, and larger again later."""
 
-from thothy_batch.engine.process.oom_backoff import StepBudget
+from thothy_batch.engine.process.oom_backoff import OomBackoff
 
 
 class Clock:
@@ -13,7 +13,7 @@ class Clock:
 
 def test_each_lack_of_memory_halves_and_time_doubles_again() -> None:
     clock = Clock()
-    budget = StepBudget(1000, clock)
+    budget = OomBackoff(1000, clock)
     assert not budget.recover()
     assert budget.halve(1)
     assert budget.halve(1)
@@ -34,8 +34,8 @@ def test_each_lack_of_memory_halves_and_time_doubles_again() -> None:
 
 
 def test_never_below_what_a_request_needs() -> None:
-    assert not StepBudget(127).halve(1)
-    budget = StepBudget(512)
+    assert not OomBackoff(127).halve(1)
+    budget = OomBackoff(512)
     assert not budget.halve(300), "its samples are drawn in one step"
     assert budget.now == 512
     assert budget.halve(256)
@@ -43,7 +43,7 @@ def test_never_below_what_a_request_needs() -> None:
 
 def test_odd_sizes_come_back_to_what_they_were() -> None:
     clock = Clock()
-    budget = StepBudget(777, clock)
+    budget = OomBackoff(777, clock)
     assert budget.halve(1)
     clock.now = 1e6
     assert budget.recover()

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thothy_batch.engine.process.poison_bisection import Bisection
+from thothy_batch.engine.process.poison_bisection import PoisonBisection
 
 
 class Machine:
     """Computes batches of requests; dies of those that are poison, with some answered before."""
 
     def __init__(self, num: int, poison: set[int], order: list[int]) -> None:
-        self.bisection = Bisection()
+        self.bisection = PoisonBisection()
         self.waiting = list(range(num))
         self.in_engine: list[int] = []
         self.poison, self.order = poison, order
@@ -66,7 +66,7 @@ def test_exactly_the_poison_is_blamed(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("num", [1, 2, 200])
 def test_one_death_blames_nobody(num: int) -> None:
-    bisection = Bisection()
+    bisection = PoisonBisection()
     assert bisection.died(list(range(num))) is None
     assert not bisection.is_on
     for request in range(num):
@@ -78,7 +78,7 @@ def test_one_death_blames_nobody(num: int) -> None:
 
 
 def test_a_death_without_requests_blames_nobody() -> None:
-    bisection = Bisection()
+    bisection = PoisonBisection()
     assert bisection.died([]) is None
     assert bisection.died([7]) is None
     assert bisection.died([]) is None

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from engine_driver import drain
 
-from thothy_batch.engine.process.engine_process import ChildEngine
-from thothy_batch.engine.process.supervisor import SupervisedEngine
+from thothy_batch.engine.process.engine_process import EngineProcess
+from thothy_batch.engine.process.supervisor import EngineSupervisor
 from thothy_batch.engine.start import start_in_process
 from thothy_batch.errors import EngineError, ModelError
 from thothy_batch.records import EngineSpec, EngineUpdate, FailureCode, ModelSpec, SharedPrefix
@@ -26,8 +26,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
     def make(knobs: str, **settings: Any) -> Any:
         spec = EngineSpec(model=ModelSpec(id=f"builtin:fake{knobs}"), **settings)
-        child = partial(ChildEngine.start, log_path=tmp_path / "engine.log")
-        started.append(SupervisedEngine(child, spec))
+        child = partial(EngineProcess.start, log_path=tmp_path / "engine.log")
+        started.append(EngineSupervisor(child, spec))
         return started[-1]
 
     yield make

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from thothy_batch.engine.core.sequence import Clock, Sequence
-from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, Speed
-from thothy_batch.engine.in_process import LocalEngine
-from thothy_batch.engine.scheduling.deadlines import TimeLimits
+from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed
+from thothy_batch.engine.in_process import InProcessEngine
+from thothy_batch.engine.scheduling.deadlines import DeadlineGate
 from thothy_batch.records import EngineSpec, EngineUpdate, ModelSpec, Request, Sampling
 
 STEP_S = 0.02
@@ -26,12 +26,12 @@ def request(number: int, num_tokens: int, left_s: float | None, **more: Any) -> 
 
 
 @pytest.fixture
-def engine() -> LocalEngine:
+def engine() -> InProcessEngine:
     model = ModelSpec(id=f"builtin:fake?step_ms={STEP_S * 1000:g}")
-    return LocalEngine.start(EngineSpec(model=model, max_seqs=4, num_blocks=256))
+    return InProcessEngine.start(EngineSpec(model=model, max_seqs=4, num_blocks=256))
 
 
-def run(engine: LocalEngine, patience_s: float = 60.0) -> EngineUpdate:
+def run(engine: InProcessEngine, patience_s: float = 60.0) -> EngineUpdate:
     """Until the engine has nothing left to do; what it reported, as one."""
     whole, until = EngineUpdate(), time.monotonic() + patience_s
     while engine.engine.has_work:
@@ -39,11 +39,11 @@ def run(engine: LocalEngine, patience_s: float = 60.0) -> EngineUpdate:
         engine.engine.check_integrity()
         whole.results += update.results
         whole.failures += update.failures
-        whole.too_late += update.too_late
+        whole.expired += update.expired
         assert time.monotonic() < until, "it does not come to an end"
     last = engine.poll(0)
-    whole.too_late += last.too_late
-    assert last.num_running == last.num_waiting == last.num_aside == 0
+    whole.expired += last.expired
+    assert last.num_running == last.num_waiting == last.num_deferred == 0
     assert last.blocks_used == 0
     return whole
 
@@ -52,20 +52,20 @@ def ids(update: EngineUpdate) -> list[int]:
     return sorted(result.request_id for result in update.results)
 
 
-def test_without_limits_everybody_is_answered(engine: LocalEngine) -> None:
+def test_without_limits_everybody_is_answered(engine: InProcessEngine) -> None:
     engine.submit([request(i, 5, None) for i in range(10)])
     assert ids(run(engine)) == list(range(10))
 
 
-def test_whose_time_is_over_is_never_started(engine: LocalEngine) -> None:
+def test_whose_time_is_over_is_never_started(engine: InProcessEngine) -> None:
     engine.submit([request(0, 5, None), request(1, 5, -1.0), request(2, 5, 60.0)])
     update = run(engine)
     assert ids(update) == [0, 2]
-    assert update.too_late == [1]
+    assert update.expired == [1]
     assert update.failures == []
 
 
-def test_long_rows_are_left_and_short_ones_behind_them_run(engine: LocalEngine) -> None:
+def test_long_rows_are_left_and_short_ones_behind_them_run(engine: InProcessEngine) -> None:
     engine.submit([request(0, 20, None)])
     run(engine)  # how long a token takes is known now
     began = time.monotonic()
@@ -74,19 +74,19 @@ def test_long_rows_are_left_and_short_ones_behind_them_run(engine: LocalEngine) 
     engine.submit([*long, *short])
     update = run(engine)
     assert ids(update) == list(range(9, 17))
-    assert sorted(update.too_late) == list(range(1, 9))
+    assert sorted(update.expired) == list(range(1, 9))
     assert time.monotonic() - began < 4.0, "nobody waits for the end of a time that is of no use"
 
 
-def test_later_stages_count(engine: LocalEngine) -> None:
+def test_later_stages_count(engine: InProcessEngine) -> None:
     engine.submit([request(0, 20, None)])
     run(engine)
     engine.submit([request(1, 20, 4.0, later_tokens=2000), request(2, 20, 4.0, later_tokens=20)])
     update = run(engine)
-    assert (ids(update), update.too_late) == ([2], [1])
+    assert (ids(update), update.expired) == ([2], [1])
 
 
-def test_who_is_aside_comes_in_when_the_engine_is_faster_again(engine: LocalEngine) -> None:
+def test_who_is_aside_comes_in_when_the_engine_is_faster_again(engine: InProcessEngine) -> None:
     """Beside long prompts a token took long; what was put off for that is started after all."""
     engine.submit([request(0, 20, None)])
     run(engine)
@@ -95,22 +95,22 @@ def test_who_is_aside_comes_in_when_the_engine_is_faster_again(engine: LocalEngi
     engine.submit([request(1, 40, None), request(2, 20, 30.0)])
     update = run(engine)
     assert ids(update) == [1, 2]
-    assert update.too_late == []
+    assert update.expired == []
 
 
-def test_a_stop_gives_those_aside_back_like_all_that_wait(engine: LocalEngine) -> None:
+def test_a_stop_gives_those_aside_back_like_all_that_wait(engine: InProcessEngine) -> None:
     engine.submit([request(0, 20, None)])
     run(engine)
     engine.submit([request(1, 200, None), request(2, 2000, 4.0)])
-    while not engine.poll(0.05).num_aside:
+    while not engine.poll(0.05).num_deferred:
         pass
     engine.stop_admitting()
     assert engine.poll(0.01).num_waiting == 0
     update = run(engine)
-    assert (ids(update), update.too_late) == ([1], [])
+    assert (ids(update), update.expired) == ([1], [])
 
 
-def test_smaller_steps_compute_the_same(engine: LocalEngine) -> None:
+def test_smaller_steps_compute_the_same(engine: InProcessEngine) -> None:
     requests = [request(i, 7, None) for i in range(9)]
     engine.submit(requests)
     whole = {r.request_id: r.completions for r in run(engine).results}
@@ -132,9 +132,9 @@ def test_smaller_steps_compute_the_same(engine: LocalEngine) -> None:
 @pytest.mark.parametrize(("left_s", "starts"), [(4.0, False), (6.0, True), (None, True)])
 def test_before_the_first_step_the_cost_model_says(left_s: float | None, starts: bool) -> None:
     """1,000 tokens at 10 ms; it may be wrong by a factor of two, as nothing was measured yet."""
-    speed = Speed(((1.0, 0.01),), ((1.0, 0.0),), 0.0, 0.0, 0.0)
+    speed = StepSpeed(((1.0, 0.01),), ((1.0, 0.0),), 0.0, 0.0, 0.0)
     cost = CostModel(ModelWork(1, 1, 4, 1, 1, (GroupWork(1, None, 1),)), speed)
-    limits = TimeLimits(time.monotonic, cost)
+    limits = DeadlineGate(time.monotonic, cost)
     seq = Sequence.first_of(request(0, 1000, left_s), Clock())
     for alone in (True, False):
-        assert limits.may_start(seq, 0, alone=alone) == starts
+        assert limits.can_finish_in_time(seq, 0, alone=alone) == starts

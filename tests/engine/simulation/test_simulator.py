@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from thothy_batch.engine.core.kv_layout import uniform_layout
 from thothy_batch.engine.core.sequence import Sequence
-from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, Speed
+from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed
 from thothy_batch.engine.simulation.simulator import Simulation
 from thothy_batch.plan import plan_requests
 from thothy_batch.records import Request, Sampling
 
 FIXED = HealthCheck.function_scoped_fixture  # the fixtures are plain functions
 WORK = ModelWork(1000, 100, 4, 2, 8, (GroupWork(1, None, 64),))
-COST = CostModel(WORK, Speed.from_roofline(1e9, 1e9, WORK))
+COST = CostModel(WORK, StepSpeed.from_roofline(1e9, 1e9, WORK))
 POLICIES = ("auto", "fifo", "length", "prefix")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from thothy_batch.engine.core.sequence import Clock, Sequence
 from thothy_batch.engine.cost.step_times import StepTimes
-from thothy_batch.engine.speculative.policy import Speculator
+from thothy_batch.engine.speculative.policy import SpeculationPolicy
 
 
 def test_step_times_never_fall_and_grow_in_proportion_beyond_what_is_known() -> None:
@@ -32,7 +32,9 @@ def test_a_size_that_was_not_measured_takes_its_share_of_others_at_the_least() -
 class Clocked:
     """A row or some and a device whose steps take `step_s(tokens)`; says what was decided."""
 
-    def __init__(self, speculator: Speculator, prompts: list[list[int]], request_of: Any) -> None:
+    def __init__(
+        self, speculator: SpeculationPolicy, prompts: list[list[int]], request_of: Any
+    ) -> None:
         self.speculator, self.clock = speculator, Clock()
         self.seqs = []
         for number, prompt in enumerate(prompts):
@@ -78,7 +80,7 @@ PROMPTS = [[Random(row).randrange(200) for _ in range(50)] for row in range(4)]
 
 
 def test_it_drafts_where_outputs_copy_and_tokens_are_cheap(request_of: Any) -> None:
-    night = Clocked(Speculator(), PROMPTS, request_of)
+    night = Clocked(SpeculationPolicy(), PROMPTS, request_of)
     night.run(200, copies, reads_weights)
     assert night.num_drawn > 2.5 * 4 * 200
     assert night.num_drawn / night.seconds > 2.5 * 4 / reads_weights(4)
@@ -91,7 +93,7 @@ def test_rows_that_end_call_for_no_step_without_drafts(request_of: Any) -> None:
         return 0.05 + 0.001 * num_tokens
 
     prompts = [[Random(row).randrange(200) for _ in range(50)] for row in range(40)]
-    night = Clocked(Speculator(), prompts, request_of)
+    night = Clocked(SpeculationPolicy(), prompts, request_of)
     night.run(20, copies, step_s)
     while len(night.seqs) > 4:
         night.speculator.forget(night.seqs[-3:])
@@ -104,7 +106,7 @@ def test_rows_that_end_call_for_no_step_without_drafts(request_of: Any) -> None:
 @pytest.mark.parametrize("step_s", [reads_weights, in_proportion])
 def test_it_costs_next_to_nothing_where_guesses_are_wrong(request_of: Any, step_s: Any) -> None:
     random = Random(5)
-    night = Clocked(Speculator(), PROMPTS, request_of)
+    night = Clocked(SpeculationPolicy(), PROMPTS, request_of)
     night.run(100, lambda seq: random.randrange(200), step_s)
     night.num_drafted, night.num_drawn, night.seconds = 0, 0, 0.0
     night.run(1000, lambda seq: random.randrange(200), step_s)
@@ -114,14 +116,14 @@ def test_it_costs_next_to_nothing_where_guesses_are_wrong(request_of: Any, step_
 
 
 def test_it_does_not_draft_where_tokens_cost_in_proportion(request_of: Any) -> None:
-    night = Clocked(Speculator(), PROMPTS, request_of)
+    night = Clocked(SpeculationPolicy(), PROMPTS, request_of)
     night.run(1000, copies, in_proportion)
     assert night.num_drawn / night.seconds > 0.97 * 4 / in_proportion(4)
 
 
 def test_it_begins_again_when_outputs_begin_to_copy(request_of: Any) -> None:
     random = Random(5)
-    night = Clocked(Speculator(), PROMPTS, request_of)
+    night = Clocked(SpeculationPolicy(), PROMPTS, request_of)
     night.run(1000, lambda seq: random.randrange(200), reads_weights)
     night.run(200, lambda seq: 7, reads_weights)
     night.num_drawn, night.seconds = 0, 0.0
@@ -132,6 +134,6 @@ def test_it_begins_again_when_outputs_begin_to_copy(request_of: Any) -> None:
 def test_noise_does_not_mislead_it(request_of: Any) -> None:
     """Now and then a step takes thrice as long."""
     noise = Random(9)
-    night = Clocked(Speculator(), PROMPTS, request_of)
+    night = Clocked(SpeculationPolicy(), PROMPTS, request_of)
     night.run(400, copies, lambda n: reads_weights(n) * (3 if noise.random() < 0.15 else 1))
     assert night.num_drawn / 400 > 2 * 4

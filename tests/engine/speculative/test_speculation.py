@@ -12,12 +12,12 @@ from shadow_model import STOP_ID, VOCAB, ShadowRunner, next_token
 
 from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.core.sequence import Sequence
-from thothy_batch.engine.execution.launcher import StepLauncher, verified
+from thothy_batch.engine.execution.launcher import SyncLauncher, verified
 from thothy_batch.engine.fake_model import ByteTokenizer
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopRules
 from thothy_batch.engine.speculative.policy import Drafts, Speculation
-from thothy_batch.engine.speculative.prompt_lookup import MAX_NGRAM, Drafter
+from thothy_batch.engine.speculative.prompt_lookup import MAX_NGRAM, PromptLookup
 from thothy_batch.records import LayerGroup, Request, RequestResult
 
 WINDOWED = (LayerGroup((0,)), LayerGroup((1, 2), 6))
@@ -59,7 +59,7 @@ class Oracle:
 def speculating(config: Any, speculation: Speculation) -> tuple[LLMEngine, ShadowRunner]:
     runner = ShadowRunner(config.layout, config.num_pages)
     rules = StopRules({STOP_ID}, ByteTokenizer())
-    launcher = StepLauncher(runner)
+    launcher = SyncLauncher(runner)
     return LLMEngine(config, launcher, rules, vocab_size=VOCAB, speculation=speculation), runner
 
 
@@ -167,7 +167,7 @@ def test_a_loop_ends_where_it_would_without_drafts(config_of: Any, request_of: A
         runner = Stuck(config.layout, config.num_pages)
         engine = LLMEngine(
             config,
-            StepLauncher(runner),
+            SyncLauncher(runner),
             StopRules({STOP_ID}, ByteTokenizer()),
             vocab_size=VOCAB,
             speculation=speculation,
@@ -184,7 +184,7 @@ def test_a_loop_ends_where_it_would_without_drafts(config_of: Any, request_of: A
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(1, 10))
 @settings(deadline=None)
 def test_a_draft_is_what_followed_the_longest_earlier_ngram(tokens: list[int], size: int) -> None:
-    drafter = Drafter(tokens[:7])
+    drafter = PromptLookup(tokens[:7])
     for token in tokens[7:]:
         drafter.extend([token])
     ngram, draft = drafter.propose(size)

@@ -19,7 +19,7 @@ PROVOKED_BY = {
         "runner/entries/test_bad_rows.py",
         "manifest/test_items.py",
     ),
-    "model output bad": ("runner/work/test_retry_policy.py", "kinds/test_finish.py"),
+    "model output bad": ("runner/work/test_retry_policy.py", "kinds/test_evaluation.py"),
     "most rows of a job bad": (
         "runner/entries/test_bad_rows.py::test_a_job_with_too_many_failures_stops_and_the_others_go_on",
         "runner/work/test_retry_policy.py::test_a_job_is_judged_by_first_answers",

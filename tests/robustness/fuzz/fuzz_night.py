@@ -14,12 +14,12 @@ from thothy_batch.engine.start import start_in_process
 from thothy_batch.errors import ThothyError
 from thothy_batch.manifest.settings import Overrides
 from thothy_batch.records import EngineSpec
-from thothy_batch.runner.commands.run import run_night
+from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.prepare import prepare
 from thothy_batch.runner.monitoring.progress import Silent
 from thothy_batch.runner.session.options import RunOptions
-from thothy_batch.runner.session.setup import open_night
+from thothy_batch.runner.session.setup import prepare_run
 
 SECONDS = 20.0
 
@@ -41,7 +41,7 @@ def prepared(manifest: Path) -> list[Entry] | ThothyError:
     options = RunOptions(manifest, Overrides(model="builtin:fake"))
     with within(SECONDS):
         try:
-            night = open_night(options, Silent())
+            night = prepare_run(options, Silent())
             entries = list(prepare(night.manifest, night.jobs, night.setting))
         except ThothyError as error:
             check_sentences(error)
@@ -69,7 +69,7 @@ def run_to_end(manifest: Path) -> dict[str, int] | ThothyError:
     options = RunOptions(manifest, Overrides(model="builtin:fake"), start_engine=_start_here)
     with within(SECONDS):
         try:
-            run = run_night(options, Silent())
+            run = run_manifest(options, Silent())
         except ThothyError as error:
             check_sentences(error)
             return error

@@ -21,8 +21,8 @@ from thothy_batch.engine.start import start_in_process
 from thothy_batch.manifest.settings import Overrides
 from thothy_batch.records import EngineSpec
 from thothy_batch.report.text import render_text
-from thothy_batch.runner.commands.report import morning_data
-from thothy_batch.runner.commands.run import run_night
+from thothy_batch.runner.commands.report import report_document
+from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.monitoring.progress import Snapshot
 from thothy_batch.runner.session.options import RunOptions
 
@@ -77,7 +77,7 @@ def run_with_hostile_engine(
     screen = Screen()
     options = RunOptions(folder.manifest, Overrides(), start_engine=start)
     with screen:
-        summary = run_night(options, screen)
+        summary = run_manifest(options, screen)
     assert summary.exit_code in GOOD, summary.error
     with contextlib.redirect_stdout(screen.terminal):
         print_text(summary_text(summary))
@@ -108,7 +108,7 @@ def check_morning(store: Path, folder: Path) -> dict[str, dict[str, int]]:
     """Everything that looks at a store, for all of its runs; returns its counts."""
     found = check_counts(store)
     for run_id in found:
-        data = morning_data(store, run_id)
+        data = report_document(store, run_id)
         _check_report(store, run_id, data, folder)
     check_json(_good("status", store, "--json").out)
     _good("status", store)

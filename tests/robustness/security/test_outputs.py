@@ -12,8 +12,8 @@ import duckdb
 import pytest
 
 from thothy_batch.errors import ManifestError, StoreError, ThothyError
-from thothy_batch.runner.commands.init import make_starter
-from thothy_batch.runner.commands.report import export_artifacts, morning_data, write_page
+from thothy_batch.runner.commands.init import create_starter
+from thothy_batch.runner.commands.report import export_artifacts, report_document, write_page
 
 FORMATS = ("csv", "jsonl", "parquet")
 
@@ -84,7 +84,7 @@ def test_a_page_replaces_a_link_and_not_what_it_names(store: Path, tmp_path: Pat
     victim.write_text("precious")
     link.symlink_to(victim)
     (tmp_path / f"page.html.{os.getpid()}.tmp").symlink_to(victim)
-    write_page(morning_data(store, None), link, store)
+    write_page(report_document(store, None), link, store)
     assert victim.read_text() == "precious"
     assert link.read_text().startswith("<!doctype html>")
 
@@ -103,7 +103,7 @@ def test_the_store_is_never_an_output(store: Path, tmp_path: Path, how: str) -> 
     before = store.read_bytes()
     for write in (
         lambda: export(store, output),
-        lambda: write_page(morning_data(store, None), output, store),
+        lambda: write_page(report_document(store, None), output, store),
     ):
         with pytest.raises(ManifestError, match="the store itself") as caught:
             write()
@@ -120,7 +120,7 @@ def test_a_place_that_takes_no_file_is_told_and_left_as_it_was(
     before = names(tmp_path)
     for write in (
         lambda: export(store, tmp_path / output),
-        lambda: write_page(morning_data(store, None), tmp_path / output, store),
+        lambda: write_page(report_document(store, None), tmp_path / output, store),
     ):
         with pytest.raises(StoreError) as caught:
             write()
@@ -133,9 +133,9 @@ _FULL = """
 import resource, signal, sys
 from pathlib import Path
 from thothy_batch.errors import StoreError
-from thothy_batch.runner.commands.report import export_artifacts, morning_data, write_page
+from thothy_batch.runner.commands.report import export_artifacts, report_document, write_page
 store, output = Path(sys.argv[1]), Path(sys.argv[2])
-data = morning_data(store, None)
+data = report_document(store, None)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
 try:
@@ -166,7 +166,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 def test_a_full_disk_is_told(store: Path) -> None:
     for write in (
         lambda: export(store, Path("/dev/full")),
-        lambda: write_page(morning_data(store, None), Path("/dev/full"), store),
+        lambda: write_page(report_document(store, None), Path("/dev/full"), store),
     ):
         with pytest.raises(StoreError, match="No space left on device"):
             write()
@@ -178,7 +178,7 @@ def test_init_writes_over_nothing_and_through_no_link(tmp_path: Path, name: str)
     folder.mkdir()
     (folder / name).symlink_to(outside)
     with pytest.raises(ManifestError, match="exists already"):
-        make_starter(folder)
+        create_starter(folder)
     assert not outside.exists()
     assert names(folder) == {name}
 
@@ -186,12 +186,12 @@ def test_init_writes_over_nothing_and_through_no_link(tmp_path: Path, name: str)
 def test_init_leaves_no_half_of_a_starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ManifestError, match="cannot write"):
-        make_starter(tmp_path / "file" / "new")
+        create_starter(tmp_path / "file" / "new")
     folder = tmp_path / "new"
     folder.mkdir()
     monkeypatch.setattr("builtins.open", _refusing(2))
     with pytest.raises(ThothyError, match="No space left"):
-        make_starter(folder)
+        create_starter(folder)
     assert names(folder) == set()
 
 

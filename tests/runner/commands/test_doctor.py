@@ -9,10 +9,10 @@ import torch
 
 from thothy_batch.cli.render_doctor import doctor_text
 from thothy_batch.engine.calibration import device_limits, measure_model
-from thothy_batch.engine.cost.cost_model import Speed, model_work
+from thothy_batch.engine.cost.cost_model import StepSpeed, model_work
 from thothy_batch.engine.cost.measurement_cache import (
-    DeviceFigures,
-    FigureCache,
+    DeviceLimits,
+    MeasurementCache,
     SpeedKey,
     device_name,
 )
@@ -20,17 +20,17 @@ from thothy_batch.engine.hardware.gpu import Gpu
 from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.model.config.model_config import load_config
 from thothy_batch.records import ModelSpec
-from thothy_batch.runner.commands.doctor import examine, model_to_measure
+from thothy_batch.runner.commands.doctor import diagnose, model_to_measure
 from thothy_batch.runner.monitoring.progress import Silent
 
-FIGURES = DeviceFigures(
+FIGURES = DeviceLimits(
     device="a device",
     threads=3,
     flops={"float32": 1.5e11, "bfloat16": 4e11},
     bandwidth=31.25e9,
     measured_at="2026-11-22T22:30:00+00:00",
 )
-SPEED = Speed(
+SPEED = StepSpeed(
     linears=((1, 0.01), (4, 0.01), (8, 0.02), (16, 0.0), (32, 0.04)),
     head=((1, 0.001),),
     kv_byte_s=5e-11,
@@ -86,14 +86,14 @@ def _model(folder: Path, settings: dict[str, Any]) -> ModelSpec:
 
 def _examine(model: ModelSpec | None = None) -> dict[str, Any]:
     """As `--json` shows it."""
-    found = examine(Silent(), model, owns_process=False)
+    found = diagnose(Silent(), model, owns_process=False)
     return dict(json.loads(json.dumps(found, allow_nan=False)))
 
 
 def test_a_device_is_measured_anew_and_kept_for_runs() -> None:
     found = _examine()
     threads = torch.get_num_threads()
-    kept = FigureCache().load_device(device_name(), threads)
+    kept = MeasurementCache().load_device(device_name(), threads)
     assert kept is not None
     assert found["gflops"] == {n: round(flops / 1e9, 1) for n, flops in kept.flops.items()}
     assert set(found["gflops"]) == {"float32", "bfloat16", "int8"}
@@ -107,8 +107,8 @@ def test_figures_that_are_kept_do_not_keep_doctor_from_measuring(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     threads = torch.get_num_threads()
-    old = DeviceFigures(device_name(), threads, FIGURES.flops, 1e9, FIGURES.measured_at)
-    FigureCache().store_device(old)
+    old = DeviceLimits(device_name(), threads, FIGURES.flops, 1e9, FIGURES.measured_at)
+    MeasurementCache().store_device(old)
     monkeypatch.setattr(device_limits, "_bandwidth", lambda budget_s: 2e9)
     monkeypatch.setattr(device_limits, "_flops", lambda dtype, budget_s: 3e9)
     found = _examine()
@@ -129,7 +129,7 @@ def test_a_model_is_calibrated_under_the_key_that_its_runs_look_up(
     found = _examine(spec)["model"]
     work = model_work(load_config(Path(spec.id)), "float32")
     key = SpeedKey(device_name(), torch.get_num_threads(), "cpu", "float32", work)
-    kept = FigureCache().load_speed(key)
+    kept = MeasurementCache().load_speed(key)
     assert kept is not None
     assert [list(point) for point in kept.linears] == found["speed"]["linears"]
     assert (found["name"], found["dtype"], found["impl"]) == ("windowed", "float32", "cpu")
@@ -167,7 +167,9 @@ def test_what_windows_gain_is_told_where_there_are_some(tmp_path: Path, quick: N
 def test_a_speed_too_high_to_measure_is_null(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nothing = Speed(linears=((1, 0.0),), head=((1, 0.0),), kv_byte_s=0, pair_s=0, shared_pair_s=0)
+    nothing = StepSpeed(
+        linears=((1, 0.0),), head=((1, 0.0),), kv_byte_s=0, pair_s=0, shared_pair_s=0
+    )
     monkeypatch.setattr(measure_model, "calibrate", lambda runner, config, work: nothing)
     found = _examine(_model(tmp_path / "m", PLAIN))["model"]
     assert (found["linears"], found["kv_gb_s"]) == ([], None)
@@ -183,7 +185,7 @@ def test_a_cache_that_cannot_be_written_is_a_note(cache_home: Path) -> None:
 def test_a_bad_model_is_refused_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measure(cache: FigureCache, device: str) -> DeviceFigures:
+    def measure(cache: MeasurementCache, device: str) -> DeviceLimits:
         raise AssertionError("measured")
 
     monkeypatch.setattr(device_limits, "measure_device", measure)

@@ -9,7 +9,7 @@ import pytest
 from thothy_batch.engine.start import start_in_process
 from thothy_batch.errors import ManifestError
 from thothy_batch.records import EngineSpec
-from thothy_batch.runner.commands.plan import plan_night
+from thothy_batch.runner.commands.plan import plan_manifest
 from thothy_batch.runner.monitoring.progress import Silent
 
 FAILURES = "select item_id, variant, code, message from failures order by all"
@@ -106,7 +106,7 @@ def test_a_cut_leaves_something_of_the_document(night: Any) -> None:
     job = "name: j, kind: summary, input: rows.parquet, on_too_long: truncate_tail"
     night.rows("short.parquet", id=["a"], text=["x"])
     night.jobs("name: j, kind: summary, input: short.parquet")
-    shortest = len(plan_night(night.options(), Silent())["first_prompt"])
+    shortest = len(plan_manifest(night.options(), Silent())["first_prompt"])
     night.jobs(f"{job}, sampling: {{max_tokens: {4096 - shortest + 1}}}")
     night.run()
     ((_, _, code, _),) = night.query(FAILURES)

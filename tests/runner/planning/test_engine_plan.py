@@ -13,8 +13,8 @@ from thothy_batch.engine.start import start_in_process
 from thothy_batch.errors import StoreError
 from thothy_batch.manifest.settings import Overrides
 from thothy_batch.records import EngineSpec
-from thothy_batch.runner.commands.plan import plan_night
-from thothy_batch.runner.commands.run import run_night
+from thothy_batch.runner.commands.plan import plan_manifest
+from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.monitoring.progress import Silent
 from thothy_batch.runner.session.options import RunOptions
 
@@ -47,7 +47,7 @@ def test_computed_prompt_tokens_are_those_of_the_plan(
 ) -> None:
     shared_rows(night)
     two_jobs(night, f"{{order: {order}, block_size: 8, max_seqs: 4}}", priorities)
-    plan = plan_night(night.options(), Silent())
+    plan = plan_manifest(night.options(), Silent())
     summary = night.run()
     ((planned, computed, prompt, cached),) = night.query(
         "select planned_prompt_tokens, computed_prompt_tokens, prompt_tokens, "
@@ -84,7 +84,7 @@ def test_the_plan_names_rows_that_no_pool_here_can_hold(night: Any) -> None:
     night.rows("rows.parquet", id=["small", "large"], prompt=["x" * 20, "x" * 400])
     job = "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}"
     night.jobs(job, more="engine: {block_size: 16, kv_memory: 10KiB}")
-    plan = plan_night(night.options(), Silent())
+    plan = plan_manifest(night.options(), Silent())
     assert (plan["num_failed"], plan["jobs"][0]["failed"]) == (1, {"prompt_too_long": 1})
     ((job, item_id, said),) = [(r["job"], r["item_id"], r["message"]) for r in plan["refused"]]
     assert (job, item_id) == ("j", "large")
@@ -106,7 +106,7 @@ def test_an_instruction_in_front_of_the_document_is_pointed_out(night: Any) -> N
     for name in ("good", "bad"):
         job = f"name: {name}, kind: raw, input: {name}.parquet, sampling: {{max_tokens: 4}}"
         night.jobs(job)
-        plan = plan_night(night.options(), Silent())
+        plan = plan_manifest(night.options(), Silent())
         found[name] = any("put" in note and repr(name) in note for note in plan["notes"])
     assert found == {"good": False, "bad": True}
 
@@ -115,11 +115,11 @@ def test_history_tells_how_long_outputs_will_be(night: Any) -> None:
     night.rows("rows.parquet", id=list(range(20)), prompt=[f"row {i}" for i in range(20)])
     job = "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: %d}"
     night.jobs(job % 500)
-    before = plan_night(night.options(), Silent())["jobs"][0]
+    before = plan_manifest(night.options(), Silent())["jobs"][0]
     assert (before["expected_tokens"], before["expected_from"]) == (500, "max_tokens")
     night.run()
     longest = max(n for (n,) in night.query("select output_tokens from artifacts"))
-    after = plan_night(night.options(), Silent())["jobs"][0]
+    after = plan_manifest(night.options(), Silent())["jobs"][0]
     assert after["expected_from"] == "history"
     assert after["expected_tokens"] <= longest < 500
 
@@ -134,10 +134,10 @@ def test_a_real_run_is_predicted_and_has_its_receipt(tmp_path: Path) -> None:
         Overrides(store=tmp_path / "a.duckdb", limit=20),
         start_engine=start,
     )
-    summary = run_night(options, Silent())
+    summary = run_manifest(options, Silent())
     assert summary.roofline_fraction is not None
     assert 0.005 < summary.roofline_fraction < 1.0
-    plan = plan_night(options, Silent())
+    plan = plan_manifest(options, Silent())
     assert plan["num_already_done"] == summary.counts["num_done"]
 
 
@@ -145,7 +145,7 @@ def test_a_pool_that_cannot_start_is_said_and_the_night_is_shown(night: Any) -> 
     night.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
     job = "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}"
     night.jobs(job, more="engine: {block_size: 32, kv_memory: 1KiB}")
-    plan = plan_night(night.options(), Silent())
+    plan = plan_manifest(night.options(), Silent())
     assert plan["num_to_compute"] == 2
     assert any("a run now would fail" in note for note in plan["notes"])
 
@@ -153,9 +153,9 @@ def test_a_pool_that_cannot_start_is_said_and_the_night_is_shown(night: Any) -> 
 def test_a_deadline_that_is_too_near_is_said(night: Any) -> None:
     night.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
     night.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}")
-    plan = plan_night(night.options(time_budget_s=2.0), Silent())
+    plan = plan_manifest(night.options(time_budget_s=2.0), Silent())
     assert plan["estimate"]["time_left_s"] == 2.0
-    assert plan_night(night.options(), Silent())["estimate"]["time_left_s"] is None
+    assert plan_manifest(night.options(), Silent())["estimate"]["time_left_s"] is None
 
 
 def test_the_engine_is_closed_when_the_run_fails_before_it_computes(

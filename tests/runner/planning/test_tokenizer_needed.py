@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from thothy_batch.errors import ModelError
-from thothy_batch.runner.commands.plan import plan_night
+from thothy_batch.runner.commands.plan import plan_manifest
 from thothy_batch.runner.monitoring.progress import Silent
 
 
@@ -29,7 +29,7 @@ def test_a_job_that_renders_text_is_refused_by_name(bare_night: Any) -> None:
         model=str(bare_night.folder / "model"),
     )
     with pytest.raises(ModelError, match=r"tokenizer\.json.*'words'"):
-        plan_night(bare_night.options(), Silent())
+        plan_manifest(bare_night.options(), Silent())
     with pytest.raises(ModelError, match=r"tokenizer\.json.*'words'"):
         bare_night.run()
     assert not bare_night.store.exists()
@@ -39,4 +39,4 @@ def test_prompts_of_token_ids_need_none(bare_night: Any) -> None:
     bare_night.jobs(
         "name: ids, kind: raw, input: ids.parquet", model=str(bare_night.folder / "model")
     )
-    assert plan_night(bare_night.options(), Silent())["requests"]["num_requests"] == 1
+    assert plan_manifest(bare_night.options(), Silent())["requests"]["num_requests"] == 1

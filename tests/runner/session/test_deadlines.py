@@ -10,7 +10,7 @@ import pytest
 
 from thothy_batch.engine.start import start_supervised
 from thothy_batch.errors import LockHolder
-from thothy_batch.runner.commands.run import run_night
+from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.session.options import IfLocked
 from thothy_batch.store.files import lock_path
 from thothy_batch.store.lock import FileLock
@@ -183,7 +183,7 @@ def test_a_deadline_ends_the_waiting_for_a_lock(night: Any) -> None:
     with FileLock(lock_path(night.store)).acquire(holder):
         began = time.monotonic()
         options = night.options(time_budget_s=1.0, if_locked=IfLocked("wait", 60.0))
-        summary = run_night(options, night.notes)
+        summary = run_manifest(options, night.notes)
         assert time.monotonic() - began < 30
     assert (summary.exit_code, summary.stop_reason) == (4, "time_budget")
     assert "stopped by the time_budget before anything was computed" in summary.messages[0]

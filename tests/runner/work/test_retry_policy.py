@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from thothy_batch.engine.start import start_child, start_in_process
-from thothy_batch.kinds import Finished
+from thothy_batch.kinds import ParsedOutput
 from thothy_batch.records import Completion, FinishReason, Request, RequestResult, Sampling
-from thothy_batch.runner.work.retry_policy import Attempts, Tried
+from thothy_batch.runner.work.retry_policy import Attempt, RetryPolicy
 
 STRICT = """\
 kind: strict
@@ -24,11 +24,11 @@ checks: {cut_off: VERDICT}
 """
 
 
-def tried(reason: FinishReason, *, flags: Any = (), failure: str = "", **more: Any) -> Tried:
+def tried(reason: FinishReason, *, flags: Any = (), failure: str = "", **more: Any) -> Attempt:
     completion = Completion((1, 2), "x", reason)
     result = RequestResult(0, (completion,), 4, 0, 2, 0, 0.0, 0.1)
     request = Request(0, "key", (1, 2, 3, 4), Sampling(max_tokens=8, **more))
-    return Tried(request, 1, result, Finished("x", flags=list(flags), failure=failure))
+    return Attempt(request, 1, result, ParsedOutput("x", flags=list(flags), failure=failure))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def tried(reason: FinishReason, *, flags: Any = (), failure: str = "", **more: A
 def test_what_is_tried_again(
     reason: FinishReason, temperature: float, more_tokens: bool, new_seed: bool
 ) -> None:
-    attempts = Attempts(run_seed=1, most=2, max_len=100)
+    attempts = RetryPolicy(run_seed=1, most=2, max_len=100)
     for bad in ({"flags": ["cut_off"]}, {"failure": "it is empty"}):
         answer = tried(reason, temperature=temperature, **bad)
         request = attempts.next_request(answer, None, num_tried=1)
@@ -59,10 +59,10 @@ def test_what_is_tried_again(
 
 def test_more_tokens_end_where_the_context_does() -> None:
     answer = tried(FinishReason.LENGTH, flags=["cut_off"])
-    request = Attempts(1, 5, 15).next_request(answer, None, num_tried=1)
+    request = RetryPolicy(1, 5, 15).next_request(answer, None, num_tried=1)
     assert request is not None
     assert request.sampling.max_tokens == 11
-    assert Attempts(1, 5, 12).next_request(answer, None, num_tried=1) is None
+    assert RetryPolicy(1, 5, 12).next_request(answer, None, num_tried=1) is None
 
 
 def strict_night(night: Any, verdict: str, temperature: float = 0.0, more: str = "") -> None:

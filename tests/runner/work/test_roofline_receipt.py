@@ -5,10 +5,10 @@ from random import Random
 import pytest
 
 from thothy_batch.engine.cost.cost_model import GroupWork, ModelWork
-from thothy_batch.engine.cost.roofline import unavoidable_s
+from thothy_batch.engine.cost.roofline import roofline_s
 from thothy_batch.plan import plan_requests
 from thothy_batch.records import Completion, FinishReason, Request, RequestResult, Sampling
-from thothy_batch.runner.work.roofline_receipt import Receipt
+from thothy_batch.runner.work.roofline_receipt import RooflineReceipt
 
 WORK = ModelWork(10_000, 2_000, 4, 4, 8, (GroupWork(2, None, 256), GroupWork(4, 24, 512)))
 FIGURES = {"flops": {"float32": 1e9}, "bandwidth": 1e8}
@@ -32,10 +32,10 @@ def night(num: int) -> tuple[list[list[int]], list[tuple[int, ...]]]:
 
 
 def receipt_of(prompts: list[list[int]], results: list[RequestResult]) -> float | None:
-    receipt = Receipt(WORK, FIGURES, 8)
+    receipt = RooflineReceipt(WORK, FIGURES, 8)
     for prompt, result in zip(prompts, results, strict=True):
         receipt.add(prompt, result)
-    return receipt.unavoidable_s("float32")
+    return receipt.roofline_s("float32")
 
 
 @pytest.mark.parametrize("num", [1, 3, 40, 700])
@@ -44,7 +44,7 @@ def test_it_is_the_unavoidable_time_of_what_finished(num: int) -> None:
     requests = [Request(i, "", prompt, Sampling()) for i, prompt in enumerate(prompts)]
     content = plan_requests(requests, "fifo", block_size=8).content
     lengths = [len(prompt) for prompt in prompts]
-    wanted = unavoidable_s(zip(lengths, outputs, content, strict=True), WORK, 1e9, 1e8)
+    wanted = roofline_s(zip(lengths, outputs, content, strict=True), WORK, 1e9, 1e8)
     results = [finished(i, lens) for i, lens in enumerate(outputs)]
     assert receipt_of(prompts, results) == pytest.approx(wanted)
 
@@ -70,8 +70,12 @@ def test_a_shared_beginning_makes_the_work_less() -> None:
 
 def test_there_is_none_without_figures_or_work() -> None:
     result = finished(0, (3,))
-    for receipt in (Receipt(None, FIGURES, 8), Receipt(WORK, None, 8), Receipt(WORK, FIGURES, 8)):
-        assert receipt.unavoidable_s("float32") is None
-    for receipt in (Receipt(None, FIGURES, 8), Receipt(WORK, None, 8)):
+    for receipt in (
+        RooflineReceipt(None, FIGURES, 8),
+        RooflineReceipt(WORK, None, 8),
+        RooflineReceipt(WORK, FIGURES, 8),
+    ):
+        assert receipt.roofline_s("float32") is None
+    for receipt in (RooflineReceipt(None, FIGURES, 8), RooflineReceipt(WORK, None, 8)):
         receipt.add([1, 2], result)
-        assert receipt.unavoidable_s("float32") is None
+        assert receipt.roofline_s("float32") is None

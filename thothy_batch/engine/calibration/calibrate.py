@@ -11,11 +11,11 @@ from dataclasses import replace
 import numpy as np
 
 from thothy_batch.engine.core.config import EngineConfig
-from thothy_batch.engine.cost.cost_model import CostModel, Curve, ModelWork, Speed
+from thothy_batch.engine.cost.cost_model import CostModel, Curve, ModelWork, StepSpeed
 from thothy_batch.engine.cost.measurement_cache import measured_now
 from thothy_batch.engine.execution.batch import Batch, Int64Array
-from thothy_batch.engine.execution.dummy_batches import SyntheticBatches, step_work
-from thothy_batch.engine.execution.launcher import Runner, StepLauncher
+from thothy_batch.engine.execution.dummy_batches import DummyBatches, step_work
+from thothy_batch.engine.execution.launcher import Runner, SyncLauncher
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopRules
 from thothy_batch.records import Request, Sampling
@@ -35,7 +35,7 @@ _GOES = 4  # per batch, while they take less than:
 _GOES_S = 0.5
 _HOST_ROWS = 32
 _HOST_TOKENS = 64
-_NOTHING = Speed(linears=((1, 0.0),), head=((1, 0.0),), kv_byte_s=0, pair_s=0, shared_pair_s=0)
+_NOTHING = StepSpeed(linears=((1, 0.0),), head=((1, 0.0),), kv_byte_s=0, pair_s=0, shared_pair_s=0)
 
 
 def calibrate(
@@ -45,13 +45,13 @@ def calibrate(
     *,
     budget_s: float = 20.0,
     clock: Clock = time.perf_counter,
-) -> Speed:
+) -> StepSpeed:
     """Measure the runner of an engine that is loaded and idle; its pool is overwritten.
 
     `budget_s` bounds the seconds, roughly: large models are measured at fewer points.
     """
     max_tokens = min(_KV_TOKENS, _KV_BYTES // sum(g.kv_bytes_per_token for g in work.groups))
-    batches = SyntheticBatches(config, max(1, max_tokens))
+    batches = DummyBatches(config, max(1, max_tokens))
     bench = _Bench(runner, work, clock)
     for batch in batches.fill():
         runner.run(batch)
@@ -85,12 +85,12 @@ class _Bench:
                 break
         return best
 
-    def rest(self, batch: Batch, speed: Speed) -> float:
+    def rest(self, batch: Batch, speed: StepSpeed) -> float:
         """Seconds of a batch beyond those that a speed accounts for."""
         return self.time(batch) - self.seconds_of(speed, batch)
 
     def ladder(
-        self, sizes: list[int], make: Callable[[int], Batch], speed: Speed, budget_s: float
+        self, sizes: list[int], make: Callable[[int], Batch], speed: StepSpeed, budget_s: float
     ) -> Curve:
         """Seconds, beyond those accounted for, by size; as many sizes as the budget allows."""
         points: list[tuple[float, float]] = []
@@ -105,11 +105,11 @@ class _Bench:
                 break
         return tuple(points)
 
-    def seconds_of(self, speed: Speed, batch: Batch) -> float:
+    def seconds_of(self, speed: StepSpeed, batch: Batch) -> float:
         """What the cost model says of a batch."""
         return CostModel(self._work, speed).step_s(step_work(batch))
 
-    def slope(self, near: Batch, far: Batch, unit: Speed) -> float:
+    def slope(self, near: Batch, far: Batch, unit: StepSpeed) -> float:
         """Seconds of one unit of a term of the cost model, of which `far` has more than `near`;
         `unit`: a second for each unit of it, and nothing else."""
         units = self.seconds_of(unit, far) - self.seconds_of(unit, near)
@@ -117,8 +117,8 @@ class _Bench:
 
 
 def _prompts(
-    bench: _Bench, batches: SyntheticBatches, chunks: tuple[int, ...], budget_s: float
-) -> Speed:
+    bench: _Bench, batches: DummyBatches, chunks: tuple[int, ...], budget_s: float
+) -> StepSpeed:
     """Linears and prefill attention, from parts of one prompt of which nothing is sampled."""
     size = min(128, batches.max_chunk, -(-batches.max_context // 4))
     far = batches.chunk(batches.max_context - size, size)
@@ -130,7 +130,7 @@ def _prompts(
     return replace(speed, linears=linears)
 
 
-def _decode(bench: _Bench, batches: SyntheticBatches, speed: Speed, budget_s: float) -> Speed:
+def _decode(bench: _Bench, batches: DummyBatches, speed: StepSpeed, budget_s: float) -> StepSpeed:
     """KV reads and the LM head, from rows that decode."""
     near = min(_NEAR, batches.max_context)
     rows = min(_FAR_ROWS, batches.max_rows, batches.num_tokens // near)
@@ -146,7 +146,7 @@ def _decode(bench: _Bench, batches: SyntheticBatches, speed: Speed, budget_s: fl
     return replace(speed, head=head)
 
 
-def _grouped(bench: _Bench, batches: SyntheticBatches, speed: Speed) -> Speed:
+def _grouped(bench: _Bench, batches: DummyBatches, speed: StepSpeed) -> StepSpeed:
     """What rows of a group pay for KV that is read once for all of them."""
     shared_blocks = min(_FAR, batches.max_context) // batches.block_size - 1
     if shared_blocks < 1:
@@ -170,7 +170,7 @@ def _host_part(config: EngineConfig, clock: Clock) -> tuple[float, float]:
 
 def _host_step(config: EngineConfig, clock: Clock, num_rows: int) -> float:
     """Seconds of a step of rows that decode, without what the runner does in it."""
-    launcher = StepLauncher(_Idle())
+    launcher = SyncLauncher(_Idle())
     engine = LLMEngine(config, launcher, StopRules((), None), vocab_size=2, has_tokenizer=False)
     num_tokens = min(_HOST_TOKENS, config.max_model_len - 1, config.pool_tokens // num_rows - 1)
     if num_tokens < 1:

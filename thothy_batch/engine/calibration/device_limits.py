@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 
 from thothy_batch.engine.cost.measurement_cache import (
-    DeviceFigures,
-    FigureCache,
+    DeviceLimits,
+    MeasurementCache,
     device_name,
     measured_now,
 )
@@ -28,8 +28,8 @@ _MIN_GOES = 5
 
 
 def device_figures(
-    cache: FigureCache, device: str = "cpu", product_format: str = "float32"
-) -> DeviceFigures:
+    cache: MeasurementCache, device: str = "cpu", product_format: str = "float32"
+) -> DeviceLimits:
     """The figures as measured before; measured now, for some seconds, where there are none, or
     none of this format of products."""
     known = cache.load_device(device_name(device), torch.get_num_threads())
@@ -38,7 +38,9 @@ def device_figures(
     return measure_device(cache, device)
 
 
-def measure_device(cache: FigureCache, device: str = "cpu", budget_s: float = 4.0) -> DeviceFigures:
+def measure_device(
+    cache: MeasurementCache, device: str = "cpu", budget_s: float = 4.0
+) -> DeviceLimits:
     """Measure compute and bandwidth with all of torch's threads, and keep the figures.
 
     `budget_s`: of measuring alone; a slow device takes longer, since everything is run six times.
@@ -48,7 +50,7 @@ def measure_device(cache: FigureCache, device: str = "cpu", budget_s: float = 4.
     if device == "cpu":
         dtypes, flops, bandwidth = (*dtypes, torch.int8), _flops, _bandwidth
     share = budget_s / (len(dtypes) + 1)
-    figures = DeviceFigures(
+    figures = DeviceLimits(
         device=device_name(device),
         threads=torch.get_num_threads(),
         flops={str(dtype).removeprefix("torch."): flops(dtype, share) for dtype in dtypes},

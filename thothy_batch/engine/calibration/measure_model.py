@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from thothy_batch.engine.calibration.calibrate import calibrate
-from thothy_batch.engine.cost.cost_model import Speed
+from thothy_batch.engine.cost.cost_model import StepSpeed
 from thothy_batch.engine.cost.measurement_cache import SpeedKey
 from thothy_batch.engine.model_loader import load_runner
 from thothy_batch.model.config.model_config import num_parameters
@@ -20,7 +20,7 @@ class MeasuredModel:
     max_model_len: int
     layer_groups: tuple[LayerGroup, ...]
     key: SpeedKey  # what the speed holds for
-    speed: Speed
+    speed: StepSpeed
     notes: tuple[str, ...] = ()
 
 

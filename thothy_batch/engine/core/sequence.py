@@ -176,7 +176,7 @@ class Sequence:
         """Begin to decode: all tokens but the last are computed."""
         self.joined_at = self.clock.steps
 
-    def hasten(self, num_tokens: int) -> None:
+    def accept_drafted(self, num_tokens: int) -> None:
         """It drew so many tokens more than the clock counted, and goes on behind them."""
         self.leave()
         self.num_known += num_tokens

@@ -103,7 +103,7 @@ class StepWork:
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class StepSpeed:
     """How fast a device runs one model. Seconds; measured, or derived from a roofline.
 
     Below the first point of a curve its value holds, between points a straight line, beyond the
@@ -128,7 +128,7 @@ class Speed:
         *,
         efficiency: float = 1.0,
         attention_flops: float | None = None,
-    ) -> "Speed":
+    ) -> "StepSpeed":
         """From operations and bytes a second alone, of which a share `efficiency` is reached.
 
         A step's linears take max(weight bytes / bandwidth, 2 * parameters * rows / flops).
@@ -166,7 +166,7 @@ class CostModel:
     much by what some rows have beyond it or, if less, by what the others lack.
     """
 
-    def __init__(self, work: ModelWork, speed: Speed) -> None:
+    def __init__(self, work: ModelWork, speed: StepSpeed) -> None:
         self.work = work
         self.speed = speed
         self._linears = _Line(speed.linears)

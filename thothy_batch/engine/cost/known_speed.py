@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from thothy_batch.engine.cost.cost_model import ModelWork, Speed
-from thothy_batch.engine.cost.measurement_cache import FigureCache, SpeedKey, device_name
+from thothy_batch.engine.cost.cost_model import ModelWork, StepSpeed
+from thothy_batch.engine.cost.measurement_cache import MeasurementCache, SpeedKey, device_name
 
 # Of what a device can do at most; where nothing was measured with the model itself.
 _EFFICIENCY = 0.6
@@ -13,7 +13,7 @@ _EFFICIENCY = 0.6
 class KnownSpeed:
     """A speed and where it comes from: calibrated (with this model), device (its limits alone)."""
 
-    speed: Speed
+    speed: StepSpeed
     source: str
     measured_at: str
 
@@ -25,10 +25,10 @@ def known_speed(
     impl: str,
     dtype: str,
     device: str = "cpu",
-    cache: FigureCache | None = None,
+    cache: MeasurementCache | None = None,
 ) -> KnownSpeed | None:
     """The best that is known of how fast this machine runs a model; None where nothing is."""
-    cache = cache or FigureCache()
+    cache = cache or MeasurementCache()
     name = device_name(device)
     speed = cache.load_speed(SpeedKey(name, threads, impl, dtype, work))
     if speed is not None:
@@ -39,7 +39,7 @@ def known_speed(
     flops = figures.flops.get(work.product_format(dtype))
     if flops is None:  # measured before there was this format
         return None
-    speed = Speed.from_roofline(
+    speed = StepSpeed.from_roofline(
         flops,
         figures.bandwidth,
         work,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from thothy_batch import __version__
-from thothy_batch.engine.cost.cost_model import Curve, ModelWork, Speed
+from thothy_batch.engine.cost.cost_model import Curve, ModelWork, StepSpeed
 from thothy_batch.engine.hardware.gpu import find_gpu
 
 _FORMAT = 2  # raised also where what computes is another: what it measured is then measured anew
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceFigures:
+class DeviceLimits:
     """What a device can do at most, as measured."""
 
     device: str
@@ -55,7 +55,7 @@ class SpeedKey:
     work: ModelWork
 
 
-class FigureCache:
+class MeasurementCache:
     """Reads and writes the files. `notes` collects what the user may want to know."""
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -70,27 +70,27 @@ class FigureCache:
         """Where the launch settings of a device's kernels lie, likewise."""
         return self._file(f"kernels-{_in_names(device)}.json")
 
-    def load_device(self, device: str, threads: int) -> DeviceFigures | None:
+    def load_device(self, device: str, threads: int) -> DeviceLimits | None:
         """The figures as measured last; None where there are none that can be used."""
         key = {"device": device, "threads": threads}
 
-        def parse(value: dict[str, Any]) -> DeviceFigures:
+        def parse(value: dict[str, Any]) -> DeviceLimits:
             names = [n for n in _FORMATS if n != "int8" or n in value["flops"]]
             flops = {name: _positive(value["flops"][name]) for name in names}
             bandwidth = _positive(value["bandwidth"])
-            return DeviceFigures(device, threads, flops, bandwidth, _moment(value["measured_at"]))
+            return DeviceLimits(device, threads, flops, bandwidth, _moment(value["measured_at"]))
 
         return self._load(self.device_file(device, threads), key, parse)
 
-    def store_device(self, figures: DeviceFigures) -> None:
+    def store_device(self, figures: DeviceLimits) -> None:
         key = {"device": figures.device, "threads": figures.threads}
         self._store(self.device_file(figures.device, figures.threads), key, asdict(figures))
 
-    def load_speed(self, key: SpeedKey) -> Speed | None:
+    def load_speed(self, key: SpeedKey) -> StepSpeed | None:
         """The speed as measured last; None where there is none that can be used."""
         return self._load(self._speed_file(key), _plain(key), _speed_of)
 
-    def store_speed(self, key: SpeedKey, speed: Speed) -> None:
+    def store_speed(self, key: SpeedKey, speed: StepSpeed) -> None:
         self._store(self._speed_file(key), _plain(key), asdict(speed))
 
     def _user_folder(self) -> Path | None:
@@ -195,9 +195,9 @@ def _replace(path: Path, content: bytes) -> None:
         raise
 
 
-def _speed_of(value: dict[str, Any]) -> Speed:
+def _speed_of(value: dict[str, Any]) -> StepSpeed:
     names = ("kv_byte_s", "pair_s", "shared_pair_s", "step_s", "row_s")
-    return Speed(
+    return StepSpeed(
         linears=_curve(value["linears"]),
         head=_curve(value["head"]),
         measured_at=_moment(value["measured_at"]),

@@ -19,7 +19,7 @@ from thothy_batch.engine.cost.cost_model import ModelWork
 from thothy_batch.records import SharedPrefix
 
 
-class UnavoidableWork:
+class RooflineWork:
     """Adds up requests as they finish. Its memory grows with the shared prefixes alone."""
 
     def __init__(self, work: ModelWork) -> None:
@@ -101,14 +101,14 @@ class UnavoidableWork:
         return total
 
 
-def unavoidable_s(
+def roofline_s(
     requests: Iterable[tuple[int, Sequence[int], Sequence[SharedPrefix]]],
     work: ModelWork,
     flops: float,
     bandwidth: float,
 ) -> float:
     """The unavoidable time of requests: (prompt length, output lengths, shared prefixes) each."""
-    total = UnavoidableWork(work)
+    total = RooflineWork(work)
     for prompt_len, output_lens, prefixes in requests:
         total.add(prompt_len, output_lens, prefixes)
     return total.seconds(flops, bandwidth)

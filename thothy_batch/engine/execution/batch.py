@@ -15,7 +15,7 @@ from thothy_batch.engine.core.sequence import Sequence
 from thothy_batch.engine.execution.prefix_groups import attention_groups, row_path
 from thothy_batch.engine.execution.state_slots import StateSlots
 from thothy_batch.engine.kv_cache.allocator import Copy
-from thothy_batch.engine.scheduling.scheduled_batch import Span
+from thothy_batch.engine.scheduling.scheduled_batch import ScheduledBatch
 
 Int64Array = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
@@ -94,7 +94,7 @@ class BatchBuilder:
         self._grouped: list[Sequence] = []
         self._shared: Int32Array = np.empty((0, 4), np.int32)
 
-    def build(self, span: Span) -> Batch:
+    def build(self, span: ScheduledBatch) -> Batch:
         """The batch of a span's first step."""
         rows, parts = span.decoding.rows, span.parts
         seqs = [*rows, *(part.seq for part in parts)]
@@ -141,7 +141,7 @@ class BatchBuilder:
             ),
         )
 
-    def _with_sampling(self, span: Span, batch: Batch) -> Batch:
+    def _with_sampling(self, span: ScheduledBatch, batch: Batch) -> Batch:
         """Fill in what is known of the rows that sample."""
         rows, ahead = _sampling_rows(span)
         sampling = [seq.state.request.sampling for seq, _, _ in rows]
@@ -199,7 +199,7 @@ class BatchBuilder:
         tables[np.arange(M) < lens[:, None]] = np.frombuffer(block_ids, np.int32)
         return tables
 
-    def _fill_tokens(self, span: Span, T: int) -> Int64Array:
+    def _fill_tokens(self, span: ScheduledBatch, T: int) -> Int64Array:
         out: Int64Array = self._take("token_ids", np.int64, T)
         rows = span.decoding.rows
         # Who keeps state knows the last tokens of decoding rows, perhaps better than the host.
@@ -231,7 +231,7 @@ class BatchBuilder:
         return buffer[:size]
 
 
-def _sampling_rows(span: Span) -> tuple[list[tuple[Sequence, int, int]], Int64Array]:
+def _sampling_rows(span: ScheduledBatch) -> tuple[list[tuple[Sequence, int, int]], Int64Array]:
     """Of each row that samples: sequence, token whose logits it draws from, and fork; and how far
     behind the sequence's known tokens it draws, int64 [R]."""
     rows: list[tuple[Sequence, int, int]] = []

@@ -14,7 +14,7 @@ from thothy_kernels.sample import SamplingTensors
 
 
 @dataclass(frozen=True, slots=True)
-class SentStep:
+class DeviceBatch:
     """What a step computes from. R rows sample."""
 
     inputs: ForwardInputs
@@ -23,7 +23,9 @@ class SentStep:
     penalty: torch.Tensor  # float32 [R]
 
 
-def send_step(batch: Batch, groups: tuple[LayerGroup, ...], last_tokens: torch.Tensor) -> SentStep:
+def to_device(
+    batch: Batch, groups: tuple[LayerGroup, ...], last_tokens: torch.Tensor
+) -> DeviceBatch:
     """Send a batch to the device of `last_tokens` int64 [N + 1]: of each slot the token drawn last,
     which is the one that its row computes if it decodes."""
     sent = upload(_arrays(batch), last_tokens.device)
@@ -31,7 +33,7 @@ def send_step(batch: Batch, groups: tuple[LayerGroup, ...], last_tokens: torch.T
     if batch.num_decoding:
         decoding = slice(0, batch.num_decoding)
         token_ids[decoding] = last_tokens.index_select(0, slots[decoding])
-    return SentStep(
+    return DeviceBatch(
         ForwardInputs(
             token_ids=token_ids,
             positions=sent["positions"],

@@ -30,7 +30,7 @@ def step_work(batch: Batch) -> StepWork:
     )
 
 
-class SyntheticBatches:
+class DummyBatches:
     """Makes batches over one run of blocks per layer group, of at most `max_tokens` tokens.
 
     Nothing else may use the pool meanwhile; what lies in it afterwards means nothing.

@@ -17,9 +17,9 @@ import torch
 from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.execution.batch import Batch, Int64Array
 from thothy_batch.engine.execution.cuda_graphs import DecodeGraphs, bucket_of, row_buckets
-from thothy_batch.engine.execution.device_batch import send_step
-from thothy_batch.engine.execution.dummy_batches import SyntheticBatches
-from thothy_batch.engine.execution.graph_buffers import StepBuffers, attention_shape
+from thothy_batch.engine.execution.device_batch import to_device
+from thothy_batch.engine.execution.dummy_batches import DummyBatches
+from thothy_batch.engine.execution.graph_buffers import GraphBuffers, attention_shape
 from thothy_batch.engine.execution.host_to_device import upload
 from thothy_batch.engine.execution.kernel_autotune import tune_kernels
 from thothy_batch.errors import EngineError
@@ -99,11 +99,11 @@ class DeviceRunner:
         self._counter = torch.zeros(1, dtype=torch.int64, device=self._device)
         self._num_steps = 0  # as the counter has it
         self._buckets = buckets or row_buckets(max_seqs)
-        self._buffers: dict[int, StepBuffers] = {}
+        self._buffers: dict[int, GraphBuffers] = {}
         self._graphs = DecodeGraphs() if graphs is None else graphs
         self._reading = torch.cuda.Stream() if self._is_cuda else None  # type: ignore[no-untyped-call]
         self._batch: Batch | None = None
-        self._fixed: StepBuffers | None = None  # of the current span, if all of it decodes
+        self._fixed: GraphBuffers | None = None  # of the current span, if all of it decodes
         self._is_first = True
         self._is_broken = False
 
@@ -159,14 +159,14 @@ class DeviceRunner:
             torch.cuda.synchronize()
         return tokens
 
-    def _fixed_step(self, buffers: StepBuffers, *, grouped: bool) -> None:
+    def _fixed_step(self, buffers: GraphBuffers, *, grouped: bool) -> None:
         key = buffers.num_rows, grouped
         if key in self._graphs:
             self._graphs.replay(key)
         else:
             self._compute_fixed(buffers, grouped)
 
-    def _compute_fixed(self, buffers: StepBuffers, grouped: bool) -> None:
+    def _compute_fixed(self, buffers: GraphBuffers, grouped: bool) -> None:
         """One decode step, from buffers to the buffers of the next: what a graph holds."""
         impl = self._decoder.impl
         logits_RV = self._decoder.forward(buffers.forward_inputs(grouped=grouped), self._kv)
@@ -188,7 +188,7 @@ class DeviceRunner:
             batch.advance(np.zeros(len(batch.token_ids), np.int64))
         self._is_first = False
         impl, R = self._decoder.impl, len(batch.logits_rows)
-        step = send_step(batch, self._layout.groups, self._state.last_tokens)
+        step = to_device(batch, self._layout.groups, self._state.last_tokens)
         logits_RV = self._decoder.forward(step.inputs, self._kv)
         if R:
             penalize_seen(logits_RV, self._state.seen, step.slots, step.penalty, impl=impl)
@@ -228,11 +228,11 @@ class DeviceRunner:
         for step in range(num_steps):
             host[step].copy_(self._ring[(first + step) % _RING, :num_rows], non_blocking=True)
 
-    def _buffers_for(self, num_rows: int) -> StepBuffers:
+    def _buffers_for(self, num_rows: int) -> GraphBuffers:
         buffers = self._buffers.get(num_rows)
         if buffers is None:
             config = self._decoder.config
-            buffers = self._buffers[num_rows] = StepBuffers(
+            buffers = self._buffers[num_rows] = GraphBuffers(
                 num_rows,
                 self._block_tables,
                 padding_slot=self._state.num_slots,
@@ -242,7 +242,7 @@ class DeviceRunner:
             )
         return buffers
 
-    def warm_up(self, batches: SyntheticBatches) -> list[str]:
+    def warm_up(self, batches: DummyBatches) -> list[str]:
         """Tune, and compile whatever a night may launch; notes for the user. Overwrites what lies
         in the pool."""
         # Before graphs are captured: they hold launches as they were compiled.

@@ -9,7 +9,7 @@ import torch
 
 from thothy_batch.engine.execution.attention_metadata import host_metadata
 from thothy_batch.engine.execution.batch import Batch, Int32Array
-from thothy_batch.engine.execution.host_to_device import AnyArray, Layout, upload
+from thothy_batch.engine.execution.host_to_device import AnyArray, PackedLayout, upload
 from thothy_batch.model.config.model_config import ModelConfig
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.records import LayerGroup
@@ -26,7 +26,7 @@ from thothy_kernels.step_state import DecodeInputs
 from thothy_kernels.transfer import send
 
 
-class StepBuffers:
+class GraphBuffers:
     """The inputs of decode steps of up to `num_rows` rows. M blocks of a sequence at most."""
 
     def __init__(
@@ -44,7 +44,7 @@ class StepBuffers:
         self._groups = groups
         self._shape = shape
         self._blank = _blank(num_rows, padding_slot, len(groups))
-        self._layout = Layout(self._blank)
+        self._layout = PackedLayout(self._blank)
         self._packed = send(self._layout.pack(self._blank), device)
         self._fixed = self._layout.views(self._packed)
         # They are far the largest: only what a span has of them is sent.

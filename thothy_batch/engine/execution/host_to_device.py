@@ -13,7 +13,7 @@ _ALIGNMENT = 16
 AnyArray = npt.NDArray[np.generic]
 
 
-class Layout:
+class PackedLayout:
     """Where arrays of fixed names, shapes and dtypes lie in one run of bytes."""
 
     def __init__(self, arrays: Mapping[str, AnyArray]) -> None:
@@ -43,7 +43,7 @@ class Layout:
 
 def upload(arrays: Mapping[str, AnyArray], device: torch.device) -> dict[str, torch.Tensor]:
     """Each array as a tensor on the device."""
-    layout = Layout(arrays)
+    layout = PackedLayout(arrays)
     return layout.views(send(layout.pack(arrays), device))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import thothy_kernels
-from thothy_batch.engine.cost.measurement_cache import FigureCache, device_name
+from thothy_batch.engine.cost.measurement_cache import MeasurementCache, device_name
 from thothy_batch.model.config.model_config import ModelConfig
 from thothy_batch.model.kv_pool import KVPool
 from thothy_kernels.gated_activation import triton_impl as gated_in_triton
@@ -42,7 +42,7 @@ _LEAST = 1024
 _NUM_TOKENS = 2048  # of a step, for what every token goes through
 
 
-class SettingsCache(FigureCache):
+class SettingsCache(MeasurementCache):
     """Reads and writes the settings of a device, of all shapes that were measured there."""
 
     def load_settings(self, device: str) -> dict[Key, LaunchSettings]:

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from thothy_batch.engine.core.sequence import Sequence
 from thothy_batch.engine.execution.batch import Batch, Int64Array
-from thothy_batch.engine.scheduling.scheduled_batch import Span, StepOutcome
-from thothy_batch.engine.speculative.prompt_lookup import num_right
+from thothy_batch.engine.scheduling.scheduled_batch import ScheduledBatch, StepStats
+from thothy_batch.engine.speculative.prompt_lookup import num_accepted
 from thothy_batch.errors import EngineError
 from thothy_batch.records import FinishReason
 
@@ -24,7 +24,7 @@ class Runner(Protocol):
         ...
 
 
-class Drawn(Protocol):
+class StepTokens(Protocol):
     """The tokens of a launch, which may still be computed."""
 
     def tokens(self) -> Int64Array:
@@ -50,13 +50,13 @@ class Launcher(Protocol):
         """Take over the batch of a span's first step; its arrays are not needed afterwards."""
         ...
 
-    def launch(self, num_steps: int) -> Drawn:
+    def launch(self, num_steps: int) -> StepTokens:
         """Compute the span's next steps. Raises when it cannot; whether it could may also show
         only when the tokens are read."""
         ...
 
 
-class StepLauncher:
+class SyncLauncher:
     """Computes each step while it is launched."""
 
     lookahead = 0
@@ -72,7 +72,7 @@ class StepLauncher:
     def begin(self, batch: Batch) -> None:
         self._batch, self._last = batch, None
 
-    def launch(self, num_steps: int) -> Drawn:
+    def launch(self, num_steps: int) -> StepTokens:
         assert num_steps == 1
         assert self._batch is not None, "a span begins with its batch"
         if self._last is not None:
@@ -90,14 +90,14 @@ class _Computed:
 
 
 @dataclass(frozen=True, slots=True)
-class Launched:
+class InFlight:
     """A launch whose tokens have not been read yet."""
 
     rows: list[Sequence]  # who draws, in the order of the tokens
-    drawn: Drawn
-    outcome: StepOutcome
+    drawn: StepTokens
+    outcome: StepStats
     started_at: float  # seconds since engine ready
-    span: Span  # whose steps they are
+    span: ScheduledBatch  # whose steps they are
     # Steps of the launch beyond a sequence's last one: nothing was computed for it.
     idle_steps: dict[Sequence, int] = field(default_factory=dict)
 
@@ -147,4 +147,4 @@ class Launched:
 def verified(draft: list[int], drawn: list[int]) -> list[int]:
     """The tokens that a row would have drawn one by one. `drawn`: behind its last token, and behind
     each of the draft; what comes behind a wrong one was drawn from a text that is not the row's."""
-    return drawn[: num_right(draft, drawn) + 1]
+    return drawn[: num_accepted(draft, drawn) + 1]

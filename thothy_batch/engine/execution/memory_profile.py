@@ -9,7 +9,7 @@ import torch
 
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.execution.batch import Batch
-from thothy_batch.engine.execution.dummy_batches import SyntheticBatches
+from thothy_batch.engine.execution.dummy_batches import DummyBatches
 from thothy_batch.errors import EngineError
 from thothy_batch.records import EngineSpec
 
@@ -49,7 +49,7 @@ def memory_named(use: str) -> Iterator[None]:
 
 def _measure(config: EngineConfig, runner_of: Callable[[EngineConfig], "Runner"]) -> int:
     runner = runner_of(config)
-    batches = SyntheticBatches(config, config.pool_tokens)
+    batches = DummyBatches(config, config.pool_tokens)
     of_step = _peak_of(runner, batches.full_step())
     of_decode = max(_peak_of(runner, batch) for batch in _largest_decodes(batches))
     del runner
@@ -60,7 +60,7 @@ def _measure(config: EngineConfig, runner_of: Callable[[EngineConfig], "Runner"]
     return max(0, free - int(taken * _FRAGMENT_FACTOR) - _MARGIN_BYTES)
 
 
-def _largest_decodes(batches: SyntheticBatches) -> list[Batch]:
+def _largest_decodes(batches: DummyBatches) -> list[Batch]:
     """All rows at once, each for itself and all over a common beginning."""
     rows = batches.max_rows
     found = [batches.decode(rows, 1)]

@@ -24,7 +24,7 @@ class Tenant:
         return f"process {self.pid} ({self.name}){size}"
 
 
-def tenants(gpu: Gpu) -> list[Tenant]:
+def gpu_processes(gpu: Gpu) -> list[Tenant]:
     """Largest first. Empty where nobody is, or where the driver shows no processes, as in most
     containers."""
     found = []
@@ -37,14 +37,14 @@ def tenants(gpu: Gpu) -> list[Tenant]:
     return sorted(found, key=lambda tenant: -tenant.num_bytes)
 
 
-def check_room(gpu: Gpu, needed_bytes: int) -> str:
+def check_free_memory(gpu: Gpu, needed_bytes: int) -> str:
     """A note on who shares the GPU, "" where nobody does. `needed_bytes`: weights and the least KV
     pool; EngineError, which names who has the memory, where they do not fit."""
     free = free_gpu_bytes(gpu)
     taken = gpu.total_bytes - free
     if taken < _NOTED_SHARE * gpu.total_bytes and free >= needed_bytes:
         return ""
-    who = ", ".join(map(str, tenants(gpu))) or "processes that the driver does not name here"
+    who = ", ".join(map(str, gpu_processes(gpu))) or "processes that the driver does not name here"
     sizes = f"{free / _GIB:.1f} of {gpu.total_bytes / _GIB:.1f} GiB of {gpu.name} are free"
     if free >= needed_bytes:
         return f"{sizes}; the rest is held by {who}"

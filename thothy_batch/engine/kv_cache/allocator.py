@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.sequence import Sequence, live_blocks
 from thothy_batch.engine.kv_cache.block_manager import BlockManager
-from thothy_batch.engine.kv_cache.pinned_prefixes import KeptPrefixes, PrefixHit
+from thothy_batch.engine.kv_cache.pinned_prefixes import PinnedPrefixes, PrefixHit
 
 Copy = tuple[int, int, int]  # layer group, from block, to block
 
 
 @dataclass(slots=True)
-class Covered:
+class PreparedBlocks:
     """What covering a part of a prompt made known, to be taken back if it is never computed."""
 
     published: list[int] = field(default_factory=list)  # ids of kept prefixes
@@ -26,7 +26,7 @@ class Covered:
 class KVAllocator:
     """Block tables in, block tables out; the books are the block manager's."""
 
-    def __init__(self, config: EngineConfig, blocks: BlockManager, kept: KeptPrefixes) -> None:
+    def __init__(self, config: EngineConfig, blocks: BlockManager, kept: PinnedPrefixes) -> None:
         self._config = config
         self._layout = config.layout
         self._groups = config.layout.groups
@@ -88,7 +88,7 @@ class KVAllocator:
                 spare.append(taken)
         seq.tables, seq.spare = tuple(tables), tuple(spare)
 
-    def cover(self, seq: Sequence, start: int, end: int) -> Covered:
+    def prepare(self, seq: Sequence, start: int, end: int) -> PreparedBlocks:
         """Make the tables reach from what position `start` sees to position `end`, and let others
         find what will be there."""
         for g, group in enumerate(self._groups):
@@ -97,20 +97,20 @@ class KVAllocator:
                 missing = self._layout.blocks_for(end) - len(seq.tables[g])
                 for _ in range(missing):
                     seq.tables[g].append(seq.spare[g].pop())
-        covered = Covered()
+        covered = PreparedBlocks()
         if self._config.prefix_sharing:
-            covered.published = self._kept.publish(seq.state, seq.tables, start, end)
+            covered.published = self._kept.pin(seq.state, seq.tables, start, end)
             if self._by_content:
                 covered.registered = self._register(seq, start, end)
         return covered
 
-    def uncover(self, covered: Covered) -> None:
+    def rollback(self, covered: PreparedBlocks) -> None:
         """What was covered will not be computed now: nobody may find it."""
-        self._kept.unpublish(covered.published)
+        self._kept.unpin(covered.published)
         for block_id in covered.registered:
             self._blocks.forget(block_id)
 
-    def settle(self, seq: Sequence) -> None:
+    def trim_spare(self, seq: Sequence) -> None:
         """The prompt is computed: give back what only its long steps needed."""
         for g, group in enumerate(self._groups):
             if group.window is not None:

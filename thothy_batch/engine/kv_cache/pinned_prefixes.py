@@ -35,7 +35,7 @@ class PrefixHit:
     tables: _Tables
 
 
-class KeptPrefixes:
+class PinnedPrefixes:
     """Counts the readers to come and holds a reference to the blocks that wait for them."""
 
     def __init__(self, blocks: BlockManager) -> None:
@@ -55,7 +55,7 @@ class KeptPrefixes:
         end = hit[-1].prefix.end if hit else 0
         return PrefixHit(end, tuple(self._table(hit, g, end) for g in range(self._num_groups)))
 
-    def publish(
+    def pin(
         self, state: RequestState, tables: Sequence[Sequence[int]], start: int, end: int
     ) -> list[int]:
         """Keep the prefixes that end among the tokens start .. end, which are about to be
@@ -71,7 +71,7 @@ class KeptPrefixes:
             first = prefix.end
         return published
 
-    def unpublish(self, prefix_ids: Iterable[int]) -> None:
+    def unpin(self, prefix_ids: Iterable[int]) -> None:
         """Drop kept prefixes that were never computed, or are not worth their memory. The next
         reader computes them again."""
         for prefix_id in prefix_ids:
@@ -83,9 +83,9 @@ class KeptPrefixes:
         """One reader was admitted. What has no reader to come is kept no longer."""
         if not state.is_counted:
             state.is_counted = True
-            self.withdraw(state.request.prefixes or ())
+            self.cancel_planned(state.request.prefixes or ())
 
-    def withdraw(self, path: Sequence[SharedPrefix]) -> None:
+    def cancel_planned(self, path: Sequence[SharedPrefix]) -> None:
         """One reader less is to come."""
         for prefix in path:
             kept = self._entry(prefix)
@@ -93,7 +93,7 @@ class KeptPrefixes:
             if kept.num_to_come <= 0:
                 self._drop(kept)
 
-    def drop_others(self, path: Sequence[SharedPrefix]) -> bool:
+    def evict_except(self, path: Sequence[SharedPrefix]) -> bool:
         """Drop all that is kept but what lies on this path; whether there was anything."""
         needed = {prefix.prefix_id for prefix in path}
         others = [k for i, k in self._kept.items() if i not in needed and k.tables is not None]

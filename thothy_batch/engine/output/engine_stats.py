@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from thothy_batch.engine.scheduling.scheduled_batch import StepOutcome
+from thothy_batch.engine.scheduling.scheduled_batch import StepStats
 from thothy_batch.records import EngineTotals, StepSample
 
 SAMPLE_S = 1.0
@@ -19,7 +19,7 @@ class PoolState:
 
 
 @dataclass(slots=True)
-class Ledger:
+class EngineStats:
     """Adds up committed steps. Times in seconds since engine ready."""
 
     totals: EngineTotals = field(default_factory=EngineTotals)
@@ -32,7 +32,7 @@ class Ledger:
     _decode: int = 0
     _preempted: int = 0
 
-    def add(self, outcome: StepOutcome, state: PoolState, started_at: float, now: float) -> float:
+    def add(self, outcome: StepStats, state: PoolState, started_at: float, now: float) -> float:
         """Count steps that ran from `started_at`, or the end of those before, to `now`. Returns
         their seconds."""
         totals, rejected = self.totals, outcome.drafted_tokens - outcome.accepted_tokens

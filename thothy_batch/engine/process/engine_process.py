@@ -37,7 +37,7 @@ _DUMP_S = 0.5  # for it to write its stacks
 _PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # see child.py
 
 
-class ChildEngine:
+class EngineProcess:
     """An EngineClient whose engine is a process of its own."""
 
     def __init__(
@@ -56,7 +56,7 @@ class ChildEngine:
         self.heard_at = time.monotonic()  # of its latest message
 
     @classmethod
-    def start(cls, spec: EngineSpec, log_path: Path | None) -> "ChildEngine":
+    def start(cls, spec: EngineSpec, log_path: Path | None) -> "EngineProcess":
         """Start the process. It can be used once `ready` says so."""
         try:
             log: BinaryIO = log_path.open("ab+") if log_path else tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the engine
@@ -270,15 +270,15 @@ def _merge(into: EngineUpdate, update: EngineUpdate) -> None:
     into.results += update.results
     into.failures += update.failures
     into.steps += update.steps
-    into.too_late += update.too_late
+    into.expired += update.expired
 
 
 def _has_answers(update: EngineUpdate) -> bool:
-    return bool(update.results or update.failures or update.too_late)
+    return bool(update.results or update.failures or update.expired)
 
 
 def _copy_state(source: EngineUpdate, target: EngineUpdate) -> None:
     target.totals = source.totals
     target.num_running, target.num_waiting = source.num_running, source.num_waiting
-    target.num_aside = source.num_aside
+    target.num_deferred = source.num_deferred
     target.blocks_used, target.blocks_total = source.blocks_used, source.blocks_total

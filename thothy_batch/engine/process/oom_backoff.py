@@ -9,7 +9,7 @@ _FIRST_PAUSE_S = 300.0  # until more is tried; twice as long after every further
 _LONGEST_PAUSE_S = 7200.0
 
 
-class StepBudget:
+class OomBackoff:
     """`most`: what the engine's settings allow."""
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:

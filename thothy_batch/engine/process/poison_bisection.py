@@ -9,7 +9,7 @@ no half is computed for nothing. Requests are known by their ids.
 from collections.abc import Sequence
 
 
-class Bisection:
+class PoisonBisection:
     """Who may be computed now, and who turned out to be the culprit."""
 
     def __init__(self) -> None:

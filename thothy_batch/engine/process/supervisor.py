@@ -1,5 +1,5 @@
 """An engine that survives its own death: started anew, given back what it had not answered, and
-kept from the request that kills it. See Bisection for how that one is found."""
+kept from the request that kills it. See PoisonBisection for how that one is found."""
 
 import time
 from collections import Counter, deque
@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 
-from thothy_batch.engine.process.oom_backoff import StepBudget
-from thothy_batch.engine.process.poison_bisection import Bisection
+from thothy_batch.engine.process.oom_backoff import OomBackoff
+from thothy_batch.engine.process.poison_bisection import PoisonBisection
 from thothy_batch.engine.process.restart_events import died, given_up, steps_recover
 from thothy_batch.engine.process.startup import start_first
 from thothy_batch.engine.process.totals import RunningTotals
@@ -36,7 +36,7 @@ _MAX_FRUITLESS = 40
 _MAX_BLAMED = 3  # requests, likewise: then it is not the requests
 
 
-class SupervisedEngine:
+class EngineSupervisor:
     """An EngineClient over engines that follow one another.
 
     Raises EngineError only where there is no hope: the engine does not start any more, or dies
@@ -51,20 +51,20 @@ class SupervisedEngine:
         self._state = _State.READY
         self._in_engine: dict[int, Request] = {}  # in the order of submission
         self._held: deque[Request] = deque()  # to be submitted
-        self._bisection = Bisection()
+        self._bisection = PoisonBisection()
         most = self.info.engine.get("max_step_tokens")
-        self._budget = StepBudget(most if isinstance(most, int) else 0)
+        self._budget = OomBackoff(most if isinstance(most, int) else 0)
         self._books = RunningTotals()
         self._spent: Counter[tuple[SharedPrefix, ...]] = Counter()  # readers that will not come
         self._last = EngineUpdate()
-        self._withheld: list[RequestFailure] = []
+        self._quarantined: list[RequestFailure] = []
         self._events: list[EngineEvent] = []
         self._num_fruitless = self._num_failed_starts = self._most_samples = 0
         self._busy_since = self._started_at = time.monotonic()
         self._polled_at = time.monotonic()
         self._start_at = 0.0  # time.monotonic() before which no engine is started
         self._is_draining = False
-        self._hopeless: EngineError | None = None
+        self._fatal: EngineError | None = None
 
     def submit(self, requests: Sequence[Request]) -> None:
         if self._is_draining:
@@ -81,7 +81,7 @@ class SupervisedEngine:
     def stop_admitting(self) -> None:
         self._is_draining = True
         self._held.clear()
-        self._withheld.clear()  # without an answer there is no telling whether they are to blame
+        self._quarantined.clear()  # without an answer there is no telling whether they are to blame
         if self._state is _State.READY:
             self._guard(self._engine.stop_admitting)
 
@@ -90,8 +90,8 @@ class SupervisedEngine:
 
     def poll(self, timeout_s: float) -> EngineUpdate:
         """See EngineClient. Returns while an engine is being started, with nothing to report."""
-        if self._hopeless is not None and not self._events:
-            raise self._hopeless
+        if self._fatal is not None and not self._events:
+            raise self._fatal
         update = None
         if time.monotonic() - self._polled_at > _PAUSE * self._spec.stall_s:
             # This process stood still, and its engine maybe with it: what it says was not read.
@@ -105,20 +105,20 @@ class SupervisedEngine:
                     self._events.append(steps_recover(self._budget.now))
                 update = self._engine.poll(timeout_s)
         except EngineError as error:
-            self._bury(error)
+            self._on_death(error)
         self._polled_at = time.monotonic()
-        return self._told(update or _without_news(self._last))
+        return self._to_run_update(update or _without_news(self._last))
 
     def _guard(self, call: Callable[[], None]) -> None:
         try:
             call()
         except EngineError as error:
-            self._bury(error)
+            self._on_death(error)
 
     def _become_ready(self, timeout_s: float) -> bool:
         if self._state is _State.READY:
             return True
-        if self._is_draining or self._hopeless is not None:
+        if self._is_draining or self._fatal is not None:
             return False
         if self._state is _State.DEAD:
             wait_s = self._start_at - time.monotonic()
@@ -184,16 +184,16 @@ class SupervisedEngine:
             return 0.0
         return time.monotonic() - max(self._engine.heard_at, self._busy_since)
 
-    def _bury(self, error: EngineError) -> None:
+    def _on_death(self, error: EngineError) -> None:
         """The engine has died: what it had not answered is computed by the next one."""
         was_ready = self._state is _State.READY
         self._engine.close()
         self._state = _State.DEAD
-        lost = self._books.bury(self._last.totals)
+        lost = self._books.close_engine(self._last.totals)
         self._last = replace(self._last, totals=EngineTotals())
         if not self._is_draining:
-            self._blame(error) if was_ready else self._put_off(error)
-        is_over = self._is_draining or self._hopeless is not None
+            self._attribute(error) if was_ready else self._back_off(error)
+        is_over = self._is_draining or self._fatal is not None
         num_again = 0 if is_over else len(self._in_engine)
         smaller = self._budget.now if error.cause == "memory" and self._budget.is_reduced else 0
         self._events.append(died(error, num_again, lost, at_start=not was_ready, smaller=smaller))
@@ -202,35 +202,35 @@ class SupervisedEngine:
         self._held.extendleft(reversed(self._in_engine.values()))
         self._in_engine.clear()
 
-    def _put_off(self, error: EngineError) -> None:
+    def _back_off(self, error: EngineError) -> None:
         """An engine died before it was ready. That is the end where it is not the first time."""
         self._num_failed_starts += 1
         if error.cause == "memory" and self._budget.halve(self._most_samples):
             self._spec = replace(self._spec, max_step_tokens=self._budget.now)
         if self._num_failed_starts >= _MAX_FAILED_STARTS or error.cause == "model":
-            self._hopeless = error
+            self._fatal = error
         pause_s = _FIRST_PAUSE_S * 2 ** (self._num_failed_starts - 1)
         self._start_at = time.monotonic() + pause_s
 
-    def _blame(self, error: EngineError) -> None:
+    def _attribute(self, error: EngineError) -> None:
         """Steps are made smaller where memory was short; else a request may have killed it."""
         self._num_fruitless += 1
         if self._num_fruitless > _MAX_FRUITLESS:
-            self._hopeless = error
+            self._fatal = error
             return
         if error.cause == "memory" and self._budget.halve(self._most_samples):
             return
         culprit = self._bisection.died(list(self._in_engine))
         if culprit is None:
             return
-        if len(self._withheld) >= _MAX_BLAMED - 1:
-            self._hopeless = error
+        if len(self._quarantined) >= _MAX_BLAMED - 1:
+            self._fatal = error
             return
         request = self._in_engine.pop(culprit)
         self._spend([request])
-        self._withheld.append(given_up(request, error))
+        self._quarantined.append(given_up(request, error))
 
-    def _told(self, update: EngineUpdate) -> EngineUpdate:
+    def _to_run_update(self, update: EngineUpdate) -> EngineUpdate:
         """An engine's update as one of the whole run."""
         self._last = _without_news(update)
         for result in update.results:
@@ -238,12 +238,14 @@ class SupervisedEngine:
             self._books.keep(result)
         for failure in update.failures:
             self._settle(failure.request_id)
-        for request_id in update.too_late:
+        for request_id in update.expired:
             self._settle(request_id)
         if update.results:
             self._num_fruitless = 0
-        release = bool(update.results) or not (self._in_engine or self._held or self._hopeless)
-        withheld, self._withheld = (self._withheld, []) if release else ([], self._withheld)
+        release = bool(update.results) or not (self._in_engine or self._held or self._fatal)
+        withheld, self._quarantined = (
+            (self._quarantined, []) if release else ([], self._quarantined)
+        )
         if not update.results:  # nobody else was answered since: it may have been the machine
             withheld = [replace(each, is_certain=False) for each in withheld]
         events, self._events = self._events, []
@@ -295,4 +297,4 @@ def _stub(path: tuple[SharedPrefix, ...]) -> Request:
 
 def _without_news(update: EngineUpdate) -> EngineUpdate:
     """The state of things alone."""
-    return replace(update, results=[], failures=[], steps=[], events=[], too_late=[])
+    return replace(update, results=[], failures=[], steps=[], events=[], expired=[])

@@ -26,7 +26,7 @@ class RunningTotals:
         self._kept_prompt += result.prompt_tokens - result.cached_prompt_tokens
         self._kept_output += result.output_tokens
 
-    def bury(self, last: EngineTotals) -> int:
+    def close_engine(self, last: EngineTotals) -> int:
         """The engine of now died with these totals. Returns the tokens that are lost: computed for
         requests that it has not answered."""
         repeated = max(0, last.prefill_tokens - self._kept_prompt)

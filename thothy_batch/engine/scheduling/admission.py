@@ -10,7 +10,7 @@ from collections.abc import Callable
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.sequence import Sequence
 from thothy_batch.engine.kv_cache.allocator import KVAllocator
-from thothy_batch.engine.kv_cache.pinned_prefixes import KeptPrefixes, PrefixHit
+from thothy_batch.engine.kv_cache.pinned_prefixes import PinnedPrefixes, PrefixHit
 from thothy_batch.engine.scheduling.running_set import RunningSet
 from thothy_batch.engine.scheduling.waiting_queue import WaitingQueue
 
@@ -33,15 +33,15 @@ class Admission:
         waiting: WaitingQueue,
         running: RunningSet,
         kv: KVAllocator,
-        kept: KeptPrefixes,
-        may_start: Callable[[Sequence, int], bool],
+        kept: PinnedPrefixes,
+        can_finish_in_time: Callable[[Sequence, int], bool],
     ) -> None:
         self._config = config
         self._waiting = waiting
         self._running = running
         self._kv = kv
         self._kept = kept
-        self._may_start = may_start
+        self._may_start = can_finish_in_time
         self.max_rows = config.max_seqs
 
     def admit_next(self) -> Sequence | None:
@@ -50,13 +50,13 @@ class Admission:
             hit = self._kv.find_prefix(seq)
             if self._may_start(seq, hit.num_tokens):
                 break
-            self._waiting.set_aside(seq)
+            self._waiting.defer(seq)
         if seq is None:
             return None
         if not self._kv.has_room(seq, hit, self._reserve(seq)):
             if len(self._running):
                 return None
-            hit = self._make_way(seq)
+            hit = self.evict_pinned_for(seq)
         self._waiting.remove_head(seq)
         self._kv.admit(seq, hit)
         seq.num_prefilled = hit.num_tokens
@@ -89,13 +89,13 @@ class Admission:
         is_idle = room * seq.num_slots >= _IDLE_SHARE * len(self._running)
         return num_tokens >= bulk or is_idle or room == len(self._waiting)
 
-    def _make_way(self, seq: Sequence) -> PrefixHit:
+    def evict_pinned_for(self, seq: Sequence) -> PrefixHit:
         """Nothing runs, and what is kept for others leaves no room: it has to go."""
-        self._kept.drop_others(seq.state.prefixes)
+        self._kept.evict_except(seq.state.prefixes)
         hit = self._kv.find_prefix(seq)
         if not self._kv.has_room(seq, hit, 0):
             seq.state.is_loner = True
-            self._kept.drop_others(())
+            self._kept.evict_except(())
             hit = self._kv.find_prefix(seq)
             assert self._kv.has_room(seq, hit, 0), "a sequence that fits the pool found no room"
         return hit
@@ -103,6 +103,6 @@ class Admission:
     def _reserve(self, seq: Sequence) -> int:
         """Blocks to leave free beside a newcomer, for rows that outgrow what was expected: none
         where all lengths are exact."""
-        growth = self._running.num_growth + self._running.growth(seq)
+        headroom_blocks = self._running.num_growth + self._running.headroom_blocks(seq)
         most = int(self._config.num_blocks * _RESERVE_SHARE)
-        return min(growth, most) if len(self._running) else 0
+        return min(headroom_blocks, most) if len(self._running) else 0

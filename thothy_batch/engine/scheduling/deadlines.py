@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 from thothy_batch.engine.core.sequence import Sequence
 from thothy_batch.engine.cost.cost_model import CostModel, StepWork
-from thothy_batch.engine.scheduling.scheduled_batch import Span, StepOutcome
+from thothy_batch.engine.scheduling.scheduled_batch import ScheduledBatch, StepStats
 
 _MEMORY_S = 10.0  # of busy time, in which what was measured loses 63 % of its weight
 _MOST_S = 2.5  # that one step counts for: one that was held up says little of the next
 _LOOK_AGAIN_S = 1.0
-_DOUBT = 0.5  # of what a step takes by the cost model: who is left for that was never tried
+_UNTRIED_FACTOR = (
+    0.5  # of what a step takes by the cost model: who is left for that was never tried
+)
 _PROMPT_ROWS = 1024  # of a step of prompts, in the cost model's words
 
 
@@ -36,7 +38,7 @@ class _Rate:
         return self.seconds / self.tokens if self.tokens else self.expected
 
 
-class TimeLimits:
+class DeadlineGate:
     """Judges by `Request.ends_at`. `clock` is the one that it is of.
 
     `cost`: what is known of the device's speed beforehand. Without it, and before the first steps,
@@ -45,13 +47,15 @@ class TimeLimits:
 
     def __init__(self, clock: Callable[[], float], cost: CostModel | None = None) -> None:
         self._clock = clock
-        self._token = _Rate(0.0 if cost is None else _DOUBT * _token_s(cost))
-        self._prompt = _Rate(0.0 if cost is None else _DOUBT * _prompt_token_s(cost))
+        self._token = _Rate(0.0 if cost is None else _UNTRIED_FACTOR * _token_s(cost))
+        self._prompt = _Rate(0.0 if cost is None else _UNTRIED_FACTOR * _prompt_token_s(cost))
         self._least_token_s = self._token.expected
         self._least_prompt_s = self._prompt.expected
         self._due_at = 0.0
 
-    def learn(self, span: Span, outcome: StepOutcome, num_rows: int, seconds: float) -> None:
+    def learn(
+        self, span: ScheduledBatch, outcome: StepStats, num_rows: int, seconds: float
+    ) -> None:
         """A launch took so long. `num_rows`: that drew tokens in it, of which the outcome tells."""
         keep = math.exp(-min(seconds, _MOST_S) / _MEMORY_S)
         in_prompts = sum(part.num_tokens for part in span.parts)
@@ -78,7 +82,7 @@ class TimeLimits:
         ends_at = seq.state.request.ends_at
         return ends_at is not None and self._clock() >= ends_at
 
-    def may_start(self, seq: Sequence, num_cached: int, *, alone: bool) -> bool:
+    def can_finish_in_time(self, seq: Sequence, num_cached: int, *, alone: bool) -> bool:
         """Whether it can be expected to end in time; of its prompt `num_cached` tokens are there.
         `alone`: with nobody beside it a row is as fast as any was so far. Who was started before
         goes on."""

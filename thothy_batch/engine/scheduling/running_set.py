@@ -52,12 +52,12 @@ class RunningSet:
         self._all[seq] = None
         self.prompts.append(seq)
         self.num_slots += seq.num_slots
-        self.num_growth += self.growth(seq)
+        self.num_growth += self.headroom_blocks(seq)
 
     def take_out(self, seq: Sequence) -> None:
         """A sequence ends or has to wait; what it knows and has computed stays with it."""
         self.num_slots -= seq.num_slots
-        self.num_growth -= self.growth(seq)
+        self.num_growth -= self.headroom_blocks(seq)
         del self._all[seq]
         if seq.is_decoding:
             self.decoding.remove(seq)
@@ -76,12 +76,12 @@ class RunningSet:
             member.num_known += 1
             self._join(member)
 
-    def unpark(self) -> None:
+    def resume(self) -> None:
         """Let decode who can."""
         while self._parked and len(self.decoding) < self._config.max_step_tokens:
             self._join(self._parked.popleft())
 
-    def growth(self, seq: Sequence) -> int:
+    def headroom_blocks(self, seq: Sequence) -> int:
         """Blocks that a sequence and its forks may need beyond what admission gives them."""
         if self._config.admission == "optimistic":
             return 0
@@ -103,11 +103,11 @@ class RunningSet:
         """The row that will need a block first, if within so many steps."""
         return self._needs[0][2] if self.num_steps_to_need <= num_steps else None
 
-    def meet_need(self) -> None:
+    def mark_satisfied(self) -> None:
         """The row of `next_need` has its block."""
         _, number, seq, _ = heappop(self._needs)
         self._met.add(number)
-        self.foresee(seq)
+        self.schedule_event(seq)
 
     @property
     def num_steps_to_need(self) -> int:
@@ -119,13 +119,13 @@ class RunningSet:
             heappop(self._needs)
         return _FOR_EVER
 
-    def pop_due(self) -> Sequence:
-        """The row that needs a block now. Afterwards `foresee` must be told that it goes on."""
+    def pop_next_need(self) -> Sequence:
+        """Pop the sequence that needs a block now. Call `schedule_event` once it can continue."""
         seq = heappop(self._events)[2]
         assert seq.num_tokens < seq.max_len, "a row outlived its last token"
         return seq
 
-    def foresee(self, seq: Sequence) -> None:
+    def schedule_event(self, seq: Sequence) -> None:
         """Note the step before which a decoding sequence ends at the latest, or needs a block."""
         assert seq.joined_at is not None
         covered = seq.covered_len(self._config.block_size)
@@ -138,11 +138,11 @@ class RunningSet:
         if not is_covered:
             heappush(self._needs, event)
 
-    def hasten(self, seq: Sequence, num_tokens: int) -> None:
+    def accept_drafted(self, seq: Sequence, num_tokens: int) -> None:
         """A decoding sequence drew so many tokens more than one in the last step. What was foreseen
         of it is void: it joined since."""
-        seq.hasten(num_tokens)
-        self.foresee(seq)
+        seq.accept_drafted(num_tokens)
+        self.schedule_event(seq)
         # Each leaves a void event behind that would lie there until its time has come.
         if len(self._events) > max(_LEAST_SWEPT, 4 * len(self.decoding)):
             self._sweep()
@@ -158,7 +158,7 @@ class RunningSet:
             assert seq.num_uncomputed > 0, "a running sequence has a token to compute"
             assert seq.num_tokens < seq.max_len or seq.num_output == 0
         assert self.num_slots == sum(seq.num_slots for seq in self._all)
-        assert self.num_growth == sum(map(self.growth, self._all))
+        assert self.num_growth == sum(map(self.headroom_blocks, self._all))
         known = {(seq, joined_at) for _, _, seq, joined_at in self._events}
         assert all((seq, seq.joined_at) in known for seq in decoding), "a row is not foreseen"
         assert self._met <= {number for _, number, _, _ in self._events}, "a met need has no event"
@@ -178,4 +178,4 @@ class RunningSet:
             return
         seq.join()
         self.decoding.add(seq)
-        self.foresee(seq)
+        self.schedule_event(seq)

@@ -3,23 +3,23 @@
 from dataclasses import dataclass, field
 
 from thothy_batch.engine.core.sequence import Sequence
-from thothy_batch.engine.kv_cache.allocator import Copy, Covered
+from thothy_batch.engine.kv_cache.allocator import Copy, PreparedBlocks
 from thothy_batch.engine.scheduling.decode_set import DecodeSet
 
 
 @dataclass(slots=True)
-class PromptPart:
+class PrefillChunk:
     """A sequence's tokens `start` to `start + num_tokens`, computed in a span's first step."""
 
     seq: Sequence
     start: int
     num_tokens: int
     num_rows: int  # rows of logits: 0 amid a prompt, one per sample at its end
-    covered: Covered
+    covered: PreparedBlocks
 
 
 @dataclass(slots=True)
-class Span:
+class ScheduledBatch:
     """One batch: every decoding sequence with one token, or a draft behind it, then parts of
     prompts.
 
@@ -28,7 +28,7 @@ class Span:
     """
 
     decoding: DecodeSet
-    parts: list[PromptPart] = field(default_factory=list)
+    parts: list[PrefillChunk] = field(default_factory=list)
     num_steps: int = 1  # until somebody ends, or needs a block
     max_steps: int = 1  # until somebody needs a block: who ends before, on a device, is left out
     admitted: list[Sequence] = field(default_factory=list)
@@ -51,16 +51,16 @@ class Span:
     def num_drafted(self) -> int:
         return sum(map(len, self.drafts.values()))
 
-    def drafting(self, drafts: dict[Sequence, list[int]]) -> "Span":
+    def drafting(self, drafts: dict[Sequence, list[int]]) -> "ScheduledBatch":
         """This span, or one in place of what is left of it: a step that verifies drafts."""
         if self.num_done:
-            return Span(self.decoding, drafts=drafts)
+            return ScheduledBatch(self.decoding, drafts=drafts)
         self.drafts, self.num_steps = drafts, 1
         return self
 
 
 @dataclass(slots=True)
-class StepOutcome:
+class StepStats:
     """What counted steps came to."""
 
     joined: list[Sequence] = field(default_factory=list)  # began to decode, or drew one token
@@ -76,7 +76,7 @@ class StepOutcome:
     drafted_tokens: int = 0  # verified, right or wrong
     accepted_tokens: int = 0  # of them those that were right: output tokens beyond one a row
 
-    def count(self, part: PromptPart) -> None:
+    def count(self, part: PrefillChunk) -> None:
         """A part of a prompt was computed."""
         seq, start = part.seq, part.start
         end = seq.num_prefilled = start + part.num_tokens

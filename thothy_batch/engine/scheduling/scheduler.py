@@ -15,11 +15,11 @@ from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.sequence import Clock, Sequence, SequenceStatus, live_blocks
 from thothy_batch.engine.kv_cache.allocator import KVAllocator
 from thothy_batch.engine.kv_cache.block_manager import BlockManager, UnsearchedBlocks
-from thothy_batch.engine.kv_cache.pinned_prefixes import KeptPrefixes
+from thothy_batch.engine.kv_cache.pinned_prefixes import PinnedPrefixes
 from thothy_batch.engine.scheduling.admission import Admission
 from thothy_batch.engine.scheduling.pending_copies import PendingCopies
 from thothy_batch.engine.scheduling.running_set import RunningSet
-from thothy_batch.engine.scheduling.scheduled_batch import PromptPart, Span, StepOutcome
+from thothy_batch.engine.scheduling.scheduled_batch import PrefillChunk, ScheduledBatch, StepStats
 from thothy_batch.engine.scheduling.waiting_queue import WaitingQueue
 from thothy_batch.records import Request
 
@@ -37,31 +37,31 @@ class Scheduler:
     `by_content` False: nothing is found by its content. It costs nobody a token where all requests
     are planned and none is preempted, and saves the hashing of every block.
 
-    `may_start`: who is not worth being started is set aside, until `take_back`.
+    `may_start`: who is not worth being started is set aside, until `requeue_deferred`.
     """
 
     def __init__(
         self,
         config: EngineConfig,
-        settle: Callable[[], bool] = lambda: False,
+        trim_spare: Callable[[], bool] = lambda: False,
         *,
         by_content: bool = True,
         grow_ahead: int = 0,
-        may_start: Callable[[Sequence, int], bool] = lambda seq, num_cached: True,
+        can_finish_in_time: Callable[[Sequence, int], bool] = lambda seq, num_cached: True,
     ) -> None:
         self._config = config
         # Windows slide as rows move on: who has one takes no block before its time.
         has_window = any(group.window is not None for group in config.layout.groups)
         self._grow_ahead = 0 if has_window else grow_ahead
-        self._settle = settle
+        self.drain_in_flight = trim_spare
         books = BlockManager if by_content else UnsearchedBlocks
         self._blocks = books(config.layout, config.num_pages)
-        self._kept = KeptPrefixes(self._blocks)
+        self._kept = PinnedPrefixes(self._blocks)
         self._kv = KVAllocator(config, self._blocks, self._kept)
         self._waiting = WaitingQueue()
         self._running = RunningSet(config)
         queues = self._waiting, self._running
-        self._admission = Admission(config, *queues, self._kv, self._kept, may_start)
+        self._admission = Admission(config, *queues, self._kv, self._kept, can_finish_in_time)
         self.max_step_tokens = config.max_step_tokens
         self._copies = PendingCopies(self._blocks)
         self._num_preempted = 0  # not reported yet
@@ -81,8 +81,8 @@ class Scheduler:
         return len(self._waiting)
 
     @property
-    def num_aside(self) -> int:
-        return self._waiting.num_aside
+    def num_deferred(self) -> int:
+        return self._waiting.num_deferred
 
     @property
     def blocks_used(self) -> int:
@@ -109,15 +109,15 @@ class Scheduler:
         needs = layout.needs(seq.prompt_len, seq.max_len, seq.max_len, seq.num_slots, step)
         return layout.pages_for(needs) <= self._config.num_pages
 
-    def withdraw(self, request: Request) -> None:
+    def cancel_planned(self, request: Request) -> None:
         """A planned request will not come: its prefixes need not be kept for it."""
-        self._kept.withdraw(request.prefixes or ())
+        self._kept.cancel_planned(request.prefixes or ())
 
-    def take_back(self, is_over: Callable[[Sequence], bool]) -> list[Sequence]:
+    def requeue_deferred(self, is_over: Callable[[Sequence], bool]) -> list[Sequence]:
         """Who is aside waits again, but for those that are forgotten and returned."""
-        gone = self._waiting.take_back(is_over)
+        gone = self._waiting.requeue_deferred(is_over)
         for seq in gone:
-            self.withdraw(seq.state.request)
+            self.cancel_planned(seq.state.request)
         return gone
 
     def limit_steps(self, max_step_tokens: int) -> None:
@@ -130,11 +130,11 @@ class Scheduler:
         self._kept.close()
         return self._waiting.drop_unstarted()
 
-    def schedule(self) -> Span:
+    def schedule(self) -> ScheduledBatch:
         """Decide on the next span, and set its blocks aside."""
-        span = Span(self._running.decoding)
-        self._running.unpark()
-        self._make_room(span)
+        span = ScheduledBatch(self._running.decoding)
+        self._running.resume()
+        self.ensure_next_block(span)
         budget = max(0, self.max_step_tokens - len(span.decoding))
         for seq in self._running.prompts:
             budget -= self._compute_prompt(seq, budget, span)
@@ -151,10 +151,10 @@ class Scheduler:
         assert not span.is_empty or not self.has_work, "there is work, but none was scheduled"
         return span
 
-    def advance(self, span: Span, num_steps: int, now: float) -> StepOutcome:
+    def advance(self, span: ScheduledBatch, num_steps: int, now: float) -> StepStats:
         """Count `num_steps` steps of a span as computed, each row's next token as drawn. Whose
         last token that was is for the caller to say: see `retire`."""
-        outcome = StepOutcome(num_steps=num_steps)
+        outcome = StepStats(num_steps=num_steps)
         if not span.num_done:
             self._start(span, now, outcome)
         num_rows = len(span.decoding) * num_steps
@@ -168,17 +168,17 @@ class Scheduler:
         outcome.output_tokens += num_rows + len(outcome.joined)
         return outcome
 
-    def hasten(self, span: Span, outcome: StepOutcome) -> None:
+    def accept_drafted(self, span: ScheduledBatch, outcome: StepStats) -> None:
         """The tokens of a step with drafts are known: count those that drafts came to."""
         outcome.drafted_tokens = span.num_drafted
         for seq, draft in span.drafts.items():
             num_tokens = len(seq.output_ids) - seq.num_output
             seq.state.wasted_tokens += len(draft) - num_tokens
             if num_tokens:
-                self._running.hasten(seq, num_tokens)
+                self._running.accept_drafted(seq, num_tokens)
                 outcome.accept(num_tokens)
 
-    def retire(self, seqs: Iterable[Sequence]) -> None:
+    def finish(self, seqs: Iterable[Sequence]) -> None:
         """Sequences need no further step: their blocks are free. The span at hand is over, unless
         it has come to its end anyway."""
         for seq in seqs:
@@ -186,13 +186,13 @@ class Scheduler:
             seq.status = SequenceStatus.FINISHED
             self._kv.release(seq, remember=False)
 
-    def abandon(self, span: Span) -> None:
+    def rollback(self, span: ScheduledBatch) -> None:
         """Drop a span whose step failed; the steps before it stay counted. Who was admitted
         waits again; who was preempted stays so."""
         if span.num_done:
             return
         for part in reversed(span.parts):
-            self._kv.uncover(part.covered)
+            self._kv.rollback(part.covered)
         for seq in reversed(span.admitted):
             self._take_out(seq)
             self._kv.release(seq, remember=False)
@@ -214,12 +214,12 @@ class Scheduler:
         idle = not len(self._running) and not self._kept.num_kept
         assert not idle or not self._blocks.num_used, "blocks are in use, but nobody's"
 
-    def _make_room(self, span: Span) -> None:
+    def ensure_next_block(self, span: ScheduledBatch) -> None:
         """A block for every row whose next token has none; the youngest make way for it."""
         while not self._running.num_safe_steps:
-            seq = self._running.pop_due()
+            seq = self._running.pop_next_need()
             while seq.is_decoding and not self._kv.grow(seq):
-                if self._settle():
+                if self.drain_in_flight():
                     continue  # somebody may have ended
                 if len(self._running) > 1:
                     self._preempt(self._running.youngest, span)
@@ -228,18 +228,18 @@ class Scheduler:
                     self._preempt(seq, span)
                     seq.expected_len = seq.max_len
             if seq.is_decoding:
-                self._running.foresee(seq)
+                self._running.schedule_event(seq)
         while (early := self._running.next_need(self._grow_ahead)) is not None:
             if not self._kv.grow(early, self._running.num_steps_to_need):
                 break
-            self._running.meet_need()
+            self._running.mark_satisfied()
 
     def _drop_kept(self, seq: Sequence) -> bool:
         """Drop what is kept for others, at last what lies on this path too; whether there was
         anything."""
-        return self._kept.drop_others(seq.state.prefixes) or self._kept.drop_others(())
+        return self._kept.evict_except(seq.state.prefixes) or self._kept.evict_except(())
 
-    def _preempt(self, seq: Sequence, span: Span) -> None:
+    def _preempt(self, seq: Sequence, span: ScheduledBatch) -> None:
         self._take_out(seq)
         span.preempted.append(seq)
         self._kv.release(seq, remember=True)
@@ -260,16 +260,16 @@ class Scheduler:
         self._running.take_out(seq)
         self._copies.drop(seq)
 
-    def _compute_prompt(self, seq: Sequence, budget: int, span: Span) -> int:
+    def _compute_prompt(self, seq: Sequence, budget: int, span: ScheduledBatch) -> int:
         """Schedule as much of a prompt as the budget allows; how many tokens."""
         start, num_tokens = seq.num_prefilled, min(seq.num_uncomputed, budget)
         if num_tokens:
-            covered = self._kv.cover(seq, start, start + num_tokens)
+            covered = self._kv.prepare(seq, start, start + num_tokens)
             num_rows = seq.num_slots if start + num_tokens == seq.num_tokens else 0
-            span.parts.append(PromptPart(seq, start, num_tokens, num_rows, covered))
+            span.parts.append(PrefillChunk(seq, start, num_tokens, num_rows, covered))
         return num_tokens
 
-    def _start(self, span: Span, now: float, outcome: StepOutcome) -> None:
+    def _start(self, span: ScheduledBatch, now: float, outcome: StepStats) -> None:
         """Put a span's decisions into force: its first step was computed."""
         outcome.num_preempted, self._num_preempted = self._num_preempted, 0
         self._copies.clear()
@@ -295,6 +295,6 @@ class Scheduler:
                 self._copies.add(fork, self._kv.copies(seq, fork))
         group = [seq, *forks]
         for member in group:
-            self._kv.settle(member)
+            self._kv.trim_spare(member)
         self._running.end_prompt(group)
         return group

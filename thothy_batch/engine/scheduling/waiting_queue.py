@@ -43,15 +43,15 @@ class WaitingQueue:
         assert head is seq, "sequences are admitted in order"
 
     @property
-    def num_aside(self) -> int:
+    def num_deferred(self) -> int:
         return len(self._aside)
 
-    def set_aside(self, seq: Sequence) -> None:
+    def defer(self, seq: Sequence) -> None:
         """The head of the queue is not to be admitted for now: the next one is the head."""
         self.remove_head(seq)
         self._aside.append(seq)
 
-    def take_back(self, is_over: Callable[[Sequence], bool]) -> list[Sequence]:
+    def requeue_deferred(self, is_over: Callable[[Sequence], bool]) -> list[Sequence]:
         """Those aside stand in line again, behind who was preempted; but for those of whom
         `is_over` says so, which are returned."""
         aside, self._aside = self._aside, []
@@ -67,7 +67,7 @@ class WaitingQueue:
 
     def drop_unstarted(self) -> int:
         """Forget what was never admitted; preempted sequences stay. Returns how many went."""
-        self.take_back(lambda seq: False)
+        self.requeue_deferred(lambda seq: False)
         before = len(self)
         for priority, line in self._lines.items():
             kept = (seq for seq in line if _is_started(seq))

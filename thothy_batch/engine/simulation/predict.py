@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.sequence import Sequence as Seq
-from thothy_batch.engine.cost.cost_model import CostModel, ModelWork, Speed
+from thothy_batch.engine.cost.cost_model import CostModel, ModelWork, StepSpeed
 from thothy_batch.engine.cost.known_speed import KnownSpeed
 from thothy_batch.engine.simulation.simulator import Simulated, Simulation
 from thothy_batch.records import Request
@@ -66,7 +66,7 @@ def predict(
 
 
 def request_costs(
-    work: ModelWork, speed: Speed, requests: Sequence[Request], output_lens: Mapping[int, int]
+    work: ModelWork, speed: StepSpeed, requests: Sequence[Request], output_lens: Mapping[int, int]
 ) -> list[float]:
     """Seconds that each request adds to a full night: what tells cheap ones from dear ones."""
     rows, seconds = speed.linears[-1]

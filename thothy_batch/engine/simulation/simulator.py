@@ -17,7 +17,7 @@ from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.sequence import Sequence, SequenceStatus
 from thothy_batch.engine.cost.cost_model import CostModel, StepWork
 from thothy_batch.engine.execution.prefix_groups import attention_groups, row_path
-from thothy_batch.engine.scheduling.scheduled_batch import Span, StepOutcome
+from thothy_batch.engine.scheduling.scheduled_batch import ScheduledBatch, StepStats
 from thothy_batch.engine.scheduling.scheduler import Scheduler
 from thothy_batch.records import Request
 
@@ -113,7 +113,7 @@ class Simulation:
             self._scheduler.add(seq)
             self.result.num_requests += 1
 
-    def _compute(self, span: Span) -> None:
+    def _compute(self, span: ScheduledBatch) -> None:
         """Charge a span, or as much of it as passes before a sequence ends."""
         result, num_decode = self.result, len(span.decoding)
         if self._parked:
@@ -134,14 +134,14 @@ class Simulation:
             self._context -= seq.num_tokens
             if self.finished_s is not None:
                 self.finished_s(seq, result.seconds)
-        self._scheduler.retire(finished)
+        self._scheduler.finish(finished)
         result.prefill_tokens += outcome.prefill_tokens
         result.cached_prompt_tokens += outcome.cached_tokens
         result.output_tokens += outcome.output_tokens
         result.wasted_tokens += outcome.recomputed_tokens
         result.num_preempted += outcome.num_preempted
 
-    def _work(self, span: Span, num_decode: int, num_steps: int) -> StepWork:
+    def _work(self, span: ScheduledBatch, num_decode: int, num_steps: int) -> StepWork:
         num_tokens, num_sampled, pairs = num_decode, num_decode, 0
         for part in span.parts:
             n = part.num_tokens
@@ -160,7 +160,7 @@ class Simulation:
             shared_pairs=self._saved,
         )
 
-    def _group(self, span: Span) -> None:
+    def _group(self, span: ScheduledBatch) -> None:
         """What groups of rows read once, counted again when somebody came or went."""
         rows = span.decoding.sharing_rows
         if rows is not self._grouped:
@@ -169,7 +169,7 @@ class Simulation:
             self._saved = sum((end - first - 1) * (stop - at) for first, end, at, stop in groups)
             self._grouped = rows
 
-    def _joined(self, outcome: StepOutcome) -> list[Sequence]:
+    def _joined(self, outcome: StepStats) -> list[Sequence]:
         """Take note when those who drew their first token will end; who ends with it already."""
         finished = []
         for seq in outcome.joined:

@@ -31,7 +31,7 @@ class Counts:
 
 
 @dataclass(slots=True)
-class Acceptance:
+class AcceptanceTracker:
     """Of all sequences, by length of the n-gram that was found again."""
 
     by_ngram: list[Counts] = field(

@@ -19,9 +19,9 @@ import numpy as np
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.sequence import Sequence
 from thothy_batch.engine.cost.step_times import StepTimes
-from thothy_batch.engine.scheduling.scheduled_batch import Span
-from thothy_batch.engine.speculative.acceptance_tracker import Acceptance, Counts
-from thothy_batch.engine.speculative.prompt_lookup import Draft, Drafter, num_right
+from thothy_batch.engine.scheduling.scheduled_batch import ScheduledBatch
+from thothy_batch.engine.speculative.acceptance_tracker import AcceptanceTracker, Counts
+from thothy_batch.engine.speculative.prompt_lookup import Draft, PromptLookup, num_accepted
 
 # Tokens that each row of a step verifies behind its own; rows without a draft are left out.
 Drafts = dict[Sequence, list[int]]
@@ -60,19 +60,19 @@ class Speculation(Protocol):
 class _Row:
     """What is known of a sequence's guesses."""
 
-    drafter: Drafter
+    drafter: PromptLookup
     counts: Counts = field(default_factory=Counts)
 
     def catch_up(self, seq: Sequence) -> None:
         self.drafter.extend(seq.output_ids[len(self.drafter) - seq.prompt_len :])
 
 
-class Speculator:
+class SpeculationPolicy:
     """Prompt lookup where it pays."""
 
     def __init__(self) -> None:
         self._times = StepTimes()
-        self._acceptance = Acceptance()
+        self._acceptance = AcceptanceTracker()
         self._rows: dict[Sequence, _Row] = {}
         self._guesses: dict[Sequence, Draft] = {}  # of the step under way
         self._num_tries = 0
@@ -107,7 +107,7 @@ class Speculator:
             row = self._rows[seq]
             drawn = seq.output_ids[len(row.drafter) - seq.prompt_len :]
             num_judged = min(len(drawn), len(guess.tokens))
-            num_hits = num_right(guess.tokens, drawn)
+            num_hits = num_accepted(guess.tokens, drawn)
             self._acceptance.judge(guess.ngram, row.counts, num_hits, missed=num_hits < num_judged)
         self._guesses = {}
 
@@ -119,7 +119,7 @@ class Speculator:
     def _guess(self, seq: Sequence) -> Draft:
         row = self._rows.get(seq)
         if row is None:
-            row = self._rows[seq] = _Row(Drafter(seq.state.request.prompt_token_ids))
+            row = self._rows[seq] = _Row(PromptLookup(seq.state.request.prompt_token_ids))
         row.catch_up(seq)
         return row.drafter.propose(MAX_DRAFT)
 
@@ -164,7 +164,9 @@ def _gains(
     return sorted(gains, key=lambda gain: (-gain[0], gain[1]))
 
 
-def with_drafts(span: Span, speculation: Speculation, config: EngineConfig, most: int) -> Span:
+def with_drafts(
+    span: ScheduledBatch, speculation: Speculation, config: EngineConfig, most: int
+) -> ScheduledBatch:
     """The span, or one of a step that verifies drafts if that pays, of `most` tokens. Beside
     prompts no row does: such a step takes as long as its tokens are many."""
     if span.parts:

@@ -18,7 +18,7 @@ class Draft(NamedTuple):
     tokens: list[int]
 
 
-class Drafter:
+class PromptLookup:
     """The n-grams of one sequence, each with the place behind its latest occurrence.
 
     A token costs the same at any length: an n-gram's key is made from that of the one before.
@@ -57,7 +57,7 @@ class Drafter:
         return Draft(0, [])
 
 
-def num_right(draft: Sequence[int], drawn: Sequence[int]) -> int:
+def num_accepted(draft: Sequence[int], drawn: Sequence[int]) -> int:
     """How many tokens of a draft are those that were drawn, up to the first that is not."""
     num = 0
     while num < min(len(draft), len(drawn)) and draft[num] == drawn[num]:

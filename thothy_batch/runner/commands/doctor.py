@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from thothy_batch import __version__
 from thothy_batch.engine.core.config import IMPLS, ops_impl, resolve_device, resolve_impl
-from thothy_batch.engine.cost.cost_model import Speed
+from thothy_batch.engine.cost.cost_model import StepSpeed
 from thothy_batch.engine.cost.kv_capacity import capacity_table
-from thothy_batch.engine.cost.measurement_cache import FigureCache
+from thothy_batch.engine.cost.measurement_cache import MeasurementCache
 from thothy_batch.engine.hardware.gpu import find_gpu
 from thothy_batch.engine.hardware.host_memory import available_bytes, num_cores, num_threads
 from thothy_batch.errors import ManifestError, ModelError
@@ -31,7 +31,7 @@ _CONTEXTS = (1024, 3072, 8192, 32_768)
 _ROWS = (1, 8, 32, 128, 512)  # of those that calibration measures linears at
 
 
-def examine(
+def diagnose(
     observer: Observer, model: ModelSpec | None = None, *, owns_process: bool
 ) -> dict[str, Any]:
     """Keys: device, gpu (null, or what its driver says), impls, versions, cores, memory, gflops
@@ -49,7 +49,7 @@ def examine(
 
     from thothy_batch.engine.calibration.device_limits import measure_device
 
-    cache = FigureCache()
+    cache = MeasurementCache()
     measured = None if model is None else _measure(model, cache, observer)
     observer.phase("measuring the device")
     device = resolve_device("auto")
@@ -127,7 +127,7 @@ def known_dtype(dtype: str) -> str:
     return dtype
 
 
-def _measure(model: ModelSpec, cache: FigureCache, observer: Observer) -> "MeasuredModel":
+def _measure(model: ModelSpec, cache: MeasurementCache, observer: Observer) -> "MeasuredModel":
     """Calibrates the cost model of later runs. The model is gone from memory afterwards."""
     from thothy_batch.engine.calibration.measure_model import measure_model
 
@@ -168,7 +168,7 @@ def _model_json(measured: "MeasuredModel") -> dict[str, Any]:
     }
 
 
-def _linear_rates(speed: Speed) -> list[dict[str, Any]]:
+def _linear_rates(speed: StepSpeed) -> list[dict[str, Any]]:
     return [
         {"rows": int(rows), "tokens_per_s": round(rows / seconds, 1)}
         for rows, seconds in speed.linears
@@ -210,14 +210,14 @@ def _usable_impls(device: str) -> tuple[list[str], list[str]]:
         except ModelError:
             continue  # it is not for this device
         try:
-            _prove(impl, device)
+            _smoke_test(impl, device)
             usable.append(impl)
         except Exception as error:  # whatever keeps it from working is what the user asks for
             warnings.append(f"impl {impl} does not work here: {type(error).__name__}: {error}")
     return usable, warnings
 
 
-def _prove(impl: str, device: str) -> None:
+def _smoke_test(impl: str, device: str) -> None:
     """Compute something. Raises whatever keeps an implementation from it."""
     import torch
 

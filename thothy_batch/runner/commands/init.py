@@ -42,7 +42,7 @@ class Starter:
     cron_line: str
 
 
-def make_starter(folder: Path) -> Starter:
+def create_starter(folder: Path) -> Starter:
     """Writes the starter into a folder; overwrites nothing. Raises ManifestError."""
     folder = folder.expanduser().absolute()
     names = ("manifest.yaml", _SAMPLE, _SCHEMA, "crontab.txt")

@@ -11,11 +11,17 @@ from typing import Any
 
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.cost.known_speed import KnownSpeed
-from thothy_batch.engine.model_info import ModelFacts, model_facts
+from thothy_batch.engine.model_info import ModelInfo, model_info
 from thothy_batch.errors import EngineError, StoreError
 from thothy_batch.kinds import TemplateProblem, render
 from thothy_batch.manifest.settings import Manifest, load_manifest, to_engine_spec
-from thothy_batch.plan import NightStats, Repeats, night_stats, repeated_text, sharing_stats
+from thothy_batch.plan import (
+    RepeatedText,
+    RequestStats,
+    repeated_text,
+    request_stats,
+    sharing_stats,
+)
 from thothy_batch.records import EngineSpec, FailureCode
 from thothy_batch.runner.commands.plan_document import (
     costs_json,
@@ -31,12 +37,12 @@ from thothy_batch.runner.entries.job import Job, open_jobs
 from thothy_batch.runner.entries.prepare import prepare, setting_of
 from thothy_batch.runner.monitoring.progress import Observer
 from thothy_batch.runner.planning.engine_plan import expected_config, sized_spec, speed_of
-from thothy_batch.runner.planning.run_plan import Forethought, output_estimates, think_ahead
+from thothy_batch.runner.planning.run_plan import RunPlan, build_run_plan, output_estimates
 from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.runner.session.setup import time_left
-from thothy_batch.runner.work.assignment import Assignment, Work, assign, request_keys
+from thothy_batch.runner.work.assignment import Assignment, PendingRequest, assign, request_keys
 from thothy_batch.store.queries.read import past_answers, past_outputs, past_speed
-from thothy_batch.store.queries.result_lookup import Answer
+from thothy_batch.store.queries.result_lookup import CachedResult
 from thothy_batch.store.store import publish_if_free
 
 # Where the speed of a prediction comes from.
@@ -60,13 +66,13 @@ class _Preview:
         self.examples.setdefault(code.value, message)
         self.failed.setdefault(entry.job.name, Counter())[code.value] += 1
 
-    def refuse(self, work: Work, why: str) -> None:
+    def refuse(self, work: PendingRequest, why: str) -> None:
         """A request that the pool can never hold."""
         for entry in work.entries:
             self.fail(entry, FailureCode.PROMPT_TOO_LONG, why)
 
 
-def plan_night(options: RunOptions, observer: Observer) -> dict[str, Any]:
+def plan_manifest(options: RunOptions, observer: Observer) -> dict[str, Any]:
     """The plan as plain values (the document of `plan --json`).
 
     Raises ManifestError and ModelError with everything that would keep a run from starting.
@@ -75,7 +81,7 @@ def plan_night(options: RunOptions, observer: Observer) -> dict[str, Any]:
     manifest = load_manifest(options.manifest, options.overrides)
     jobs = open_jobs(manifest)
     spec = to_engine_spec(manifest)
-    facts = model_facts(spec, need_weights=False)
+    facts = model_info(spec, need_weights=False)
     preview = _Preview()
     entries = _entries(manifest, jobs, facts, spec, preview, observer)
     observer.phase("looking up what is answered already")
@@ -86,7 +92,7 @@ def plan_night(options: RunOptions, observer: Observer) -> dict[str, Any]:
     estimates = output_estimates(_history(manifest.store, jobs, facts.name), jobs)
     known = speed_of(facts, config)
     left_s = time_left(options, manifest)
-    ahead = think_ahead(
+    ahead = build_run_plan(
         assignment.work,
         manifest.engine.order,
         config=config,
@@ -98,7 +104,7 @@ def plan_night(options: RunOptions, observer: Observer) -> dict[str, Any]:
     refused = refused_json(ahead)
     for work, why in ahead.unfit:
         preview.refuse(work, why)
-    stats = night_stats(
+    stats = request_stats(
         [work.request for work in ahead.work],
         block_size=spec.block_size,
         sharing=sharing_stats([], block_size=spec.block_size, chains=ahead.chains),
@@ -127,7 +133,7 @@ def plan_night(options: RunOptions, observer: Observer) -> dict[str, Any]:
 
 
 def _config(
-    spec: EngineSpec, facts: ModelFacts, assignment: Assignment
+    spec: EngineSpec, facts: ModelInfo, assignment: Assignment
 ) -> tuple[EngineConfig, list[str]]:
     """The settings of an engine that would be started now; what keeps it from starting."""
     sized = sized_spec(spec, facts, assignment.work)
@@ -141,7 +147,7 @@ def _config(
         return expected_config(enough, facts), notes
 
 
-def _repeats(ahead: Forethought) -> Repeats:
+def _repeats(ahead: RunPlan) -> RepeatedText:
     return repeated_text(
         [work.request.prompt_token_ids for work in ahead.work],
         ahead.shared_lens,
@@ -152,7 +158,7 @@ def _repeats(ahead: Forethought) -> Repeats:
 def _entries(
     manifest: Manifest,
     jobs: list[Job],
-    facts: ModelFacts,
+    facts: ModelInfo,
     spec: EngineSpec,
     preview: _Preview,
     observer: Observer,
@@ -175,7 +181,7 @@ def _entries(
     return entries
 
 
-def _prompt_text(entry: Entry, facts: ModelFacts) -> str:
+def _prompt_text(entry: Entry, facts: ModelInfo) -> str:
     """The prompt as the model sees it."""
     if entry.job.kind.raw:
         decode = facts.tokenizer.decode if facts.tokenizer is not None else None
@@ -188,7 +194,7 @@ def _prompt_text(entry: Entry, facts: ModelFacts) -> str:
     return facts.tokenizer.render_chat(messages)
 
 
-def _answers(store: Path, entries: list[Entry]) -> tuple[dict[str, Answer] | None, str]:
+def _answers(store: Path, entries: list[Entry]) -> tuple[dict[str, CachedResult] | None, str]:
     """What the store knows, and why it does not where it does not."""
     if not os.path.exists(store):
         return {}, ""
@@ -212,8 +218,8 @@ def _history(store: Path, jobs: list[Job], model_name: str) -> dict[str, list[in
 def _estimate(
     store: Path,
     model_name: str,
-    stats: NightStats,
-    ahead: Forethought,
+    stats: RequestStats,
+    ahead: RunPlan,
     known: KnownSpeed | None,
 ) -> dict[str, object]:
     """Seconds of engine time: by the cost model, else at the speed of the store's last runs."""
@@ -249,7 +255,7 @@ def _estimate(
     }
 
 
-def _notes(facts: ModelFacts, jobs: list[Job]) -> list[str]:
+def _notes(facts: ModelInfo, jobs: list[Job]) -> list[str]:
     """What a user should know before the night."""
     rendered = any(not job.kind.raw for job in jobs)
     if rendered and facts.tokenizer is not None and not facts.tokenizer.has_chat_template:

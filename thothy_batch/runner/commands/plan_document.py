@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.limits import Limits, blocks_needed
 from thothy_batch.engine.cost.kv_capacity import capacity_table
-from thothy_batch.engine.model_info import ModelFacts
-from thothy_batch.plan import LengthStats, NightStats, OutputEstimates, Repeats
+from thothy_batch.engine.model_info import ModelInfo
+from thothy_batch.plan import LengthStats, OutputEstimates, RepeatedText, RequestStats
 from thothy_batch.runner.entries.job import Job
-from thothy_batch.runner.planning.run_plan import Forethought
+from thothy_batch.runner.planning.run_plan import RunPlan
 from thothy_batch.runner.work.assignment import Assignment
 
 Fields = dict[str, object]
@@ -19,7 +19,7 @@ _NOTED_REPEATS = 0.1
 _NOTED_JOB_SHARE = 0.5
 
 
-def model_json(facts: ModelFacts) -> Fields:
+def model_json(facts: ModelInfo) -> Fields:
     """The model, as far as it is known without its weights."""
     return {
         "name": facts.name,
@@ -34,7 +34,7 @@ def model_json(facts: ModelFacts) -> Fields:
 
 
 def engine_json(
-    config: EngineConfig, facts: ModelFacts, stats: NightStats, ahead: Forethought
+    config: EngineConfig, facts: ModelInfo, stats: RequestStats, ahead: RunPlan
 ) -> Fields:
     """The engine that would be started now, and how much of its pool the night would use."""
     wanted = -(-stats.needed_tokens // config.block_size)
@@ -59,7 +59,7 @@ def engine_json(
     }
 
 
-def _capacity(config: EngineConfig, stats: NightStats) -> list[Fields] | None:
+def _capacity(config: EngineConfig, stats: RequestStats) -> list[Fields] | None:
     """Where some layers keep only a window: sequences against a pool in which all keep all."""
     if all(group.window is None for group in config.layout.groups):
         return None
@@ -71,7 +71,7 @@ def _capacity(config: EngineConfig, stats: NightStats) -> list[Fields] | None:
     ]
 
 
-def sharing_json(ahead: Forethought) -> Fields:
+def sharing_json(ahead: RunPlan) -> Fields:
     """What is computed once for several requests, as the engine will do it."""
     plan, promised = ahead.plan, ahead.promised_tokens
     prompt_tokens = plan.prompt_tokens
@@ -87,7 +87,7 @@ def sharing_json(ahead: Forethought) -> Fields:
     }
 
 
-def counts_json(assignment: Assignment, ahead: Forethought, *, known: bool) -> Fields:
+def counts_json(assignment: Assignment, ahead: RunPlan, *, known: bool) -> Fields:
     """Every entry in one of them. `known`: whether the store could be asked."""
     unfit = sum(len(work.entries) for work, _ in ahead.unfit)
     return {
@@ -100,7 +100,7 @@ def counts_json(assignment: Assignment, ahead: Forethought, *, known: bool) -> F
     }
 
 
-def refused_json(ahead: Forethought) -> list[Fields]:
+def refused_json(ahead: RunPlan) -> list[Fields]:
     """The rows that no pool here can hold, by name, with the smallest pool that would."""
     return [
         {
@@ -129,7 +129,7 @@ class _JobTally:
 def jobs_json(
     jobs: list[Job],
     assignment: Assignment,
-    ahead: Forethought,
+    ahead: RunPlan,
     estimates: OutputEstimates,
     failed: dict[str, Counter[str]],
 ) -> list[Fields]:
@@ -156,7 +156,7 @@ def jobs_json(
 def _job_json(
     job: Job,
     tally: _JobTally,
-    ahead: Forethought,
+    ahead: RunPlan,
     estimates: OutputEstimates,
     failed: dict[str, int],
 ) -> Fields:
@@ -184,7 +184,7 @@ def _job_json(
 
 
 def costs_json(
-    ahead: Forethought, repeats: Repeats, jobs: list[Fields]
+    ahead: RunPlan, repeats: RepeatedText, jobs: list[Fields]
 ) -> tuple[Fields, list[str]]:
     """What in the manifest costs most, as figures and in sentences."""
     notes: list[str] = []

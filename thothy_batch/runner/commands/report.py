@@ -12,7 +12,7 @@ from thothy_batch.store.queries.read import report_data
 from thothy_batch.store.store import publish_if_free
 
 
-def morning_data(store: Path, run: str | None) -> dict[str, Any]:
+def report_document(store: Path, run: str | None) -> dict[str, Any]:
     """The report of one run (None: the last). What a dead run left is published first."""
     publish_if_free(store)
     return report_data(store, run)

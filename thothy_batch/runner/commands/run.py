@@ -12,22 +12,22 @@ from thothy_batch.errors import LockedError, ThothyError
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.prepare import prepare
 from thothy_batch.runner.entries.rendering import make_renderer
-from thothy_batch.runner.loop.finish import end_run, failure_reason
-from thothy_batch.runner.loop.result_writer import Ledger
-from thothy_batch.runner.loop.run_loop import JOB_STOPPED, Night
+from thothy_batch.runner.loop.finish import failure_reason, finish_run
+from thothy_batch.runner.loop.result_writer import ResultWriter
+from thothy_batch.runner.loop.run_loop import JOB_STOPPED, RunLoop
 from thothy_batch.runner.monitoring.event_log import EventLog
 from thothy_batch.runner.monitoring.progress import Forecast, Observer
-from thothy_batch.runner.monitoring.reporter import Pulse, StatusFile
-from thothy_batch.runner.planning.engine_plan import Outlook, look_ahead, record_plan
+from thothy_batch.runner.monitoring.reporter import ProgressReporter, StatusFile
+from thothy_batch.runner.planning.engine_plan import EnginePlan, plan_engine, record_plan
 from thothy_batch.runner.session.locking import holder_of, locked
 from thothy_batch.runner.session.options import RunOptions
-from thothy_batch.runner.session.setup import Setup, begin_run, look_again, open_night
+from thothy_batch.runner.session.setup import RunContext, begin_run, prepare_run, reload_inputs
 from thothy_batch.runner.session.stop_conditions import StopNow
 from thothy_batch.runner.session.summary import RunSummary
 from thothy_batch.runner.work.assignment import Assignment, assign, request_keys
-from thothy_batch.runner.work.counts import Account
-from thothy_batch.runner.work.retry_policy import Attempts
-from thothy_batch.runner.work.roofline_receipt import Receipt
+from thothy_batch.runner.work.counts import RunCounts
+from thothy_batch.runner.work.retry_policy import RetryPolicy
+from thothy_batch.runner.work.roofline_receipt import RooflineReceipt
 from thothy_batch.store.files import check_path, journal_folder
 from thothy_batch.store.store import Store
 
@@ -36,14 +36,14 @@ _WAITED_S = 5.0  # for the lock: inputs may have been replaced
 _NOT_RUN_REASONS = {"time_budget": "deadline"}
 
 
-def run_night(options: RunOptions, observer: Observer) -> RunSummary:
+def run_manifest(options: RunOptions, observer: Observer) -> RunSummary:
     """Does the night's work of a manifest; what is answered already is not computed again.
 
     Raises ManifestError and ModelError before anything starts, LockedError, and StoreError. An
     engine that dies, or a store that fails on the way and can still be told so, ends the run with
     everything finished so far kept: the summary then has the error.
     """
-    run = open_night(options, observer)
+    run = prepare_run(options, observer)
     check_path(run.manifest.store)  # before the lock, which makes a folder beside the store
     with run.stopping.watching():
         try:
@@ -57,7 +57,7 @@ def run_night(options: RunOptions, observer: Observer) -> RunSummary:
             return RunSummary(run.manifest.store, status="skipped", messages=[message])
 
 
-def _locked_run(run: Setup) -> RunSummary:
+def _locked_run(run: RunContext) -> RunSummary:
     store_path, note = run.manifest.store, run.observer.note
     holder = holder_of(run.run_id, run.manifest.path, run.started)
     device = resolve_device(run.spec.device)
@@ -65,7 +65,7 @@ def _locked_run(run: Setup) -> RunSummary:
         with run.stopping.interruptible():
             stack.enter_context(locked(store_path, device, holder, run.options.if_locked, note))
             if time.monotonic() - run.began > _WAITED_S:
-                look_again(run)
+                reload_inputs(run)
             run.observer.phase("opening the store")
             store = Store.open(store_path)
             stack.callback(store.close)
@@ -96,7 +96,7 @@ def _locked_run(run: Setup) -> RunSummary:
         return summary
 
 
-def _stopped_early(run: Setup) -> RunSummary:
+def _stopped_early(run: RunContext) -> RunSummary:
     reason = run.stopping.reason
     message = (
         f"stopped by {run.stopping.signal_name or f'the {reason}'} before anything was computed; "
@@ -112,18 +112,18 @@ def _stopped_early(run: Setup) -> RunSummary:
     )
 
 
-def _run_locked(run: Setup, store: Store, status: StatusFile) -> RunSummary:
+def _run_locked(run: RunContext, store: Store, status: StatusFile) -> RunSummary:
     assignment = _assign(run, store)
-    account = Account.of(run.jobs, assignment.entries)
+    account = RunCounts.of(run.jobs, assignment.entries)
     keep_ids = run.manifest.output.token_ids
-    ledger = Ledger(store, account, run.facts.name, keep_ids)
+    ledger = ResultWriter(store, account, run.facts.name, keep_ids)
     # From here on a stop is an end that the history knows.
     begin_run(run, store, account, assignment.entries)
     ledger.open_with(assignment)
     store.tick()
     if not assignment.work:
         return _end(run, ledger, None, None)
-    night: Night | None = None
+    night: RunLoop | None = None
     error: ThothyError | None = None
     try:
         if not run.stopping.reason:
@@ -140,7 +140,7 @@ def _run_locked(run: Setup, store: Store, status: StatusFile) -> RunSummary:
     return _end(run, ledger, night, error)
 
 
-def _assign(run: Setup, store: Store) -> Assignment:
+def _assign(run: RunContext, store: Store) -> Assignment:
     """Everything rendered, tokenised, and looked up in the store."""
     run.observer.phase("reading and tokenising")
     with run.stopping.interruptible():
@@ -156,18 +156,20 @@ def _assign(run: Setup, store: Store) -> Assignment:
         )
 
 
-def _prepared(run: Setup) -> Iterable[Entry]:
+def _prepared(run: RunContext) -> Iterable[Entry]:
     def report(num: int) -> None:
         run.observer.phase(f"reading and tokenising: {num:,} entries")
 
     return prepare(run.manifest, run.jobs, run.setting, report=report)
 
 
-def _start(run: Setup, ledger: Ledger, status: StatusFile, assignment: Assignment) -> Night:
+def _start(
+    run: RunContext, ledger: ResultWriter, status: StatusFile, assignment: Assignment
+) -> RunLoop:
     """The engine loaded and the night in its order."""
     run.observer.phase("planning")
     with run.stopping.interruptible():
-        outlook = look_ahead(run, ledger.store, assignment.work)
+        outlook = plan_engine(run, ledger.store, assignment.work)
     run.observer.phase(f"loading {run.facts.name}")
     status.write("loading", **ledger.account.as_json())
     log_path = journal_folder(run.manifest.store) / "engine.log"
@@ -183,8 +185,12 @@ def _start(run: Setup, ledger: Ledger, status: StatusFile, assignment: Assignmen
 
 
 def _begin(
-    run: Setup, ledger: Ledger, status: StatusFile, outlook: Outlook, engine: EngineClient
-) -> Night:
+    run: RunContext,
+    ledger: ResultWriter,
+    status: StatusFile,
+    outlook: EnginePlan,
+    engine: EngineClient,
+) -> RunLoop:
     """What the engine turned out to be is recorded; nothing is submitted yet."""
     info = engine.info
     run.load_s = info.load_s
@@ -199,29 +205,33 @@ def _begin(
     )
     for text in info.notes:
         run.observer.note(text)
-    outlook.settle(info)
+    outlook.replan_for_pool(info)
     ahead = outlook.ahead
     record_plan(ledger.store, ahead)
     # What is refused comes last: the engine says so in its words.
     pending = [*ahead.work, *(work for work, _ in ahead.unfit)]
     forecast = Forecast.of(work.request for work in pending)
-    night = Night(
+    night = RunLoop(
         engine=engine,
         ledger=ledger,
         stopping=run.stopping,
         render=make_renderer(run.setting),
         grace_s=run.manifest.run.grace,
-        pulse=Pulse(ledger.store, status, ledger.account, forecast, run.observer, run.began),
+        pulse=ProgressReporter(
+            ledger.store, status, ledger.account, forecast, run.observer, run.began
+        ),
         note=run.observer.note,
         forecast=forecast,
         estimates=outlook.estimates,
-        attempts=Attempts(
+        attempts=RetryPolicy(
             run.manifest.run.seed,
             run.manifest.run.max_attempts,
             min(info.max_model_len, info.pool_tokens),
         ),
         log=status.log,
-        receipt=Receipt(run.facts.work, info.engine.get("device_figures"), run.spec.block_size),
+        receipt=RooflineReceipt(
+            run.facts.work, info.engine.get("device_figures"), run.spec.block_size
+        ),
     )
     night.pending.extend(pending)
     run.observer.phase("computing")
@@ -229,10 +239,10 @@ def _begin(
 
 
 def _leave_open(
-    run: Setup,
-    ledger: Ledger,
+    run: RunContext,
+    ledger: ResultWriter,
     assignment: Assignment,
-    night: Night | None,
+    night: RunLoop | None,
     error: ThothyError | None,
 ) -> None:
     """Entries without an answer were not run; the reason says why."""
@@ -242,20 +252,22 @@ def _leave_open(
         # It waited for another attempt. A stop keeps what can be used; without that, and after an
         # error, it is the next run's, which ends as if nothing had been.
         if night and error is None and work.best is not None and not work.is_rejected:
-            night.settle(work)
+            night.finalize(work)
         for entry in work.entries:
             if ledger.account.is_open(entry):
                 stopped = ledger.account.job_of(entry).stopped
                 ledger.not_run(entry, JOB_STOPPED if stopped else reason)
 
 
-def _stop_reason(run: Setup, night: Night | None) -> str:
+def _stop_reason(run: RunContext, night: RunLoop | None) -> str:
     return run.stopping.reason if night is None else night.stop_reason or night.late_reason
 
 
-def _end(run: Setup, ledger: Ledger, night: Night | None, error: ThothyError | None) -> RunSummary:
+def _end(
+    run: RunContext, ledger: ResultWriter, night: RunLoop | None, error: ThothyError | None
+) -> RunSummary:
     run.observer.phase("publishing")
-    return end_run(
+    return finish_run(
         ledger,
         night,
         store_path=run.manifest.store,

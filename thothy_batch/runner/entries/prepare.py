@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
 
-from thothy_batch.engine.model_info import ModelFacts
+from thothy_batch.engine.model_info import ModelInfo
 from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.manifest.settings import Manifest
 from thothy_batch.plan import map_chunks
@@ -15,8 +15,8 @@ from thothy_batch.runner.entries.entry import Entry, iter_entries
 from thothy_batch.runner.entries.job import Job
 from thothy_batch.runner.entries.rendering import (
     Draft,
+    RenderContext,
     Rendered,
-    Setting,
     make_renderer,
     make_worker,
 )
@@ -29,7 +29,9 @@ _MAX_WORKERS = 8
 Report = Callable[[int], None]
 
 
-def setting_of(manifest: Manifest, jobs: list[Job], facts: ModelFacts, spec: EngineSpec) -> Setting:
+def setting_of(
+    manifest: Manifest, jobs: list[Job], facts: ModelInfo, spec: EngineSpec
+) -> RenderContext:
     """What rendering needs to know of the night.
 
     Raises ModelError where a job renders text and the model has no tokenizer. Rows of kind raw
@@ -42,7 +44,7 @@ def setting_of(manifest: Manifest, jobs: list[Job], facts: ModelFacts, spec: Eng
             hint=f"add the file to {spec.model.id}; without it only kind raw with "
             "prompt_token_ids can be run",
         )
-    return Setting(
+    return RenderContext(
         kinds=tuple(job.kind for job in jobs),
         on_too_long=tuple(job.settings.on_too_long for job in jobs),
         facts=facts,
@@ -54,7 +56,7 @@ def setting_of(manifest: Manifest, jobs: list[Job], facts: ModelFacts, spec: Eng
 def prepare(
     manifest: Manifest,
     jobs: list[Job],
-    setting: Setting,
+    setting: RenderContext,
     *,
     report: Report = lambda num: None,
     num_workers: int | None = None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from thothy_batch.engine.core.limits import Limits, why_unfit
-from thothy_batch.engine.model_info import AnyTokenizer, ModelFacts
+from thothy_batch.engine.model_info import AnyTokenizer, ModelInfo
 from thothy_batch.kinds import Kind, TemplateProblem, render
 from thothy_batch.model.tokenizer.chat_template import BeyondBoundsError
 from thothy_batch.plan import request_key
@@ -40,12 +40,12 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class RenderContext:
     """What all entries of a night share. Travels to workers once."""
 
     kinds: tuple[Kind, ...]  # by job index
     on_too_long: tuple[str, ...]
-    facts: ModelFacts
+    facts: ModelInfo
     run_seed: int
     limits: Limits
 
@@ -53,18 +53,18 @@ class Setting:
 Render = Callable[[Sequence[Draft]], list[Rendered]]
 
 
-def make_renderer(setting: Setting) -> Render:
+def make_renderer(setting: RenderContext) -> Render:
     """The function that workers run; picklable as `partial(make_renderer, setting)`."""
     return partial(_render_all, setting)
 
 
-def make_worker(setting: Setting) -> Render:
+def make_worker(setting: RenderContext) -> Render:
     """`make_renderer` in a process of its own, where the tokenizer must not start threads."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     return make_renderer(setting)
 
 
-def _render_all(setting: Setting, drafts: Sequence[Draft]) -> list[Rendered]:
+def _render_all(setting: RenderContext, drafts: Sequence[Draft]) -> list[Rendered]:
     return [_render_one(setting, draft) for draft in drafts]
 
 
@@ -83,7 +83,7 @@ class _Prompt:
     num_document_chars: int = 0
 
 
-def _render_one(setting: Setting, draft: Draft) -> Rendered:
+def _render_one(setting: RenderContext, draft: Draft) -> Rendered:
     try:
         prompt = _prompt(setting, draft)
         if not prompt.ids:
@@ -121,7 +121,7 @@ def _beyond_prompt(kind: Kind, draft: Draft, flags: tuple[str, ...]) -> dict[str
     return beyond
 
 
-def _prompt(setting: Setting, draft: Draft) -> _Prompt:
+def _prompt(setting: RenderContext, draft: Draft) -> _Prompt:
     kind, facts = setting.kinds[draft.job_index], setting.facts
     if kind.raw and "prompt_token_ids" in draft.variables:
         ids = draft.variables["prompt_token_ids"]
@@ -159,7 +159,7 @@ def _checked_ids(ids: list[int], vocab_size: int) -> list[int]:
     return ids
 
 
-def _fit(setting: Setting, draft: Draft, prompt: _Prompt) -> tuple[list[int], bool]:
+def _fit(setting: RenderContext, draft: Draft, prompt: _Prompt) -> tuple[list[int], bool]:
     """The prompt's ids, cut where the job says so and they are too many."""
     message = _why_unfit(setting, draft, prompt.ids)
     if not message:
@@ -181,7 +181,7 @@ def _fit(setting: Setting, draft: Draft, prompt: _Prompt) -> tuple[list[int], bo
     return best, True
 
 
-def _why_unfit(setting: Setting, draft: Draft, ids: Sequence[int]) -> str:
+def _why_unfit(setting: RenderContext, draft: Draft, ids: Sequence[int]) -> str:
     return why_unfit(
         Request(0, "", ids, draft.sampling, num_samples=draft.num_samples), setting.limits
     )

@@ -4,15 +4,15 @@ from datetime import datetime
 from pathlib import Path
 
 from thothy_batch.errors import StoreError, ThothyError
-from thothy_batch.runner.loop.result_writer import Ledger
-from thothy_batch.runner.loop.run_loop import Night
+from thothy_batch.runner.loop.result_writer import ResultWriter
+from thothy_batch.runner.loop.run_loop import RunLoop
 from thothy_batch.runner.session.summary import RunSummary
-from thothy_batch.runner.work.counts import Account
+from thothy_batch.runner.work.counts import RunCounts
 
 
-def end_run(
-    ledger: Ledger,
-    night: Night | None,
+def finish_run(
+    ledger: ResultWriter,
+    night: RunLoop | None,
     *,
     store_path: Path,
     run_id: str,
@@ -37,7 +37,7 @@ def end_run(
     if night is not None:
         summary.engine_s = night.totals.engine_s
         summary.wasted_tokens = _wasted(account, night)
-        summary.unavoidable_s = night.receipt.unavoidable_s(dtype)
+        summary.roofline_s = night.receipt.roofline_s(dtype)
     num_late = night.num_late if night is not None else 0
     _judge(account, stop_reason, num_late, summary)
     _say(account, summary, computed=night is not None)
@@ -67,7 +67,7 @@ def end_run(
     return summary
 
 
-def _first_prompt_tokens(night: Night) -> int:
+def _first_prompt_tokens(night: RunLoop) -> int:
     """Prompt tokens that were computed for the first time: what the plan is measured by."""
     totals = night.totals
     return totals.prefill_tokens - totals.repeated_prompt_tokens - night.repeated_prompt_tokens
@@ -78,7 +78,7 @@ def failure_reason(error: ThothyError) -> str:
     return "store_failed" if isinstance(error, StoreError) else "engine_failed"
 
 
-def _wasted(account: Account, night: Night) -> int:
+def _wasted(account: RunCounts, night: RunLoop) -> int:
     """Recomputed after preemption, and computed for the first time without an artifact to show.
 
     The latter: answers that were no good, and what a stop, of the run or of a job, dropped.
@@ -88,7 +88,7 @@ def _wasted(account: Account, night: Night) -> int:
     return totals.wasted_tokens + totals.prefill_tokens + totals.output_tokens - kept
 
 
-def _judge(account: Account, reason: str, num_late: int, summary: RunSummary) -> None:
+def _judge(account: RunCounts, reason: str, num_late: int, summary: RunSummary) -> None:
     """Status and exit code."""
     stopped = num_late > 0 or any(count.num_not_run and not count.stopped for count in account.jobs)
     if summary.error is not None:
@@ -107,7 +107,7 @@ def _judge(account: Account, reason: str, num_late: int, summary: RunSummary) ->
         summary.exit_code = 1
 
 
-def _say(account: Account, summary: RunSummary, *, computed: bool) -> None:
+def _say(account: RunCounts, summary: RunSummary, *, computed: bool) -> None:
     """Sentences for the user."""
     counts = summary.counts
     if counts["num_items"] == 0:

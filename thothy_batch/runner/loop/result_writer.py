@@ -11,10 +11,10 @@ from thothy_batch.records import (
     RequestFailure,
 )
 from thothy_batch.runner.entries.entry import Entry
-from thothy_batch.runner.work.assignment import Assignment, Work, entry_artifact_id
-from thothy_batch.runner.work.counts import Account
-from thothy_batch.runner.work.retry_policy import Tried
-from thothy_batch.store.queries.result_lookup import Answer
+from thothy_batch.runner.work.assignment import Assignment, PendingRequest, entry_artifact_id
+from thothy_batch.runner.work.counts import RunCounts
+from thothy_batch.runner.work.retry_policy import Attempt
+from thothy_batch.store.queries.result_lookup import CachedResult
 from thothy_batch.store.store import Store
 
 # Worst first.
@@ -22,11 +22,11 @@ _REASONS = (FinishReason.REPETITION, FinishReason.LENGTH, FinishReason.STOP)
 
 
 @dataclass(slots=True)
-class Ledger:
+class ResultWriter:
     """Writes each entry's end once."""
 
     store: Store
-    account: Account
+    account: RunCounts
     model_name: str
     keep_token_ids: bool
 
@@ -46,7 +46,7 @@ class Ledger:
                 self._write_failure(entry, FailureCode(answer.code), answer.message, answer.attempt)
             self._settle(entry, ItemStatus.FAILED)
 
-    def weigh(self, work: Work) -> None:
+    def count_first(self, work: PendingRequest) -> None:
         """A request has its first answer, which counts for what is thought of its job."""
         assert work.best is not None
         count = self.account.job_of(work.primary)
@@ -54,7 +54,7 @@ class Ledger:
         count.num_rejected += work.is_rejected
         work.weighed = count if work.is_rejected else None
 
-    def answer(self, work: Work) -> None:
+    def answer(self, work: PendingRequest) -> None:
         """A request came to its end: an artifact for each of its entries, or a failure."""
         cost, primary, best = work.cost, work.primary, work.best
         assert best is not None
@@ -78,7 +78,7 @@ class Ledger:
             else:
                 self._copy(entry, made)
 
-    def reject(self, work: Work, failure: RequestFailure) -> None:
+    def reject(self, work: PendingRequest, failure: RequestFailure) -> None:
         """The engine could not answer a request, or a later stage of it could not be asked."""
         if failure.code is FailureCode.ENGINE_ERROR or work.stage:
             count = self.account.job_of(work.primary)
@@ -94,7 +94,9 @@ class Ledger:
         """An entry whose turn did not come."""
         self._settle(entry, ItemStatus.NOT_RUN, reason=reason)
 
-    def _fail_all(self, work: Work, code: FailureCode, message: str, attempt: int) -> None:
+    def _fail_all(
+        self, work: PendingRequest, code: FailureCode, message: str, attempt: int
+    ) -> None:
         """Fails every entry of a request; what was computed for it is wasted, and counts once."""
         cost = work.cost
         lost = cost.prompt_tokens - cost.cached_prompt_tokens + cost.output_tokens
@@ -134,7 +136,7 @@ class Ledger:
             },
         )
 
-    def _reuse(self, entry: Entry, answer: Answer) -> None:
+    def _reuse(self, entry: Entry, answer: CachedResult) -> None:
         own = entry_artifact_id(entry)
         self.account.job_of(entry).num_flagged += answer.verdict == "flagged"
         if own in answer.artifact_ids:
@@ -154,7 +156,7 @@ class Ledger:
         self.store.add_copy(row, source)
         self._settle(entry, ItemStatus.REUSED, artifact_id=own)
 
-    def _write_artifact(self, work: Work, best: Tried) -> str:
+    def _write_artifact(self, work: PendingRequest, best: Attempt) -> str:
         entry, cost, finished, completions = (
             work.primary,
             work.cost,
@@ -194,7 +196,7 @@ class Ledger:
         return made
 
     def _settle(self, entry: Entry, status: ItemStatus, **more: object) -> None:
-        self.account.settle(entry, status)
+        self.account.record(entry, status)
         self.store.add("run_items", {**_place(entry), "status": status.value, **more})
 
 

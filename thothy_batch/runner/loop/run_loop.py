@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from thothy_batch.engine.protocol import EngineClient
-from thothy_batch.kinds import finish
+from thothy_batch.kinds import evaluate
 from thothy_batch.plan import OutputEstimates
 from thothy_batch.records import (
     EngineEvent,
@@ -19,14 +19,14 @@ from thothy_batch.records import (
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.prepare import draft_of
 from thothy_batch.runner.entries.rendering import Render
-from thothy_batch.runner.loop.result_writer import Ledger
+from thothy_batch.runner.loop.result_writer import ResultWriter
 from thothy_batch.runner.monitoring.event_log import EventLog
 from thothy_batch.runner.monitoring.progress import Forecast
 from thothy_batch.runner.session.stop_conditions import Stopping
-from thothy_batch.runner.work.assignment import Work
-from thothy_batch.runner.work.retry_policy import Attempts, Tried
-from thothy_batch.runner.work.roofline_receipt import Receipt
-from thothy_batch.runner.work.stages import hand_on
+from thothy_batch.runner.work.assignment import PendingRequest
+from thothy_batch.runner.work.retry_policy import Attempt, RetryPolicy
+from thothy_batch.runner.work.roofline_receipt import RooflineReceipt
+from thothy_batch.runner.work.stages import pass_to_next_stage
 from thothy_batch.testing import faults
 
 JOB_STOPPED = "job_stopped"
@@ -37,11 +37,11 @@ _SMALLEST_WINDOW = 64
 
 
 @dataclass(slots=True)
-class Night:
+class RunLoop:
     """The state of the loop. `pulse` is called after every poll: ticks, status, display."""
 
     engine: EngineClient
-    ledger: Ledger
+    ledger: ResultWriter
     stopping: Stopping
     render: Render
     grace_s: float
@@ -49,11 +49,11 @@ class Night:
     note: Callable[[str], None]
     forecast: Forecast
     estimates: OutputEstimates
-    receipt: Receipt
+    receipt: RooflineReceipt
     log: EventLog
-    attempts: Attempts
-    pending: deque[Work] = field(default_factory=deque)  # in the order of submission
-    in_engine: dict[int, Work] = field(default_factory=dict)
+    attempts: RetryPolicy
+    pending: deque[PendingRequest] = field(default_factory=deque)  # in the order of submission
+    in_engine: dict[int, PendingRequest] = field(default_factory=dict)
     totals: EngineTotals = field(default_factory=EngineTotals)
     stop_reason: str = ""
     num_late: int = 0  # entries that were not started for want of time
@@ -75,7 +75,7 @@ class Night:
     def _submit(self) -> None:
         """Fills the engine's queue: enough to choose from, few enough to stop at any time."""
         room = self._window() - len(self.in_engine)
-        batch: list[Work] = []
+        batch: list[PendingRequest] = []
         while self.pending and len(batch) < room:
             work = self.pending.popleft()
             if self._still_wanted(work):
@@ -86,7 +86,7 @@ class Night:
             self.in_engine |= {work.request.request_id: work for work in batch}
             self.engine.submit([work.request for work in batch])
 
-    def _expect(self, work: Work) -> None:
+    def _expect(self, work: PendingRequest) -> None:
         """Tells the engine what is known by now of how long the job's outputs are, and until when
         they have to be there."""
         request, job = work.request, work.primary.job
@@ -104,9 +104,9 @@ class Night:
         max_seqs = self.engine.info.engine.get("max_seqs")
         lanes = max_seqs if isinstance(max_seqs, int) else _SMALLEST_WINDOW
         window = max(_SMALLEST_WINDOW, _WINDOW_OF_MAX_SEQS * lanes) + len(self._answer_times)
-        return window + min(self._last.num_aside, _WINDOW_OF_MAX_SEQS * window)
+        return window + min(self._last.num_deferred, _WINDOW_OF_MAX_SEQS * window)
 
-    def _still_wanted(self, work: Work) -> bool:
+    def _still_wanted(self, work: PendingRequest) -> bool:
         """Drops the entries of jobs that are stopped, or over; False when none is left."""
         reasons = {entry: self._why_dropped(entry) for entry in work.entries}
         dropped = [entry for entry, reason in reasons.items() if reason]
@@ -117,7 +117,7 @@ class Night:
         is_late = work.is_rejected and DEADLINE in reasons.values()
         if is_over and work.best is not None and not is_late:
             self.forecast.drop(work.request)
-            self.settle(work)
+            self.finalize(work)
             return False
         for entry in dropped:
             self.num_late += reasons[entry] == DEADLINE
@@ -145,7 +145,7 @@ class Night:
             self._take(result)
         for failure in update.failures:
             self._refuse(failure)
-        for request_id in update.too_late:
+        for request_id in update.expired:
             self._leave(self.in_engine.pop(request_id))
         for step in update.steps:
             self.ledger.store.add(
@@ -184,17 +184,17 @@ class Night:
             self._next_stage(work, result)
             return
         self.forecast.finish(work.request, result.output_tokens)
-        finished = finish(
+        output = evaluate(
             primary.job.kind,
             result.completions,
             prompt_token_ids=work.request.prompt_token_ids,
             variables=primary.variables,
             ignore_eos=primary.sampling.ignore_eos,
         )
-        tried = Tried(work.request, work.attempt, result, finished)
+        tried = Attempt(work.request, work.attempt, result, output)
         work.take(tried)
         if work.num_tried == 1:
-            self.ledger.weigh(work)
+            self.ledger.count_first(work)
         else:
             self.repeated_prompt_tokens += result.prompt_tokens - result.cached_prompt_tokens
         again = self.attempts.next_request(
@@ -206,10 +206,10 @@ class Night:
         if again is not None and not self.stop_reason:
             self._try_again(work, again)
         elif again is None or not work.is_rejected:
-            self.settle(work)  # else the next night tries it again
+            self.finalize(work)  # else the next night tries it again
         self._judge(primary)
 
-    def _try_again(self, work: Work, request: Request) -> None:
+    def _try_again(self, work: PendingRequest, request: Request) -> None:
         """Behind everything else: when the night has nothing better to do. Nothing is stored yet:
         after a kill both are computed again, and the end is that of an undisturbed night."""
         work.attempt += 1
@@ -217,18 +217,18 @@ class Night:
         self.forecast.add(request)
         self.pending.append(work)
 
-    def settle(self, work: Work) -> None:
+    def finalize(self, work: PendingRequest) -> None:
         """The best answer that a request has is the one that counts."""
         assert work.best is not None
         self.receipt.add(work.request.prompt_token_ids, work.best.result)
         self.ledger.answer(work)
         work.best = None
-        work.let_go()
+        work.release_inputs()
 
-    def _next_stage(self, work: Work, result: RequestResult) -> None:
+    def _next_stage(self, work: PendingRequest, result: RequestResult) -> None:
         """The request of the following stage goes before everything that has not begun."""
         entry = work.primary
-        if failure := hand_on(work, result):
+        if failure := pass_to_next_stage(work, result):
             self._reject(work, failure)
             return
         (rendered,) = self.render([draft_of(entry, work.stage)])
@@ -252,25 +252,25 @@ class Night:
     def _refuse(self, failure: RequestFailure) -> None:
         self._reject(self.in_engine.pop(failure.request_id), failure)
 
-    def _leave(self, work: Work) -> None:
+    def _leave(self, work: PendingRequest) -> None:
         """It was not started: it could not have been answered in time."""
         self.forecast.drop(work.request)
         end = self.stopping.next_end
         self.late_reason = end[1] if end and work.request.ends_at == end[0] else DEADLINE
         if work.best is not None and not work.is_rejected:
-            self.settle(work)
+            self.finalize(work)
             return
         self.num_late += len(work.entries)
         for entry in work.entries:
             self.ledger.not_run(entry, DEADLINE)
 
-    def _reject(self, work: Work, failure: RequestFailure) -> None:
+    def _reject(self, work: PendingRequest, failure: RequestFailure) -> None:
         self.forecast.drop(work.request)
         if work.best is not None:  # an answer to an earlier attempt
-            self.settle(work)
+            self.finalize(work)
             return
         self.ledger.reject(work, failure)
-        work.let_go()
+        work.release_inputs()
         self._judge(work.primary)
 
     def _judge(self, entry: Entry) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from thothy_batch.records import EngineUpdate, Request
-from thothy_batch.runner.work.counts import Account, JobCount
+from thothy_batch.runner.work.counts import JobCount, RunCounts
 
 _RATE_WINDOW_S = 20.0
 
@@ -121,7 +121,7 @@ def snapshot(
     state: str,
     run_id: str,
     began: float,
-    account: Account,
+    account: RunCounts,
     forecast: Forecast,
     update: EngineUpdate,
 ) -> Snapshot:

@@ -11,7 +11,7 @@ from thothy_batch.records import EngineUpdate
 from thothy_batch.runner.monitoring.event_log import EventLog
 from thothy_batch.runner.monitoring.progress import Forecast, Observer, snapshot
 from thothy_batch.runner.monitoring.prometheus import write_metrics
-from thothy_batch.runner.work.counts import Account
+from thothy_batch.runner.work.counts import RunCounts
 from thothy_batch.store.files import status_path
 from thothy_batch.store.status import write_status
 from thothy_batch.store.store import Store
@@ -66,12 +66,12 @@ class StatusFile:
 
 
 @dataclass(slots=True)
-class Pulse:
+class ProgressReporter:
     """Called by the night's loop after every poll."""
 
     store: Store
     status: StatusFile
-    account: Account
+    account: RunCounts
     forecast: Forecast
     observer: Observer
     began: float = field(default_factory=time.monotonic)

@@ -6,20 +6,20 @@ from dataclasses import dataclass, replace
 from thothy_batch.engine.core.config import EngineConfig, resolve_device
 from thothy_batch.engine.cost.known_speed import KnownSpeed, known_speed
 from thothy_batch.engine.hardware.gpu import find_gpu
-from thothy_batch.engine.hardware.gpu_processes import check_room
+from thothy_batch.engine.hardware.gpu_processes import check_free_memory
 from thothy_batch.engine.hardware.host_memory import free_bytes, num_threads
-from thothy_batch.engine.model_info import ModelFacts
+from thothy_batch.engine.model_info import ModelInfo
 from thothy_batch.errors import StoreError
 from thothy_batch.plan import OutputEstimates
 from thothy_batch.records import EngineInfo, EngineSpec
 from thothy_batch.runner.planning.run_plan import (
-    Forethought,
+    RunPlan,
+    build_run_plan,
     most_tokens,
     output_estimates,
-    think_ahead,
 )
-from thothy_batch.runner.session.setup import Setup
-from thothy_batch.runner.work.assignment import Work
+from thothy_batch.runner.session.setup import RunContext
+from thothy_batch.runner.work.assignment import PendingRequest
 from thothy_batch.store.store import Store
 
 # A night that takes this long at least is worth the seconds of calibrating.
@@ -28,17 +28,17 @@ _SLOW_FLOPS = 2e11  # of a device of which nothing is known
 
 
 @dataclass(slots=True)
-class Outlook:
+class EnginePlan:
     """A night before its engine is loaded."""
 
     order: str
     spec: EngineSpec  # what the engine is started with
     config: EngineConfig  # what it will make of that
     estimates: OutputEstimates
-    ahead: Forethought
-    plan: Callable[[EngineConfig], Forethought]
+    ahead: RunPlan
+    plan: Callable[[EngineConfig], RunPlan]
 
-    def settle(self, info: EngineInfo) -> None:
+    def replan_for_pool(self, info: EngineInfo) -> None:
         """The engine is there. Where its pool came out smaller than was planned for, what was
         planned might not fit: the night is planned again."""
         if info.pool_tokens < self.config.pool_tokens:
@@ -46,7 +46,7 @@ class Outlook:
             self.ahead = self.plan(replace(self.config, num_blocks=blocks))
 
 
-def look_ahead(run: Setup, store: Store, work: Sequence[Work]) -> Outlook:
+def plan_engine(run: RunContext, store: Store, work: Sequence[PendingRequest]) -> EnginePlan:
     """Plans the night for the engine that this machine would give now."""
     spec = _engine_spec(run, work)
     _check_gpu(run, spec)
@@ -55,8 +55,8 @@ def look_ahead(run: Setup, store: Store, work: Sequence[Work]) -> Outlook:
     order = run.manifest.engine.order
     known = speed_of(run.facts, config)
 
-    def plan(config: EngineConfig) -> Forethought:
-        return think_ahead(
+    def plan(config: EngineConfig) -> RunPlan:
+        return build_run_plan(
             work,
             order,
             config=config,
@@ -66,10 +66,10 @@ def look_ahead(run: Setup, store: Store, work: Sequence[Work]) -> Outlook:
             time_left_s=run.stopping.time_left_s,
         )
 
-    return Outlook(order, spec, config, estimates, plan(config), plan)
+    return EnginePlan(order, spec, config, estimates, plan(config), plan)
 
 
-def sized_spec(spec: EngineSpec, facts: ModelFacts, work: Sequence[Work]) -> EngineSpec:
+def sized_spec(spec: EngineSpec, facts: ModelInfo, work: Sequence[PendingRequest]) -> EngineSpec:
     """The engine's settings with what this night's requests need of the pool."""
     limits = facts.limits(spec)
     needed = sum(
@@ -81,7 +81,7 @@ def sized_spec(spec: EngineSpec, facts: ModelFacts, work: Sequence[Work]) -> Eng
     return replace(spec, needed_tokens=needed, longest_tokens=largest)
 
 
-def expected_config(spec: EngineSpec, facts: ModelFacts) -> EngineConfig:
+def expected_config(spec: EngineSpec, facts: ModelInfo) -> EngineConfig:
     """What an engine started now would resolve: it sizes its pool when the weights are loaded.
 
     Raises ModelError and EngineError as the engine would.
@@ -92,7 +92,7 @@ def expected_config(spec: EngineSpec, facts: ModelFacts) -> EngineConfig:
     return replace(config, threads=num_threads())
 
 
-def speed_of(facts: ModelFacts, config: EngineConfig) -> KnownSpeed | None:
+def speed_of(facts: ModelInfo, config: EngineConfig) -> KnownSpeed | None:
     """What is known of how fast this machine runs the model."""
     if facts.work is None:
         return None
@@ -105,7 +105,7 @@ def speed_of(facts: ModelFacts, config: EngineConfig) -> KnownSpeed | None:
     )
 
 
-def record_plan(store: Store, ahead: Forethought) -> None:
+def record_plan(store: Store, ahead: RunPlan) -> None:
     """Enters what was promised into the run's row, to be compared in the morning."""
     prediction = ahead.prediction
     store.update_run(
@@ -118,7 +118,7 @@ def record_plan(store: Store, ahead: Forethought) -> None:
         store.record_predictions({name: part.engine_s for name, part in prediction.jobs.items()})
 
 
-def _check_gpu(run: Setup, spec: EngineSpec) -> None:
+def _check_gpu(run: RunContext, spec: EngineSpec) -> None:
     """Says who else has the GPU's memory; EngineError where too little is left."""
     if resolve_device(spec.device) == "cpu" or run.facts.work is None:
         return
@@ -127,11 +127,11 @@ def _check_gpu(run: Setup, spec: EngineSpec) -> None:
     # Rows that the pool turns out to be too small for fail one by one.
     block_bytes = spec.block_size * sum(group.kv_bytes_per_token for group in work.groups)
     least_bytes = work.weight_bytes + block_bytes
-    if note := check_room(gpu, least_bytes):
+    if note := check_free_memory(gpu, least_bytes):
         run.observer.note(note)
 
 
-def _engine_spec(run: Setup, work: Sequence[Work]) -> EngineSpec:
+def _engine_spec(run: RunContext, work: Sequence[PendingRequest]) -> EngineSpec:
     spec, model = sized_spec(run.spec, run.facts, work), run.facts.work
     spec = replace(spec, fingerprint=run.facts.fingerprint)
     if model is None or spec.needed_tokens is None:
@@ -140,7 +140,7 @@ def _engine_spec(run: Setup, work: Sequence[Work]) -> EngineSpec:
     return replace(spec, measure_device=True, calibrate=seconds > _CALIBRATE_FROM_S)
 
 
-def _history(run: Setup, store: Store) -> dict[str, list[int]]:
+def _history(run: RunContext, store: Store) -> dict[str, list[int]]:
     """Output tokens of earlier artifacts; an estimate is not worth a night that stops for it."""
     try:
         return store.past_outputs([job.name for job in run.jobs], run.facts.name)

@@ -8,22 +8,28 @@ from thothy_batch.engine.core.limits import Limits, blocks_needed, why_unfit
 from thothy_batch.engine.cost.cost_model import ModelWork
 from thothy_batch.engine.cost.known_speed import KnownSpeed
 from thothy_batch.engine.simulation.predict import Prediction, predict, request_costs
-from thothy_batch.plan import Chains, OutputEstimates, RequestPlan, chain_prompts, plan_requests
+from thothy_batch.plan import (
+    BlockHashes,
+    OutputEstimates,
+    RequestPlan,
+    chain_prompts,
+    plan_requests,
+)
 from thothy_batch.records import Request
 from thothy_batch.runner.entries.job import Job
-from thothy_batch.runner.work.assignment import Work
+from thothy_batch.runner.work.assignment import PendingRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Forethought:
+class RunPlan:
     """`work`: in the order of submission, each request with its planned prefixes; what can never
     run is not among it."""
 
-    work: list[Work]
+    work: list[PendingRequest]
     plan: RequestPlan
     prediction: Prediction | None  # None: nothing is known of the device's speed
-    unfit: list[tuple[Work, str]]  # can never run in this pool, and why
-    chains: Chains  # of the planned prompts
+    unfit: list[tuple[PendingRequest, str]]  # can never run in this pool, and why
+    chains: BlockHashes  # of the planned prompts
 
     @property
     def shared_lens(self) -> list[int]:
@@ -55,8 +61,8 @@ def output_estimates(history: Mapping[str, Sequence[int]], jobs: Sequence[Job]) 
     )
 
 
-def think_ahead(
-    work: Sequence[Work],
+def build_run_plan(
+    work: Sequence[PendingRequest],
     policy: str,
     *,
     config: EngineConfig,
@@ -64,7 +70,7 @@ def think_ahead(
     model: ModelWork | None = None,
     known: KnownSpeed | None = None,
     time_left_s: float | None = None,
-) -> Forethought:
+) -> RunPlan:
     """Plans all work of a night for an engine of these settings.
 
     Where the night is predicted to take longer than `time_left_s`, `auto` begins with what gives
@@ -99,10 +105,10 @@ def think_ahead(
         prediction = context.predict(usable, plan, requests)
     for index, request in zip(plan.order, plan.apply(requests), strict=True):
         usable[index].request = request
-    return Forethought([usable[index] for index in plan.order], plan, prediction, unfit, chains)
+    return RunPlan([usable[index] for index in plan.order], plan, prediction, unfit, chains)
 
 
-def most_tokens(work: Work, limits: Limits) -> int:
+def most_tokens(work: PendingRequest, limits: Limits) -> int:
     """KV that a request may come to hold, in tokens of whole blocks, all its samples together.
 
     The prompt of a later stage is not known yet: it may fill the context.
@@ -113,7 +119,7 @@ def most_tokens(work: Work, limits: Limits) -> int:
     return blocks_needed(work.request, limits) * block_size
 
 
-def _expecting(work: Work, estimates: OutputEstimates) -> Request:
+def _expecting(work: PendingRequest, estimates: OutputEstimates) -> Request:
     """The request with the output length that admission makes room for."""
     job, request = work.primary.job.name, work.request
     expected = estimates.expected(job, request.sampling)
@@ -128,7 +134,7 @@ class _Context:
     known: KnownSpeed | None
 
     def predict(
-        self, work: Sequence[Work], plan: RequestPlan, requests: Sequence[Request]
+        self, work: Sequence[PendingRequest], plan: RequestPlan, requests: Sequence[Request]
     ) -> Prediction | None:
         """The planned night on the simulated device, later stages among it."""
         if self.model is None or self.known is None:
@@ -149,7 +155,7 @@ class _Context:
         return predict(self.config, self.model, self.known, night, output_lens=lengths, jobs=names)
 
     def costs(
-        self, work: Sequence[Work], requests: Sequence[Request], seconds: float
+        self, work: Sequence[PendingRequest], requests: Sequence[Request], seconds: float
     ) -> list[float]:
         """Seconds of each request, which add up to what the whole night takes."""
         assert self.model is not None
@@ -158,7 +164,7 @@ class _Context:
         total = sum(costs) or 1.0
         return [cost * seconds / total for cost in costs]
 
-    def _lengths(self, work: Sequence[Work]) -> dict[int, int]:
+    def _lengths(self, work: Sequence[PendingRequest]) -> dict[int, int]:
         return {
             each.request.request_id: self.estimates.typical(
                 each.primary.job.name, each.request.sampling
@@ -166,7 +172,9 @@ class _Context:
             for each in work
         }
 
-    def _later(self, request: Request, work: Work, stage: int, request_id: int) -> Request:
+    def _later(
+        self, request: Request, work: PendingRequest, stage: int, request_id: int
+    ) -> Request:
         """A later stage, of which only this is known: it reads what the first one read and made."""
         length = len(request.prompt_token_ids) + request.sampling.max_tokens
         return replace(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from thothy_batch import __version__
-from thothy_batch.engine.model_info import ModelFacts, model_facts
+from thothy_batch.engine.model_info import ModelInfo, model_info
 from thothy_batch.errors import ManifestError
 from thothy_batch.manifest.settings import (
     Manifest,
@@ -21,16 +21,16 @@ from thothy_batch.records import EngineSpec
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.job import Job, open_jobs
 from thothy_batch.runner.entries.prepare import setting_of
-from thothy_batch.runner.entries.rendering import Setting
+from thothy_batch.runner.entries.rendering import RenderContext
 from thothy_batch.runner.monitoring.progress import Observer
 from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.runner.session.stop_conditions import Stopping
-from thothy_batch.runner.work.counts import Account
+from thothy_batch.runner.work.counts import RunCounts
 from thothy_batch.store.store import Store
 
 
 @dataclass(slots=True)
-class Setup:
+class RunContext:
     """What a run goes by, settled before anything starts."""
 
     options: RunOptions
@@ -38,8 +38,8 @@ class Setup:
     manifest: Manifest
     jobs: list[Job]
     spec: EngineSpec
-    facts: ModelFacts
-    setting: Setting
+    facts: ModelInfo
+    setting: RenderContext
     started: datetime
     run_id: str
     stopping: Stopping
@@ -47,7 +47,7 @@ class Setup:
     load_s: float = 0.0
 
 
-def open_night(options: RunOptions, observer: Observer) -> Setup:
+def prepare_run(options: RunOptions, observer: Observer) -> RunContext:
     """Reads the manifest and looks at inputs and model.
 
     Raises ManifestError, with all problems, and ModelError.
@@ -58,8 +58,8 @@ def open_night(options: RunOptions, observer: Observer) -> Setup:
     deadline = _deadline(options, manifest, started)
     jobs = open_jobs(manifest)
     spec = to_engine_spec(manifest)
-    facts = model_facts(spec)
-    return Setup(
+    facts = model_info(spec)
+    return RunContext(
         options=options,
         observer=observer,
         manifest=manifest,
@@ -75,7 +75,7 @@ def open_night(options: RunOptions, observer: Observer) -> Setup:
     )
 
 
-def look_again(run: Setup) -> None:
+def reload_inputs(run: RunContext) -> None:
     """A run that had to wait reads what its inputs are now. Its jobs' deadlines stay."""
     jobs = open_jobs(run.manifest)
     for job, before in zip(jobs, run.jobs, strict=True):
@@ -108,7 +108,7 @@ def _deadline(options: RunOptions, manifest: Manifest, now: datetime) -> datetim
         raise ManifestError(f"--deadline: {error}") from None
 
 
-def begin_run(run: Setup, store: Store, account: Account, entries: Iterable[Entry]) -> None:
+def begin_run(run: RunContext, store: Store, account: RunCounts, entries: Iterable[Entry]) -> None:
     """Enters the run and its entries into the store's history."""
     manifest = run.manifest
     store.begin_run(

@@ -25,7 +25,7 @@ class RunSummary:
     load_s: float = 0.0
     engine_s: float = 0.0
     wall_s: float = 0.0
-    unavoidable_s: float | None = None
+    roofline_s: float | None = None
     published: bool = True
     messages: list[str] = field(default_factory=list)
     error: ThothyError | None = None
@@ -37,9 +37,9 @@ class RunSummary:
     @property
     def roofline_fraction(self) -> float | None:
         """Of the engine's time, the share that its work needs at this device's limits."""
-        if self.unavoidable_s is None or not self.engine_s:
+        if self.roofline_s is None or not self.engine_s:
             return None
-        return round(self.unavoidable_s / self.engine_s, 4)
+        return round(self.roofline_s / self.engine_s, 4)
 
     @property
     def artifacts_per_hour(self) -> float | None:

@@ -9,12 +9,12 @@ from thothy_batch.plan import artifact_id, row_seed
 from thothy_batch.records import FailureCode, Request, RequestResult
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.work.counts import JobCount
-from thothy_batch.runner.work.retry_policy import Tried
-from thothy_batch.store.queries.result_lookup import Answer
+from thothy_batch.runner.work.retry_policy import Attempt
+from thothy_batch.store.queries.result_lookup import CachedResult
 
 
 @dataclass(slots=True, eq=False)
-class Work:
+class PendingRequest:
     """One request to compute, and every entry that it answers. The first gives the artifact."""
 
     request: Request
@@ -24,7 +24,7 @@ class Work:
     cost: "Cost" = field(default_factory=lambda: Cost())
     num_tried: int = 0  # answers of its last stage, in this run
     last_attempt: int = 1  # that was answered
-    best: Tried | None = None  # of them
+    best: Attempt | None = None  # of them
     weighed: JobCount | None = None  # whose first answer was no good: this one
 
     @property
@@ -44,13 +44,13 @@ class Work:
         last = max(known) if len(known) == len(own) else None
         return min((at for at in (last, end and end[0]) if at is not None), default=None)
 
-    def let_go(self) -> None:
+    def release_inputs(self) -> None:
         """Frees the texts and prompts of its entries, which are answered: a night holds many."""
         for entry in self.entries:
             entry.variables = {}
             entry.prompt_token_ids = array("i")
 
-    def take(self, tried: Tried) -> None:
+    def take(self, tried: Attempt) -> None:
         """One more answer. What the worse one took is wasted; of equal ones the first is kept."""
         self.num_tried += 1
         self.last_attempt = tried.attempt
@@ -98,9 +98,9 @@ class Assignment:
 
     entries: list[Entry]
     failed: list[Entry] = field(default_factory=list)  # unusable: found in this run
-    reused: list[tuple[Entry, Answer]] = field(default_factory=list)
-    failed_before: list[tuple[Entry, Answer]] = field(default_factory=list)
-    work: list[Work] = field(default_factory=list)
+    reused: list[tuple[Entry, CachedResult]] = field(default_factory=list)
+    failed_before: list[tuple[Entry, CachedResult]] = field(default_factory=list)
+    work: list[PendingRequest] = field(default_factory=list)
 
     @property
     def num_duplicates(self) -> int:
@@ -115,7 +115,7 @@ def entry_artifact_id(entry: Entry) -> str:
 
 def assign(
     entries: Iterable[Entry],
-    answers: dict[str, Answer],
+    answers: dict[str, CachedResult],
     *,
     run_seed: int,
     retry_failed: bool = False,
@@ -123,7 +123,7 @@ def assign(
 ) -> Assignment:
     """Splits the entries. `answers` is what the store knows of their request keys."""
     found = Assignment(entries=list(entries))
-    by_key: dict[str, Work] = {}
+    by_key: dict[str, PendingRequest] = {}
     for entry in found.entries:
         answer = None if force else answers.get(entry.request_key)
         if entry.code is not None:
@@ -146,7 +146,7 @@ def request_keys(entries: Iterable[Entry]) -> Iterator[str]:
     return (entry.request_key for entry in entries if entry.request_key)
 
 
-def _join(work: Work, entry: Entry) -> None:
+def _join(work: PendingRequest, entry: Entry) -> None:
     entry.prompt_token_ids = work.primary.prompt_token_ids
     work.entries.append(entry)
     request, job = work.request, entry.job
@@ -157,7 +157,9 @@ def _join(work: Work, entry: Entry) -> None:
     work.request = request
 
 
-def _work(request_id: int, entry: Entry, run_seed: int, failed: Answer | None) -> Work:
+def _work(
+    request_id: int, entry: Entry, run_seed: int, failed: CachedResult | None
+) -> PendingRequest:
     """`failed`: what it was answered in an earlier run, if it was."""
     attempt, sampling, job = 1, entry.sampling, entry.job
     if failed is not None:
@@ -177,4 +179,4 @@ def _work(request_id: int, entry: Entry, run_seed: int, failed: Answer | None) -
         priority=job.settings.priority,
         ends_at=job.ends_at,
     )
-    return Work(request, [entry], attempt)
+    return PendingRequest(request, [entry], attempt)

@@ -59,7 +59,7 @@ class Tokens:
 
 
 @dataclass(slots=True)
-class Account:
+class RunCounts:
     """All counts of a run."""
 
     jobs: list[JobCount]
@@ -67,7 +67,7 @@ class Account:
     _settled: set[Entry] = field(default_factory=set)
 
     @classmethod
-    def of(cls, jobs: list[Job], entries: list[Entry]) -> "Account":
+    def of(cls, jobs: list[Job], entries: list[Entry]) -> "RunCounts":
         """Nothing settled yet."""
         counts = [
             JobCount(job.name, job.kind.name, job.settings.priority, job.settings.max_failed_pct)
@@ -80,7 +80,7 @@ class Account:
     def job_of(self, entry: Entry) -> JobCount:
         return self.jobs[entry.job.index]
 
-    def settle(self, entry: Entry, status: ItemStatus) -> None:
+    def record(self, entry: Entry, status: ItemStatus) -> None:
         """Notes how an entry ended; each may end once."""
         assert entry not in self._settled, f"{entry.key} ended twice"
         self._settled.add(entry)

@@ -7,7 +7,7 @@ one counts, of equal ones the first.
 
 from dataclasses import dataclass, replace
 
-from thothy_batch.kinds import Finished
+from thothy_batch.kinds import ParsedOutput
 from thothy_batch.plan import row_seed
 from thothy_batch.records import Completion, FinishReason, Request, RequestResult
 
@@ -15,13 +15,13 @@ _MORE_ROOM = 2  # times max_tokens, after an answer that was cut off
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class Attempt:
     """An answer, and what it was asked with."""
 
     request: Request
     attempt: int
     result: RequestResult
-    finished: Finished
+    finished: ParsedOutput
 
     @property
     def completions(self) -> tuple[Completion, ...]:
@@ -39,7 +39,7 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempts:
+class RetryPolicy:
     """What may be tried."""
 
     run_seed: int
@@ -48,7 +48,7 @@ class Attempts:
 
     def next_request(
         self,
-        tried: Tried,
+        tried: Attempt,
         sampling_seed: int | None,
         *,
         num_tried: int,

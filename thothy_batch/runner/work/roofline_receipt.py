@@ -5,15 +5,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from thothy_batch.engine.cost.cost_model import ModelWork
-from thothy_batch.engine.cost.roofline import UnavoidableWork
-from thothy_batch.plan import Chains, chain_prompts, prefix_tree
+from thothy_batch.engine.cost.roofline import RooflineWork
+from thothy_batch.plan import BlockHashes, chain_prompts, prefix_tree
 from thothy_batch.records import RequestResult, TokenIds
 
 # Prompts are hashed many at a time: one by one takes ten times as long.
 _BUFFER = 256
 
 
-class Receipt:
+class RooflineReceipt:
     """Takes finished requests; keeps of a prompt eight bytes a block."""
 
     def __init__(self, work: ModelWork | None, figures: object, block_size: int) -> None:
@@ -24,7 +24,7 @@ class Receipt:
         self._block_size = block_size
         self._prompts: list[TokenIds] = []
         self._outputs: list[tuple[int, ...]] = []
-        self._chains: list[Chains] = []
+        self._chains: list[BlockHashes] = []
 
     def add(self, prompt_token_ids: TokenIds, result: RequestResult) -> None:
         """A request, or one stage of it, was computed to its end."""
@@ -35,14 +35,14 @@ class Receipt:
         if len(self._prompts) >= _BUFFER:
             self._hash()
 
-    def unavoidable_s(self, dtype: str) -> float | None:
+    def roofline_s(self, dtype: str) -> float | None:
         """Seconds that the work needs at the device's limits; None where they are not known."""
         if self._work is None or self._figures is None or not self._outputs:
             return None
         self._hash()
         chains = _joined(self._chains, self._block_size)
         tree = prefix_tree(chains, np.zeros(len(chains.lengths), np.int64))
-        total = UnavoidableWork(self._work)
+        total = RooflineWork(self._work)
         for length, outputs, path in zip(
             chains.lengths.tolist(), self._outputs, tree.paths(), strict=True
         ):
@@ -57,8 +57,8 @@ class Receipt:
             self._prompts = []
 
 
-def _joined(parts: list[Chains], block_size: int) -> Chains:
+def _joined(parts: list[BlockHashes], block_size: int) -> BlockHashes:
     lengths = np.concatenate([part.lengths for part in parts])
     counts = np.concatenate([np.diff(part.starts) for part in parts])
     starts = np.concatenate((np.zeros(1, np.int64), np.cumsum(counts)))
-    return Chains(np.concatenate([part.hashes for part in parts]), starts, lengths, block_size)
+    return BlockHashes(np.concatenate([part.hashes for part in parts]), starts, lengths, block_size)

@@ -1,13 +1,13 @@
 """What one stage of a kind hands on to the next."""
 
 from thothy_batch.records import FailureCode, FinishReason, RequestFailure, RequestResult
-from thothy_batch.runner.work.assignment import Work
+from thothy_batch.runner.work.assignment import PendingRequest
 
 # What the artifact is flagged with where an earlier stage ended so, if its kind looks at that.
 _FLAGS = {FinishReason.LENGTH: "cut_off", FinishReason.REPETITION: "repetition"}
 
 
-def hand_on(work: Work, result: RequestResult) -> RequestFailure | None:
+def pass_to_next_stage(work: PendingRequest, result: RequestResult) -> RequestFailure | None:
     """Puts the text of a stage where the next one's template reads it. A failure where there is
     none: nothing can come of that."""
     made = result.completions[0]

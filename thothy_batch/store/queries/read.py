@@ -14,7 +14,7 @@ from thothy_batch.store.database.database import fetch_row, open_database
 from thothy_batch.store.database.schema import check_version, read_version
 from thothy_batch.store.files import real_path
 from thothy_batch.store.queries.outputs import read_outputs
-from thothy_batch.store.queries.result_lookup import Answer, AnswerBook, read_answers
+from thothy_batch.store.queries.result_lookup import CachedResult, ResultLookup, read_answers
 
 Result = TypeVar("Result")
 Fields = dict[str, Any]
@@ -77,12 +77,12 @@ def past_speed(store_path: Path, model_name: str, *, num_runs: int = 5) -> float
     return sum(row["output_tokens"] for row in rows) / engine_s if engine_s else None
 
 
-def past_answers(store_path: Path, keys: Iterable[str]) -> dict[str, Answer]:
+def past_answers(store_path: Path, keys: Iterable[str]) -> dict[str, CachedResult]:
     """What the database has under these request keys, for commands that do not lock the store.
 
     What still waits in the journal is not seen. Raises StoreError, StoreBusyError.
     """
-    book = AnswerBook(frozenset(keys))
+    book = ResultLookup(frozenset(keys))
     read_store(store_path, lambda connection: read_answers(connection, book))
     return book.answers()
 

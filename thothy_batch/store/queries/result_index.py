@@ -22,7 +22,7 @@ from thothy_batch.store.journal.segment import Row
 from thothy_batch.store.queries.result_lookup import (
     ARTIFACT_FIELDS,
     FAILURE_FIELDS,
-    AnswerBook,
+    ResultLookup,
     slim,
 )
 from thothy_batch.testing import faults
@@ -89,7 +89,7 @@ class AnswerIndex:
         failures = _lines(connection, _FAILURE_LINES)
         self._write(state, failures, keep=self._valid_length())
 
-    def read(self, book: AnswerBook) -> bool:
+    def read(self, book: ResultLookup) -> bool:
         """Adds the indexed answers; False where there is no index that can be read."""
         length = self._valid_length()
         if self._read_head() is None:

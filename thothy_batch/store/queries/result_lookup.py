@@ -23,7 +23,7 @@ FAILURE_FIELDS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CachedResult:
     """The latest success under a request key, or its latest failure where there is none.
 
     `artifact_ids` holds every artifact of the key: an entry whose own artifact_id is among them
@@ -48,7 +48,7 @@ class Answer:
 
 
 @dataclass(slots=True)
-class AnswerBook:
+class ResultLookup:
     """Answers folded together from rows in the order in which they were given."""
 
     keys: frozenset[str]  # only these are kept
@@ -69,7 +69,7 @@ class AnswerBook:
         if key in self.keys:
             self._failures[key] = row
 
-    def answers(self) -> dict[str, Answer]:
+    def answers(self) -> dict[str, CachedResult]:
         """One answer per key that has one."""
         found = {key: _failure(row) for key, row in self._failures.items()}
         for key, row in self._artifacts.items():
@@ -77,7 +77,7 @@ class AnswerBook:
         return found
 
 
-def read_answers(connection: duckdb.DuckDBPyConnection, book: AnswerBook) -> None:
+def read_answers(connection: duckdb.DuckDBPyConnection, book: ResultLookup) -> None:
     """Adds what the database has under the book's keys, oldest first."""
     connection.register("wanted", pa.table({"request_key": pa.array(book.keys, pa.string())}))
     try:
@@ -104,8 +104,8 @@ def _text(row: Row, name: str) -> str:
     return str(row.get(name) or "")
 
 
-def _success(row: Row, artifact_ids: frozenset[str]) -> Answer:
-    return Answer(
+def _success(row: Row, artifact_ids: frozenset[str]) -> CachedResult:
+    return CachedResult(
         run_id=_text(row, "run_id"),
         job=_text(row, "job"),
         item_id=_text(row, "item_id"),
@@ -116,8 +116,8 @@ def _success(row: Row, artifact_ids: frozenset[str]) -> Answer:
     )
 
 
-def _failure(row: Row) -> Answer:
-    return Answer(
+def _failure(row: Row) -> CachedResult:
+    return CachedResult(
         run_id=_text(row, "run_id"),
         job=_text(row, "job"),
         item_id=_text(row, "item_id"),

@@ -22,7 +22,7 @@ def encode(text: str) -> list[int]:
     return [sum(word.encode()) * 31 + len(word) for word in text.split()]
 
 
-def finish(kind_name: str, *texts: str, reason: FinishReason = STOP, **variables: Any) -> Any:
+def evaluate(kind_name: str, *texts: str, reason: FinishReason = STOP, **variables: Any) -> Any:
     kind = KINDS[kind_name]
     text = variables.setdefault("text", "A lamp of 300 lumens.")
     variables |= {"items": [{"text": text}], "target_lang": "de"}
@@ -30,7 +30,7 @@ def finish(kind_name: str, *texts: str, reason: FinishReason = STOP, **variables
     prompt = [] if kind.raw else kinds.render(kind, 0, variables).messages
     ids = encode(" ".join(message["content"] for message in prompt))
     completions = [Completion(tuple(encode(t)), t, reason) for t in texts]
-    return kinds.finish(kind, completions, prompt_token_ids=ids, variables=variables)
+    return kinds.evaluate(kind, completions, prompt_token_ids=ids, variables=variables)
 
 
 def words(num: int, seed: int = 0) -> str:
@@ -39,27 +39,27 @@ def words(num: int, seed: int = 0) -> str:
 
 
 def test_text_is_stripped_and_ok() -> None:
-    found = finish("summary", "\n The lamp gives 300 lumens.\n")
-    assert found == kinds.Finished("The lamp gives 300 lumens.")
+    found = evaluate("summary", "\n The lamp gives 300 lumens.\n")
+    assert found == kinds.ParsedOutput("The lamp gives 300 lumens.")
     assert (found.verdict, found.flags, found.failure, found.data) == ("ok", [], "", None)
 
 
 @pytest.mark.parametrize("name", ["summary", "translation", "report"])
 @pytest.mark.parametrize("text", ["", " \n\t ", "\u200b\ufeff"])
 def test_empty_output_fails(name: str, text: str) -> None:
-    assert finish(name, text).failure == "the model's output is empty"
+    assert evaluate(name, text).failure == "the model's output is empty"
 
 
 def test_cut_off_and_repetition_are_flagged_by_finish_reason() -> None:
-    assert finish("summary", "The lamp gi", reason=LENGTH).flags == ["cut_off"]
-    found = finish("summary", "on and on and on", reason=REPETITION)
+    assert evaluate("summary", "The lamp gi", reason=LENGTH).flags == ["cut_off"]
+    found = evaluate("summary", "on and on and on", reason=REPETITION)
     assert (found.flags, found.verdict, found.failure) == (["repetition"], "flagged", "")
 
 
 def test_length_that_was_asked_for_is_no_cut() -> None:
     completion = Completion((1,), "a", LENGTH)
     variables = {"text": "b", "params": {}}
-    found = kinds.finish(
+    found = kinds.evaluate(
         KINDS["summary"],
         [completion],
         prompt_token_ids=[2],
@@ -70,12 +70,12 @@ def test_length_that_was_asked_for_is_no_cut() -> None:
 
 
 def test_raw_text_stays_as_it_is() -> None:
-    assert finish("raw", "  as it is\n", reason=LENGTH) == kinds.Finished("  as it is\n")
-    assert finish("raw", "").failure == ""
+    assert evaluate("raw", "  as it is\n", reason=LENGTH) == kinds.ParsedOutput("  as it is\n")
+    assert evaluate("raw", "").failure == ""
 
 
 def test_hooks_are_a_list_and_lines() -> None:
-    found = finish("hook", ' "One lamp!" ', "“Two lamps”", "Three lamps")
+    found = evaluate("hook", ' "One lamp!" ', "“Two lamps”", "Three lamps")
     assert found.data == ["One lamp!", "Two lamps", "Three lamps"]
     assert found.text == "One lamp!\nTwo lamps\nThree lamps"
     assert found.verdict == "ok"
@@ -93,12 +93,12 @@ def test_hooks_are_a_list_and_lines() -> None:
 def test_empty_double_and_broken_hooks_are_flagged(
     texts: tuple[str, ...], flags: list[str]
 ) -> None:
-    found = finish("hook", *texts)
+    found = evaluate("hook", *texts)
     assert (found.flags, found.failure) == (flags, "")
 
 
 def test_hooks_fail_only_when_all_are_empty() -> None:
-    assert finish("hook", "", " ", "").failure == "the model's output is empty"
+    assert evaluate("hook", "", " ", "").failure == "the model's output is empty"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ GOOD_REPORT = (
 
 
 def test_report_is_parsed_into_its_sections() -> None:
-    found = finish("report", GOOD_REPORT)
+    found = evaluate("report", GOOD_REPORT)
     assert found.data == {
         "sections": [
             {"heading": "Overview", "body": "One."},
@@ -148,7 +148,7 @@ def test_report_is_parsed_into_its_sections() -> None:
     ],
 )
 def test_missing_empty_and_misplaced_sections_are_flagged(text: str) -> None:
-    found = finish("report", text)
+    found = evaluate("report", text)
     assert (found.flags, found.failure) == (["sections"], "")
 
 
@@ -157,7 +157,7 @@ def test_missing_empty_and_misplaced_sections_are_flagged(text: str) -> None:
 )
 def test_headings_may_be_written_a_little_differently(heading: str) -> None:
     text = GOOD_REPORT.replace("## Overview", heading)
-    assert finish("report", text).verdict == "ok"
+    assert evaluate("report", text).verdict == "ok"
 
 
 @pytest.mark.timeout(20)
@@ -196,13 +196,16 @@ def test_any_text_can_be_parsed(text: str) -> None:
 @pytest.mark.parametrize("name", ["summary", "translation", "hook"])
 def test_an_echo_of_the_document_is_flagged(name: str, num_words: int) -> None:
     text = words(num_words)
-    assert "copied_prompt" in finish(name, text, text=text).flags
+    assert "copied_prompt" in evaluate(name, text, text=text).flags
 
 
 def test_a_document_copied_up_to_max_tokens_is_flagged() -> None:
     text = words(1000)
     start = " ".join(text.split()[:150])
-    assert finish("summary", start, reason=LENGTH, text=text).flags == ["cut_off", "copied_prompt"]
+    assert evaluate("summary", start, reason=LENGTH, text=text).flags == [
+        "cut_off",
+        "copied_prompt",
+    ]
 
 
 @pytest.mark.parametrize("name", ["summary", "hook", "translation", "report"])
@@ -210,29 +213,29 @@ def test_an_echo_of_system_or_instruction_is_flagged(name: str) -> None:
     kind = KINDS[name]
     for template in (kind.system, kind.stages[0].instruction):
         text = template.split("{{")[0].strip() + " and so on"
-        assert "copied_prompt" in finish(name, text).flags
+        assert "copied_prompt" in evaluate(name, text).flags
 
 
 def test_one_sentence_of_a_document_is_a_legitimate_summary() -> None:
     sentences = [words(45, seed) for seed in range(4)]
-    assert finish("summary", sentences[1], text=". ".join(sentences)).verdict == "ok"
+    assert evaluate("summary", sentences[1], text=". ".join(sentences)).verdict == "ok"
 
 
 def test_short_outputs_are_no_copies() -> None:
     text = "Acme X200, 40 W, 3.5 kg, Alba"
-    assert finish("translation", text, text=text).verdict == "ok"
+    assert evaluate("translation", text, text=text).verdict == "ok"
 
 
 def test_a_short_document_is_copied_only_when_nothing_changed() -> None:
     text = words(MIN_RUN - 1)
-    assert "copied_prompt" in finish("translation", text.upper(), text=text).flags
-    assert finish("translation", text + " neu", text=text).verdict == "ok"
+    assert "copied_prompt" in evaluate("translation", text.upper(), text=text).flags
+    assert evaluate("translation", text + " neu", text=text).verdict == "ok"
 
 
 def test_an_output_with_words_of_its_own_is_no_copy() -> None:
     text = words(300)
     own = words(40, seed=9) + " " + " ".join(text.split()[:120])
-    assert finish("summary", own, text=text).verdict == "ok"
+    assert evaluate("summary", own, text=text).verdict == "ok"
 
 
 def test_a_last_stage_may_keep_its_draft() -> None:
@@ -241,7 +244,9 @@ def test_a_last_stage_may_keep_its_draft() -> None:
     kind = kinds.Kind("own", "hash", "item", stages, checks={"copied_prompt": "flag"})
     completion = Completion(tuple(encode(draft)), draft, STOP)
     prompt = encode("Shorten: " + draft)
-    found = kinds.finish(kind, [completion], prompt_token_ids=prompt, variables={"previous": draft})
+    found = kinds.evaluate(
+        kind, [completion], prompt_token_ids=prompt, variables={"previous": draft}
+    )
     assert found.flags == []
 
 
@@ -249,7 +254,7 @@ def test_a_failing_check_names_its_reason_and_a_flagging_one_does_not_fail() -> 
     checks = {"cut_off": "fail", "copied_prompt": "flag"}
     kind = kinds.Kind("own", "hash", "item", (kinds.Stage("a", "Go."),), checks=checks)
     completion = Completion((1, 2), "cut", LENGTH)
-    found = kinds.finish(kind, [completion], prompt_token_ids=[5], variables={})
+    found = kinds.evaluate(kind, [completion], prompt_token_ids=[5], variables={})
     assert found.failure == "the output was cut off at max_tokens"
 
 

@@ -23,7 +23,7 @@ MAX_HEAD_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class ParsedOutput:
     """What is stored of a finished request, or the sentence why it failed (invalid_output)."""
 
     text: str
@@ -46,21 +46,21 @@ class _Answer:
     ignore_eos: bool
 
 
-def finish(
+def evaluate(
     kind: Kind,
     completions: Sequence[Completion],
     *,
     prompt_token_ids: TokenIds,
     variables: Mapping[str, object],
     ignore_eos: bool = False,
-) -> Finished:
+) -> ParsedOutput:
     """Parses the completions of a kind's last stage and applies its checks.
 
     `variables` are those that the prompt was rendered with. With `ignore_eos` the length was asked
     for, so that nothing is cut off.
     """
     if kind.raw:
-        return Finished(text=completions[0].text)
+        return ParsedOutput(text=completions[0].text)
     lines = parse_lines(completions) if kind.output.format == "lines" else []
     text = "\n".join(lines) if lines else visible(completions[0].text)
     sections = parse_sections(text) if kind.output.format == "sections" else []
@@ -68,7 +68,7 @@ def finish(
     found = {name: why for name in kind.checks if (why := _CHECKS[name](answer))}
     failures = [why for name, why in found.items() if kind.checks[name] == "fail"]
     data: object = {"sections": sections} if kind.output.format == "sections" else None
-    return Finished(
+    return ParsedOutput(
         text=text,
         data=lines if kind.output.format == "lines" else data,
         verdict="flagged" if found else "ok",

@@ -15,7 +15,7 @@ _CHECK_FORMATS = {"one_line": "lines", "count": "lines", "sections": "sections"}
 _RAW_ENTRY = "a raw kind has one entry per item: entry: item, no samples"
 
 
-def review(located: Located, path: Path) -> list[Problem]:
+def validate_kind(located: Located, path: Path) -> list[Problem]:
     """All problems between keys and inside templates."""
     source = KindSource(located, path)
     problems = [
