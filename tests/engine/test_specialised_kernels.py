@@ -8,13 +8,16 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-# Compiled in the first run: steps that mix prompts with decoding, and copies of blocks, are not
-# among what an engine computes before it is ready. All others are.
+# What an engine computes before it is ready leaves out copies of blocks, prompts of penalised
+# requests (record_kernel), and groups of fewer rows in steps that mix prompts with decoding.
 IN_FIRST_RUN = {"copy_kernel", "decode_kernel", "merge_kernel", "record_kernel"}
+# Layers with a window and without, grouped and not; one number that is specialised triples them.
+MOST_WAYS = 4
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma2"])
@@ -28,6 +31,7 @@ def test_nothing_is_compiled_after_the_first_run(family: str) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert {"decode_kernel", "prefill_kernel", "winner_kernel"} <= set(found["start"])
+    assert max(Counter(found["start"]).values()) <= MOST_WAYS
     assert set(found["run-0"]) <= IN_FIRST_RUN
     assert found["run-1"] == found["run-2"] == []
     assert found["num_launches"] > 300

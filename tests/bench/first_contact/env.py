@@ -20,8 +20,8 @@ from thothy_kernels.gated_activation import gated
 _VERSIONS = ("torch", "triton", "transformers", "numpy")
 # Imported by parts of the product that a GPU machine may lack.
 _OPTIONAL = ("duckdb", "pytz", "pydantic", "pyarrow", "numba", "typer", "jinja2", "tokenizers")
-# The driver rounds to MiB and counts what it reserves itself; CUDA does not.
-_READINGS_DIFFER = 1 << 30
+# Between the two readings, and for what the driver keeps for itself.
+_READINGS_DIFFER = 2 << 30
 
 
 def checks() -> Iterator[Check]:

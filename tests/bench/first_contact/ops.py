@@ -77,8 +77,8 @@ def _rotated(x: torch.Tensor, table: torch.Tensor) -> tuple[torch.Tensor, torch.
     low, high = x.chunk(2, dim=-1)
     cos, sin = table.double()[:, None].chunk(2, dim=-1)
     exact = torch.cat((low * cos - high * sin, high * cos + low * sin), -1)
-    sizes_ = low.abs() + high.abs()
-    return exact, exact.abs() * _EPS / 2 + 2 * _EPS32 * torch.cat((sizes_, sizes_), -1)
+    products = (low.abs() + high.abs()).repeat(1, 1, 2)
+    return exact, exact.abs() * _EPS / 2 + 2 * _EPS32 * products
 
 
 def draws() -> str:

@@ -23,6 +23,7 @@ _BUCKETS = sizes([64, 256, 1024], [4, 64])
 _NUM_LAUNCHES, _STEPS = 5, 4
 _COPIED_BYTES = sizes([4 << 30], [1 << 20])[0]
 _NUM_KERNELS = 14  # of a profile
+_BLOCK_BYTES = 28 * 2 * 8 * 32 * 128 * 2  # layers, keys and values, K, P, D, bfloat16
 
 
 def checks() -> Iterator[Check]:
@@ -120,5 +121,4 @@ def _num_blocks() -> int:
     """Enough for every shape, and at most half of the free memory."""
     if IS_DRY_RUN:
         return 60
-    block_bytes = 28 * 2 * 8 * 128 * 2 * 32
-    return int(min(25_000, torch.cuda.mem_get_info()[0] // 2 // block_bytes))
+    return min(25_000, torch.cuda.mem_get_info()[0] // 2 // _BLOCK_BYTES)
