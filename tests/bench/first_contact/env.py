@@ -52,7 +52,8 @@ def device() -> dict[str, object]:
         "capability": f"{found.major}.{found.minor}",
         "multiprocessors": found.multi_processor_count,
         "memory_mib": found.total_memory >> 20,
-        "shared_bytes_per_multiprocessor": found.shared_memory_per_multiprocessor,
+        # Not every version of torch tells.
+        "shared_bytes_per_multiprocessor": getattr(found, "shared_memory_per_multiprocessor", None),
         "shared_bytes_per_program": getattr(found, "shared_memory_per_block_optin", None),
     }
 
