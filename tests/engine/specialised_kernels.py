@@ -1,4 +1,4 @@
-"""Which kernels a GPU would compile before it is ready, and which in later runs; without a GPU.
+"""Lists the kernels that a GPU would compile before it is ready and in later runs; needs no GPU.
 
 A process of its own, for launch_log. Prints one JSON document: phase to names of kernels.
 
@@ -132,7 +132,7 @@ def _loaded(folder: str) -> tuple[DeviceRunner, EngineConfig]:
 
 
 def _start(runner: DeviceRunner, config: EngineConfig) -> None:
-    """What an engine computes before it is ready: the largest steps, warm-up, graphs."""
+    """Compute as an engine does before it is ready: the largest steps, warm-up, graphs."""
     batches = SyntheticBatches(config, config.pool_tokens)
     rows = batches.max_rows
     for batch in (batches.full_step(), batches.decode(rows, 1), batches.grouped_decode(rows, 1)):

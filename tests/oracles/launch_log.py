@@ -18,7 +18,7 @@ import thothy_kernels
 
 
 class _Driver:
-    """What a launch asks of a driver before it would compile."""
+    """The part of a driver that a launch needs up to the compiler."""
 
     def get_current_device(self) -> int:
         return 0

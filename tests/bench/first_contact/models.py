@@ -50,7 +50,7 @@ _DTYPE = str(HALF).removeprefix("torch.")
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What a runner computes with. `kv_bytes`: keys and values of one token."""
+    """A decoder with its pool, for runners. `kv_bytes`: keys and values of one token."""
 
     model: LoadedModel
     config: EngineConfig

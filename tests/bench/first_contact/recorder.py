@@ -31,7 +31,7 @@ class Recorder:
 
     def fail(self, name: str, error: Exception | str, seconds: float = 0.0) -> None:
         self.has_failed = True
-        self._end(name, "FAIL", seconds, error if isinstance(error, str) else told(error))
+        self._end(name, "FAIL", seconds, error if isinstance(error, str) else text_of(error))
 
     def _end(self, name: str, outcome: str, seconds: float, seen: object) -> None:
         check = f"{self._section}.{name}"
@@ -50,7 +50,7 @@ def line_of(result: dict[str, object]) -> str:
     return f"{result['outcome']} {result['check']} {result['seconds']:.1f}s {text}".rstrip()
 
 
-def told(error: Exception) -> str:
+def text_of(error: Exception) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())[:_TEXT]
     return f"{type(error).__name__}: {text} [{Path(where.filename).name}:{where.lineno}]"

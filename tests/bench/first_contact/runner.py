@@ -16,8 +16,8 @@ from pathlib import Path
 
 from first_contact.recorder import line_of
 
-# Sections of a phase run beside each other. env comes first: its readings of free memory want a
-# device that does nothing else. far and speed want its memory and its time to themselves.
+# Sections of a phase run beside each other. env is alone since it compares two readings of free
+# memory, far since it takes most of the memory, speed since others would slow it down.
 PHASES = (("env",), ("ops", "attention", "graphs"), ("far",), ("speed",))
 Result = dict[str, object]
 

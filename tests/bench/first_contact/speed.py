@@ -1,4 +1,4 @@
-"""A decode step of Qwen3-0.6B from its graph: how long, by kernel, and what the host does for it.
+"""Times a decode step of Qwen3-0.6B from its graph, by kernel, and the host's work for a launch.
 
 `kv_ms` is the time that reading the keys and values alone takes at the measured bandwidth.
 """
