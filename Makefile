@@ -15,10 +15,10 @@ PEERS ?= .peers
 export GOMP_SPINCOUNT ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format wheel gpu gpu-dry-run gpu-pack bench peers bench-peers faults fuzz docs clean
+.PHONY: help setup run test check format wheel gpu gpu-dry-run gpu-first-contact gpu-pack bench peers bench-peers faults fuzz docs clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
 
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
@@ -63,6 +63,9 @@ gpu: ## on a CUDA device: kernel and engine tests, kernel benchmarks, whole runs
 
 gpu-dry-run: $(STAMP) ## the same on the CPU, tiny, in the interpreter of Triton (minutes)
 	bash tests/bench/gpu.sh --dry-run $(PARTS)
+
+gpu-first-contact: ## on a CUDA device: in a minute or two, which faults only a device can show (SECTIONS="env ops")
+	@bash tests/bench/gpu_first_contact.sh $(SECTIONS)
 
 gpu-pack: ## copy what the GPU machine needs of the shared data into gpu_pack/
 	bash tests/bench/gpu_pack.sh

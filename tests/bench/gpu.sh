@@ -22,32 +22,12 @@ for part in "${PARTS[@]}"; do
   [ -n "${WEIGHTS[$part]:-}" ] || { echo "gpu.sh: no part $part; there are kernels, engine, bench, runs" >&2; exit 2; }
 done
 
-has_cuda() { "$1" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; }
-if [ -z "${PYTHON:-}" ]; then
-  PYTHON=.venv/bin/python
-  if [ ! -x $PYTHON ] || { [ -z "$IS_DRY_RUN" ] && ! has_cuda $PYTHON; }; then PYTHON=python3; fi
-fi
-if [ -z "$IS_DRY_RUN" ] && ! has_cuda "$PYTHON"; then
-  echo "make gpu: no CUDA device (or no torch in $PYTHON) here; make gpu-dry-run shows what would run" >&2
-  exit 2
-fi
-"$PYTHON" -c 'import sys, torch; print(f"{sys.executable}: torch {torch.__version__}")' || exit 2
+. tests/bench/gpu_env.sh
 if [[ " ${PARTS[*]} " =~ " engine "|" runs " ]] && [ ! -d gpu_pack ]; then
   echo "make gpu: parts engine and runs need gpu_pack/: make gpu-pack, where the shared folder is" >&2
   exit 2
 fi
 
-RESULTS=${OUT:-tests/bench/results}
-mkdir -p "$RESULTS"
-WORK=$(mktemp -d)
-trap 'rm -rf "$WORK"' EXIT
-# The folder kernels/ is imported as thothy_kernels: a link serves where nothing is installed.
-ln -s "$PWD/kernels" "$WORK/thothy_kernels"
-export PYTHONPATH="$PWD:$WORK:$PWD/tests/oracles:$PWD/tests/bench${PYTHONPATH:+:$PYTHONPATH}"
-export PYTHONUNBUFFERED=1
-export TRITON_INTERPRET=${IS_DRY_RUN:-0}  # the tests interpret unless told otherwise
-export THOTHY_GPU_DRY_RUN=${IS_DRY_RUN:-0}
-if [ -z "$IS_DRY_RUN" ]; then export THOTHY_GPU_TESTS=1; fi  # tests see no device otherwise
 TRY=(${IS_DRY_RUN:+--dry-run})
 
 # Most of a test on a device is compiling, on one core each.

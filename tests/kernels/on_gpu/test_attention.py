@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from attention_bound import bound_of
 from attention_oracle import Night
 from device_place import DEVICE, DTYPES, HALF, on_device, pool_on_device, sizes
 from test_prefix_groups import GROUPS
@@ -9,9 +10,6 @@ from test_prefix_groups import GROUPS
 from thothy_kernels.paged_attention import triton_impl
 
 pytestmark = pytest.mark.gpu
-
-# What PTX promises of the device's exp2 and division, relative to their results.
-_APPROXIMATE = 2.0**-22
 
 
 def attend(night: Night, softcap: float = 0.0, *, grouped: bool = False) -> torch.Tensor:
@@ -21,22 +19,6 @@ def attend(night: Night, softcap: float = 0.0, *, grouped: bool = False) -> torc
     out = triton_impl.paged_attention(night.q.to(DEVICE), k, v, meta, night.scale, softcap)
     assert out.dtype == night.dtype
     return out.cpu().double()
-
-
-def bound_of(night: Night, exact: torch.Tensor, softcap: float) -> torch.Tensor:
-    """float32: no further from float64 than the definition is, but for the order of its sums and
-    the device's exp2 and division, whose errors a cap takes into the scores. 16 bits: inputs are
-    exact, each weight and the result are rounded; float32 adds a tenth of that at most."""
-    means = night.mean_sizes(softcap)
-    largest = night.v.nan_to_num().abs().max().double()
-    approximate = 2 * (1 + 2 * softcap) * _APPROXIMATE * means
-    if night.dtype == torch.float32:
-        of_reference = (night.run("reference", softcap=softcap).double() - exact).abs().max()
-        return approximate + 3 * of_reference + 2 * torch.finfo(torch.float32).eps * largest
-    info = torch.finfo(night.dtype)
-    # Below the dtype's range weights have even steps.
-    least = max(context for context, _ in night.lens) * info.smallest_normal * info.eps / 2
-    return approximate + info.eps / 2 * (means + exact.abs()) * 1.1 + least * largest
 
 
 def assert_exact(night: Night, softcap: float = 0.0, *, grouped: bool = False) -> None:
