@@ -14,7 +14,7 @@ from device_place import DEVICE, IS_DRY_RUN
 
 from first_contact.place import HALF, seeded
 from first_contact.recorder import Check
-from thothy_batch.engine.gpu import find_gpu, free_gpu_bytes
+from thothy_batch.engine.hardware.gpu import find_gpu, free_gpu_bytes
 from thothy_kernels.gated_activation import gated
 
 _VERSIONS = ("torch", "triton", "transformers", "numpy")

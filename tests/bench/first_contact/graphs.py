@@ -12,10 +12,10 @@ from device_place import IS_DRY_RUN, sizes
 from first_contact import models
 from first_contact.place import seeded
 from first_contact.recorder import Check
-from thothy_batch.engine.decode_graphs import DecodeGraphs
-from thothy_batch.engine.device_runner import DeviceRunner
+from thothy_batch.engine.execution.cuda_graphs import DecodeGraphs
+from thothy_batch.engine.execution.gpu_runner import DeviceRunner
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.stop_rules import StopRules
+from thothy_batch.engine.output.stop_checker import StopRules
 from thothy_batch.records import Request, Sampling, SharedPrefix
 
 _BUCKETS = sizes([1, 2, 4, 8, 16, 32, 64], [4, 64])

@@ -8,10 +8,10 @@ from pathlib import Path
 from device_place import DEVICE, IS_DRY_RUN
 
 from first_contact.place import HALF
-from thothy_batch.engine.config import EngineConfig, resolve_config
-from thothy_batch.engine.decode_graphs import DecodeGraphs
-from thothy_batch.engine.device_runner import DeviceRunner
-from thothy_batch.model.config import kv_bytes_per_token, layer_groups
+from thothy_batch.engine.core.config import EngineConfig, resolve_config
+from thothy_batch.engine.execution.cuda_graphs import DecodeGraphs
+from thothy_batch.engine.execution.gpu_runner import DeviceRunner
+from thothy_batch.model.config.model_config import kv_bytes_per_token, layer_groups
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.loading import LoadedModel, load_decoder
 from thothy_batch.records import EngineSpec, ModelSpec

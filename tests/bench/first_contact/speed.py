@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from first_contact import models
 from first_contact.recorder import Check
-from thothy_batch.engine.synthetic import SyntheticBatches
+from thothy_batch.engine.execution.dummy_batches import DummyBatches
 
 # 24 steps lie between a context and the end of its last block: behind it there is no block to read.
 _SHAPES = sizes([(64, 1000), (256, 1000), (1024, 616)], [(3, 40)])
@@ -64,7 +64,7 @@ class _Bench:
         if not IS_DRY_RUN:
             self._runner.capture()
         config = self._engine.config
-        self._batches = SyntheticBatches(config, config.pool_tokens)
+        self._batches = DummyBatches(config, config.pool_tokens)
 
     def copy(self) -> dict[str, float]:
         source = torch.zeros(_COPIED_BYTES, dtype=torch.int8, device=DEVICE)

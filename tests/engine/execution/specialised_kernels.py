@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from launch_log import LaunchLog
 
-from thothy_batch.engine.config import EngineConfig, resolve_config
-from thothy_batch.engine.decode_graphs import DecodeGraphs
-from thothy_batch.engine.device_runner import DeviceRunner
+from thothy_batch.engine.core.config import EngineConfig, resolve_config
+from thothy_batch.engine.execution.cuda_graphs import DecodeGraphs
+from thothy_batch.engine.execution.dummy_batches import DummyBatches
+from thothy_batch.engine.execution.gpu_runner import DeviceRunner
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.stop_rules import StopRules
-from thothy_batch.engine.synthetic import SyntheticBatches
-from thothy_batch.model.config import kv_bytes_per_token, layer_groups
+from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.model.config.model_config import kv_bytes_per_token, layer_groups
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.loading import load_decoder
 from thothy_batch.records import EngineSpec, ModelSpec, Request, Sampling, SharedPrefix
@@ -133,11 +133,11 @@ def _loaded(folder: str) -> tuple[DeviceRunner, EngineConfig]:
 
 def _start(runner: DeviceRunner, config: EngineConfig) -> None:
     """Compute as an engine does before it is ready: the largest steps, warm-up, graphs."""
-    batches = SyntheticBatches(config, config.pool_tokens)
+    batches = DummyBatches(config, config.pool_tokens)
     rows = batches.max_rows
     for batch in (batches.full_step(), batches.decode(rows, 1), batches.grouped_decode(rows, 1)):
         runner.run(batch)
-    runner.warm_up(SyntheticBatches(config, 4 * config.block_size))
+    runner.warm_up(DummyBatches(config, 4 * config.block_size))
     runner.capture()
 
 
