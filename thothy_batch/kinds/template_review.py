@@ -3,9 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import jinja2
-from jinja2 import meta, nodes
-
 from thothy_batch.kinds.templates import (
     FILTER_NAMES,
     GLOBAL_NAMES,
@@ -13,6 +10,8 @@ from thothy_batch.kinds.templates import (
     compile_template,
     parse_template,
 )
+from thothy_batch.templating import jinja
+from thothy_batch.templating.jinja import meta, nodes
 from thothy_batch.yaml_source import did_you_mean
 
 # (line within the template, message, hint)
@@ -46,7 +45,7 @@ def review_template(source: str, scope: Scope) -> list[Finding]:
             for name in _loop_names(tree):
                 findings += _unknown_members(tree, name, scope.fields, "field")
         findings += _unknown_variables(tree, scope)
-    except jinja2.TemplateSyntaxError as error:
+    except jinja.TemplateSyntaxError as error:
         return [(error.lineno, f"{error.message}", "")]
     except RecursionError:
         return [(1, "nested too deeply", "")]
@@ -58,7 +57,7 @@ def review_template(source: str, scope: Scope) -> list[Finding]:
 def _unknown_variables(tree: nodes.Template, scope: Scope) -> Iterator[Finding]:
     try:
         used = meta.find_undeclared_variables(tree)
-    except jinja2.TemplateAssertionError:
+    except jinja.TemplateAssertionError:
         return  # what is wrong has been found: the template does not compile either
     unknown = used - scope.names() - GLOBAL_NAMES
     for node in tree.find_all(nodes.Name):
@@ -127,7 +126,7 @@ def _other_files(tree: nodes.Template) -> Iterator[Finding]:
 def _compile_problems(source: str) -> list[Finding]:
     try:
         compile_template(source)
-    except jinja2.TemplateSyntaxError as error:
+    except jinja.TemplateSyntaxError as error:
         return [(error.lineno, f"{error.message}", "")]
     except (SyntaxError, ValueError) as error:
         return [(1, f"cannot be compiled: {error}", "")]

@@ -7,10 +7,8 @@ changes to what it is given, no other files, nothing random. None renders as not
 from functools import lru_cache
 from typing import Any
 
-import jinja2
-from jinja2 import nodes
-
 from thothy_batch.kinds.languages import language_name
+from thothy_batch.templating import jinja
 from thothy_batch.templating.sandbox import BoundedSandbox
 
 _FILENAME = "<template>"  # jinja2's own name for templates that come from a string
@@ -25,17 +23,17 @@ def _shown(value: object) -> object:
     another text every night."""
     if value is None:
         return ""
-    if isinstance(value, jinja2.Undefined):
+    if isinstance(value, jinja.Undefined):
         return value  # says itself what is missing
     if callable(value) or hasattr(value, "__next__"):
         name = type(value).__name__
-        raise jinja2.TemplateRuntimeError(f"{name} is no text: is () or | list missing?")
+        raise jinja.TemplateRuntimeError(f"{name} is no text: is () or | list missing?")
     return value
 
 
 def _environment() -> BoundedSandbox:
     environment = BoundedSandbox(
-        undefined=jinja2.StrictUndefined,
+        undefined=jinja.StrictUndefined,
         trim_blocks=False,
         lstrip_blocks=False,
         autoescape=False,
@@ -51,13 +49,13 @@ FILTER_NAMES = frozenset(_ENVIRONMENT.filters)
 TEST_NAMES = frozenset(_ENVIRONMENT.tests)
 
 
-def parse_template(source: str) -> nodes.Template:
-    """The syntax tree. Raises jinja2.TemplateSyntaxError, which knows its line."""
+def parse_template(source: str) -> jinja.nodes.Template:
+    """The syntax tree. Raises jinja.TemplateSyntaxError, which knows its line."""
     return _ENVIRONMENT.parse(source)
 
 
 @lru_cache(maxsize=256)
-def compile_template(source: str) -> jinja2.Template:
+def compile_template(source: str) -> jinja.Template:
     """The compiled template; a process compiles each source once."""
     _ENVIRONMENT.begin()  # what is constant is computed here
     return _ENVIRONMENT.from_string(source)
@@ -103,7 +101,7 @@ def render_template(source: str, variables: dict[str, Any], *, what: str) -> str
     return text
 
 
-def _message(template: jinja2.Template, error: Exception, what: str) -> str:
+def _message(template: jinja.Template, error: Exception, what: str) -> str:
     line = None
     trace = error.__traceback__
     while trace is not None:
@@ -112,6 +110,6 @@ def _message(template: jinja2.Template, error: Exception, what: str) -> str:
         trace = trace.tb_next
     where = f"template {what!r}" + (f", line {line}" if line else "")
     text = str(error) or type(error).__name__
-    if not isinstance(error, jinja2.TemplateError):
+    if not isinstance(error, jinja.TemplateError):
         text = f"{type(error).__name__}: {text}"
     return f"{where}: {text}"

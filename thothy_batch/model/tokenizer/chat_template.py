@@ -10,15 +10,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError
-from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension
-from jinja2.ext import loopcontrols as LoopControls
-from jinja2.nodes import CallBlock, Node
-from jinja2.parser import Parser
-from jinja2.utils import Namespace
-
 from thothy_batch.errors import ModelError
+from thothy_batch.templating.jinja import (
+    Extension,
+    LoopControls,
+    Namespace,
+    Parser,
+    SecurityError,
+    TemplateError,
+    nodes,
+)
 from thothy_batch.templating.limits import bounded_filter
 from thothy_batch.templating.sandbox import BoundedSandbox
 
@@ -172,11 +173,11 @@ class _GenerationBlocks(Extension):
 
     tags = {"generation"}
 
-    def parse(self, parser: Parser) -> Node | list[Node]:
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         call = self.call_method("_content")
-        return CallBlock(call, [], [], body).set_lineno(line)
+        return nodes.CallBlock(call, [], [], body).set_lineno(line)
 
     def _content(self, caller: Any) -> str:
         return str(caller())
