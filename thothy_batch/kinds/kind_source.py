@@ -46,7 +46,7 @@ class KindSource:
         return Problem(f"template {name}: {message}", self._path, where, hint)
 
     def _template_line(self, keys: Keys, line: int) -> int | None:
-        """Return the line in the file. A `|` block begins below its key; others get the key's line."""
+        """Return the line in the file. A `|` block begins below its key, other forms at the key."""
         key_line = self._located.line(*keys)
         if key_line is None or key_line > len(self._lines):
             return key_line
