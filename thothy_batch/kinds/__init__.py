@@ -1,4 +1,4 @@
-"""An item to prompts (templates, stages), completions to an artifact (parse, checks)."""
+"""Turns items into prompts (templates, stages) and completions into artifacts (parsing, checks)."""
 
 from thothy_batch.kinds.evaluation import ParsedOutput, evaluate
 from thothy_batch.kinds.kind import Kind, Output, ParamSpec, Stage

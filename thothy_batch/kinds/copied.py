@@ -1,21 +1,21 @@
-"""Whether a completion only says again what stood in the prompt.
+"""Finds runs of tokens that a completion copies from its prompt.
 
-A run is a stretch of at least MIN_RUN output tokens that stands in the prompt in the same order.
-Found by seeds, as rsync does: the prompt is cut into pieces of SEED tokens, every piece is looked
-up under the output's windows of that length, and a hit is grown in both directions. A run of
-MIN_RUN tokens holds at least one whole piece, so none is missed, and each output token is grown
-over at most MAX_PLACES times: near-linear in prompt and output.
+A run is a stretch of at least MIN_RUN output tokens that occurs in the prompt in the same order.
+The search uses seeds, as rsync does: the prompt is cut into pieces of SEED tokens, each window of
+the output is looked up among them, and a hit is extended in both directions. A run of MIN_RUN
+tokens contains at least one whole piece, so none is missed. Each output token is visited at most
+MAX_PLACES times, so the search is near-linear in prompt and output.
 """
 
 from collections.abc import Sequence
 
 MIN_RUN = 32
 SEED = 16
-MAX_PLACES = 8  # places in the prompt that are tried for one seed
+MAX_PLACES = 8  # positions in the prompt tried per seed
 
 
 def copied_runs(prompt_ids: Sequence[int], output_ids: Sequence[int]) -> list[int]:
-    """Lengths in tokens of the runs that cover the output, from left to right, none overlapping."""
+    """Return the lengths in tokens of the copied runs, left to right, without overlap."""
     if len(output_ids) < MIN_RUN or len(prompt_ids) < MIN_RUN:
         return []
     places = _index(prompt_ids)
@@ -49,7 +49,7 @@ def _index(prompt_ids: Sequence[int]) -> dict[tuple[int, ...], list[int]]:
 def _grow(
     prompt_ids: Sequence[int], output: tuple[int, ...], place: int, at: int, floor: int
 ) -> tuple[int, int]:
-    """Begin and end, in the output, of the run around a seed; not below `floor`."""
+    """Return begin and end, in the output, of the run around a seed; begin is at least `floor`."""
     left, back = at, place
     while left > floor and back > 0 and output[left - 1] == prompt_ids[back - 1]:
         left, back = left - 1, back - 1

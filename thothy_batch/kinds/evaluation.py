@@ -1,4 +1,4 @@
-"""Completions to an artifact: parsed, checked, with a verdict."""
+"""Parses completions into an artifact and applies the kind's checks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,21 +10,21 @@ from thothy_batch.kinds.prompt import with_optional
 from thothy_batch.kinds.templates import literal_head, render_template
 from thothy_batch.records import Completion, FinishReason, TokenIds
 
-# Of the output's tokens, the share that runs from the prompt have to cover before it is a copy.
+# An output is a copy if runs from the prompt cover more than this share of its tokens.
 COPIED_SHARE = 0.8
-# One run of this many tokens is a copied passage in any document; below it, the output has to be
-# about as long as the whole document: one sentence taken over is a legitimate short summary.
+# One run of this many tokens is a copied passage in any document. With shorter runs the output must
+# be about as long as the document: one copied sentence is a legitimate short summary.
 LONG_RUN = 96
-# Below this, an output that equals its document may be right: "Acme X200, 40 W" in any language.
+# A shorter output may rightly equal its document: "Acme X200, 40 W" in any language.
 MIN_EQUAL_CHARS = 40
-# Shorter fixed words of a template ("Summarise:") may well stand in an honest output.
+# Shorter fixed text of a template ("Summarise:") can occur in an honest output.
 MIN_HEAD_CHARS = 24
 MAX_HEAD_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedOutput:
-    """What is stored of a finished request, or the sentence why it failed (invalid_output)."""
+    """The artifact of a finished request, or the reason why it failed (invalid_output)."""
 
     text: str
     data: object = None  # list of texts (lines), {"sections": [...]}, None
@@ -34,8 +34,8 @@ class ParsedOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """All that a check may look at."""
+class _Checked:
+    """The completions of an entry and what a check may compare them with."""
 
     kind: Kind
     completions: Sequence[Completion]
@@ -54,18 +54,18 @@ def evaluate(
     variables: Mapping[str, object],
     ignore_eos: bool = False,
 ) -> ParsedOutput:
-    """Parses the completions of a kind's last stage and applies its checks.
+    """Parse the completions of a kind's last stage and apply its checks.
 
-    `variables` are those that the prompt was rendered with. With `ignore_eos` the length was asked
-    for, so that nothing is cut off.
+    `variables` are those of the rendered prompt. With `ignore_eos` the length was requested, so
+    nothing counts as cut off.
     """
     if kind.raw:
         return ParsedOutput(text=completions[0].text)
     lines = parse_lines(completions) if kind.output.format == "lines" else []
     text = "\n".join(lines) if lines else visible(completions[0].text)
     sections = parse_sections(text) if kind.output.format == "sections" else []
-    answer = _Answer(kind, completions, prompt_token_ids, variables, lines, sections, ignore_eos)
-    found = {name: why for name in kind.checks if (why := _CHECKS[name](answer))}
+    checked = _Checked(kind, completions, prompt_token_ids, variables, lines, sections, ignore_eos)
+    found = {name: why for name in kind.checks if (why := _CHECKS[name](checked))}
     failures = [why for name, why in found.items() if kind.checks[name] == "fail"]
     data: object = {"sections": sections} if kind.output.format == "sections" else None
     return ParsedOutput(
@@ -77,84 +77,84 @@ def evaluate(
     )
 
 
-def _empty(answer: _Answer) -> str:
-    if any(visible(completion.text) for completion in answer.completions):
+def _empty(checked: _Checked) -> str:
+    if any(visible(completion.text) for completion in checked.completions):
         return ""
     return "the model's output is empty"
 
 
-def _cut_off(answer: _Answer) -> str:
-    reasons = [completion.finish_reason for completion in answer.completions]
-    if answer.ignore_eos or FinishReason.LENGTH not in reasons:
+def _cut_off(checked: _Checked) -> str:
+    reasons = [completion.finish_reason for completion in checked.completions]
+    if checked.ignore_eos or FinishReason.LENGTH not in reasons:
         return ""
     return "the output was cut off at max_tokens"
 
 
-def _repetition(answer: _Answer) -> str:
-    reasons = [completion.finish_reason for completion in answer.completions]
+def _repetition(checked: _Checked) -> str:
+    reasons = [completion.finish_reason for completion in checked.completions]
     return "the output repeats itself" if FinishReason.REPETITION in reasons else ""
 
 
-def _one_line(answer: _Answer) -> str:
-    several = sum(1 for line in answer.lines if len(line.splitlines()) > 1)
-    return f"{several} of {len(answer.lines)} outputs have more than one line" if several else ""
+def _one_line(checked: _Checked) -> str:
+    several = sum(1 for line in checked.lines if len(line.splitlines()) > 1)
+    return f"{several} of {len(checked.lines)} outputs have more than one line" if several else ""
 
 
-def _count(answer: _Answer) -> str:
-    """Unusable lines: fewer good ones than samples were asked for."""
+def _count(checked: _Checked) -> str:
+    """Find unusable lines: fewer good ones than samples requested."""
     seen = set()
-    for line in answer.lines:
+    for line in checked.lines:
         if line and len(line.splitlines()) == 1:
             seen.add(" ".join(line.casefold().split()))
-    asked = len(answer.lines)
+    asked = len(checked.lines)
     return "" if len(seen) == asked else f"{len(seen)} different lines instead of {asked}"
 
 
-def _sections(answer: _Answer) -> str:
-    wanted = [name.casefold() for name in answer.kind.output.sections]
-    found = [section["heading"].casefold() for section in answer.sections]
+def _sections(checked: _Checked) -> str:
+    wanted = [name.casefold() for name in checked.kind.output.sections]
+    found = [section["heading"].casefold() for section in checked.sections]
     missing = [name for name in wanted if name not in found]
     if missing:
         return f"the output lacks the section {missing[0]!r}"
     if [name for name in found if name in wanted] != wanted:
         return "the sections are out of order or stand twice"
-    empty = [s["heading"] for s in answer.sections if not s["body"]]
+    empty = [s["heading"] for s in checked.sections if not s["body"]]
     return f"the section {empty[0]!r} is empty" if empty else ""
 
 
-def _copied_prompt(answer: _Answer) -> str:
-    """The instruction's own words again, or nothing but runs that stand in the prompt.
+def _copied_prompt(checked: _Checked) -> str:
+    """Find a repeated instruction, or an output made of runs copied from the prompt.
 
-    With several stages only the former: a last stage may rightly leave most of a draft as it is.
+    With several stages only the former counts: a last stage may rightly keep most of a draft.
     """
-    heads = [literal_head(answer.kind.system), literal_head(answer.kind.stages[-1].instruction)]
+    heads = [literal_head(checked.kind.system), literal_head(checked.kind.stages[-1].instruction)]
     heads = [head[:MAX_HEAD_CHARS] for head in heads if len(head) >= MIN_HEAD_CHARS]
-    for completion in answer.completions:
+    for completion in checked.completions:
         if any(head in completion.text for head in heads):
             return "the output repeats the instruction"
-        if len(answer.kind.stages) > 1:
+        if len(checked.kind.stages) > 1:
             continue
-        if _copies_document(answer, completion):
+        if _copies_document(checked, completion):
             return "the output repeats the document"
     return ""
 
 
-def _copies_document(answer: _Answer, completion: Completion) -> bool:
+def _copies_document(checked: _Checked, completion: Completion) -> bool:
     text = parse_line(completion.text)
     if len(text) < MIN_EQUAL_CHARS:
         return False
-    runs = copied_runs(answer.prompt_token_ids, completion.token_ids)
+    runs = copied_runs(checked.prompt_token_ids, completion.token_ids)
     in_runs = sum(runs) > COPIED_SHARE * len(completion.token_ids)
     if in_runs and max(runs) >= LONG_RUN:
         return True
-    values = with_optional(answer.kind, answer.variables)
-    document = render_template(answer.kind.document, values, what="document")
+    values = with_optional(checked.kind, checked.variables)
+    document = render_template(checked.kind.document, values, what="document")
     if in_runs:
         return len(text) >= COPIED_SHARE * len(document)
     return text.casefold().split() == document.casefold().split()
 
 
-_CHECKS: dict[str, Callable[[_Answer], str]] = {
+_CHECKS: dict[str, Callable[[_Checked], str]] = {
     "empty": _empty,
     "cut_off": _cut_off,
     "repetition": _repetition,

@@ -1,18 +1,18 @@
-"""A kind, checked and ready: how items become prompts and completions become artifacts.
+"""A validated kind: how items become prompts and completions become artifacts.
 
-Plain text and numbers, so that it travels to worker processes; templates are compiled where they
-are rendered.
+A kind holds plain text and numbers, so it can be sent to worker processes; templates are compiled
+where they are rendered.
 """
 
 from dataclasses import dataclass, field
 
-# What templates see besides the declared fields of the item.
+# Names that templates see beside the declared fields of the item.
 RESERVED = ("params", "items", "target_lang", "previous")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One request of a chain; its instruction is a template. Only `raw` has none."""
+    """One request of a chain; its instruction is a template. Only `raw` has no instruction."""
 
     name: str
     instruction: str = ""
@@ -31,22 +31,22 @@ class ParamSpec:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a completion has to look like: text, lines (one per sample) or sections."""
+    """The format of a completion: text, lines (one per sample) or sections."""
 
     format: str = "text"
     sections: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
-        """The output schema as request keys hash it."""
+        """Return the output format as request keys hash it."""
         return {"format": self.format, "sections": list(self.sections)}
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind file after all its checks."""
+    """A kind file after validation."""
 
     name: str
-    content_hash: str  # of everything in the file but comments, layout and the description
+    content_hash: str  # of the file without comments, layout and description
     entry: str  # item | target_lang | group
     stages: tuple[Stage, ...]
     description: str = ""
@@ -61,5 +61,6 @@ class Kind:
     params: dict[str, ParamSpec] = field(default_factory=dict)
     samples: str = ""  # the parameter that holds the number of samples; "": one sample
     sampling: dict[str, object] = field(default_factory=dict)  # the kind's defaults
-    # At which greedy rows are drawn again when their answer was no good; None: they are not.
+    # Temperature of the retry of a greedy request whose completion failed its checks; None: no
+    # retry.
     retry_temperature: float | None = None

@@ -1,4 +1,4 @@
-"""The keys of a kind file: types, defaults and bounds. What keys say of each other: review.py."""
+"""The keys of a kind file: types, defaults and bounds. Relations between keys: validation.py."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ ParamType = Literal["int", "float", "str", "bool", "list"]
 
 
 class SamplingDefaults(StrictModel):
-    """How tokens are drawn where a job does not say."""
+    """Sampling settings used where a job sets none."""
 
     temperature: float | None = Field(default=None, ge=0)
     top_p: float | None = Field(default=None, gt=0, le=1)
@@ -22,7 +22,7 @@ class SamplingDefaults(StrictModel):
 
 
 class ParamFile(StrictModel):
-    """One parameter: its type, its default (none: the job has to set it) and its bounds."""
+    """One parameter: type, default (none: the job must set it) and bounds."""
 
     type: ParamType
     default: int | float | str | bool | list[str] | None = None
@@ -38,14 +38,14 @@ class StageFile(StrictModel):
 
 
 class OutputFile(StrictModel):
-    """What a completion has to look like."""
+    """The format of a completion."""
 
     format: Literal["text", "lines", "sections"] = "text"
     sections: list[str] = Field(default_factory=list)
 
 
 class ChecksFile(StrictModel):
-    """Which checks apply, and whether a finding flags the artifact or fails the entry."""
+    """The checks to apply; a finding flags the artifact or fails the entry."""
 
     empty: CheckAction | None = None
     cut_off: CheckAction | None = None

@@ -1,4 +1,4 @@
-"""Language codes (BCP 47) to the English names that instructions use."""
+"""Maps language codes (BCP 47) to the English names that instructions use."""
 
 _NAMES = {
     "af": "Afrikaans",
@@ -130,10 +130,10 @@ _NAMES = {
 
 
 def language_name(code: str) -> str:
-    """The English name of a language code; what is no known code comes back as it is.
+    """Return the English name of a language code; an unknown code is returned unchanged.
 
-    The longest known beginning of the code counts: `pt-AO` is Portuguese, `zh-Hans-CN` Simplified
-    Chinese. Case and `_` for `-` do not matter.
+    The longest known prefix decides: `pt-AO` is Portuguese, `zh-Hans-CN` Simplified Chinese. Case
+    is ignored and `_` equals `-`.
     """
     parts = str(code).strip().lower().replace("_", "-").split("-")
     for num_parts in range(len(parts), 0, -1):

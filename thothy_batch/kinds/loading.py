@@ -1,4 +1,4 @@
-"""A kind file to a Kind: found by name or path, every problem with its line."""
+"""Loads kinds by name or path and reports every problem with its line."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ from thothy_batch.yaml_source import Located, did_you_mean, load_yaml, validate
 
 
 def builtin_kinds() -> list[str]:
-    """The names of the kinds that come with the package."""
+    """Return the names of the built-in kinds."""
     return sorted(path.stem for path in data_path("jobs").glob("*.yaml"))
 
 
 def load_kind(name_or_path: str, base: Path) -> Kind:
-    """A built-in kind by its name, else a kind file (a path relative to `base`).
+    """Load a built-in kind by name, or a kind file by its path relative to `base`.
 
     Raises ManifestError with all problems of the file.
     """
@@ -76,7 +76,7 @@ def _param_spec(param: ParamFile) -> ParamSpec:
 
 
 def _content_hash(located: Located) -> str:
-    """Of what the file says. Comments, layout and the description change no artifact."""
+    """Hash the file without comments, layout and description, which change no artifact."""
     assert isinstance(located.value, dict)
     said = {key: value for key, value in located.value.items() if key != "description"}
     text = json.dumps(said, sort_keys=True, ensure_ascii=True, separators=(",", ":"))

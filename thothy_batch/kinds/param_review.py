@@ -1,4 +1,4 @@
-"""What the parameters of a kind file have to fulfil among themselves."""
+"""Validates the parameters of a kind file."""
 
 from collections.abc import Iterator
 from typing import get_args
@@ -12,7 +12,7 @@ from thothy_batch.yaml_source import did_you_mean
 
 
 def review_params(source: KindSource) -> Iterator[Problem]:
-    """Names, bounds, and defaults within them."""
+    """Yield problems of names, bounds, and defaults outside them."""
     for name, values in source.params.items():
         if not name.isidentifier() or name.startswith("_"):
             yield source.problem(("params", name), f"param {name!r} is no name for templates")
@@ -26,7 +26,7 @@ def review_params(source: KindSource) -> Iterator[Problem]:
 
 
 def review_samples(source: KindSource) -> Iterator[Problem]:
-    """`samples` names a parameter that can count, and the output can hold several."""
+    """Yield a problem unless `samples` names an integer parameter and the output holds several."""
     name = text(source.values.get("samples"))
     if not name:
         return
@@ -48,7 +48,7 @@ def review_samples(source: KindSource) -> Iterator[Problem]:
 
 
 def _spec_problem(spec: dict[str, object]) -> tuple[str, str] | None:
-    """The key at fault and the message."""
+    """Return the key at fault and the message."""
     kind, low, high = text(spec.get("type")), number(spec.get("min")), number(spec.get("max"))
     if kind not in get_args(ParamType):
         return None

@@ -1,4 +1,4 @@
-"""Completions to an artifact's text and data, by the kind's output format. Nothing is judged."""
+"""Parses completions into an artifact's text and data, by output format. Judges nothing."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 
 
 def visible(text: str) -> str:
-    """The text without the white space and the invisible characters around it."""
+    """Strip white space and invisible characters from both ends."""
     previous = None
     while text != previous:
         previous, text = text, text.strip().strip(_INVISIBLE)
@@ -17,7 +17,7 @@ def visible(text: str) -> str:
 
 
 def parse_line(text: str) -> str:
-    """One completion of format `lines`: stripped, without one pair of quotes around it."""
+    """Parse one completion of format `lines`: strip it and remove one pair of quotes."""
     line = visible(text)
     for opening, closing in _QUOTES:
         inner = line[1:-1]
@@ -33,12 +33,12 @@ def parse_line(text: str) -> str:
 
 
 def parse_lines(completions: Sequence[Completion]) -> list[str]:
-    """One text per completion. A completion of several lines stays as it is: checks flag it."""
+    """Return one text per completion. Checks flag a completion that has several lines."""
     return [parse_line(completion.text) for completion in completions]
 
 
 def parse_sections(text: str) -> list[dict[str, str]]:
-    """`## Heading` lines and the text below each. What stands before the first one is left out."""
+    """Return `## Heading` lines with the text below each. Text before the first is dropped."""
     sections: list[dict[str, str]] = []
     body: list[str] = []
     for line in text.splitlines():
@@ -56,9 +56,9 @@ def parse_sections(text: str) -> list[dict[str, str]]:
 
 
 def _heading(line: str) -> str:
-    """The title of a `## Heading` or `## Heading ##`; "" where the line is none.
+    """Return the title of a `## Heading` or `## Heading ##` line; "" for any other line.
 
-    Without a pattern: one that tries every split of a long run of spaces could hold up the night.
+    A regular expression that tries every split of a long run of spaces could stall the run.
     """
     title = line[2:].strip(" \t")
     if not line.startswith("##") or not line[2:].startswith((" ", "\t")):

@@ -1,4 +1,4 @@
-"""An item's values to the messages of one stage."""
+"""Renders an item's values into the messages of one stage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from thothy_batch.kinds.templates import render_template
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The messages of one request, in the form that chat templates take."""
+    """The messages of one request, in the form of chat templates."""
 
     messages: list[dict[str, str]]
-    num_document_chars: int = 0  # the user's message begins with that much document
+    num_document_chars: int = 0  # characters of document at the start of the user message
 
 
 def render(kind: Kind, stage_index: int, variables: Mapping[str, object]) -> Prompt:
-    """The system message (left out when empty) and the user's: document, then instruction.
+    """Render the system message (omitted if empty) and the user message: document, instruction.
 
-    `variables`: the declared fields, `params` (resolved), and what the entry brings: `target_lang`,
-    `items` (list of dicts), `previous` (the text of the stage before). Optional fields may be left
-    out. Raises TemplateProblem (template_error).
+    `variables`: the declared fields, the resolved `params` and, by entry, `target_lang`, `items`
+    (list of dicts) and `previous` (the text of the preceding stage). Optional fields may be
+    missing. Raises TemplateProblem (template_error).
     """
     assert not kind.raw, "a raw kind has no templates: its prompt is what the row holds"
     stage = kind.stages[stage_index]
@@ -34,7 +34,7 @@ def render(kind: Kind, stage_index: int, variables: Mapping[str, object]) -> Pro
 
 
 def with_optional(kind: Kind, variables: Mapping[str, object]) -> dict[str, object]:
-    """The variables with None for optional fields that the item (or an item of a group) lacks."""
+    """Return the variables with None for missing optional fields, in group items too."""
     if not kind.optional_fields:
         return dict(variables)
     nothing = dict.fromkeys(kind.optional_fields)

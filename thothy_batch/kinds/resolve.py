@@ -1,4 +1,4 @@
-"""What holds for one entry: the kind's defaults under the job's settings under the row's own."""
+"""Resolves an entry's settings: a row's own values, then the job's, then the kind's defaults."""
 
 import re
 import sys
@@ -9,7 +9,7 @@ from thothy_batch.kinds.kind import Kind, ParamSpec
 from thothy_batch.records import Sampling
 from thothy_batch.yaml_source import did_you_mean
 
-_LARGEST = sys.float_info.max  # whole numbers may be larger, NaN compares as not smaller
+_LARGEST = sys.float_info.max  # integers may be larger; NaN never compares as smaller
 _SAMPLING_KEYS = frozenset(Sampling.__dataclass_fields__)
 _MARK = re.compile(r"#[0-9]+\Z")
 _TYPE_WORDS = {
@@ -31,8 +31,11 @@ _BOUNDS: dict[str, tuple[bool, float, bool, float]] = {
 
 
 class InvalidValueError(ValueError):
-    """A param or sampling value that cannot be used: of a job a ManifestError, of a row
-    invalid_input. `problems` are sentences; `str()` joins them."""
+    """An unusable param or sampling value.
+
+    In a job it becomes a ManifestError, in a row invalid_input. `problems` are sentences; `str()`
+    joins them.
+    """
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -44,7 +47,7 @@ def resolve_params(
     job_params: Mapping[str, object] | None,
     row_params: object = None,
 ) -> dict[str, object]:
-    """Every parameter of the kind with its value. None means left out, in a job and in a row.
+    """Return every parameter of the kind with its value. None counts as missing.
 
     Raises InvalidValueError with all problems: unknown names, wrong types, out of bounds, missing.
     """
@@ -74,7 +77,7 @@ def resolve_params(
 def resolve_sampling(
     kind: Kind, job_sampling: Mapping[str, object] | None, max_tokens: object = None
 ) -> Sampling:
-    """How tokens are drawn: the kind's defaults, what the job sets, a row's own max_tokens.
+    """Return the sampling settings: the kind's defaults, the job's, a row's own max_tokens.
 
     Raises InvalidValueError with all problems.
     """
@@ -99,9 +102,9 @@ def resolve_sampling(
 
 
 def resolve_samples(kind: Kind, params: Mapping[str, object], sampling: Sampling) -> int:
-    """How many samples of the prompt are drawn.
+    """Return the number of samples per prompt.
 
-    Raises InvalidValueError where several would come out alike, at temperature 0.
+    Raises InvalidValueError for several samples at temperature 0: they would be equal.
     """
     if not kind.samples:
         return 1
@@ -118,9 +121,9 @@ def resolve_samples(kind: Kind, params: Mapping[str, object], sampling: Sampling
 
 
 def resolve_languages(kind: Kind, params: Mapping[str, object], row_language: object) -> list[str]:
-    """The target languages of one item of a `target_lang` kind: the row's own, else the params'.
+    """Return the target languages of an item: the row's own, else those of the params.
 
-    Each is once in the list. Raises InvalidValueError where there is none.
+    Each occurs once. Raises InvalidValueError if the list is empty.
     """
     if row_language is not None and row_language != "":
         if not isinstance(row_language, str):
@@ -139,8 +142,10 @@ def resolve_languages(kind: Kind, params: Mapping[str, object], row_language: ob
 
 
 def _without_marks(languages: list[str]) -> list[str]:
-    """The languages. Raises InvalidValueError for one that could be taken for that of another row:
-    the entries of rows that repeat an id have #2, #3, ... behind their language."""
+    """Return the languages; refuse one that ends in #2, #3, ...
+
+    Rows that repeat an id have these marks behind their language. Raises InvalidValueError.
+    """
     marked = [language for language in languages if _MARK.search(language)]
     if marked:
         raise InvalidValueError(
@@ -150,12 +155,12 @@ def _without_marks(languages: list[str]) -> list[str]:
 
 
 def check_value(name: str, spec: ParamSpec, value: object) -> str:
-    """Why a value is not one for this parameter; "" where it is."""
+    """Return why a value does not suit this parameter; "" if it does."""
     return _checked(name, spec, value)[1]
 
 
 def _checked(name: str, spec: ParamSpec, value: object) -> tuple[object, str]:
-    """The value in the type of the parameter, and what is wrong with it ("": nothing)."""
+    """Return the value in the parameter's type, and what is wrong with it ("": nothing)."""
     converted = _convert(spec.type, value)
     if converted is None:
         return None, f"{name} must be {_TYPE_WORDS[spec.type]}, found {_show(value)}"
@@ -168,13 +173,15 @@ def _checked(name: str, spec: ParamSpec, value: object) -> tuple[object, str]:
 
 
 def show_bound(bound: float) -> str:
-    """A bound as messages say it; whole numbers may be larger than any float."""
+    """Format a bound for messages; integers may be larger than any float."""
     return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _convert(type_name: str, value: object) -> object:
-    """None where the value is not of the type. A whole float counts as an int: Parquet writers
-    turn integers beside nulls into floats."""
+    """Convert the value; None if it is not of the type.
+
+    A whole float counts as an int: Parquet writers turn integers beside nulls into floats.
+    """
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
     if type_name == "int":
         whole = isinstance(number, int) or (number is not None and number.is_integer())
@@ -206,7 +213,7 @@ def _bound_problem(
 def _without_none(values: object) -> dict[str, object]:
     if not isinstance(values, Mapping):
         return {}
-    # NaN is how some writers of Parquet say that a number is missing.
+    # Some Parquet writers store a missing number as NaN.
     return {str(name): v for name, v in values.items() if v is not None and v == v}
 
 

@@ -1,10 +1,7 @@
-"""What can be known of a template before any row is rendered: its syntax and the names it uses."""
+"""Validates a template before any row is rendered: its syntax and the names it uses."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import jinja2
-from jinja2 import meta, nodes
 
 from thothy_batch.kinds.templates import (
     FILTER_NAMES,
@@ -13,6 +10,8 @@ from thothy_batch.kinds.templates import (
     compile_template,
     parse_template,
 )
+from thothy_batch.templating import jinja
+from thothy_batch.templating.jinja import meta, nodes
 from thothy_batch.yaml_source import did_you_mean
 
 # (line within the template, message, hint)
@@ -21,7 +20,7 @@ Finding = tuple[int, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a template of this kind file may use."""
+    """The names that a template of this kind file may use."""
 
     entry: str
     fields: frozenset[str]
@@ -29,14 +28,14 @@ class Scope:
     has_previous: bool
 
     def names(self) -> set[str]:
-        """The variables at the top level."""
+        """Return the top-level variables."""
         names = {"items"} if self.entry == "group" else set(self.fields)
         names |= {"target_lang"} if self.entry == "target_lang" else set()
         return names | {"params"} | ({"previous"} if self.has_previous else set())
 
 
 def review_template(source: str, scope: Scope) -> list[Finding]:
-    """Every problem of a template, by line."""
+    """Return every problem of a template, by line."""
     try:
         tree = parse_template(source)
         findings = [*_unknown_filters(tree), *_other_files(tree)]
@@ -46,11 +45,11 @@ def review_template(source: str, scope: Scope) -> list[Finding]:
             for name in _loop_names(tree):
                 findings += _unknown_members(tree, name, scope.fields, "field")
         findings += _unknown_variables(tree, scope)
-    except jinja2.TemplateSyntaxError as error:
+    except jinja.TemplateSyntaxError as error:
         return [(error.lineno, f"{error.message}", "")]
     except RecursionError:
         return [(1, "nested too deeply", "")]
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:  # a number with thousands of digits
         return [(1, f"cannot be read: {error}", "")]
     return sorted(set(findings))
 
@@ -58,8 +57,8 @@ def review_template(source: str, scope: Scope) -> list[Finding]:
 def _unknown_variables(tree: nodes.Template, scope: Scope) -> Iterator[Finding]:
     try:
         used = meta.find_undeclared_variables(tree)
-    except jinja2.TemplateAssertionError:
-        return  # what is wrong has been found: the template does not compile either
+    except jinja.TemplateAssertionError:
+        return  # already reported: the template does not compile either
     unknown = used - scope.names() - GLOBAL_NAMES
     for node in tree.find_all(nodes.Name):
         if node.ctx != "load" or node.name not in unknown:
@@ -81,7 +80,7 @@ def _unknown_variables(tree: nodes.Template, scope: Scope) -> Iterator[Finding]:
 def _unknown_members(
     tree: nodes.Template, owner: str, known: frozenset[str], what: str
 ) -> Iterator[Finding]:
-    """`owner.name` and `owner["name"]` where the name is not known."""
+    """Find `owner.name` and `owner["name"]` with an unknown name."""
     members: list[nodes.Getattr | nodes.Getitem] = [
         *tree.find_all(nodes.Getattr),
         *tree.find_all(nodes.Getitem),
@@ -99,7 +98,7 @@ def _constant(node: nodes.Node) -> object:
 
 
 def _loop_names(tree: nodes.Template) -> set[str]:
-    """The names that stand for one item: `{% for NAME in items %}`."""
+    """Return the loop variables of items: `{% for NAME in items %}`."""
     return {
         loop.target.name
         for loop in tree.find_all(nodes.For)
@@ -127,7 +126,7 @@ def _other_files(tree: nodes.Template) -> Iterator[Finding]:
 def _compile_problems(source: str) -> list[Finding]:
     try:
         compile_template(source)
-    except jinja2.TemplateSyntaxError as error:
+    except jinja.TemplateSyntaxError as error:
         return [(error.lineno, f"{error.message}", "")]
     except (SyntaxError, ValueError) as error:
         return [(1, f"cannot be compiled: {error}", "")]

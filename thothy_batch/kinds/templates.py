@@ -1,19 +1,17 @@
-"""Jinja2 in a sandbox: compiled once per process, rendered under limits on text and work.
+"""Compiles and renders kind templates in the sandbox; each source compiles once per process.
 
-A template sees values and nothing of Python: no attributes that start with an underscore, no
-changes to what it is given, no other files, nothing random. None renders as nothing.
+A template sees values and nothing of Python: no underscore attributes, no mutation of its inputs,
+no other files, no randomness. None renders as an empty string.
 """
 
 from functools import lru_cache
 from typing import Any
 
-import jinja2
-from jinja2 import nodes
-
 from thothy_batch.kinds.languages import language_name
+from thothy_batch.templating import jinja
 from thothy_batch.templating.sandbox import BoundedSandbox
 
-_FILENAME = "<template>"  # jinja2's own name for templates that come from a string
+_FILENAME = "<template>"  # jinja2's own name for templates made from a string
 
 
 class TemplateProblem(Exception):  # noqa: N818  (a finding about a row, no fault of ours)
@@ -21,21 +19,24 @@ class TemplateProblem(Exception):  # noqa: N818  (a finding about a row, no faul
 
 
 def _shown(value: object) -> object:
-    """What `{{ }}` writes. A function or an iterator would show where it lies in memory, which is
-    another text every night."""
+    """Return what `{{ }}` writes.
+
+    A function or an iterator is refused: it would print its memory address, which differs from run
+    to run.
+    """
     if value is None:
         return ""
-    if isinstance(value, jinja2.Undefined):
-        return value  # says itself what is missing
+    if isinstance(value, jinja.Undefined):
+        return value  # its own error names what is missing
     if callable(value) or hasattr(value, "__next__"):
         name = type(value).__name__
-        raise jinja2.TemplateRuntimeError(f"{name} is no text: is () or | list missing?")
+        raise jinja.TemplateRuntimeError(f"{name} is no text: is () or | list missing?")
     return value
 
 
 def _environment() -> BoundedSandbox:
     environment = BoundedSandbox(
-        undefined=jinja2.StrictUndefined,
+        undefined=jinja.StrictUndefined,
         trim_blocks=False,
         lstrip_blocks=False,
         autoescape=False,
@@ -51,41 +52,41 @@ FILTER_NAMES = frozenset(_ENVIRONMENT.filters)
 TEST_NAMES = frozenset(_ENVIRONMENT.tests)
 
 
-def parse_template(source: str) -> nodes.Template:
-    """The syntax tree. Raises jinja2.TemplateSyntaxError, which knows its line."""
+def parse_template(source: str) -> jinja.nodes.Template:
+    """Return the syntax tree. Raises TemplateSyntaxError, which has the line."""
     return _ENVIRONMENT.parse(source)
 
 
 @lru_cache(maxsize=256)
-def compile_template(source: str) -> jinja2.Template:
-    """The compiled template; a process compiles each source once."""
-    _ENVIRONMENT.begin()  # what is constant is computed here
+def compile_template(source: str) -> jinja.Template:
+    """Return the compiled template; a process compiles each source once."""
+    _ENVIRONMENT.begin()  # constants are folded here
     return _ENVIRONMENT.from_string(source)
 
 
 @lru_cache(maxsize=256)
 def is_constant(source: str) -> bool:
-    """True where the source is text without any template syntax."""
+    """True if the source has no template syntax."""
     return not any(mark in source for mark in ("{{", "{%", "{#"))
 
 
 @lru_cache(maxsize=256)
 def literal_head(source: str) -> str:
-    """The text before the first template syntax, without the white space around it."""
+    """Return the text before the first template syntax, stripped."""
     ends = (source.find(mark) for mark in ("{{", "{%", "{#"))
     return source[: min((end for end in ends if end >= 0), default=len(source))].strip()
 
 
 def render_template(source: str, variables: dict[str, Any], *, what: str) -> str:
-    """Renders and strips. `what` names the template in messages ("document").
+    """Render and strip. `what` names the template in messages ("document").
 
-    Raises TemplateProblem: with the line inside the template where it is known.
+    Raises TemplateProblem, with the line inside the template if known.
     """
     if is_constant(source):
         return source.strip()
     try:
         template = compile_template(source)
-    except RecursionError:  # the stack may be deeper here than where the file was reviewed
+    except RecursionError:  # the stack may be deeper here than during validation
         raise TemplateProblem(f"template {what!r}: nested too deeply") from None
     try:
         _ENVIRONMENT.begin()
@@ -98,12 +99,12 @@ def render_template(source: str, variables: dict[str, Any], *, what: str) -> str
     text = text.strip()
     try:
         text.encode()
-    except UnicodeEncodeError:  # of "\\ud800" within a template: no tokenizer takes it
+    except UnicodeEncodeError:  # from "\\ud800" in a template; no tokenizer accepts it
         raise TemplateProblem(f"template {what!r}: holds half of a surrogate pair") from None
     return text
 
 
-def _message(template: jinja2.Template, error: Exception, what: str) -> str:
+def _message(template: jinja.Template, error: Exception, what: str) -> str:
     line = None
     trace = error.__traceback__
     while trace is not None:
@@ -112,6 +113,6 @@ def _message(template: jinja2.Template, error: Exception, what: str) -> str:
         trace = trace.tb_next
     where = f"template {what!r}" + (f", line {line}" if line else "")
     text = str(error) or type(error).__name__
-    if not isinstance(error, jinja2.TemplateError):
+    if not isinstance(error, jinja.TemplateError):
         text = f"{type(error).__name__}: {text}"
     return f"{where}: {text}"

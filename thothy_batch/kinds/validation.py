@@ -1,4 +1,4 @@
-"""What the keys of a kind file have to say of each other, and what its templates use."""
+"""Validates relations between the keys of a kind file, and its templates."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +10,13 @@ from thothy_batch.kinds.param_review import review_params, review_samples
 from thothy_batch.kinds.template_review import Scope, review_template
 from thothy_batch.yaml_source import Located
 
-# check: the output format that it belongs to
+# check: its output format
 _CHECK_FORMATS = {"one_line": "lines", "count": "lines", "sections": "sections"}
 _RAW_ENTRY = "a raw kind has one entry per item: entry: item, no samples"
 
 
 def validate_kind(located: Located, path: Path) -> list[Problem]:
-    """All problems between keys and inside templates."""
+    """Return all problems between keys and inside templates."""
     source = KindSource(located, path)
     problems = [
         *_review_fields(source),

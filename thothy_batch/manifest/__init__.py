@@ -1,1 +1,1 @@
-"""YAML to checked settings, Parquet or SQL to a stream of items. Knows no models and no engines."""
+"""Reads manifests into validated settings, and Parquet or SQL inputs into streams of items."""

@@ -1,6 +1,6 @@
-"""Arrow columns into Python values, one bad cell at a time.
+"""Converts Arrow columns to Python values and isolates bad cells.
 
-A cell becomes its value, None where it is null, or a `Bad` that says why it cannot be used.
+A cell becomes its value, None if it is null, or a `Bad` with the reason why it is unusable.
 """
 
 import datetime
@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 _INT32_MAX = 2**31 - 1
-# An escape that is a character only together with another one: the only way to bring half of a
-# pair into text that was UTF-8, and no tokenizer takes that.
+# The escape of half a surrogate pair: the only way to bring a lone surrogate into UTF-8 text. No
+# tokenizer accepts one.
 _HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Use(StrEnum):
-    """What a column is for; the value names, in messages, the type that it must have."""
+    """The use of a column; the value names the required type in messages."""
 
     ID = "text, a number or a date"
     TEXT = "text"
@@ -36,19 +36,19 @@ class Use(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A cell that cannot be used. `why` continues a sentence that begins with the column's name."""
+    """An unusable cell. `why` continues a sentence that begins with the column's name."""
 
     why: str
 
 
 def fits(kind: Any, use: Use) -> bool:
-    """Whether a column of an Arrow type can serve the use at all."""
+    """True if a column of this Arrow type can serve the use."""
     kind = _inner_type(kind)
     return pt.is_null(kind) or _FITS[use](kind)
 
 
 def read_cells(column: Any, use: Use) -> list[Any]:
-    """The cells of an Arrow array that `fits` its use: value, None or Bad, one per row."""
+    """Read an array that `fits` its use: one value, None or Bad per row."""
     column = _plain(column)
     if pt.is_null(column.type):
         return [None] * len(column)
@@ -72,7 +72,7 @@ def _is_uuid(kind: Any) -> bool:
 
 
 def _is_count(kind: Any) -> bool:
-    # Floats, because other tools turn a column of whole numbers with nulls into floats.
+    # Floats count, because other tools turn an integer column with nulls into floats.
     return bool(pt.is_integer(kind) or pt.is_floating(kind))
 
 
@@ -106,7 +106,7 @@ def _inner_type(kind: Any) -> Any:
 
 
 def _plain(column: Any) -> Any:
-    """The column without dictionary and without extension type (UUIDs stay)."""
+    """Remove dictionary encoding and extension types but UUID from a column."""
     while True:
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks()
@@ -124,7 +124,7 @@ def _texts(column: Any) -> list[Any]:
         try:
             return list(column.to_pylist())
         except UnicodeDecodeError:
-            pass  # one bad string fails its whole column: again, as bytes, cell by cell
+            pass  # one bad string fails its whole column, so read it again as bytes, cell by cell
     return [_decoded(cell) for cell in column.cast(pa.large_binary()).to_pylist()]
 
 
@@ -145,7 +145,7 @@ def _ids(column: Any) -> list[Any]:
 
 def _id_text(cell: object) -> str | Bad | None:
     if isinstance(cell, float):
-        if cell != cell:  # NaN is how other tools write null
+        if cell != cell:  # other tools write null as NaN
             return None
         return str(int(cell)) if cell.is_integer() else repr(cell)
     if isinstance(cell, datetime.date):
@@ -186,7 +186,7 @@ def _from_json(text: str) -> dict[str, object] | Bad:
 
 
 def _without_nulls(cell: Any) -> Any:
-    """A struct column has every key in every row: those that are null were not meant."""
+    """Drop null keys: a struct column has every key in every row."""
     if cell is None or isinstance(cell, Bad):
         return cell
     return {key: value for key, value in dict(cell).items() if value is not None}
@@ -197,7 +197,7 @@ def _token_ids(column: Any) -> list[Any]:
 
 
 def _packed(ids: list[int | None]) -> object:
-    """Token ids as array("i"): 4 bytes each, because a night has hundreds of millions."""
+    """Pack token ids as array("i"): 4 bytes each, for runs with hundreds of millions."""
     try:
         return packed_array("i", cast(list[int], ids))
     except TypeError:

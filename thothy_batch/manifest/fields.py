@@ -1,4 +1,4 @@
-"""Which columns a job needs, and whether a table has them. Field: our name; column: theirs."""
+"""Maps a job's fields (our names) to the columns of a table (the user's names)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ class WantedField:
     required: bool
 
     def problem_of(self, cell: Any) -> str:
-        """Why a cell cannot be used, or "". Null is a problem only where the field is required."""
+        """Return why a cell is unusable, or "". Null is a problem only in a required field."""
         if isinstance(cell, Bad):
             return f"{self.column} {cell.why}"
         if cell is None:
@@ -46,7 +46,7 @@ class WantedField:
         return self._out_of_bounds(cell) if self.use is Use.COUNT else ""
 
     def _is_empty(self, text: str) -> bool:
-        if self.name == "prompt":  # raw: taken as it is, white space too
+        if self.name == "prompt":  # raw: used unchanged, white space included
             return text == ""
         return (self.required or self.name == "target_lang") and not text.strip()
 
@@ -61,16 +61,16 @@ class WantedField:
 
 @dataclass(frozen=True, slots=True)
 class FieldPlan:
-    """The fields of a job. Of raw fields one column is enough."""
+    """The fields of a job. One of the raw fields suffices."""
 
-    fields: tuple[WantedField, ...]  # id first
+    fields: tuple[WantedField, ...]  # the id comes first
     raw: bool = False
-    text_is_prompt: bool = False  # a Parquet job manifest has its raw prompts in `text`
+    text_is_prompt: bool = False  # a Parquet job manifest holds raw prompts in `text`
 
     def resolve(
         self, label: str, schema: Any, hive: Mapping[str, object]
     ) -> tuple[list[WantedField], list[Problem]]:
-        """The fields that a table fills, and what is missing or of the wrong type in it."""
+        """Return the fields that a table fills, and problems of missing or mistyped columns."""
         names = [*schema.names, *(key for key in hive if key not in schema.names)]
         present: list[WantedField] = []
         problems: list[Problem] = []
@@ -96,7 +96,7 @@ class FieldPlan:
             present.append(field)
             return [Problem(message, label)] if message else []
         if any(field.column in names for field in wanted):
-            return []  # there, but of the wrong type: reported already
+            return []  # present but mistyped, which is already reported
         said = " or ".join(repr(field.column) for field in wanted)
         return [_missing(said, wanted[0].column, names, label)]
 
@@ -115,7 +115,7 @@ class FieldPlan:
 
 
 def plan_fields(job: JobSettings, required: set[str], optional: set[str], raw: bool) -> FieldPlan:
-    """The fields of a job: `id`, those that its kind requires, and those that it can use."""
+    """Return the fields of a job: `id`, the kind's required ones and its optional ones."""
     in_job_file = isinstance(job.input, JobRowsInput)
     names = {"id": True} | {name: False for name in sorted(optional)}
     names |= {name: True for name in sorted(required)}
@@ -133,7 +133,7 @@ def plan_fields(job: JobSettings, required: set[str], optional: set[str], raw: b
 
 
 def mapping_problems(job: JobSettings, plan: FieldPlan) -> list[Problem]:
-    """Names on the left of `columns` that the job's kind does not know."""
+    """Return problems of names in `columns` that the job's kind does not know."""
     known = [field.name for field in plan.fields]
     return [
         job.problem(

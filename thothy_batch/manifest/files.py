@@ -1,4 +1,4 @@
-"""Parquet files: found by glob, folder or hive folder, opened with errors that name the file."""
+"""Finds Parquet files by glob, folder or hive folder; errors name the file."""
 
 import glob
 import os
@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 from thothy_batch.errors import ManifestError, Problem
 
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-# Rows decoded at a time: few enough that rows of 100 kB still fit into memory easily.
+# Rows decoded at a time; rows of 100 kB still fit into memory easily.
 BATCH_ROWS = 1024
-# A row group is read through a window of this many bytes per column, not as a whole.
+# Bytes per column through which a row group is streamed instead of read whole.
 _STREAMED = {"buffer_size": 64 * 1024, "pre_buffer": False}
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A Parquet file of an input. `label` is its path as messages give it."""
+    """A Parquet file of an input. `label` is its path in messages."""
 
     path: Path
     label: str
@@ -31,7 +31,7 @@ class DataFile:
 
 
 def find_files(patterns: Iterable[str], base: Path) -> tuple[list[DataFile], list[str]]:
-    """Files of all patterns, each once, sorted within a pattern; and the patterns without any."""
+    """Return the files of all patterns, each once, by pattern; and the patterns without files."""
     found: dict[Path, DataFile] = {}
     unmatched = []
     for pattern in patterns:
@@ -45,7 +45,7 @@ def find_files(patterns: Iterable[str], base: Path) -> tuple[list[DataFile], lis
 
 @contextmanager
 def reading(file: DataFile) -> Iterator[Any]:
-    """An open pq.ParquetFile. What fails while it is open becomes a ManifestError on this file."""
+    """Open a pq.ParquetFile for the block; errors inside become a ManifestError of this file."""
     try:
         with pq.ParquetFile(file.path, metadata=_metadata(file.path), **_STREAMED) as parquet:
             yield parquet
@@ -56,18 +56,18 @@ def reading(file: DataFile) -> Iterator[Any]:
 def read_batches(
     parquet: Any, columns: Sequence[str], row_groups: Sequence[int] | None = None
 ) -> Iterator[Any]:
-    """Record batches of an open file with these columns."""
+    """Yield record batches of an open file with these columns."""
     groups = range(parquet.num_row_groups) if row_groups is None else row_groups
     for group in groups:
         yield from parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns))
 
 
 def _metadata(path: Path) -> Any:
-    """The footer of a file; of one with dictionary columns, without their Arrow types.
+    """Read the footer of a file, without Arrow types if it has dictionary columns.
 
-    Such a column is decoded as a whole, and one invalid text fails it; read as the plain strings
-    that Parquet holds, it does not. Arrow's own types stand in the footer under a name: with
-    another name there they are passed over.
+    A dictionary column is decoded as a whole and fails with one invalid text, while the plain
+    strings of Parquet do not. Arrow's types are stored in the footer under a key; under any other
+    key they are ignored.
     """
     metadata = pq.read_metadata(path)
     if not any(pa.types.is_dictionary(column.type) for column in metadata.schema.to_arrow_schema()):
@@ -82,10 +82,10 @@ def _metadata(path: Path) -> Any:
 
 def _expand(pattern: str, base: Path) -> list[Path]:
     try:
-        # A name that is there is meant, also where it looks like a pattern: "data[1].parquet".
+        # An existing name is meant literally, even if it looks like a pattern: "data[1].parquet".
         there = (base / pattern).exists()
         names = [pattern] if there else glob.glob(pattern, root_dir=base, recursive=True)
-    except (OSError, ValueError):  # too long for the file system, or with a NUL
+    except (OSError, ValueError):  # too long for the file system, or containing a NUL
         return []
     paths: list[Path] = []
     for name in sorted(names):
@@ -95,7 +95,7 @@ def _expand(pattern: str, base: Path) -> list[Path]:
 
 
 def _within(folder: Path) -> list[Path]:
-    """All Parquet files of a folder and its folders; hidden and _internal ones are left out."""
+    """Return the Parquet files below a folder; hidden and _internal ones are skipped."""
     paths = []
     for path in sorted(folder.rglob("*.parquet")):
         inner = path.relative_to(folder).parts

@@ -1,4 +1,4 @@
-"""Where a job's rows come from: Parquet files, SQL, or a Parquet job manifest."""
+"""The inputs of a job: Parquet files, SQL, or a Parquet job manifest."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from thothy_batch.yaml_source import (
 
 
 class FileInput(StrictModel):
-    """Parquet files: globs, files or directories, hive folders among them."""
+    """Parquet files: globs, files or directories, including hive folders."""
 
     patterns: Texts = Field(description="Globs, relative to the manifest.")
 
@@ -33,7 +33,7 @@ class SqlInput(StrictModel):
 
 
 class JobRowsInput(StrictModel):
-    """The rows of one job within a Parquet job manifest. Made by the program, not written."""
+    """The rows of one job in a Parquet job manifest. Created by the program only."""
 
     parquet: list[str] = Field(description="The files of the job manifest, absolute.")
     row_groups: list[list[int]] = Field(
@@ -42,7 +42,7 @@ class JobRowsInput(StrictModel):
 
 
 class JobFileSettings(StrictModel):
-    """Jobs that stand in Parquet files, one row per item."""
+    """Jobs defined by Parquet files, one row per item."""
 
     parquet: Texts = Field(description="Globs of job manifests, relative to this file.")
 

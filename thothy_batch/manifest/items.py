@@ -1,4 +1,4 @@
-"""Input rows into items: streamed, checked before anything starts, one bad row at a time."""
+"""Streams input rows as items, checks the input before the run, and isolates bad rows."""
 
 import hashlib
 from collections.abc import Iterator
@@ -32,12 +32,12 @@ def open_items(
     limit: int | None = None,
     raw: bool = False,
 ) -> "ItemSource":
-    """The items of a job; reads nothing yet.
+    """Prepare the items of a job; nothing is read yet.
 
     `fields` and `optional` are our names (`text`, `target_lang`, a name for params.group_by, ...);
-    `id` is always read. `raw`: each row has a `prompt` or `prompt_token_ids`, whichever column is
-    there (both: the ids, where a row has them). Rows of a Parquet job manifest also have `params`,
-    `priority`, `max_tokens` and `target_lang`. `limit`: only the first rows are looked at.
+    `id` is always read. `raw`: each row has a `prompt` or `prompt_token_ids`, whichever column
+    exists (with both: the ids if a row has them). Rows of a Parquet job manifest also have
+    `params`, `priority`, `max_tokens` and `target_lang`. `limit`: read only the first rows.
     """
     plan = plan_fields(job, set(fields), set(optional or ()), raw)
     problems = mapping_problems(job, plan)
@@ -56,11 +56,11 @@ def open_items(
 
 
 class ItemSource:
-    """The items of one job. Iterate as often as wanted: every pass reads the input again.
+    """The items of one job; each iteration reads the input again.
 
-    An item's values hold its fields by our names; optional ones that are null are left out, and so
-    is what a row's `problem` is about. Texts are str, `prompt_token_ids` array("i"), `params` dict.
-    Iterating raises ManifestError when a file turns out to be damaged on the way.
+    An item's values hold its fields by our names, without null optional fields and without the
+    fields that its `problem` is about. Texts are str, `prompt_token_ids` array("i"), `params` dict.
+    Iteration raises ManifestError at a damaged file.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ItemSource:
         self._limit = limit
 
     def check(self) -> list[Problem]:
-        """What is wrong with the input as a whole: missing files or columns, wrong types."""
+        """Return the problems of the whole input: missing files or columns, wrong types."""
         found = list(self._problems)
         more: dict[str, int] = {}
         firsts: dict[str, Problem] = {}
@@ -95,7 +95,7 @@ class ItemSource:
         return found
 
     def num_rows(self) -> int | None:
-        """How many items there are, where the files' footers say it; None for SQL and job files."""
+        """Return the number of items from the files' footers; None for SQL and job files."""
         total = 0
         for table in self._tables:
             num_rows = table.num_rows()
@@ -164,12 +164,12 @@ class ItemSource:
 
 
 class _SeenIds:
-    """Finds ids that come again within a job. Keeps 16 bytes of each, not its text."""
+    """Finds repeated ids within a job. Keeps 16 bytes of each, not its text."""
 
     def __init__(self, job: str) -> None:
         self._job = job
         self._seen: set[bytes] = set()
-        self._counts: dict[bytes, int] = {}  # only of ids that came again
+        self._counts: dict[bytes, int] = {}  # repeated ids only
 
     def note(self, item: Item) -> None:
         digest = hashlib.blake2b(item.item_id.encode(), digest_size=16).digest()

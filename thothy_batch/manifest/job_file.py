@@ -1,4 +1,4 @@
-"""Parquet job manifests: which jobs their rows form."""
+"""Groups the rows of Parquet job manifests into jobs."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from thothy_batch.yaml_source import did_you_mean
 
 _MAGIC = b"PAR1"
 _COLUMNS = {"job": Use.TEXT, "kind": Use.TEXT, "priority": Use.COUNT}
-_MAX_PROBLEMS = 10  # of one file; a wrong column would otherwise report every row
+_MAX_PROBLEMS = 10  # per file; a wrong column would otherwise report every row
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class _Job:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a manifest is a Parquet file, by its name or its first bytes."""
+    """True if a manifest is a Parquet file, by its name or its first bytes."""
     if path.suffix == ".parquet":
         return True
     try:
@@ -39,9 +39,9 @@ def is_parquet(path: Path) -> bool:
 def discover_jobs(
     patterns: list[str], manifest: Path, line: int | None
 ) -> tuple[list[JobSettings], list[Problem]]:
-    """The jobs of Parquet job manifests in order of appearance, from one streamed pass.
+    """Return the jobs of Parquet job manifests by first appearance, in one streamed pass.
 
-    A job's priority is the highest of its rows. `line`: where the manifest names the files.
+    A job's priority is the highest of its rows. `line`: the manifest's line that names the files.
     """
     files, unmatched = find_files(patterns, manifest.parent)
     problems = [Problem(f"no file matches {p!r}", str(manifest), line) for p in unmatched]
@@ -122,7 +122,7 @@ def _add_rows(
 def _add_row(
     cells: tuple[Any, Any, Any], where: str, place: tuple[int, int], jobs: dict[str, _Job]
 ) -> str:
-    """Notes a row's job; returns what is wrong with it, or ""."""
+    """Record a row's job; return what is wrong with it, or ""."""
     name, kind, priority = cells
     for column, cell in (("job", name), ("kind", kind)):
         fault = name_fault(cell) if isinstance(cell, str) else "is null"

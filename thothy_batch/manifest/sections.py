@@ -42,7 +42,7 @@ def _jobs_shape(value: object) -> str:
 
 
 class ModelSettings(StrictModel):
-    """Which model answers."""
+    """The model that generates."""
 
     id: str = Field(default="", description="Hub id or directory; left out: the embedded model.")
     revision: NonEmpty = Field(default="main", description="Branch, tag or commit on the hub.")
@@ -60,7 +60,7 @@ class ModelSettings(StrictModel):
 
 
 class EngineSettings(StrictModel):
-    """How the engine works; results do not depend on it."""
+    """Settings of the engine, which do not change results."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where the model runs."
@@ -102,7 +102,7 @@ class EngineSettings(StrictModel):
 
 
 class RunSettings(StrictModel):
-    """When a run stops, and what it is seeded with."""
+    """Seed of a run and conditions that stop it."""
 
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of jobs that name none.")
     deadline: Annotated[str | None, BeforeValidator(check_deadline)] = Field(
@@ -134,7 +134,7 @@ class RunSettings(StrictModel):
 
 
 class SamplingSettings(StrictModel):
-    """How tokens are drawn. What is left out (None) takes the kind's default."""
+    """Sampling settings. None takes the kind's default."""
 
     temperature: float | None = Field(
         default=None, ge=0, description="0: the likeliest token; higher: more variety."
@@ -167,12 +167,12 @@ class SamplingSettings(StrictModel):
     )
 
     def given(self) -> dict[str, object]:
-        """What the manifest sets, without what is left to the kind."""
+        """Return the settings that the manifest sets."""
         return self.model_dump(exclude_none=True)
 
 
 class JobSettings(StrictModel):
-    """One job: what is read, what is made of it, and how."""
+    """One job: input, kind, parameters, sampling."""
 
     name: Name = Field(description="Name of the job, unique in the manifest.")
     kind: Name = Field(
@@ -208,17 +208,17 @@ class JobSettings(StrictModel):
     _lines: dict[str, int] = PrivateAttr(default_factory=dict)
 
     def problem(self, key: str, message: str, hint: str = "") -> Problem:
-        """A problem of this job, at the line of its key (`kind`, `sampling.temperature`, ...)."""
+        """Make a problem at the line of a key (`kind`, `sampling.temperature`, ...)."""
         line = self._lines.get(key) or self._lines.get(key.split(".")[0]) or self._lines.get("")
         return Problem(f"job {self.name!r}: {message}", self._path, line, hint)
 
     def locate(self, path: str, lines: dict[str, int]) -> None:
-        """Notes where the job stands: the file, and lines by dotted key, "" for the job itself."""
+        """Record the file and the lines by dotted key, "" for the job itself."""
         self._path, self._lines = path, lines
 
 
 class OutputSettings(StrictModel):
-    """What is stored besides the text."""
+    """Settings of what is stored beside the text."""
 
     token_ids: bool = Field(default=False, description="Also store output_token_ids.")
 

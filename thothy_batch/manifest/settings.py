@@ -1,4 +1,4 @@
-"""A manifest from its file to checked settings, every problem at once."""
+"""Loads a manifest into validated settings and reports all problems at once."""
 
 import hashlib
 import json
@@ -48,21 +48,24 @@ _DEVICES = ("auto", "cpu", "cuda")
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the command line sets over the manifest. Paths are relative to the working folder."""
+    """Settings of the command line, which override the manifest's.
+
+    Paths are relative to the working folder.
+    """
 
     store: Path | None = None
     model: str | None = None
     device: str | None = None
     jobs: tuple[str, ...] = ()  # empty: all
-    limit: int | None = None  # only the first rows of each job are looked at
+    limit: int | None = None  # read only the first rows of each job
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A checked manifest with its overrides applied."""
+    """A validated manifest with its overrides applied."""
 
     path: Path  # the manifest file, absolute
-    base: Path  # its folder: where relative paths start
+    base: Path  # its folder, the base of relative paths
     store: Path  # absolute
     model: ModelSettings  # a model that is a directory has its absolute path as id
     engine: EngineSettings
@@ -72,7 +75,7 @@ class Manifest:
     limit: int | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Every setting as plain JSON values, as it is stored with the run: without passwords."""
+        """Return all settings as plain JSON values without passwords, as stored with the run."""
         settings = self._settings()
         for job in settings["jobs"]:
             if isinstance(job["input"], dict) and "sql" in job["input"]:
@@ -92,22 +95,22 @@ class Manifest:
 
     @property
     def metrics_path(self) -> Path | None:
-        """Where the run's figures go for Prometheus, if anywhere."""
+        """The file of the run's Prometheus metrics; None if not set."""
         name = self.run.metrics_file
         return None if name is None else self.base / os.path.expanduser(name)
 
     @property
     def manifest_hash(self) -> str:
-        """32 hex digits over every setting but where the store lies."""
+        """Hash every setting but the store's path into 32 hex digits."""
         settings = {key: value for key, value in self._settings().items() if key != "store"}
         text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def load_manifest(path: Path, overrides: Overrides | None = None) -> Manifest:
-    """Reads and checks a manifest: YAML, or a Parquet job manifest.
+    """Load and validate a manifest: YAML, or a Parquet job manifest.
 
-    Raises ManifestError with every problem that can be seen without reading the job's inputs.
+    Raises ManifestError with every problem that shows without reading the jobs' inputs.
     """
     overrides = overrides or Overrides()
     path = Path(path).absolute()
@@ -138,7 +141,7 @@ def load_manifest(path: Path, overrides: Overrides | None = None) -> Manifest:
 
 
 def to_engine_spec(manifest: Manifest) -> EngineSpec:
-    """What the engine needs to start; the two token counts are the plan's to add."""
+    """Return the specification of the engine; the plan adds the two token counts."""
     engine, model = manifest.engine, manifest.model
     return EngineSpec(
         model=ModelSpec(
@@ -164,7 +167,7 @@ def to_engine_spec(manifest: Manifest) -> EngineSpec:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of a YAML manifest, for editors."""
+    """Return the JSON Schema of a YAML manifest, for editors."""
     schema = ManifestFile.model_json_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -183,7 +186,7 @@ def _read(path: Path) -> tuple[ManifestFile | None, list[Problem], Located | Non
 
 
 def _same_names(located: Located) -> list[Problem]:
-    """Two jobs of one name; looks at the plain values, so that other faults do not hide it."""
+    """Find two jobs of one name in the plain values, so that other faults do not hide it."""
     jobs = located.value.get("jobs") if isinstance(located.value, dict) else None
     first_lines: dict[str, int | None] = {}
     problems = []

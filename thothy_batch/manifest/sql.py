@@ -1,9 +1,9 @@
-"""The SQL input of a job: one SELECT in an empty in-memory DuckDB, streamed.
+"""Streams the SQL input of a job: one SELECT in an empty in-memory DuckDB.
 
-It runs in a process of its own whose working folder is the manifest's: DuckDB looks for a relative
+The query runs in a child process whose working folder is the manifest's: DuckDB resolves a relative
 path in the working folder first, whatever `file_search_path` says, and that setting cannot name a
-folder with a comma. Nothing else of DuckDB is open to the SQL: no other statement, no download of
-extensions, no look into the program's variables.
+folder with a comma. The SQL has access to nothing else of DuckDB: no other statement, no extension
+downloads, no variables of the program.
 """
 
 import multiprocessing
@@ -37,14 +37,14 @@ class SqlRows:
         self._schema: Any = None
 
     def schema(self) -> Any:
-        """The Arrow schema of the result. Raises ManifestError when DuckDB refuses the SQL."""
+        """Return the Arrow schema of the result. Raises ManifestError if DuckDB refuses the SQL."""
         if self._schema is None:
             with self._child(True) as messages:
                 self._schema = next(messages)
         return self._schema
 
     def batches(self) -> Iterator[Any]:
-        """Record batches of the result. Raises ManifestError when the query fails on the way."""
+        """Yield record batches of the result. Raises ManifestError if the query fails midway."""
         with self._child(False) as messages:
             yield from messages
 
@@ -62,7 +62,7 @@ class SqlRows:
                 child.start()
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()  # so that the end of the child is the end of the pipe
+            theirs.close()  # so that the pipe ends when the child ends
             yield self._messages(ours)
         finally:
             ours.close()
@@ -89,7 +89,7 @@ class SqlRows:
 
 
 def _serve(connection: Connection, sql: str, base: str, only_schema: bool) -> None:
-    """Runs in the child: sends ("rows", batch or schema), last ("end", None) or ("error", text)."""
+    """Run in the child: send ("rows", batch or schema), last ("end", None) or ("error", text)."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         os.chdir(base)
@@ -102,7 +102,7 @@ def _serve(connection: Connection, sql: str, base: str, only_schema: bool) -> No
         message: tuple[str, object] = ("end", None)
     except BrokenPipeError:
         return  # the parent wants no more
-    except Exception as error:  # whatever it is, the parent words it for the user
+    except Exception as error:  # any error: the parent words it for the user
         message = ("error", _shortened(error))
     with suppress(BrokenPipeError):
         connection.send(message)
@@ -112,7 +112,7 @@ def _query(sql: str, only_schema: bool) -> Any:
     connection = duckdb.connect(":memory:")
     temporary = tempfile.gettempdir().replace("'", "''")
     connection.execute(f"SET temp_directory = '{temporary}'")
-    # What reads from the network is an extension; so are other programs' databases.
+    # Network access and foreign databases are extensions.
     connection.execute("SET autoinstall_known_extensions = false")
     connection.execute("SET autoload_known_extensions = false")
     connection.execute("SET allow_persistent_secrets = false")
@@ -125,7 +125,7 @@ def _query(sql: str, only_schema: bool) -> Any:
     relation = connection.sql(sql)
     if only_schema:
         relation = relation.limit(0)
-    # Older releases know only the second name, newer ones warn about it.
+    # Older releases have only the second name, newer ones warn about it.
     make = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
     return make(BATCH_ROWS)
 
@@ -134,15 +134,15 @@ def _is_one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
     statements = connection.extract_statements(sql)
     try:
         return [statement.type for statement in statements] == [duckdb.StatementType.SELECT]
-    except ValueError:  # a kind of statement that this DuckDB has no name for in Python
+    except ValueError:  # a statement type that this DuckDB does not name in Python
         return False
 
 
 def _check_reads_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """Raises where a SELECT does more than to select.
+    """Raise if a SELECT does more than select.
 
-    COPY TO, INSERT and others may be the body of a WITH, but DuckDB refuses them there when the
-    SELECT is an inner one. Two functions run SQL that is given as text, and look at nothing.
+    COPY TO, INSERT and others can be the body of a WITH, but DuckDB refuses them there if the
+    SELECT is an inner one. Two functions run SQL text unchecked.
     """
     text = sql.encode()
     starts = [offset for offset, _ in duckdb.tokenize(sql)]
@@ -156,7 +156,7 @@ def _check_reads_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 
 def _without_end(sql: str) -> str:
-    """The SELECT without a final semicolon and comments: DuckDB wraps the text it is given."""
+    """Remove a final semicolon and comments: DuckDB wraps the text."""
     text = sql.encode()
     end = len(text)
     for offset, _ in reversed(duckdb.tokenize(sql)):
@@ -174,6 +174,6 @@ def _end_with_parent() -> None:
 
 
 def _shortened(error: Exception) -> str:
-    """DuckDB's message in one line, without its drawing of the query."""
+    """Return DuckDB's message in one line, without its excerpt of the query."""
     text = str(error).split("\n\nLINE ")[0]
     return " ".join(text.split())[:500]

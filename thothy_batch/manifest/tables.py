@@ -1,4 +1,4 @@
-"""What rows are read from: a Parquet file, one job's rows in a job manifest, the result of SQL."""
+"""Tables of rows: a Parquet file, one job's rows in a job manifest, or a SQL result."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -7,24 +7,24 @@ from thothy_batch.manifest.columns import Use, read_cells
 from thothy_batch.manifest.files import DataFile, read_batches, reading
 from thothy_batch.manifest.sql import SqlRows
 
-# Row numbers (from 1, within the table) and the record batch that holds these rows.
+# Row numbers (from 1, within the table) and the record batch of these rows.
 NumberedBatch = tuple[Sequence[int], Any]
 
 
 class Table(Protocol):
-    """Rows with columns. All methods raise ManifestError when the table cannot be read."""
+    """Rows with columns. All methods raise ManifestError if the table cannot be read."""
 
     label: str  # for messages
-    hive: Mapping[str, str | None]  # columns that are the same in every row
+    hive: Mapping[str, str | None]  # columns with one value for every row
 
     def schema(self) -> Any:
         """The Arrow schema."""
 
     def num_rows(self) -> int | None:
-        """How many rows there are, where it is known without reading them."""
+        """Return the number of rows, if known without reading them; else None."""
 
     def batches(self, columns: Sequence[str]) -> Iterator[NumberedBatch]:
-        """The rows, streamed."""
+        """Stream the rows."""
 
 
 class FileTable:
@@ -52,7 +52,7 @@ class FileTable:
 
 
 class JobTable:
-    """The rows of one job within a Parquet job manifest."""
+    """The rows of one job in a Parquet job manifest."""
 
     def __init__(self, file: DataFile, job: str, row_groups: Sequence[int]) -> None:
         self.label = file.label
@@ -84,7 +84,7 @@ class JobTable:
 
 
 class SqlTable:
-    """The rows that a SELECT gives."""
+    """The rows of a SELECT."""
 
     hive: Mapping[str, str | None] = {}
 

@@ -1,4 +1,4 @@
-"""Durations, points in time and sizes of memory, as people write them."""
+"""Parses durations, points in time and memory sizes as people write them."""
 
 import math
 import re
@@ -15,7 +15,7 @@ _UNITS = {
 
 
 def parse_duration(text: object) -> float:
-    """Seconds of `90s`, `30m`, `5h` or `1h30m`. Raises ValueError."""
+    """Parse `90s`, `30m`, `5h` or `1h30m` into seconds. Raises ValueError."""
     match = _DURATION.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None or not any(match.groups()):
         raise ValueError(f"must be a duration such as 90s, 30m or 5h, found {text!r}")
@@ -24,10 +24,10 @@ def parse_duration(text: object) -> float:
 
 
 def parse_deadline(text: object, now: datetime, zone: tzinfo | None = None) -> datetime:
-    """The moment that `06:00` (its next occurrence after `now`) or an ISO date and time means.
+    """Parse `06:00` (its next occurrence after `now`) or an ISO date and time.
 
-    `now` is aware. `zone` is where times without an offset are meant, None: this machine's zone.
-    Returns an aware datetime; a date in the past is returned as it is. Raises ValueError.
+    `now` is aware. `zone` applies to times without an offset; None: this machine's zone. Returns an
+    aware datetime; a date in the past is returned unchanged. Raises ValueError.
     """
     try:
         if not isinstance(text, str):
@@ -40,7 +40,7 @@ def parse_deadline(text: object, now: datetime, zone: tzinfo | None = None) -> d
             moment = datetime.fromisoformat(text)
             return moment if moment.tzinfo else _in_zone(moment, zone)
         hour, minute, second = (int(part or 0) for part in clock.groups())
-        # Wall clock arithmetic, so that 06:00 stays 06:00 when the clocks change over night.
+        # Wall-clock arithmetic, so that 06:00 stays 06:00 when the clocks change overnight.
         today = now.astimezone(zone).replace(
             tzinfo=None, hour=hour, minute=minute, second=second, microsecond=0
         )
@@ -56,7 +56,7 @@ def parse_deadline(text: object, now: datetime, zone: tzinfo | None = None) -> d
 
 
 def parse_memory(value: object) -> int | float | None:
-    """`auto` -> None, `8GiB` -> bytes, 0.9 -> share of free memory. Raises ValueError."""
+    """Parse `auto` to None, `8GiB` to bytes, 0.9 to a share of free memory. Raises ValueError."""
     if value is None or value == "auto":
         return None
     if isinstance(value, float) and 0 < value <= 1:
@@ -72,6 +72,6 @@ def parse_memory(value: object) -> int | float | None:
 
 
 def _in_zone(moment: datetime, zone: tzinfo | None) -> datetime:
-    # Through UTC and back: a time that the clocks skip becomes the one an hour later.
+    # Through UTC and back: a skipped local time becomes the one an hour later.
     local = moment.astimezone() if zone is None else moment.replace(tzinfo=zone)
     return local.astimezone(UTC).astimezone(zone)

@@ -1,4 +1,4 @@
-"""Types of manifest values that are written one way and used another, with their JSON Schema."""
+"""Manifest value types whose written form differs from their use, with JSON Schema."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -7,12 +7,12 @@ from thothy_batch.manifest.units import parse_deadline, parse_duration, parse_me
 from thothy_batch.yaml_source import BeforeValidator, Field, WithJsonSchema
 
 MAX_SEED = 2**63 - 1  # fits the BIGINT column `seed`
-MAX_COUNT = 2**31 - 1  # of tokens, blocks and rows: what the engine's tables hold
-MAX_BLOCKS = 2**24  # of a KV pool: the bookkeeping of more would use up the machine
+MAX_COUNT = 2**31 - 1  # tokens, blocks and rows: the range of the engine's tables
+MAX_BLOCKS = 2**24  # of a KV pool; the bookkeeping of more would exhaust the machine
 
 
 def later(*names: str, use: str) -> BeforeValidator:
-    """Refuses by name the values that will exist one day."""
+    """Refuse by name values that do not exist yet."""
 
     def check(value: object) -> object:
         if value in names:
@@ -35,12 +35,12 @@ def _one_or_many(value: object) -> object:
 def check_deadline(value: object) -> str | None:
     if value is None:
         return None
-    parse_deadline(value, datetime(2026, 1, 1, tzinfo=UTC))  # only whether it can be read
+    parse_deadline(value, datetime(2026, 1, 1, tzinfo=UTC))  # only checked for readability
     return str(value)
 
 
 def check_metrics_file(value: object) -> str | None:
-    """The file is replaced again and again: its name has to say that it is meant for that."""
+    """Check the name: the file is replaced repeatedly, so it must be meant for metrics."""
     if value is None:
         return None
     if not isinstance(value, str) or not value.endswith(".prom") or "\0" in value:
@@ -55,7 +55,7 @@ TEXT_OR_TEXTS = {
 
 
 def name_fault(name: str) -> str:
-    """Why a text cannot be the name of a job, or ""."""
+    """Return why a text cannot be the name of a job, or ""."""
     if not name.strip():
         return "is empty"
     return "" if name.isprintable() else "holds control characters"

@@ -1,1 +1,1 @@
-"""What a checkpoint is: its configuration, weights, tokenizer, and one decoder for all families."""
+"""Checkpoints: configuration, weights, tokenizer, and one decoder for all supported families."""

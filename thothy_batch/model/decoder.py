@@ -1,7 +1,7 @@
 """The decoder of all supported families: RMS norm, rotary grouped-query attention, gated MLP.
 
-Families differ in biases and further norms, which are in the weights, and in what the
-configuration says: windows and rotary positions of each layer, activation, scales and softcaps.
+Families differ in biases and extra norms, which are in the weights, and in their configuration:
+windows and rotary settings of each layer, activation, scales and soft caps.
 T tokens in the step, R rows that sample, H query heads, K kv heads, D head dim, N hidden size,
 V vocab.
 """
@@ -22,8 +22,11 @@ from thothy_kernels.rope_and_write import rope_and_write_kv
 
 
 class Decoder:
-    """Token ids and KV blocks in, logits out. Takes the layers out of `weights` as it packs them,
-    so that plain and packed weights of the whole model never stand side by side."""
+    """Computes logits from token ids and KV blocks.
+
+    The constructor takes the layers out of `weights` while packing them, so plain and packed
+    weights of the whole model never coexist.
+    """
 
     def __init__(
         self,
@@ -33,13 +36,13 @@ class Decoder:
         attention_impl: str | None = None,
         quantization: str = "none",
     ) -> None:
-        """`impl`: of all operations; `attention_impl`: of attention, where that differs."""
+        """`impl`: for all operations; `attention_impl`: for attention, if different."""
         self.config = config
         self.impl = impl
         self.device = weights.embedding.device
         self.attention_impl = attention_impl or impl
         self._embedding_VN = weights.embedding
-        # Rounded to the dtype, as the checkpoints were trained: 45.25 for a root of 2048 ...
+        # Rounded to the dtype, as in training: 45.25 for the square root of 2048 in bfloat16.
         self._embedding_scale = torch.tensor(config.embedding_scale).to(weights.embedding)
         self._group_of = {
             layer: number
@@ -53,27 +56,27 @@ class Decoder:
             for rope in set(config.layer_ropes)
         }
         layers = weights.take_layers()
-        # No name for a layer: it would hold its plain weights while the next one is read.
+        # No variable holds the layer: it would keep plain weights alive while the next is read.
         self._layers = [
             _Layer(config, next(layers), tables[rope], impl, self.attention_impl, quantization)
             for rope in config.layer_ropes
         ]
         self._final_norm_N = weights.final_norm
         head = weights.embedding if weights.head is None else weights.head
-        # Logits that come in float32 as they are need not be rounded on their way.
+        # Logits that are produced in float32 need no rounding in between.
         self._head = _packed(head, None, impl, quantization, torch.float32)
 
     @torch.inference_mode()
     def forward(self, inputs: ForwardInputs, kv: KVPool) -> torch.Tensor:
-        """One step: writes the KV of all T tokens, returns float32 logits [R, V].
+        """Compute one step: write the KV of all T tokens, return float32 logits [R, V].
 
-        Logits exist only for `inputs.logits_rows`, in that order; R may be 0.
+        Logits are computed only for `inputs.logits_rows`, in that order; R may be 0.
         """
         x_TN = self._embed(inputs.token_ids)
         last = len(self._layers) - 1
         delta_TN = None
         for number, layer in enumerate(self._layers):
-            # Behind the last attention only rows that sample are of use.
+            # After the last attention only sampling rows are needed.
             rows = inputs.logits_rows if number == last else None
             group = inputs.groups[self._group_of[number]]
             cache = kv.k_of(number), kv.v_of(number)
@@ -94,7 +97,7 @@ class Decoder:
 
 
 class _Layer:
-    """Attention and feed-forward, each added to what goes by."""
+    """One layer: attention and feed-forward, each added to the residual stream."""
 
     def __init__(
         self,
@@ -130,11 +133,11 @@ class _Layer:
         cache: tuple[torch.Tensor, torch.Tensor],
         rows: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What goes by and what is still to be added to it, as it came from the layer before: the
-        next norm adds it on its way. [T, N], or [R, N] where only `rows` are needed behind the
-        attention.
+        """Return the residual stream and the output still to be added to it, as received.
 
-        `cache`: keys and values of this layer, [B, K, P, D] each; written before they are read.
+        The next norm adds that output. Both are [T, N], or [R, N] if only `rows` are needed after
+        the attention. `cache`: keys and values of this layer, [B, K, P, D] each; written before
+        they are read.
         """
         x_TN, normed_TN = self._added(x_TN, delta_TN, self._input_norm_N)
         attended = self._attend(normed_TN, positions, group, cache)
@@ -153,7 +156,7 @@ class _Layer:
         group: GroupInputs,
         cache: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
-        """What every token's heads gathered, [T, H * D]. Writes this step's KV first."""
+        """Return the attention output of all heads, [T, H * D]. Writes this step's KV first."""
         config, impl = self._config, self._impl
         q_THD = rope_and_write_kv(
             self._qkv(normed_TN),
@@ -184,7 +187,7 @@ class _Layer:
         return _added_norm(x, delta, weight, self._config, self._impl)
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-        """x as it is where the family has no such norm."""
+        """Normalise x; return x unchanged if the family has no such norm."""
         return x if weight is None else self._added(x, None, weight)[1]
 
 
@@ -195,7 +198,7 @@ def _packed(
     quantization: str,
     quantized_out: torch.dtype | None = None,
 ) -> PackedLinear:
-    """`quantized_out`: of the products of a quantised weight, where that is not its dtype."""
+    """Pack a weight. `quantized_out`: dtype of a quantised product, if not the weight's."""
     if quantization == "int8":
         return pack_linear_int8(weight, bias, impl=impl, out_dtype=quantized_out)
     return pack_linear(weight, bias, impl=impl)
@@ -208,7 +211,7 @@ def _added_norm(
     config: ModelConfig,
     impl: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x + delta and its norm; x itself where nothing is to be added."""
+    """Return x + delta and its norm; x itself without a delta."""
     eps, offset = config.rms_norm_eps, config.norm_offset
     if delta is None:
         return x, rms_norm(x, weight, eps, weight_offset=offset, impl=impl)

@@ -1,4 +1,4 @@
-"""What a model is, as one hash: two runs with equal fingerprints would generate the same."""
+"""The fingerprint of a model: runs with equal fingerprints generate equal text."""
 
 import hashlib
 import json
@@ -19,16 +19,16 @@ _TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
 )
-_WHOLE_BYTES = 16 << 20  # up to here a file is hashed whole
+_WHOLE_BYTES = 16 << 20  # files up to this size are hashed whole
 _PAGE_BYTES = 4096
-_NUM_PAGES = 256  # sampled evenly from a larger file, the first and the last among them
+_NUM_PAGES = 256  # sampled evenly from a larger file, first and last included
 
 
 def model_fingerprint(files: ModelFiles, config: ModelConfig, dtype: str, spec: ModelSpec) -> str:
-    """Hash of config, dtype, quantization, tokenizer and weights, as 32 hex digits.
+    """Hash config, dtype, quantization, tokenizer and weights into 32 hex digits.
 
-    Weights count by hub commit; else by name, size, header and sampled pages of each file;
-    random weights by their seed. Where the directory lies does not matter.
+    Weights count by hub commit, else by name, size, header and sampled pages of each file; random
+    weights by their seed. The location of the directory does not matter.
     """
     hasher = hashlib.blake2b(digest_size=16)
     settings = {
@@ -54,8 +54,10 @@ def model_fingerprint(files: ModelFiles, config: ModelConfig, dtype: str, spec: 
 
 
 def check_fingerprint(spec: EngineSpec, files: ModelFiles, config: ModelConfig, dtype: str) -> None:
-    """EngineError where these are not the weights that the run began with: answers of two models
-    would be stored under one request key."""
+    """Raise EngineError if the weights changed since the start of the run.
+
+    Completions of two models would otherwise share request keys.
+    """
     if not spec.fingerprint:
         return
     if model_fingerprint(files, config, dtype, spec.model) != spec.fingerprint:

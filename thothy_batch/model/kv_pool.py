@@ -1,9 +1,9 @@
-"""The memory of all KV blocks. U units, B blocks, K kv heads, P block_size, D head dim.
+"""The tensors of all KV blocks. U units, B blocks, K kv heads, P block_size, D head dim.
 
-A unit holds one layer's keys or values of P tokens. A block of a layer group with n layers is the
-units b * n .. b * n + n - 1, one per layer in the group's order; so blocks of different groups
-share one tensor, and whoever hands them out sees to it that they do not overlap: in large pages of
-as many units as every n divides (Jenga, arXiv:2503.18292).
+A unit holds one layer's keys or values of P tokens. Block b of a layer group with n layers is units
+b * n .. b * n + n - 1, one per layer in the group's order. Blocks of different groups share
+one tensor; the block manager keeps them apart in large pages whose number of units every n divides
+(Jenga, arXiv:2503.18292).
 """
 
 import math
@@ -18,17 +18,17 @@ from thothy_kernels.block_copy import copy_blocks
 
 
 class KVPool:
-    """One tensor of keys and one of values, [U, K, P, D]; units never written hold anything."""
+    """One tensor of keys and one of values, [U, K, P, D]; unwritten units are undefined."""
 
     def __init__(
         self, k: torch.Tensor, v: torch.Tensor, config: ModelConfig, *, impl: str = "reference"
     ) -> None:
-        """`impl`: of the block copies."""
+        """`impl`: implementation of the block copies."""
         self.k = k
         self.v = v
         self._impl = impl
         self._group_sizes = [len(group.layers) for group in layer_groups(config)]
-        # By layer; made once, since they are needed once per layer and step.
+        # By layer; created once, because each step needs them for every layer.
         self._views: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         for group in layer_groups(config):
             num_layers = len(group.layers)
@@ -47,7 +47,7 @@ class KVPool:
         *,
         impl: str = "reference",
     ) -> "KVPool":
-        """Reserve the memory; on the CPU it becomes real where a block is first written."""
+        """Reserve the memory; on the CPU a page becomes resident at its first write."""
         page_units = math.lcm(*(len(group.layers) for group in layer_groups(config)))
         shape = (num_large_pages * page_units, config.num_kv_heads, block_size, config.head_dim)
         k, v = (torch.empty(shape, dtype=TORCH_DTYPES[dtype], device=device) for _ in range(2))
@@ -56,16 +56,16 @@ class KVPool:
         return cls(k, v, config, impl=impl)
 
     def k_of(self, layer: int) -> torch.Tensor:
-        """Keys of one layer, [B, K, P, D] by its group's block ids; blocks lie apart."""
+        """Return the keys of one layer, [B, K, P, D] by block id; blocks are not adjacent."""
         return self._views[layer][0]
 
     def v_of(self, layer: int) -> torch.Tensor:
-        """Values of one layer, like `k_of`."""
+        """Return the values of one layer, like `k_of`."""
         return self._views[layer][1]
 
     def copy_blocks(self, group: int, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks (source id, destination id) of a group, for copy-on-write."""
-        # All layers of a block lie side by side: it is copied as one.
+        # All layers of a block are adjacent, so it is copied in one piece.
         _, K, P, D = self.k.shape
         whole = (-1, self._group_sizes[group] * K, P, D)
         sources = [source for source, _ in pairs]

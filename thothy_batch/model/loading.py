@@ -1,4 +1,4 @@
-"""From a manifest's model section to a decoder that is ready to compute."""
+"""Loads the model of a manifest into a decoder that is ready to compute."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from thothy_batch.records import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model in memory. `tokenizer` is None where the checkpoint has none."""
+    """A model in memory. `tokenizer` is None if the checkpoint has none."""
 
     config: ModelConfig
     decoder: Decoder
@@ -25,7 +25,7 @@ class LoadedModel:
 
     @property
     def stop_token_ids(self) -> frozenset[int]:
-        """Ids that end a completion: of the configurations and the tokenizer together."""
+        """Return the ids that end a completion, from the configurations and the tokenizer."""
         ids = frozenset(self.config.stop_token_ids)
         return ids if self.tokenizer is None else ids | self.tokenizer.stop_token_ids
 
@@ -33,9 +33,9 @@ class LoadedModel:
 def load_decoder(
     spec: ModelSpec, *, device: str, impl: str, attention_impl: str | None = None
 ) -> LoadedModel:
-    """Find, read and pack a model; `attention_impl`: where that is not `impl`.
+    """Find, read and pack a model. `attention_impl`: if different from `impl`.
 
-    Raises ModelError, with the file, for what cannot be used.
+    Raises ModelError, with the file, for an unusable checkpoint.
     """
     check_quantization(spec, device=device, impl=impl)
     files = locate_model(spec)

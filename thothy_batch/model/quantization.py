@@ -1,4 +1,4 @@
-"""What `model.quantization` means for a model: where it is computed, and the bytes that it saves.
+"""Supported quantizations, and the bytes that they save.
 
 int8: the linears of all layers and the LM head, weights and activations (see
 thothy_kernels.linear_int8). The embedding table, the norms and the KV cache stay in the dtype.
@@ -9,14 +9,14 @@ from thothy_batch.model.config.model_config import DTYPE_BYTES, ModelConfig
 from thothy_batch.records import ModelSpec
 
 QUANTIZATIONS = ("none", "int8")
-# Implementations of the kernels that have products of 8 bits.
+# Implementations with 8-bit matrix products.
 _INT8_IMPLS = ("reference", "cpu")
-# Of an output channel: its scale, and the sum of its weights.
+# Per output channel: its scale and the sum of its weights.
 _CHANNEL_BYTES = 8
 
 
 def check_quantization(spec: ModelSpec, *, device: str, impl: str = "auto") -> None:
-    """ModelError for a quantization that does not exist, or not on this device, by name."""
+    """Raise ModelError, by name, for a quantization that is unknown or unsupported here."""
     if spec.quantization not in QUANTIZATIONS:
         raise ModelError(
             f"model.quantization {spec.quantization!r} does not exist yet",
@@ -38,7 +38,7 @@ def check_quantization(spec: ModelSpec, *, device: str, impl: str = "auto") -> N
 
 
 def saved_bytes(config: ModelConfig, dtype: str, quantization: str) -> tuple[int, int]:
-    """By how much the body and the LM head are smaller, of what a decode step reads of them."""
+    """Return the bytes saved, of those that a decode step reads, in body and LM head."""
     if quantization == "none":
         return 0, 0
     N, F, V = config.hidden_size, config.intermediate_size, config.vocab_size

@@ -1,4 +1,4 @@
-"""The table of cosines and sines for rotary positions. L positions, D head dim.
+"""Computes the table of cosines and sines for rotary positions. L positions, D head dim.
 
 Plain: angle = position / theta^(2i/D). linear divides every frequency by the factor (Chen et al.,
 2306.15595); llama3 only the low ones, with a smooth band between; yarn blends from scaled to
@@ -13,14 +13,14 @@ from thothy_batch.model.config.rope_config import RopeConfig
 
 
 def cos_sin_table(rope: RopeConfig, head_dim: int, num_positions: int) -> torch.Tensor:
-    """float32 [L, D]: cosines in the first half of a row, sines in the second."""
+    """Return float32 [L, D]: cosines in the first half of a row, sines in the second."""
     positions = torch.arange(num_positions, dtype=torch.float32)
     angles = positions[:, None] * inverse_frequencies(rope, head_dim)[None, :]
     return torch.cat((angles.cos(), angles.sin()), dim=1) * rope.attention_factor
 
 
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> torch.Tensor:
-    """Radians per position, float32 [D/2]."""
+    """Return radians per position, float32 [D/2]."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
     plain = 1.0 / rope.theta**exponents
     if rope.kind == "linear":
@@ -33,7 +33,7 @@ def inverse_frequencies(rope: RopeConfig, head_dim: int) -> torch.Tensor:
 
 
 def _llama3(rope: RopeConfig, plain: torch.Tensor) -> torch.Tensor:
-    """Long wavelengths are stretched by the factor, short ones kept, those between blended."""
+    """Stretch long wavelengths by the factor, keep short ones, blend those between."""
     wavelengths = 2 * math.pi / plain
     longest_kept = rope.original_max_positions / rope.high_freq_factor
     shortest_scaled = rope.original_max_positions / rope.low_freq_factor
@@ -45,20 +45,20 @@ def _llama3(rope: RopeConfig, plain: torch.Tensor) -> torch.Tensor:
 
 
 def _yarn(rope: RopeConfig, periods: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """Dimensions that turn often are kept, those that turn seldom scaled, a ramp between."""
+    """Keep fast dimensions, scale slow ones, with a ramp between."""
     low = _dimension_with_turns(rope, rope.beta_fast, head_dim)
     high = _dimension_with_turns(rope, rope.beta_slow, head_dim)
     if rope.truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, head_dim - 1)
     if low == high:
-        high += 0.001  # a ramp without width would divide by zero
+        high += 0.001  # a ramp of zero width would divide by zero
     steps = (torch.arange(head_dim // 2, dtype=torch.float32) - low) / (high - low)
     kept_share = 1 - steps.clamp(0, 1)
     return 1.0 / (rope.factor * periods) * (1 - kept_share) + 1.0 / periods * kept_share
 
 
 def _dimension_with_turns(rope: RopeConfig, turns: float, head_dim: int) -> float:
-    """The (fractional) dimension that turns this often over the trained positions."""
+    """Return the fractional dimension with this number of turns over the trained positions."""
     positions_per_radian = rope.original_max_positions / (turns * 2 * math.pi)
     return head_dim * math.log(positions_per_radian) / (2 * math.log(rope.theta))

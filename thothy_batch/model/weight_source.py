@@ -1,4 +1,4 @@
-"""Where a decoder's weights come from: the safetensors files of a checkpoint, or a seed."""
+"""Loads a decoder's weights from safetensors files, or draws them from a seed."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,9 +18,9 @@ from thothy_batch.model.weights import DecoderWeights, empty_weights, places
 _HEAD, _LAYERS = "lm_head.weight", "model.layers."
 _READABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _RANDOM_STD = 0.02
-# Beside the text model in a multimodal checkpoint; some have "model." in front.
+# Parts beside the text model in a multimodal checkpoint; some have the prefix "model.".
 _OTHER_PARTS = ("vision_tower.", "multi_modal_projector.")
-# Numbers drawn once and tiled over all tensors: eight billion normal draws would take minutes.
+# Numbers drawn once and tiled over all tensors: eight billion normal draws take minutes.
 # A prime, so that no two rows of a tensor hold the same part.
 _NUM_DRAWS = 4_194_301
 
@@ -28,12 +28,12 @@ _NUM_DRAWS = 4_194_301
 def load_weights(
     files: ModelFiles, config: ModelConfig, dtype: str, device: str = "cpu"
 ) -> DecoderWeights:
-    """A checkpoint in `dtype`, tensor by tensor. A layer is read when `take_layers` comes to it:
-    who packs it and lets it go never holds all plain weights.
+    """Read a checkpoint in `dtype`, layer by layer, as `take_layers` reaches each.
 
-    Raises ModelError that names tensors which are missing or unknown; for those of the wrong shape
-    or dtype, and for files that were changed meanwhile, `take_layers` may raise it. Rotary buffers
-    and a copy of tied embeddings under the head's name are no error.
+    A caller that packs and drops each layer never holds all plain weights. Raises ModelError with
+    missing or unknown tensors; `take_layers` may raise it for a wrong shape or dtype and for files
+    that changed meanwhile. Rotary buffers and a copy of tied embeddings under the head's name are
+    accepted.
     """
     weights = empty_weights(config, dtype, device)
     loader = _Loader(config, weights)
@@ -48,7 +48,7 @@ def load_weights(
 def random_weights(
     config: ModelConfig, dtype: str, seed: int, device: str = "cpu"
 ) -> DecoderWeights:
-    """Weights for measuring speed: norms scale by 1, all else normal with deviation 0.02."""
+    """Draw weights for speed tests: norms scale by 1, the rest is normal with deviation 0.02."""
     weights = empty_weights(config, dtype, device)
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randn(_NUM_DRAWS, generator=generator) * _RANDOM_STD
@@ -62,7 +62,7 @@ def random_weights(
 
 
 def _fill(part: torch.Tensor, draws: torch.Tensor, offset: int) -> int:
-    """Tile `draws` from `offset` over the tensor; returns where the next tensor goes on."""
+    """Tile `draws` from `offset` over the tensor; return the offset of the next tensor."""
     flat = part.view(-1)
     done = 0
     while done < flat.numel():
@@ -74,19 +74,19 @@ def _fill(part: torch.Tensor, draws: torch.Tensor, offset: int) -> int:
 
 
 class _Loader:
-    """Finds tensors in files, keeps account of them, and copies them to their places."""
+    """Finds tensors in files, tracks them, and copies them to their places."""
 
     def __init__(self, config: ModelConfig, weights: DecoderWeights) -> None:
         self._weights = weights
         self._is_multimodal = FAMILIES[config.architecture].is_multimodal
         self._places = places(config, weights)
-        self._files: dict[str, tuple[Path, str]] = {}  # where a tensor is, its name there
-        self._versions: dict[Path, tuple[int, ...]] = {}  # of files, when they were found
+        self._files: dict[str, tuple[Path, str]] = {}  # the file of a tensor and its name there
+        self._versions: dict[Path, tuple[int, ...]] = {}  # of files, at the time they were found
         self._unknown: list[str] = []
         self._tied_head: torch.Tensor | None = None
 
     def find(self, path: Path) -> None:
-        """Note which tensors a file has."""
+        """Record the tensors of a file."""
         with _opened(path) as file:
             self._versions[path] = _version(path)
             names: list[str] = list(file.keys())  # type: ignore[no-untyped-call]
@@ -98,7 +98,7 @@ class _Loader:
                 self._unknown.append(name)
 
     def check(self, directory: Path) -> None:
-        """Raises ModelError where not all is there, or too much."""
+        """Raise ModelError for missing or surplus tensors."""
         if missing := self._places.keys() - self._files.keys():
             raise ModelError(
                 f"{directory} lacks {_listed(missing)}",
@@ -113,20 +113,20 @@ class _Loader:
             )
 
     def read_common(self) -> None:
-        """All that belongs to no layer."""
+        """Read the tensors that belong to no layer."""
         for name in self._files:
             if not name.startswith(_LAYERS):
                 self._read([name])
         self._settle_tied_head()
 
     def read_layer(self, number: int) -> None:
-        trim_heap()  # of the layer before, which was packed
+        trim_heap()  # of the preceding layer, which was packed
         prefix = f"{_LAYERS}{number}."
         self._read([name for name in self._files if name.startswith(prefix)])
 
     def _read(self, names: list[str]) -> None:
         for path in dict.fromkeys(self._files[name][0] for name in names):
-            # Pages that were read are resident as long as the file is open.
+            # Pages stay resident as long as the file is open.
             with _opened(path) as file:
                 self._check_version(path)
                 for name in names:
@@ -134,7 +134,7 @@ class _Loader:
                         self._take(name, file, path)
 
     def _check_version(self, path: Path) -> None:
-        """Half of one checkpoint and half of another would make sense to nobody."""
+        """Raise ModelError if a file was replaced while others were read."""
         if _version(path) != self._versions[path]:
             raise ModelError(
                 f"{path} was changed while it was loaded",
@@ -143,7 +143,7 @@ class _Loader:
 
     def _take(self, text_name: str, file: "safe_open", path: Path) -> None:
         name = self._files[text_name][1]
-        # Taken out: nothing here may keep a tensor that its reader lets go.
+        # Removed from the map: nothing here may keep a tensor that its reader drops.
         place = self._places.pop(text_name, None)
         tensor: torch.Tensor = file.get_tensor(name)  # type: ignore[no-untyped-call]
         expected = self._weights.embedding if place is None else place
@@ -165,7 +165,7 @@ class _Loader:
             place.copy_(tensor)
 
     def _settle_tied_head(self) -> None:
-        """Tied by config.json, but a head came too: it counts where it differs, as elsewhere."""
+        """Keep a head that differs from the embeddings although config.json ties them."""
         head = self._tied_head
         if head is not None and not torch.equal(head, self._weights.embedding):
             self._weights.head = head
@@ -173,7 +173,7 @@ class _Loader:
 
 @contextmanager
 def _opened(path: Path) -> "Iterator[safe_open]":
-    """Raises ModelError where it cannot be read."""
+    """Open a file. Raises ModelError if it cannot be read."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             yield file
@@ -184,13 +184,13 @@ def _opened(path: Path) -> "Iterator[safe_open]":
 
 
 def _version(path: Path) -> tuple[int, ...]:
-    """What another file in its place would differ in."""
+    """Return values that would differ in a replaced file."""
     stat = path.stat()
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _text_name(name: str) -> str:
-    """What a text model would call a multimodal checkpoint's tensor; "" for its other parts.
+    """Return a text model's name of a multimodal checkpoint's tensor; "" for other parts.
 
     The text model's tensors begin with "language_model.model." or "model.language_model.", as
     older and newer versions of transformers wrote them.

@@ -1,7 +1,7 @@
-"""The tensors of a decoder as they are computed with: q, k, v merged, gate and up merged.
+"""The tensors of a decoder in compute layout: q, k, v merged, gate and up merged.
 
-A checkpoint's tensors are copied one at a time into their place in the merged ones, so that no
-second copy of the model exists. N hidden size, F intermediate size, V vocab, D head dim.
+A checkpoint's tensors are copied one at a time into the merged ones, so no second copy of the model
+exists. N hidden size, F intermediate size, V vocab, D head dim.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(slots=True)
 class LayerWeights:
-    """One layer. A bias or norm that the family does not have is None."""
+    """One layer. A bias or norm that the family lacks is None."""
 
     input_norm: torch.Tensor  # [N]
     qkv: torch.Tensor  # [(H + 2K) * D, N]: q rows, then k, then v
@@ -36,16 +36,16 @@ class LayerWeights:
 
 @dataclass(slots=True)
 class DecoderWeights:
-    """All tensors of a model. `head` is None where the LM head is the embedding table."""
+    """All tensors of a model. `head` is None if the LM head is the embedding table."""
 
     embedding: torch.Tensor  # [V, N]
     layers: list[LayerWeights]
     final_norm: torch.Tensor  # [N]
     head: torch.Tensor | None  # [V, N]
-    read_layer: Callable[[int], None] | None = None  # fills a layer; None: all are filled
+    read_layer: Callable[[int], None] | None = None  # fills a layer; None: all layers are filled
 
     def take_layers(self) -> Iterator[LayerWeights]:
-        """The layers in order, each filled when it is asked for and then in nobody's hands here."""
+        """Yield the layers in order; each is filled on demand and not kept here."""
         for number in range(len(self.layers)):
             if self.read_layer is not None:
                 self.read_layer(number)
@@ -53,7 +53,7 @@ class DecoderWeights:
 
 
 def empty_weights(config: ModelConfig, dtype: str, device: str = "cpu") -> DecoderWeights:
-    """Tensors of the right shapes, contents undefined."""
+    """Allocate tensors of the right shapes; contents are undefined."""
     allocate = _Allocator(TORCH_DTYPES[dtype], device)
     table = (config.vocab_size, config.hidden_size)
     return DecoderWeights(
@@ -65,7 +65,7 @@ def empty_weights(config: ModelConfig, dtype: str, device: str = "cpu") -> Decod
 
 
 def places(config: ModelConfig, weights: DecoderWeights) -> dict[str, torch.Tensor]:
-    """Name in a checkpoint → the part of our tensors that it fills (views, to copy into)."""
+    """Return name in a checkpoint → view of the tensor part that it fills."""
     named = {"model.embed_tokens.weight": weights.embedding}
     for number, layer in enumerate(weights.layers):
         for name, part in _layer_places(config, layer).items():
@@ -141,8 +141,11 @@ def _layer_places(config: ModelConfig, layer: LayerWeights) -> dict[str, torch.T
 
 
 def _norm_places(config: ModelConfig, layer: LayerWeights) -> dict[str, torch.Tensor | None]:
-    """Norms of width N. One name means other things: a norm behind attention, where there is one,
-    has the name under which other families know the norm before the feed-forward."""
+    """Return the places of the norms of width N.
+
+    One name has two meanings: a norm after attention, if the family has one, bears the name that
+    other families give to the norm before the feed-forward.
+    """
     named: dict[str, torch.Tensor | None] = {"input_layernorm.weight": layer.input_norm}
     if not config.sandwich_norms:
         return named | {"post_attention_layernorm.weight": layer.mlp_norm}

@@ -1,8 +1,8 @@
-"""What prompts begin with, block by block: chained hashes of their full blocks.
+"""Chained hashes of the full blocks at the beginning of each prompt.
 
 Two prompts have the same hash at block j exactly when their first j + 1 blocks hold the same
-tokens (up to collisions of 64 bits, which would cost a little order and never a result: the engine
-compares by its own hashes).
+tokens, up to 64-bit collisions. A collision can cost a little order but never a result: the engine
+compares its own hashes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,14 +16,14 @@ from thothy_batch.records import TokenIds
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
-# Tokens hashed in one go: bounds the memory for their 64-bit copies.
+# Tokens hashed per chunk; bounds the memory of their 64-bit copies.
 _CHUNK_TOKENS = 1 << 20
 _CHAIN_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockHashes:
-    """`hashes[starts[i]:starts[i + 1]]` are those of prompt i, from its first block on."""
+    """Block hashes of N prompts: `hashes[starts[i]:starts[i + 1]]` belong to prompt i, in order."""
 
     hashes: U64
     starts: I64  # [N + 1]
@@ -32,17 +32,17 @@ class BlockHashes:
 
     @classmethod
     def unshared(cls, lengths: Sequence[int] | I64, block_size: int) -> "BlockHashes":
-        """Of prompts of which only the lengths are known, and that share nothing."""
+        """Prompts of known length only, which share nothing."""
         known = np.asarray(lengths, np.int64)
         starts = np.zeros(len(known) + 1, np.int64)
         return cls(np.empty(0, np.uint64), starts, known, block_size)
 
 
 def chain_prompts(prompts: Sequence[TokenIds], block_size: int) -> BlockHashes:
-    """Hashes every full block that others may share.
+    """Hash every full block that another prompt may share.
 
-    The last token of a prompt is always computed, since its logits are needed: a prompt of exactly
-    two blocks has one block to share.
+    The last token of a prompt is always computed because its logits are needed, so a prompt of
+    exactly two blocks has one block to share.
     """
     lengths = np.fromiter((len(ids) for ids in prompts), dtype=np.int64, count=len(prompts))
     num_blocks = np.maximum(lengths - 1, 0) // block_size
@@ -58,7 +58,7 @@ def chain_prompts(prompts: Sequence[TokenIds], block_size: int) -> BlockHashes:
 
 
 def _chunks(lengths: I64) -> Iterator[tuple[int, int]]:
-    """Ranges of prompts with about _CHUNK_TOKENS tokens each."""
+    """Yield (first, last) ranges of prompts that hold about _CHUNK_TOKENS tokens each."""
     first, total = 0, 0
     for i, length in enumerate(lengths.tolist()):
         total += length
@@ -83,7 +83,7 @@ def _chunk_hashes(
     blocks = np.concatenate(parts).astype(np.uint64).reshape(-1, block_size)
     with np.errstate(over="ignore"):
         block_hashes = _mix((blocks * coefficients).sum(axis=1, dtype=np.uint64))
-        # The chain is a polynomial in the depth: a running sum, less what stood before the prompt.
+        # The chain is a polynomial in the depth: a running sum minus the sum before the prompt.
         first_of = np.repeat(np.cumsum(num_blocks) - num_blocks, num_blocks)
         depths = np.arange(len(block_hashes)) - first_of
         sums = np.concatenate(
@@ -94,14 +94,14 @@ def _chunk_hashes(
 
 
 def _mix(x: U64) -> U64:
-    """Spreads every bit over all 64 (two rounds of xor-shift and multiply)."""
+    """Mix every bit into all 64 (two rounds of xor-shift and multiply)."""
     x = (x ^ (x >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
     x = (x ^ (x >> np.uint64(29))) * np.uint64(0xA0761D6478BD642F)
     return x ^ (x >> np.uint64(32))
 
 
 def _coefficients(block_size: int) -> U64:
-    """Odd random factors, always the same ones: one per place in a block."""
+    """Fixed odd random factors, one per position in a block."""
     random = np.random.Generator(np.random.PCG64(20240607))
     return random.integers(0, 2**64, size=block_size, dtype=np.uint64) | np.uint64(1)
 

@@ -1,6 +1,6 @@
-"""Names made of content: what a request is, which artifact it gives, how its samples are drawn.
+"""Content-based identities: request keys, artifact ids, and the seeds of samples.
 
-Nothing positional goes in: a row has the same key in any order, file or run.
+Nothing positional is hashed: a row has the same key in any order, file or run.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ import numpy as np
 
 from thothy_batch.records import Sampling, TokenIds
 
-# Raised when the same input would give another artifact: all artifacts are then made anew.
+# Increased when the same input would produce another artifact; all artifacts are then recomputed.
 KEY_VERSION = 1
 _DIGEST_BYTES = 16
-# Without effect on the likeliest token; a change of them asks for nothing new at temperature 0.
+# These do not change the most likely token, so at temperature 0 they are not part of the key.
 _DRAWING_ONLY = ("top_p", "top_k", "seed")
 _FRACTIONS = ("temperature", "top_p", "repetition_penalty")
 
@@ -33,11 +33,11 @@ def request_key(
     beyond_prompt: Mapping[str, object] | None = None,
     may_draw: bool = False,
 ) -> str:
-    """The identity of a request: 32 hex characters (contract section 4).
+    """Return the identity of a request, 32 hex characters.
 
-    `sampling` is resolved. `run_seed` counts only where tokens are drawn and `sampling.seed` does
-    not say how. `beyond_prompt`: what else the artifact depends on, such as the values that later
-    stages read; empty or None: nothing. `may_draw`: also greedy rows are drawn at another attempt.
+    `sampling` is resolved. `run_seed` counts only where tokens are sampled and `sampling.seed` is
+    None. `beyond_prompt` holds whatever else the artifact depends on, such as values that later
+    stages read; None or empty means nothing. `may_draw`: a retry samples even greedy rows.
     """
     schema = json.dumps(output_schema, sort_keys=True) if output_schema is not None else ""
     state = _settings_state(
@@ -45,7 +45,7 @@ def request_key(
     ).copy()
     state.update(token_bytes(prompt_token_ids))
     if beyond_prompt:
-        # No token id is -1, so what follows cannot be taken for a part of the prompt.
+        # No token id is -1, so the rest cannot be mistaken for part of the prompt.
         state.update(token_bytes([-1]))
         state.update(json.dumps(beyond_prompt, sort_keys=True, default=repr).encode())
     return str(state.hexdigest())
@@ -54,20 +54,20 @@ def request_key(
 def row_seed(
     run_seed: int, sampling_seed: int | None, request_key: str, *, attempt: int = 1
 ) -> int:
-    """The seed of a request's samples, 63 bits. Another attempt draws other tokens."""
+    """Return the 63-bit seed of a request's samples. Each attempt has a seed of its own."""
     seed = run_seed if sampling_seed is None else sampling_seed
     digest = hashlib.blake2b(f"{seed}:{request_key}:{attempt}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def artifact_id(job: str, item_id: str, variant: str, request_key: str) -> str:
-    """The identity of an artifact: 32 hex characters."""
+    """Return the identity of an artifact, 32 hex characters."""
     text = json.dumps([KEY_VERSION, job, item_id, variant, request_key])
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def token_bytes(token_ids: TokenIds) -> bytes:
-    """Token ids as little-endian 32-bit integers, on every machine and from every container."""
+    """Encode token ids as little-endian int32, whatever the machine or the container."""
     return np.asarray(token_ids, dtype="<i4").tobytes()
 
 
@@ -81,18 +81,18 @@ def _settings_state(
     run_seed: int,
     may_draw: bool,
 ) -> Any:
-    """A hash state that has seen everything but the prompt: most rows of a job share it."""
-    said: dict[str, object] = {
+    """Hash everything but the prompt. Most rows of a job share this state."""
+    settings: dict[str, object] = {
         name: getattr(sampling, name) for name in Sampling.__dataclass_fields__
     }
-    # 1 and 1.0 (0.0 and -0.0) are one value to cache and sampler, but two to JSON.
-    said |= {name: float(getattr(sampling, name)) + 0.0 for name in _FRACTIONS}
+    # 1 and 1.0 (0.0 and -0.0) are equal to the cache and the sampler but differ in JSON.
+    settings |= {name: float(getattr(sampling, name)) + 0.0 for name in _FRACTIONS}
     if sampling.temperature == 0 and not may_draw:
         for name in _DRAWING_ONLY:
-            del said[name]
+            del settings[name]
     elif sampling.seed is None:
-        said["run_seed"] = run_seed
-    head = [KEY_VERSION, model_fingerprint, said, num_samples, kind_hash, schema]
+        settings["run_seed"] = run_seed
+    head = [KEY_VERSION, model_fingerprint, settings, num_samples, kind_hash, schema]
     text = json.dumps(head, sort_keys=True)
-    # The prompt follows directly: JSON ends by itself, so the two cannot be confused.
+    # The prompt follows directly: JSON is self-delimiting, so the two cannot be confused.
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES)

@@ -1,16 +1,16 @@
-"""The order of the night: priority first, then by policy.
+"""The order of a run's requests: by priority, then by policy.
 
-fifo    as they come
+fifo    in input order
 length  longest expected output first, so that no long decode is left alone at the end
-prefix  depth first through the tree of shared beginnings, otherwise as they come
-auto    depth first, and among neighbours the longest expected output first; where the time does
-        not suffice, the cheapest artifact first
+prefix  depth first through the prefix tree, siblings in input order
+auto    depth first, siblings with the longest expected output first; if the time is too short for
+        all, the cheapest artifact first
 
-Mixing compute-heavy and memory-heavy subtrees by two cursors was measured and costs more at the end
-of a night than it gains before: see tests/bench/LOG.md.
+Mixing compute-heavy and memory-heavy subtrees with two cursors was measured: it loses more at the
+end of a run than it gains before (tests/bench/LOG.md).
 
-The engine admits strictly in this order, so nobody is overtaken and nobody starves. Depth first,
-the prefixes that are kept for readers to come lie on one path of the tree.
+The engine admits strictly in this order, so no request is bypassed and none starves. In depth-first
+order, the prefixes pinned for later readers lie on one path of the tree.
 """
 
 import numpy as np
@@ -24,16 +24,16 @@ Floats = npt.NDArray[np.float64]
 
 
 def plain_order(levels: I64, *keys: I64) -> list[int]:
-    """Positions by priority, highest first, then by each of the keys, lowest first; stable."""
+    """Return positions by priority, highest first, then by each key, lowest first. Stable."""
     return [int(i) for i in np.lexsort((*keys[::-1], -levels))]
 
 
 def tree_order(levels: I64, tree: PrefixTree, weights: Floats, *, mean: bool = False) -> list[int]:
-    """Positions by priority, then depth first; among neighbours the heaviest first, then as they
-    come. A subtree weighs as much as its heaviest request, or with `mean` as they do on average.
+    """Return positions by priority, then depth first; heavier siblings first, then input order.
 
-    Every node and every request has a rank among all; a request's place is the path of ranks from
-    the root down to itself, and paths compare as bytes. Held prefixes do not order anything.
+    A subtree weighs as much as its heaviest request or, with `mean`, as its requests on average.
+    Nodes and requests share one ranking; a request sorts by the path of ranks from the root to
+    itself, compared as bytes. Held prefixes do not affect the order.
     """
     num = len(levels)
     free = ~tree.is_held
@@ -47,14 +47,14 @@ def tree_order(levels: I64, tree: PrefixTree, weights: Floats, *, mean: bool = F
         node_weights = np.full(num_nodes, -np.inf)
         np.maximum.at(node_weights, nodes, weights[owners])
 
-    # Nodes and requests share one row of ranks, so that they can be compared as siblings.
+    # Nodes and requests share one ranking, so that siblings of both sorts compare.
     by_rank = np.lexsort(
         (np.concatenate((first, np.arange(num))), -np.concatenate((node_weights, weights)))
     )
     ranks = np.empty(num_nodes + num, dtype=np.uint32)
     ranks[by_rank] = np.arange(num_nodes + num, dtype=np.uint32)
 
-    # One path per request: its priority, its nodes from the root down, itself.
+    # One path per request: its priority, its nodes from the root down, then itself.
     path_lens = np.bincount(owners, minlength=num) + 2
     ends = np.cumsum(path_lens)
     paths = np.empty(int(ends[-1]) if num else 0, dtype=">u4")

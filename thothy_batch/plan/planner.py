@@ -1,4 +1,4 @@
-"""The plan of a night's requests: in which order, what is computed once, and how much that is."""
+"""Plans a run's requests: their order, the prefixes computed once, and the tokens computed."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from thothy_batch.records import Request, SharedPrefix
 
 Path = tuple[SharedPrefix, ...]
 
-# Of the pool, what may be held all night for readers far apart, and of that for readers of one
-# priority: see tests/bench/LOG.md. Without a known pool, blocks.
+# Share of the pool that may be held for a whole run for readers far apart, and the part of it for
+# readers of one priority (tests/bench/LOG.md). Number of blocks if the pool is unknown.
 _HELD_SHARE = 0.5
 _COMMON_SHARE = 1 / 16
 _HELD_BLOCKS = 64
@@ -23,22 +23,24 @@ _HELD_BLOCKS = 64
 
 @dataclass(frozen=True, slots=True)
 class RequestPlan:
-    """`order`: positions in the list of requests. `prefixes` by position, None for a request that
-    looks for equal blocks by itself. Lengths in tokens."""
+    """The order of a run's requests and what they share. Lengths in tokens.
+
+    `order` holds positions in the list of requests. `prefixes` are by position; None for a request
+    whose shared blocks the engine finds by content hash."""
 
     order: list[int]
     prefixes: list[Path | None]
-    content: list[Path]  # what prompts have in common, whatever is made of it
+    content: list[Path]  # sharing that exists, whether or not the plan uses it
     prompt_tokens: int
     unique_prompt_tokens: int  # every shared block computed once
-    # Promised, to the token, where nobody is preempted and the pool holds each request with the
-    # ends of windows that it leaves to later readers. None: it depends on what is evicted.
+    # Exact to the token if nothing is preempted and the pool holds each request beside the window
+    # ends that it leaves to later readers. None if it depends on evictions.
     computed_prompt_tokens: int | None
     num_prefixes: int
     num_levels: int  # prefixes on the longest path
 
     def apply(self, requests: Sequence[Request]) -> list[Request]:
-        """The requests in their order, with their prefixes."""
+        """Return the requests in plan order, with their prefixes."""
         return [_with_prefixes(requests[index], self.prefixes[index]) for index in self.order]
 
 
@@ -54,11 +56,11 @@ def plan_requests(
     time_left_s: float | None = None,
     chains: BlockHashes | None = None,
 ) -> RequestPlan:
-    """Plans all requests of a night.
+    """Plan all requests of a run.
 
-    `expected`: output tokens per request, left out max_tokens. `pool_tokens`: what the KV pool
-    holds. `costs`: seconds per request; where they come to more than `time_left_s`, `auto` puts
-    what gives most artifacts first. `chains`: of the prompts, where they are there already.
+    `expected`: output tokens per request; default max_tokens. `pool_tokens`: capacity of the KV
+    pool in tokens. `costs`: seconds per request; if they exceed `time_left_s`, `auto` puts the
+    requests that yield most artifacts first. `chains`: block hashes, if already computed.
     """
     if policy not in POLICIES:
         raise ValueError(f"unknown order {policy!r}: {', '.join(POLICIES)}")
@@ -70,7 +72,7 @@ def plan_requests(
     content = prefix_tree(chains, np.zeros_like(levels))
     tree = content
     if policy in ("auto", "prefix"):
-        tree = prefix_tree(chains, levels, _holding(requests, content, pool_tokens))
+        tree = prefix_tree(chains, levels, _retention_budget(requests, content, pool_tokens))
     fits = None
     if costs is not None and time_left_s is not None:
         fits = sum(costs) <= time_left_s
@@ -97,7 +99,7 @@ def plan_requests(
 
 
 def _levels(requests: Sequence[Request]) -> I64:
-    """Higher goes first: by priority, within it by how soon an answer is due."""
+    """Return a level per request, higher first: by priority, then by earliest deadline."""
     priorities = np.fromiter((r.priority for r in requests), np.int64, len(requests))
     if all(r.ends_at is None for r in requests):
         return priorities
@@ -122,20 +124,20 @@ def _order(
     if policy == "prefix":
         return tree_order(levels, tree, np.zeros(len(levels)))
     if costs is not None:
-        # A cost counts the whole prompt: what others share is not to be paid again.
+        # A cost counts the whole prompt; the shared part is not paid again.
         part = (tree.own_lengths() + outputs) / np.maximum(chains.lengths + outputs, 1)
         return tree_order(levels, tree, -np.asarray(costs, np.float64) * part, mean=True)
     return tree_order(levels, tree, outputs.astype(np.float64))
 
 
-def _holding(
+def _retention_budget(
     requests: Sequence[Request], content: PrefixTree, pool_tokens: int | None
 ) -> RetentionBudget:
-    """What may be held all night: the largest request still fits beside it.
+    """Return the blocks that may be held for the whole run beside the largest request.
 
-    Where the whole night fits the pool, holding costs nothing. Otherwise a block that is held takes
-    its part of the pool from all the night's work, and spares computing it a few times: both are
-    counted in blocks of tokens to be computed.
+    If the whole run fits the pool, holding is free. Otherwise a held block takes its share of the
+    pool from all other work and saves computing it a few times; both are counted in blocks of
+    tokens to be computed.
     """
     if pool_tokens is None:
         return RetentionBudget(_HELD_BLOCKS)
@@ -145,7 +147,7 @@ def _holding(
     free = pool_tokens - largest - 2 * block_size * samples
     outputs = sum(r.sampling.max_tokens * r.num_samples for r in requests)
     work = content.computed_tokens + outputs
-    parts = sum(r.num_samples + 1 for r in requests)  # each may leave a block partly filled
+    parts = sum(r.num_samples + 1 for r in requests)  # each may leave one block partly filled
     if work + parts * block_size <= pool_tokens:
         return RetentionBudget(max(0, free) // block_size)
     most = max(0, min(int(pool_tokens * _HELD_SHARE), free)) // block_size
@@ -154,8 +156,9 @@ def _holding(
 
 
 def _is_lost(content: PrefixTree, tree: PrefixTree) -> bool:
-    """Whether the plan saves less than it leaves to several priorities to compute again. Who looks
-    for equal blocks by himself then finds some of that, and what the plan would have saved too."""
+    """True if planned sharing saves less than is recomputed across priorities.
+
+    Content-hash lookup then finds some of that, and what the plan would have saved as well."""
     saved = int(tree.chains.lengths.sum()) - tree.computed_tokens
     return tree.computed_tokens - content.computed_tokens > saved
 
@@ -168,7 +171,7 @@ def _largest_tokens(request: Request) -> int:
 def _with_prefixes(request: Request, prefixes: Path | None) -> Request:
     if request.prefixes == prefixes:
         return request
-    # dataclasses.replace takes four times as long, and a night has a million.
+    # dataclasses.replace takes four times as long, and a run can have a million requests.
     return Request(
         request.request_id,
         request.request_key,

@@ -1,11 +1,10 @@
-"""The tree of what prompts begin with, shared at any depth, and what of it is held all night.
+"""The prefix tree of all prompts, and the prefixes held in the pool for the whole run.
 
-A prefix is a longest run of blocks with the same readers, two or more. Requests of one priority
-come depth first through the tree, so that what they share is needed within one stretch of the
-night. Some prefixes are read in stretches far apart: by several priorities, or, like a common
-system text, by nearly everybody. Some of those are held in the pool all night (see `Holding`);
-below them the order is free. What is shared between priorities and not held is computed once for
-each.
+A prefix is a maximal run of blocks with the same readers, at least two. Requests of one priority
+are ordered depth first, so a prefix is needed during one stretch of the run. Some prefixes are
+read in stretches far apart: by several priorities or, like a common system text, by almost all
+requests. Some of those are held in the pool for the whole run (see `RetentionBudget`); below them
+the order is free. A prefix shared between priorities and not held is computed once per priority.
 """
 
 from dataclasses import dataclass
@@ -18,19 +17,20 @@ from thothy_batch.records import SharedPrefix
 
 Bools = npt.NDArray[np.bool_]
 
-# A prefix with fewer readers of one priority is not worth holding: it leaves little to be ordered.
+# A prefix with fewer readers of one priority is not held: that frees little of the order.
 _MIN_READERS_HELD = 8
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionBudget:
-    """What may be held all night. Where the pool is what limits a night, each block that is held
-    makes it longer by as much as it makes the pool smaller."""
+    """Limits on the blocks held for the whole run.
+
+    If the pool limits the run, each held block lengthens it by as much as it shrinks the pool."""
 
     num_blocks: int = 0  # at most
-    # How many priorities must be spared computing a block for it to be worth its place.
+    # Recomputations, one per further priority, that a held block must save.
     min_spared: float = 1.0
-    # Of `num_blocks`, for what many read within one priority alone.
+    # The part of `num_blocks` for blocks that many requests of one priority read.
     num_common: int | None = None  # None: all
 
 
@@ -39,7 +39,7 @@ _NOTHING = RetentionBudget()
 
 @dataclass(frozen=True, slots=True)
 class PrefixTree:
-    """Runs of blocks with the same readers, in the order of prompts and, within one, of depth."""
+    """R runs of blocks with the same readers, by prompt and then by depth."""
 
     chains: BlockHashes
     owners: I64  # [R] prompt of each run
@@ -55,13 +55,13 @@ class PrefixTree:
 
     @property
     def computed_tokens(self) -> int:
-        """Prompt tokens that have to be computed."""
+        """Prompt tokens that must be computed."""
         chains = self.chains
         saved = len(chains.hashes) - self.num_computed_blocks
         return int(chains.lengths.sum()) - saved * chains.block_size
 
     def own_lengths(self) -> npt.NDArray[np.float64]:
-        """Tokens of each prompt [N], what is shared divided among those who share it."""
+        """Return the tokens of each prompt [N], shared ones divided among their readers."""
         known = np.array([(p.end, p.num_readers) for p in self.prefixes], np.int64).reshape(-1, 2)
         ends, starts = known[self.nodes, 0], np.zeros(len(self.nodes), np.int64)
         follows = self.owners[1:] == self.owners[:-1]
@@ -71,7 +71,7 @@ class PrefixTree:
         return lengths - np.bincount(self.owners, spared, minlength=len(lengths))
 
     def paths(self) -> list[tuple[SharedPrefix, ...]]:
-        """The prefixes of every prompt, shortest first. Equal paths are one object."""
+        """Return the prefixes of every prompt, shortest first. Equal paths are one object."""
         known: list[tuple[SharedPrefix, ...]] = [()] * self.num_nodes
         ends = [prefix.end for prefix in self.prefixes]
         parents = self.parents.tolist()
@@ -87,14 +87,14 @@ class PrefixTree:
         return paths
 
 
-def prefix_tree(
-    chains: BlockHashes, levels: I64, holding: RetentionBudget = _NOTHING
-) -> PrefixTree:
-    """The tree of prompts whose priorities are `levels` [N]. What is not held is shared within a
-    level."""
+def prefix_tree(chains: BlockHashes, levels: I64, budget: RetentionBudget = _NOTHING) -> PrefixTree:
+    """Build the tree of N prompts with priorities `levels` [N].
+
+    Prefixes that are not held are shared within one level only.
+    """
     owners = np.repeat(np.arange(len(chains.lengths)), np.diff(chains.starts))
     depths = np.arange(len(owners)) - chains.starts[:-1][owners]
-    keys, held = _keys(chains, owners, depths, levels, holding)
+    keys, held = _keys(chains, owners, depths, levels, budget)
     unique, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
     readers = counts[inverse]
     before, held_before = np.zeros_like(readers), np.zeros_like(held)
@@ -103,7 +103,7 @@ def prefix_tree(
     begins = (readers > 1) & (first | (readers != before) | (held != held_before))
     at = np.flatnonzero(begins)
     names, nodes = np.unique(inverse[at], return_inverse=True)
-    # A run ends where the next of its prompt begins, or with what the prompt shares at all.
+    # A run ends where the prompt's next run begins, or at the end of its shared part.
     shared = np.bincount(owners[readers > 1], minlength=len(chains.lengths))
     ends = shared[owners[at]]
     follows = owners[at][1:] == owners[at][:-1]
@@ -122,9 +122,9 @@ def prefix_tree(
 
 
 def _keys(
-    chains: BlockHashes, owners: I64, depths: I64, levels: I64, holding: RetentionBudget
+    chains: BlockHashes, owners: I64, depths: I64, levels: I64, budget: RetentionBudget
 ) -> tuple[npt.NDArray[np.int64], Bools]:
-    """A name for each block that is the same where it is computed once, and which are held."""
+    """Return a key per block, equal if computed once, and a mask of the held blocks."""
     unique, inverse, counts = np.unique(chains.hashes, return_inverse=True, return_counts=True)
     _, ranks = np.unique(levels, return_inverse=True)
     num_levels = int(ranks.max(initial=0)) + 1
@@ -136,19 +136,19 @@ def _keys(
     depth_of = np.zeros(len(unique), np.int64)
     depth_of[inverse] = depths
     is_held = np.zeros(len(unique), np.bool_)
-    is_held[_held(counts, num_of, depth_of, holding)] = True
+    is_held[_held(counts, num_of, depth_of, budget)] = True
     held = is_held[inverse]
     return inverse * num_levels + np.where(held, 0, block_levels), held
 
 
-def _held(readers: I64, num_levels: I64, depths: I64, holding: RetentionBudget) -> I64:
-    """The blocks to be held, of those with these figures."""
+def _held(readers: I64, num_levels: I64, depths: I64, budget: RetentionBudget) -> I64:
+    """Return the indices of the blocks to hold."""
     found = np.flatnonzero((readers > 1) & ((num_levels > 1) | (readers >= _MIN_READERS_HELD)))
-    # What a block begins with comes before it: it has no fewer readers and levels.
+    # A parent sorts before its children: it has at least as many readers and levels.
     found = found[np.lexsort((depths[found], -readers[found], -num_levels[found]))]
-    spares = num_levels[found] - 1 >= holding.min_spared
-    spared, common = found[spares][: holding.num_blocks], found[~spares]
+    spares = num_levels[found] - 1 >= budget.min_spared
+    spared, common = found[spares][: budget.num_blocks], found[~spares]
     common = common[readers[common] >= _MIN_READERS_HELD]
-    left = holding.num_blocks - len(spared)
-    most = left if holding.num_common is None else min(left, holding.num_common)
+    left = budget.num_blocks - len(spared)
+    most = left if budget.num_common is None else min(left, budget.num_common)
     return np.concatenate((spared, common[:most]))

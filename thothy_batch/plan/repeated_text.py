@@ -1,8 +1,8 @@
-"""Text that prompts repeat in another place than their beginning: it is computed again each time.
+"""Estimates text that prompts repeat after their beginning, which no prefix cache can share.
 
-An instruction in front of a document is the common case: no two prompts begin alike any more.
-Windows of tokens are compared wherever they stand; of all windows a content-defined sample is
-taken (those whose hash ends in zeros), so that equal text is sampled in equal places.
+The common case is an instruction in front of a document: no two prompts share a prefix any more.
+Token windows are compared at every position. A content-defined sample of the windows is kept
+(hashes that end in zeros), so equal text is sampled at equal places.
 """
 
 from collections.abc import Sequence
@@ -15,26 +15,29 @@ from thothy_batch.records import TokenIds
 
 U64 = npt.NDArray[np.uint64]
 
-_WINDOW = 24  # tokens: longer than what languages repeat by themselves
-_SAMPLED = 16  # one window in so many
-_MAX_TOKENS = 4_000_000  # looked at; beyond them the figures are scaled up
+_WINDOW = 24  # tokens; longer than natural language repeats by itself
+_SAMPLED = 16  # one window in 16
+_MAX_TOKENS = 4_000_000  # tokens examined; the figures are scaled up beyond that
 _FACTOR = 0x9E3779B97F4A7C15  # odd: it has an inverse modulo 2^64
 _INVERSE = pow(_FACTOR, -1, 1 << 64)
 
 
 @dataclass(frozen=True, slots=True)
 class RepeatedText:
-    """Prompt tokens that are computed although another prompt holds the same text elsewhere."""
+    """Prompt tokens computed although another prompt holds the same text elsewhere."""
 
     tokens: int  # estimated
-    by_owner: dict[str, int]  # the same by the names that were given to prompts
+    by_owner: dict[str, int]  # the same, by owner
 
 
 def repeated_text(
     prompts: Sequence[TokenIds], shared_lens: Sequence[int], owners: Sequence[str]
 ) -> RepeatedText:
-    """Estimates repeated text. `shared_lens`: tokens at the beginning of each prompt that are
-    shared with others anyway, and so left out; `owners`: a name per prompt, such as its job."""
+    """Estimate repeated text.
+
+    `shared_lens`: tokens at the beginning of each prompt that are shared already and so left out.
+    `owners`: a name per prompt, such as its job.
+    """
     hashes: list[U64] = []
     names: list[npt.NDArray[np.int64]] = []
     known = sorted(set(owners))
@@ -51,8 +54,8 @@ def repeated_text(
     if not hashes:
         return RepeatedText(0, {})
     _, inverse, counts = np.unique(np.concatenate(hashes), return_inverse=True, return_counts=True)
-    # Each window stands for the tokens up to the next one that was sampled. The first reader has
-    # to compute it: all of its readers bear an equal part of what the others could be spared.
+    # Each window stands for the tokens up to the next sampled one. One reader must compute it, so
+    # each reader is charged an equal share of what the others could save.
     saved = _SAMPLED * (1 - 1 / counts[inverse]) * (total / max(seen, 1))
     parts = np.bincount(np.concatenate(names), saved, minlength=len(known))
     return RepeatedText(
@@ -62,7 +65,7 @@ def repeated_text(
 
 
 def _windows(tokens: TokenIds) -> U64:
-    """The sampled windows' hashes, each once: a prompt that repeats itself is no finding."""
+    """Return the sampled windows' hashes, each once: repetition within a prompt does not count."""
     ids = np.asarray(tokens, dtype=np.int64).astype(np.uint64)
     if len(ids) < _WINDOW:
         return np.empty(0, np.uint64)

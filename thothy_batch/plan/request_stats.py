@@ -1,4 +1,4 @@
-"""The figures of a night that are known before a token is computed."""
+"""Statistics of a run's requests that are known before a token is computed."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from thothy_batch.records import Request
 
 @dataclass(frozen=True, slots=True)
 class LengthStats:
-    """How long things are, in tokens."""
+    """Distribution of lengths in tokens."""
 
     num: int
     total: int
@@ -20,11 +20,11 @@ class LengthStats:
     p95: int
     p99: int
     max: int
-    histogram: tuple[tuple[int, int], ...]  # (upper bound, itself included; how many)
+    histogram: tuple[tuple[int, int], ...]  # (inclusive upper bound, count)
 
     @classmethod
     def of(cls, lengths: Sequence[int]) -> "LengthStats":
-        """Percentiles are lengths that occur (the nearest above); bounds are powers of two."""
+        """Summarise lengths. Percentiles are lengths that occur; bounds are powers of two."""
         values = np.asarray(lengths, dtype=np.int64)
         if not len(values):
             return cls(0, 0, 0.0, 0, 0, 0, 0, ())
@@ -37,13 +37,13 @@ class LengthStats:
         return cls(len(values), total, mean, int(p50), int(p95), int(p99), longest, histogram)
 
     def as_json(self) -> dict[str, object]:
-        """The histogram as a list of [upper bound, count]."""
+        """Return plain values; the histogram is a list of [upper bound, count]."""
         return {**asdict(self), "histogram": [list(pair) for pair in self.histogram]}
 
 
 @dataclass(frozen=True, slots=True)
 class RequestStats:
-    """Sums over the requests of a night. Outputs are counted at max_tokens: the upper bound."""
+    """Sums over the requests of a run. Outputs count max_tokens, their upper bound."""
 
     num_requests: int
     num_sequences: int  # samples counted
@@ -54,7 +54,7 @@ class RequestStats:
     longest_tokens: int  # the longest single prompt + max_tokens
 
     def as_json(self) -> dict[str, object]:
-        """Nested plain values."""
+        """Return nested plain values."""
         return {
             **asdict(self),
             "prompt": self.prompt.as_json(),
@@ -69,7 +69,7 @@ def request_stats(
     block_size: int = BLOCK_SIZE,
     sharing: SharingStats | None = None,
 ) -> RequestStats:
-    """Counts what the requests ask for."""
+    """Sum up the requests. `sharing`: their sharing, if already known."""
     prompt_lens = [len(request.prompt_token_ids) for request in requests]
     budgets = [request.sampling.max_tokens for request in requests]
     samples = [request.num_samples for request in requests]

@@ -1,4 +1,4 @@
-"""How much of the night's prompts is the same at the beginning: what is computed once."""
+"""Counts the prompt tokens that prefix sharing saves."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,31 +13,31 @@ BLOCK_SIZE = 32
 
 @dataclass(frozen=True, slots=True)
 class SharingStats:
-    """Token counts with every shared block computed once, against no sharing at all."""
+    """Token counts with every shared block computed once, beside those without sharing."""
 
     num_prompts: int
     prompt_tokens: int
-    unique_tokens: int  # what has to be computed when every shared block is computed once
-    num_blocks: int  # full blocks that could be shared, over all prompts
+    unique_tokens: int  # computed if every shared block is computed once
+    num_blocks: int  # full blocks of all prompts
     num_unique_blocks: int
-    num_shared_blocks: int  # different blocks with two readers or more
-    max_readers: int  # prompts that begin with the most common block
+    num_shared_blocks: int  # distinct blocks with at least two readers
+    max_readers: int  # prompts that contain the most common block
     block_size: int
 
     @property
     def shared_fraction(self) -> float:
-        """Share of the prompt tokens that need not be computed."""
+        """Share of the prompt tokens that sharing saves."""
         return 1 - self.unique_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
     def as_json(self) -> dict[str, object]:
-        """The figures of the plan."""
+        """Return the counts and the fraction as plain values."""
         return {**asdict(self), "shared_fraction": round(self.shared_fraction, 4)}
 
 
 def sharing_stats(
     prompts: Sequence[TokenIds], *, block_size: int = BLOCK_SIZE, chains: BlockHashes | None = None
 ) -> SharingStats:
-    """Counts shared prompt beginnings by blocks. `chains`: where they are there already."""
+    """Count shared blocks at the beginning of prompts. `chains`: block hashes, if computed."""
     chains = chains or chain_prompts(prompts, block_size)
     readers = np.unique(chains.hashes, return_counts=True)[1]
     num_blocks, num_unique = len(chains.hashes), len(readers)

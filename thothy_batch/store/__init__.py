@@ -1,5 +1,5 @@
-"""Durable results: a journal that is the truth until DuckDB has it, and everything read from it.
+"""Durable results: a journal that is authoritative until DuckDB has its rows, and all queries.
 
-Knows nothing of models, prompts or scheduling. `store.Store` writes, `read` and `export` read,
-`lock` and `status` need no DuckDB at all.
+Knows nothing of models, prompts or scheduling. `Store` writes, `queries` reads; the lock and the
+status file need no DuckDB.
 """

@@ -1,7 +1,7 @@
-"""The store's tables as data: column names, SQL types, and how a Python value becomes a cell.
+"""The store's tables as data: column names, SQL types, and the conversion of values to cells.
 
-Values are cleaned when they enter the journal: a cell that DuckDB would refuse later (a lone
-surrogate, NaN inside JSON, an integer out of range) would block the journal for good.
+Values are cleaned when they enter the journal. A cell that DuckDB refuses later (a lone surrogate,
+NaN inside JSON, an integer out of range) would block the journal forever.
 """
 
 import json
@@ -19,7 +19,7 @@ _MAX_BIGINT = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class CellType:
-    """A column's type: in SQL, in Arrow, and the function that makes a journal cell of a value."""
+    """A column's type in SQL and in Arrow, and its conversion of a value to a journal cell."""
 
     sql: str
     arrow: pa.DataType
@@ -45,7 +45,7 @@ def _clean_json(value: object) -> str:
 
 
 def _finite(value: object) -> object:
-    """The same value with null for what JSON has no number for."""
+    """Replace numbers that JSON cannot represent with null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -71,7 +71,7 @@ def _clean_double(value: object) -> float | None:
 
 
 def _clean_time(value: object) -> int:
-    """Microseconds since 1970 (UTC) of a datetime, of ISO text, or of seconds."""
+    """Convert a datetime, ISO text or seconds to microseconds since 1970 (UTC)."""
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     if isinstance(value, datetime):
@@ -165,7 +165,7 @@ ENGINE_STEPS: Columns = {
     "num_preempted": INTEGER,
 }
 
-# What happened to the engine: deaths, and requests that it died of.
+# Events of the engine: deaths, and the requests that caused them.
 ENGINE_EVENTS: Columns = {
     "run_id": TEXT,
     "happened_at": TIME,
@@ -174,8 +174,8 @@ ENGINE_EVENTS: Columns = {
     "num_tokens": BIGINT,
 }
 
-# What is known of a job, row by row as it is learned: how many entries it has (what is never
-# written to run_items was not run), how long it was predicted to take.
+# Facts about a job, row by row as they become known: its number of entries (those missing from
+# run_items were not run) and its predicted time.
 JOB_ENTRIES: Columns = {
     **dict.fromkeys(("run_id", "job", "kind"), TEXT),
     "priority": INTEGER,
@@ -183,7 +183,7 @@ JOB_ENTRIES: Columns = {
     "predicted_s": DOUBLE,
 }
 
-# The entries of a run that goes on, many to a row; see `open_entries`.
+# The entries of a running run, many to a row; see `open_entries`.
 OPEN_ENTRIES: Columns = {
     **dict.fromkeys(("run_id", "job"), TEXT),
     **dict.fromkeys(("item_ids", "variants"), TEXTS),
@@ -191,7 +191,7 @@ OPEN_ENTRIES: Columns = {
 
 
 def clean_row(columns: Columns, row: Mapping[str, object]) -> dict[str, Cell]:
-    """The row as journal cells, nulls left out. KeyError names a column that does not exist."""
+    """Convert a row to journal cells without nulls. KeyError names an unknown column."""
     cells: dict[str, Cell] = {}
     for name, value in row.items():
         cell_type = columns[name]
@@ -201,13 +201,13 @@ def clean_row(columns: Columns, row: Mapping[str, object]) -> dict[str, Cell]:
 
 
 def arrow_table(columns: Columns, rows: Sequence[Mapping[str, Cell]]) -> pa.Table:
-    """Journal cells as one Arrow table with all columns."""
+    """Convert journal cells to one Arrow table with all columns."""
     arrays = [pa.array([row.get(n) for row in rows], t.arrow) for n, t in columns.items()]
     return pa.Table.from_arrays(arrays, names=list(columns))
 
 
 def now_us() -> int:
-    """Now, as a TIME cell."""
+    """Return the current time as a TIME cell."""
     return round(datetime.now(UTC).timestamp() * 1e6)
 
 

@@ -1,4 +1,4 @@
-"""Where a store's files lie, what may be one, and how a file survives a power cut."""
+"""The paths of a store's files, the check of a store path, and durable writes."""
 
 import contextlib
 import errno
@@ -15,28 +15,28 @@ NO_SPACE_HINT = (
 
 
 def real_path(store_path: Path) -> Path:
-    """The store's path with symlinks followed: one store has one lock, however it is named."""
+    """Resolve symlinks, so that one store has one lock under every name."""
     return Path(os.path.realpath(store_path))
 
 
 def journal_folder(store_path: Path) -> Path:
-    """`<store>.journal`: the lock, the status file, the segments and the answer index."""
+    """Return `<store>.journal`, the folder of lock, status file, segments and result index."""
     path = real_path(store_path)
     return path.with_name(path.name + ".journal")
 
 
 def lock_path(store_path: Path) -> Path:
-    """The lock file of a store (for `lock.FileLock`)."""
+    """Return the lock file of a store (for `lock.FileLock`)."""
     return journal_folder(store_path) / "lock"
 
 
 def status_path(store_path: Path) -> Path:
-    """The file in which a run says how far it is (for `status.read_status`)."""
+    """Return the status file of a run (for `status.read_status`)."""
     return journal_folder(store_path) / "status.json"
 
 
 def check_path(path: Path) -> None:
-    """Refuses what cannot be a store before anything is written."""
+    """Refuse a path that cannot be a store before anything is written."""
     if os.path.isdir(path):
         raise StoreError(
             f"the store {path} is a directory",
@@ -61,8 +61,11 @@ def check_path(path: Path) -> None:
 
 
 def _check_content(path: Path) -> None:
-    """Refuses another kind of file. DuckDB opens a Parquet, CSV or JSON file as a view of it, in a
-    database in memory, and what would be merged into that one is gone when it is closed."""
+    """Refuse any other type of file.
+
+    DuckDB opens a Parquet, CSV or JSON file as a view in an in-memory database, and rows merged
+    into that vanish on close.
+    """
     try:
         with open(path, "rb") as file:
             head = file.read(12)
@@ -77,7 +80,7 @@ def _check_content(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable: a synced file without a synced name can vanish."""
+    """Make the names in a folder durable: a synced file without a synced name can vanish."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -90,7 +93,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)
-        with open(temporary, "xb") as file:  # new: no link that somebody laid there is followed
+        with open(temporary, "xb") as file:  # a new file: no planted link is followed
             file.write(faults.cut("file.write", memoryview(data)))
             if durable:
                 file.flush()
@@ -106,14 +109,14 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Removes what writers that were killed left beside their files. The caller holds the lock."""
+    """Remove temporary files that killed writers left. The caller holds the lock."""
     for path in folder.glob("*.tmp"):
         with contextlib.suppress(OSError):
             path.unlink()
 
 
 def storage_error(error: OSError, what: str, path: Path) -> StoreError:
-    """The operating system's refusal as an error that says what to do."""
+    """Translate an OSError into an error with a hint."""
     hints = {
         errno.ENOSPC: NO_SPACE_HINT,
         errno.EDQUOT: "the disk quota is used up: free some space, then run the same command again",

@@ -1,7 +1,7 @@
-"""A lock file: one run at a time holds a store (or a device), and says who it is.
+"""A lock file: one run at a time holds a store or a device, and the file names that run.
 
-`flock` belongs to the open file, so it ends with the process however that dies. No child keeps
-it: the descriptor closes on exec, and a forked copy of the process closes its own at once.
+`flock` belongs to the open file, so it ends with the process however that dies. No child keeps it:
+the descriptor closes on exec, and a forked copy of the process closes its own at once.
 """
 
 import contextlib
@@ -18,13 +18,13 @@ from pathlib import Path
 from thothy_batch.errors import LockedError, LockHolder
 from thothy_batch.store.files import storage_error
 
-# Somebody who only asks "is it held?" or publishes a leftover holds the lock for a moment; a run
-# must not give up because of that.
+# A command that only checks the lock or publishes leftovers holds it briefly; a run must not give
+# up because of that.
 _GLANCE_S = 0.4
 _SHORT_COMMAND_S = 60.0
 _POLL_S = 0.05
 
-# A link is not followed, a pipe is not waited for, no child inherits it.
+# Links are not followed, pipes do not block, and no child inherits the descriptor.
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DETAILS = ("host", "run_id", "since", "manifest")
 _MAX_DETAILS = 65_536
@@ -35,10 +35,10 @@ _fork_hook_set = False
 
 
 class FileLock:
-    """An exclusive lock on one file. Released by `release`, by leaving `with`, or by dying."""
+    """An exclusive lock on one file. Ends with `release`, the `with` block, or the process."""
 
     def __init__(self, path: Path, *, for_all: bool = False) -> None:
-        """`for_all`: other users have to lock the same file, whatever this one's umask is."""
+        """`for_all`: other users must be able to lock the same file, whatever the umask is."""
         self.path = path
         self._for_all = for_all
         self._fd: int | None = None
@@ -48,10 +48,10 @@ class FileLock:
         return self._fd is not None
 
     def acquire(self, holder: LockHolder, *, patience_s: float = _GLANCE_S) -> "FileLock":
-        """Takes the lock and writes `holder` into it.
+        """Take the lock and write `holder` into it.
 
-        Waits up to `patience_s`; when the holder is a command without a run (it publishes what a
-        run left behind, then goes), up to a minute. Raises LockedError with the holder's details.
+        Waits up to `patience_s`, or up to a minute if the holder is a command without a run, which
+        publishes leftovers and ends. Raises LockedError with the holder's details.
         """
         if self._fd is not None:
             raise RuntimeError(f"{self.path} is already held by this object")
@@ -59,7 +59,7 @@ class FileLock:
         try:
             if not _wait_for(fd, self.path, patience_s):
                 raise _locked_error(self.path)
-        except BaseException:  # a signal ends the waiting, too
+        except BaseException:  # a signal ends the wait, too
             os.close(fd)
             raise
         self._fd = fd
@@ -68,13 +68,13 @@ class FileLock:
         return self
 
     def update(self, holder: LockHolder) -> None:
-        """Rewrites the details, for example once the run has an id."""
+        """Rewrite the details, for example once the run has an id."""
         if self._fd is None:
             raise RuntimeError(f"{self.path} is not held")
         _write_holder(self._fd, holder)
 
     def release(self) -> None:
-        """Gives the lock back; the file stays (removing it would let two holders in)."""
+        """Release the lock; the file stays, because removing it would admit two holders."""
         fd, self._fd = self._fd, None
         _held.discard(self)
         if fd is None:
@@ -82,7 +82,7 @@ class FileLock:
         try:
             os.ftruncate(fd, 0)
         except OSError:
-            pass  # the details are only for messages; the lock itself ends with the descriptor
+            pass  # the details serve messages only; the lock itself ends with the descriptor
         finally:
             os.close(fd)
 
@@ -100,32 +100,32 @@ class FileLock:
             raise storage_error(error, "cannot open the lock file", self.path) from error
 
     def _open_old_or_new(self) -> int:
-        """Linux lets nobody open another user's file in the temporary folder with O_CREAT."""
+        """Open without O_CREAT first: Linux refuses O_CREAT on another user's file in /tmp."""
         try:
             fd = os.open(self.path, os.O_RDWR | _SAFELY)
         except FileNotFoundError:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _SAFELY, 0o666)
             if self._for_all:
-                with contextlib.suppress(OSError):  # somebody else was quicker
+                with contextlib.suppress(OSError):  # another process was faster
                     os.fchmod(fd, 0o666)
         except PermissionError:
-            if not self._for_all:  # who may not write beside a store cannot run it
+            if not self._for_all:  # without write permission beside a store no run is possible
                 raise
-            fd = os.open(self.path, os.O_RDONLY | _SAFELY)  # enough to lock it
+            fd = os.open(self.path, os.O_RDONLY | _SAFELY)  # read access suffices for locking
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise OSError(errno.EINVAL, "it is no regular file")
         return fd
 
     def _forget(self) -> None:
-        """In a forked child: let go of the inherited descriptor, which leaves the parent's lock."""
+        """Close the inherited descriptor in a forked child; the parent keeps its lock."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
 
 def read_holder(path: Path) -> LockHolder | None:
-    """Who holds the lock now; None when nobody does (also when the last holder was killed)."""
+    """Return the current holder; None if the lock is free, also after a kill."""
     try:
         fd = os.open(path, os.O_RDONLY | _SAFELY)
     except OSError:
@@ -142,7 +142,7 @@ def read_holder(path: Path) -> LockHolder | None:
 
 
 def _wait_for(fd: int, path: Path, patience_s: float) -> bool:
-    """Tries until the lock is ours or patience ends."""
+    """Try until the lock is taken or the patience ends."""
     begin = time.monotonic()
     while True:
         try:
@@ -166,7 +166,7 @@ def _locked_error(path: Path) -> LockedError:
     parts += [f"run {holder.run_id}"] if holder.run_id else []
     parts += [f"since {holder.since}"] if holder.since else []
     parts += [f"manifest {holder.manifest}"] if holder.manifest else []
-    # The lock of a store lies in its journal folder, which no user has heard of.
+    # The lock of a store lies in its journal folder, an unfamiliar path for users.
     held = path.parent.with_suffix("") if path.parent.suffix == ".journal" else path
     return LockedError(
         f"another run holds {held}: {', '.join(parts)}",
@@ -176,7 +176,7 @@ def _locked_error(path: Path) -> LockedError:
 
 
 def _read_details(path: Path) -> LockHolder:
-    """What the holder wrote. In a folder of all users it may be anything: it is shown on a line."""
+    """Return what the holder wrote. In a shared folder it may be any text."""
     try:
         fd = os.open(path, os.O_RDONLY | _SAFELY)
         try:
@@ -186,10 +186,12 @@ def _read_details(path: Path) -> LockHolder:
         host, run_id, since, manifest = (_one_line(details.get(name, "")) for name in _DETAILS)
         pid = int(details["pid"])
         if host == socket.gethostname() and not _is_alive(pid):
-            return LockHolder(pid=0)  # of the one before: who holds it now could not write there
+            return LockHolder(
+                pid=0
+            )  # from an earlier holder: the current one could not write there
         return LockHolder(pid, host, run_id, since, manifest)
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        return LockHolder(pid=0)  # held, but its details are not written yet
+        return LockHolder(pid=0)  # held, with details not written yet
 
 
 def _one_line(value: object) -> str:
@@ -203,7 +205,7 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except (OSError, OverflowError, ValueError):
-        pass  # another user's
+        pass  # owned by another user
     return True
 
 
@@ -213,7 +215,7 @@ def _write_holder(fd: int, holder: LockHolder) -> None:
         os.ftruncate(fd, 0)
         os.pwrite(fd, data, 0)
     except OSError:
-        return  # a full disk must not keep a run from its lock
+        return  # a full disk must not prevent locking
 
 
 def _close_after_fork(lock: FileLock) -> None:

@@ -1,4 +1,4 @@
-"""Publishing: the journal's closed segments into DuckDB, each exactly once, then out of the way."""
+"""Publishes closed journal segments to DuckDB, each exactly once, and removes them."""
 
 import time
 import uuid
@@ -11,48 +11,47 @@ import duckdb
 from thothy_batch.errors import StoreBusyError
 from thothy_batch.store.database.database import fetch_row, open_database
 from thothy_batch.store.database.merge import Merger
-from thothy_batch.store.database.run_summary import bury_dead_runs
+from thothy_batch.store.database.run_summary import mark_killed_runs
 from thothy_batch.store.database.schema import ensure_file, migrate
 from thothy_batch.store.files import storage_error
 from thothy_batch.store.journal.journal import Journal
 from thothy_batch.store.journal.segment import read_segment, segment_id
-from thothy_batch.store.queries.result_index import AnswerIndex, read_state
+from thothy_batch.store.queries.result_index import ResultIndex, read_state
 from thothy_batch.testing import faults
 
 _PUBLISH_EVERY_S = 5.0
-_PUBLISH_SHARE = 50  # a merge may take one part in this many of the run's time, unless ...
-_MAX_PAUSE_S = 30.0  # ... readers have waited so long for the next one
+_PUBLISH_SHARE = 50  # merges may take one part in this many of the run's time, unless ...
+_MAX_PAUSE_S = 30.0  # ... readers have waited this long for the next one
 _MAX_BACK_OFF_S = 30.0
-_REMEMBERED_DAYS = 30  # a backup of the journal may come back meanwhile
-_BACKLOG_PAUSE_S = 1.0  # between merges of what a reader has kept waiting: the run goes on
+_REMEMBERED_DAYS = 30  # a backup of the journal may be restored meanwhile
+_BACKLOG_PAUSE_S = 1.0  # between merges of a backlog, so that the run continues
 
 
 class Publisher:
-    """Merges when it is time and the file is free. The caller holds the store's lock."""
+    """Merges when a merge is due and the file is free. The caller holds the store's lock."""
 
-    def __init__(self, path: Path, journal: Journal, index: AnswerIndex) -> None:
+    def __init__(self, path: Path, journal: Journal, index: ResultIndex) -> None:
         self._path = path
         self._journal = journal
         self._index = index
-        self._next = 0.0  # time.monotonic() from which a merge is due
+        self._next = 0.0  # time.monotonic() of the next due merge
         self._back_off_s = 1.0
-        self.buried: list[str] = []  # runs found dead and marked killed
+        self.killed: list[str] = []  # ids of dead runs that were marked killed
 
     @property
     def due(self) -> bool:
         return time.monotonic() >= self._next
 
     def hurry(self) -> None:
-        """Makes the next merge due now."""
+        """Make the next merge due now."""
         self._next = 0.0
 
     def publish(self, *, alive: str, max_segments: int | None = None) -> bool:
-        """Merges what is committed; True when all of it is in the database.
+        """Merge committed segments; return True if all of them are in the database.
 
-        False while another program holds the file, and where `max_segments` left some for the
-        next time. `alive` is the run that is going on ("": none): every other running run is
-        marked killed. Raises StoreError where the database cannot take the rows; the segments
-        then stay.
+        Returns False while another program holds the file, and if `max_segments` left some for
+        the next merge. `alive` is the current run ("": none); every other running run is marked
+        killed. Raises StoreError if the database cannot take the rows; the segments then stay.
         """
         begin = time.monotonic()
         try:
@@ -68,7 +67,7 @@ class Publisher:
             self._next = time.monotonic() + self._back_off_s
             self._back_off_s = min(2 * self._back_off_s, _MAX_BACK_OFF_S)
             return False
-        # Only now: the database has been closed whole, and the index holds what it answers.
+        # Only now is the database closed completely and the index equal to it.
         for path in segments:
             _remove(path)
         end = time.monotonic()
@@ -91,9 +90,9 @@ class Publisher:
         merger = Merger(connection)
         for path in segments:
             _merge_segment(connection, merger, path)
-        if last:  # a run whose rows are still waiting is not counted yet
+        if last:  # a run with unmerged rows is not counted yet
             connection.begin()
-            self.buried += bury_dead_runs(connection, alive=alive)
+            self.killed += mark_killed_runs(connection, alive=alive)
             _forget_segments(connection, segments)
             connection.commit()
         state = read_state(connection)
@@ -104,7 +103,7 @@ class Publisher:
 
 
 def _merge_segment(connection: duckdb.DuckDBPyConnection, merger: Merger, path: Path) -> None:
-    """One transaction: the segment's rows, and the note that they are in."""
+    """Merge a segment's rows and the note of it in one transaction."""
     name = segment_id(path)
     known = "SELECT 1 FROM merged_segments WHERE segment_id = ?"
     if fetch_row(connection, known, [name]):
@@ -125,8 +124,7 @@ def _merge_segment(connection: duckdb.DuckDBPyConnection, merger: Merger, path: 
 
 
 def _forget_segments(connection: duckdb.DuckDBPyConnection, there: Sequence[Path]) -> None:
-    """Of segments that were merged long ago and removed no note is needed any more: a night leaves
-    some thousands."""
+    """Delete the notes of segments merged long ago and removed; a run leaves thousands."""
     limit = datetime.now(UTC) - timedelta(days=_REMEMBERED_DAYS)
     names = [segment_id(path) for path in there]
     connection.execute(

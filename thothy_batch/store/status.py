@@ -1,4 +1,4 @@
-"""The status file: how far a run is, for `status` while the run keeps the database to itself."""
+"""The status file: a run's progress, for `status` while the run locks the database."""
 
 import contextlib
 import json
@@ -8,14 +8,14 @@ from thothy_batch.store.files import replace_file
 
 
 def write_status(path: Path, status: dict[str, object]) -> None:
-    """Replaces the file as a whole. A full disk only makes the status old, never stops a run."""
+    """Replace the file as a whole. A full disk only makes the status stale, never stops a run."""
     data = json.dumps(status, default=str, ensure_ascii=False).encode("utf-8", "replace")
     with contextlib.suppress(OSError):
         replace_file(path, data, durable=False)
 
 
 def read_status(path: Path) -> dict[str, object] | None:
-    """The last status written, or None where there is none that can be read."""
+    """Return the last status written; None if it is missing or unreadable."""
     try:
         status = json.loads(path.read_bytes())
     except (OSError, ValueError):

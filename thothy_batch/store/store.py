@@ -1,8 +1,8 @@
-"""The store as a run sees it: rows go in, nothing committed is lost, readers are never waited for.
+"""The store that a run writes to: nothing committed is lost, and no reader blocks it.
 
-Rows enter the journal and are safe within a second. Every few seconds the journal is merged into
-DuckDB; when another program holds the file, the rows stay where they are and are merged later,
-by this run or by the next command.
+Rows enter the journal and are durable within a second. Every few seconds the journal is merged into
+DuckDB. While another program holds the file, the rows stay in the journal and are merged later, by
+this run or by the next command.
 """
 
 import os
@@ -31,19 +31,19 @@ from thothy_batch.store.journal.segment import Record, Row, segment_paths
 from thothy_batch.store.lock import FileLock
 from thothy_batch.store.publisher import Publisher
 from thothy_batch.store.queries.outputs import read_outputs
-from thothy_batch.store.queries.result_index import AnswerIndex
+from thothy_batch.store.queries.result_index import ResultIndex
 from thothy_batch.store.queries.result_lookup import (
     ARTIFACT_FIELDS,
     FAILURE_FIELDS,
     CachedResult,
     ResultLookup,
-    read_answers,
+    read_results,
     slim,
 )
 
-_COMMIT_AFTER_S = 0.5  # a caller that ticks twice a second syncs every row within one
-_SEGMENTS_PER_TICK = 2  # what a reader kept waiting all night is not merged in one go
-_CLOSE_PATIENCE_S = 1.0  # for a reader that looks in for a moment
+_COMMIT_AFTER_S = 0.5  # a caller that ticks twice a second syncs every row within a second
+_SEGMENTS_PER_TICK = 2  # a large backlog is not merged at once
+_CLOSE_PATIENCE_S = 1.0  # for a reader that opens the file briefly
 _ANSWERING = {
     "artifacts": ARTIFACT_FIELDS,
     COPIES: ARTIFACT_FIELDS,
@@ -53,11 +53,11 @@ _ANSWERING = {
 
 @dataclass(slots=True)
 class Recovery:
-    """What `open` found of runs that died."""
+    """Work of dead runs that `open` recovered."""
 
     cut_bytes: int = 0  # unfinished writes at the end of segments
-    damaged_bytes: int = 0  # unreadable places between good records
-    num_records: int = 0  # good records that were not published yet
+    damaged_bytes: int = 0  # unreadable parts between valid records
+    num_records: int = 0  # valid records that were not published yet
     killed_runs: list[str] = field(default_factory=list)
 
 
@@ -70,9 +70,9 @@ class Store:
         folder = journal_folder(path)
         self.recovered = Recovery()
         self._journal = Journal(folder)
-        self._index = AnswerIndex(folder)
+        self._index = ResultIndex(folder)
         self._publisher = Publisher(path, self._journal, self._index)
-        self._leftovers: list[Record] = []  # artifacts and failures that wait since before `open`
+        self._leftovers: list[Record] = []  # artifacts and failures unpublished since before `open`
         self._run_id = ""
         self._next_totals = 0.0
         self._unpublished = True
@@ -80,10 +80,10 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> "Store":
-        """Opens the store, making it where there is none, and publishes what dead runs left.
+        """Open the store, creating it if missing, and publish what dead runs left.
 
-        A reader that holds the file changes nothing: the rest is then published later. Raises
-        StoreError for a path that cannot be a store, a newer schema, a full or read-only disk.
+        If a reader holds the file, the rows are published later. Raises StoreError for a path that
+        cannot be a store, a newer schema, and a full or read-only disk.
         """
         path = real_path(path)
         check_path(path)
@@ -99,22 +99,22 @@ class Store:
             ]
         if not store.publish():
             store._leftovers = leftovers
-        store.recovered.killed_runs = store._publisher.buried
+        store.recovered.killed_runs = store._publisher.killed
         return store
 
     def begin_run(self, row: Mapping[str, object], entries: Iterable[EntryKey] = ()) -> None:
-        """Starts a run: columns of `runs`, and `jobs`: mappings of job, kind, priority, num_items.
+        """Start a run: columns of `runs`, and `jobs`: mappings of job, kind, priority, num_items.
 
-        `num_items` may be left out where it is not known yet (see `record_entries`). `entries`:
-        all of the run, job by job; if it is killed, those without an end are known by them.
-        Durable on return: from here on the run is in the history, however it ends.
+        `num_items` may be omitted if not known yet (see `record_entries`). `entries`: all entries
+        of the run, job by job, which name the unfinished ones after a kill. Durable on return:
+        from then on the run is in the history, however it ends.
         """
         values = dict(row)
         jobs = values.pop("jobs", None)
         values.setdefault("started_at", time.time())
         cells = col.clean_row(col.RUNS, values)
         self._run_id = str(cells["run_id"])
-        for part in open_rows(entries):  # before the run itself: no run without its entries
+        for part in open_rows(entries):  # before the run itself, so that no run lacks its entries
             self._append("open_entries", self._cells("open_entries", part))
         self._append(BEGIN_RUN, cells)
         for job in jobs or ():  # type: ignore[attr-defined]
@@ -123,24 +123,24 @@ class Store:
         self._publisher.hurry()
 
     def update_run(self, row: Mapping[str, object]) -> None:
-        """Columns of `runs` learned since, such as engine, model, versions, engine_ready_at."""
+        """Update columns of `runs`, such as engine, model, versions, engine_ready_at."""
         values = {**row, "run_id": self._run_id, "last_seen_at": time.time()}
         self._append(UPDATE_RUN, col.clean_row(col.RUNS, values))
 
     def record_entries(self, job: str, num_items: int) -> None:
-        """How many entries a job of this run has; those never written count as not run."""
+        """Record the number of entries of a job; those without a row count as not run."""
         self._append(
             "job_entries", self._cells("job_entries", {"job": job, "num_items": num_items})
         )
 
     def record_predictions(self, engine_s: Mapping[str, float]) -> None:
-        """How much of the run's engine time each job was predicted to take, by the job's name."""
+        """Record the engine time predicted for each job, by name."""
         for job, seconds in engine_s.items():
             row = {"job": job, "predicted_s": seconds}
             self._append("job_entries", self._cells("job_entries", row))
 
     def record_totals(self, totals: EngineTotals) -> None:
-        """The engine's sums so far, so that a killed run has them. Kept about once a second."""
+        """Record the engine's totals so far, about once a second, so that a killed run has them."""
         now = time.monotonic()
         if now < self._next_totals:
             return
@@ -155,29 +155,28 @@ class Store:
         )
 
     def add(self, table: str, row: Mapping[str, object]) -> None:
-        """A row of artifacts, run_items, failures, engine_steps or engine_events.
+        """Add a row of artifacts, run_items, failures, engine_steps or engine_events.
 
-        run_id, variant and the time are filled in where left out. An artifact replaces the one of
-        the same artifact_id. KeyError for a column that the table does not have.
+        run_id, variant and the time are filled in if missing. An artifact replaces the one with
+        the same artifact_id. Raises KeyError for a column that the table does not have.
         """
         self._append(table, self._cells(table, row))
 
     def add_copy(self, row: Mapping[str, object], reused_from: str) -> None:
-        """An artifact with the content of another one, made earlier in this run or before it.
+        """Add an artifact with the content of an earlier one, of this run or an earlier run.
 
-        `row` needs artifact_id, job, kind, item_id, variant, request_key; what it leaves out of
-        text, data, verdict, flags, token counts and the like comes from `reused_from` at the
-        merge.
+        `row` needs artifact_id, job, kind, item_id, variant, request_key; missing columns (text,
+        data, verdict, flags, token counts, ...) are taken from `reused_from` at the merge.
         """
         cells = self._cells("artifacts", {**row, "reused_from": reused_from})
         self._append(COPIES, cells)
 
     def end_run(self, row: Mapping[str, object]) -> bool:
-        """Ends the run with its scalars: status, stop_reason, exit_code, engine_s, wall_s, load_s,
-        wasted_tokens, computed_prompt_tokens, roofline_fraction. Counts, rates and job_stats are
-        made from its rows.
+        """End the run with its scalar columns; return True if it is published too.
 
-        Durable on return; True when it is published too.
+        These are status, stop_reason, exit_code, engine_s, wall_s, load_s, wasted_tokens,
+        computed_prompt_tokens and roofline_fraction. Counts, rates and job_stats are computed from
+        the run's rows. Durable on return.
         """
         values: dict[str, object] = {"finished_at": time.time(), **row, "run_id": self._run_id}
         values["last_seen_at"] = values["finished_at"]
@@ -187,7 +186,7 @@ class Store:
         return self.publish()
 
     def tick(self) -> None:
-        """Call at least twice a second: syncs rows within a second, publishes about every five."""
+        """Sync rows within a second and publish about every five. Call at least twice a second."""
         oldest = self._journal.oldest_unsynced
         if oldest is not None and time.monotonic() - oldest >= _COMMIT_AFTER_S:
             self._journal.commit()
@@ -195,9 +194,9 @@ class Store:
             self._publish(max_segments=_SEGMENTS_PER_TICK)
 
     def publish(self) -> bool:
-        """Merges the journal into DuckDB now; False when another program holds the file.
+        """Merge the journal into DuckDB now; return False if another program holds the file.
 
-        Raises StoreError where the database cannot take the rows; the journal then keeps them.
+        Raises StoreError if the database cannot take the rows; the journal then keeps them.
         """
         return self._publish()
 
@@ -210,26 +209,29 @@ class Store:
         return published
 
     def answers(self, keys: Iterable[str]) -> dict[str, CachedResult]:
-        """What was answered under each of these request keys before this run.
+        """Return the cached results of these request keys from before this run.
 
-        Complete also while a reader holds the database: then from the index, and where there is
-        none from a copy of the file. Ask for many keys at once.
+        Complete even while a reader holds the database: the result index or, without one, a copy
+        of the file is read. Ask for many keys at once.
         """
-        book = ResultLookup(frozenset(keys) - {""})
+        lookup = ResultLookup(frozenset(keys) - {""})
         try:
             with open_database(self.path, read_only=True) as connection:
-                read_answers(connection, book)
+                read_results(connection, lookup)
         except StoreBusyError:
-            if not self._index.read(book):  # a store that came without its journal folder
+            if not self._index.read(lookup):  # a store without its journal folder
                 with open_copy(self.path) as connection:
-                    read_answers(connection, book)
+                    read_results(connection, lookup)
         for table, row in self._leftovers:
-            (book.add_failure if table == "failures" else book.add_artifact)(row)
-        return book.answers()
+            (lookup.add_failure if table == "failures" else lookup.add_artifact)(row)
+        return lookup.results()
 
     def past_outputs(self, jobs: Iterable[str], model_name: str) -> dict[str, list[int]]:
-        """See `outputs.read_outputs`. What waits in the journal is not seen; nothing is where a
-        reader holds the database: it is wanted for estimates, and those can do without."""
+        """Return output lengths by job; see `outputs.read_outputs`.
+
+        Rows in the journal are not seen, and the result is empty while a reader holds the
+        database: estimates can do without.
+        """
         try:
             with open_database(self.path, read_only=True) as connection:
                 return read_outputs(connection, jobs, model_name)
@@ -237,7 +239,7 @@ class Store:
             return {}
 
     def close(self) -> None:
-        """Publishes what is left, waiting a moment for a reader to let go, and closes."""
+        """Publish the remaining rows, waiting briefly for a reader, and close."""
         if self._closed:
             return
         self._closed = True
@@ -269,9 +271,9 @@ class Store:
 
 
 def publish_if_free(path: Path) -> bool:
-    """Publishes what a dead run left, for commands that only read; True when nothing is left.
+    """Publish what a dead run left, for commands that only read; True if nothing is left.
 
-    Does nothing while a run holds the store, or where this user may not write.
+    Does nothing while a run holds the store, or without write permission.
     """
     path = real_path(path)
     folder = journal_folder(path)

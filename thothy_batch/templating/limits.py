@@ -1,4 +1,4 @@
-"""What one operation of a template may make, judged before it is begun."""
+"""Limits on the result of a single template operation, checked before it starts."""
 
 import re
 import string
@@ -10,19 +10,19 @@ from jinja2.exceptions import SecurityError
 from jinja2.filters import make_attrgetter
 
 MAX_RENDERED_CHARS = 4_000_000
-# Bounds that are guessed from above must not refuse what ends below the limit: they have this room.
+# Upper estimates must not refuse results that stay below the limit, so they get this room.
 _MAX_GUESSED_CHARS = 16 * MAX_RENDERED_CHARS
-_MAX_BITS = 20_000  # of a product; Python prints no number of more than 14,285
-_MAX_DIGITS = 4_300  # Python's own limit for decimal texts
+_MAX_BITS = 20_000  # of a product; Python prints no number longer than 14,285 bits
+_MAX_DIGITS = 4_300  # Python's own limit for decimal strings
 _MAX_WIDTH = 10_000  # of a field in a format
 _MAX_INDENT = 16
-_MAX_PARTS = 100_000  # that `batch` and `slice` may be asked for
-_MAX_WORD = 20_000  # chars without white space: the work of these filters grows with its square
-_MAX_TAG_WORK = 20_000_000_000  # chars of a text times its tags: striptags copies it for each
+_MAX_PARTS = 100_000  # of `batch` and `slice`
+_MAX_WORD = 20_000  # characters without white space; these filters take quadratic time in it
+_MAX_TAG_WORK = 20_000_000_000  # characters times tags; striptags copies the text for each tag
 _LONG_KEY = 64
-_ELEMENT_CHARS = 8  # that a repeated element counts for, beside its own
+_ELEMENT_CHARS = 8  # charged per repeated element, beside its own characters
 
-# Methods whose result no bound here knows.
+# Methods whose results are not bounded here.
 UNBOUNDED_METHODS = frozenset({"expandtabs", "maketrans", "translate", "to_bytes", "from_bytes"})
 _PERCENT = re.compile(r"%(?:\([^)]*\))?([-+ #0-9.*]*)")
 
@@ -30,21 +30,21 @@ Filter = Callable[..., Any]
 
 
 def text_of(value: Any) -> str:
-    """The value as it is printed; text stays as it is, also where it is marked as safe."""
+    """Return the value as it is printed; strings, safe ones included, stay as they are."""
     return value if isinstance(value, str) else str(value)
 
 
 def check_size(num_chars: int, limit: int = MAX_RENDERED_CHARS) -> None:
-    """Raises SecurityError where a text or a list is too long."""
+    """Raise SecurityError if a text or a list is too long."""
     if num_chars > limit:
         raise SecurityError(f"the text grows beyond {MAX_RENDERED_CHARS:,} characters")
 
 
 def weigh(value: Any) -> tuple[int, int]:
-    """The elements within a list or mapping, and the characters of their texts.
+    """Count the elements of a list or mapping and the characters of their strings.
 
-    What occurs in it again and again takes no memory until it is printed: it may not be more than
-    a text may have. Raises SecurityError.
+    A repeated element takes no memory until it is printed, so repetitions are limited to the
+    length of a text. Raises SecurityError beyond it.
     """
     seen: set[int] = set()
     left: list[Any] = [value]
@@ -68,7 +68,7 @@ def weigh(value: Any) -> tuple[int, int]:
 
 
 def check_operands(operator: str, left: Any, right: Any) -> None:
-    """Raises SecurityError for operands whose result would be too large."""
+    """Raise SecurityError if the result of the operator would be too large."""
     if operator == "**":
         raise SecurityError("powers are not allowed in templates")
     if operator == "%" and isinstance(left, str | bytes):
@@ -88,7 +88,7 @@ def _check_product(left: Any, right: Any) -> None:
 
 
 def check_percent(text: str | bytes, values: Any) -> None:
-    """`"%5d" % values`: widths within bounds, and not too much text put in."""
+    """Check `"%5d" % values`: field widths and the length of the result."""
     form = text.decode("latin-1") if isinstance(text, bytes) else text
     fields = _PERCENT.findall(form)
     for spec in fields:
@@ -97,7 +97,7 @@ def check_percent(text: str | bytes, values: Any) -> None:
 
 
 def check_format(text: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """`"{:>5}".format(...)`: widths within bounds, and not too much text put in."""
+    """Check `"{:>5}".format(...)`: field widths and the length of the result."""
     num = 0
     for _, name, spec, _ in string.Formatter().parse(text):
         num += name is not None
@@ -120,7 +120,7 @@ def _check_filled(num_chars: int, num_fields: int, values: Sequence[Any]) -> Non
 
 
 def _num_chars(value: Any) -> int:
-    """Of a value as it is printed, or more."""
+    """Return an upper estimate of the printed length of a value."""
     if isinstance(value, str | bytes):
         return 4 * len(value) if isinstance(value, bytes) else len(value)
     if isinstance(value, list | tuple | dict):
@@ -138,7 +138,7 @@ def _parts_of(values: Any) -> list[Any]:
 def checked_arguments(
     owner: str | bytes, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Any, ...]:
-    """The arguments of a text's method. Raises SecurityError where too much would come of them."""
+    """Return the arguments of a string method. Raises SecurityError if the result were too long."""
     if name in ("center", "ljust", "rjust", "zfill") and args and isinstance(args[0], int):
         check_size(args[0])
     elif name == "replace" and len(args) >= 2:
@@ -163,11 +163,11 @@ def _check_join(separator: str | bytes, parts: Sequence[Any]) -> None:
 
 
 def bounded_filter(name: str, function: Filter, made: Callable[[Any], Any]) -> Filter:
-    """The filter, refused where too much would come of it; what it makes goes through `made`."""
-    if name in _HANDS_ON:
+    """Wrap a filter: check its arguments first, pass its result through `made`."""
+    if name in _UNCHANGED:
         return function
     check = _CHECKS.get(name)
-    # Behind the environment or the context that some filters take.
+    # Some filters take the environment or the context first.
     skipped = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @wraps(function)
@@ -187,7 +187,7 @@ def bounded_filter(name: str, function: Filter, made: Callable[[Any], Any]) -> F
 def _joined_parts(
     environment: Any, value: Any, d: Any = "", attribute: Any = None
 ) -> tuple[list[str], str]:
-    """The texts that the filter joins; named as jinja2 names its arguments."""
+    """Return the strings to join and the separator. Parameters are named as in jinja2."""
     if attribute is not None:
         value = map(make_attrgetter(environment, attribute), value)
     parts, separator = [text_of(part) for part in value], text_of(d)
@@ -290,7 +290,7 @@ _CHECKS: dict[str, Callable[..., None]] = {
     "urlize": _check_urlize,
     "wordwrap": _check_wordwrap,
 }
-# These give back a number, or what they were given.
-_HANDS_ON = frozenset(
+# These return a number or one of their arguments.
+_UNCHANGED = frozenset(
     {"attr", "count", "d", "default", "first", "last", "length", "max", "min", "wordcount"}
 )

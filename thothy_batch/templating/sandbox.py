@@ -1,9 +1,9 @@
-"""Jinja2's sandbox, and a bound on the work and the memory that a template may take.
+"""A Jinja2 sandbox with limits on the work and the memory of a template.
 
-Templates come with checkpoints and kind files. Rounds of loops, calls and the text that is made
-are counted, so that the same template with the same values always ends the same way; the time that
-single operations take is looked at in between. What one operation may make is known before it is
-begun (see `sandbox_bounds`): no signal and no other thread is needed, and none could interrupt it.
+Templates come with checkpoints and kind files. The sandbox counts loop iterations, calls and the
+text that is produced, so the same template with the same values always ends alike; it checks CPU
+time in between. The result of a single operation is bounded before it starts (`limits`), because
+no signal and no thread could interrupt it.
 """
 
 import threading
@@ -20,22 +20,22 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from thothy_batch.templating import limits as bounds
 
-MAX_STEPS = 2_000_000  # rounds of loops and calls for one text
-MAX_CPU_S = 5.0  # of this thread: how busy the machine is does not matter
-_STEP_CHARS = 256  # text that is made counts as a step for so much of it
-_KEPT_CHARS = 4096  # text that is only referred to
-_LOOK_EVERY = 256  # steps
+MAX_STEPS = 2_000_000  # loop iterations and calls per text
+MAX_CPU_S = 5.0  # CPU time of this thread, so that a busy machine changes nothing
+_STEP_CHARS = 256  # characters of new text per step
+_KEPT_CHARS = 4096  # characters of referenced text per step
+_CHECK_EVERY = 256  # steps
 _TEXT, _CONTAINERS = (str, bytes), (list, tuple, dict)
-_SUM_PARTS = 16  # of `a + b + c` that are looked at as one
+_SUM_PARTS = 16  # additions in `a + b + c` checked as one
 
 
 class _Generator(CodeGenerator):
-    """Compiles loops, literals, slices and joined texts so that they pass by the environment."""
+    """Compiles loops, literals, slices and concatenations into calls of the environment."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._iterated: set[int] = set()  # nodes
-        self._sums: dict[int, int] = {}  # where an addition stands in `a + b + c`
+        self._iterated: set[int] = set()  # ids of nodes
+        self._sums: dict[int, int] = {}  # index of an addition in `a + b + c`, by node id
 
     def visit(self, node: nodes.Node, *args: Any, **options: Any) -> Any:
         if isinstance(node, nodes.For):
@@ -52,7 +52,7 @@ class _Generator(CodeGenerator):
         return result
 
     def _method_for(self, node: nodes.Node) -> str:
-        """The method that takes the node's value; "" where it needs no look."""
+        """Return the method that checks the node's value; "" if none is needed."""
         if isinstance(node, nodes.Add):
             place = self._sums.pop(id(node), 0)
             self._sums[id(node.left)] = (place + 1) % _SUM_PARTS
@@ -76,10 +76,10 @@ class _Generator(CodeGenerator):
 
 @dataclass(slots=True)
 class _Spent:
-    """What the text under way may still take."""
+    """The budget left for the current text."""
 
     steps: int = MAX_STEPS
-    until: float | None = None  # of this thread's time; None: not looked at yet
+    until: float | None = None  # CPU time of this thread; None until the first check
 
 
 class _Local(threading.local):
@@ -88,7 +88,7 @@ class _Local(threading.local):
 
 
 class BoundedSandbox(ImmutableSandboxedEnvironment):
-    """`begin` before each text. What goes beyond a bound raises SecurityError."""
+    """A sandbox that raises SecurityError beyond its limits. Call `begin` before each text."""
 
     code_generator_class = _Generator
     intercepted_binops = frozenset({"*", "%", "**"})
@@ -96,28 +96,28 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._local = _Local()
-        # Random text would make one request differ from night to night.
+        # Random text would change a request from run to run.
         del self.filters["random"]
         del self.globals["lipsum"]
         for name, function in self.filters.items():
             self.filters[name] = bounds.bounded_filter(name, function, self.made)
 
     def begin(self) -> None:
-        """A new text: nothing is spent yet."""
+        """Start a new text with a full budget."""
         spent = self._local.spent
         spent.steps, spent.until = MAX_STEPS, None
 
     def spend(self, num: int = 1) -> None:
-        """Counts steps. Raises SecurityError where they, or time, are used up."""
+        """Count steps. Raises SecurityError once the steps or the CPU time are used up."""
         spent = self._local.spent
         before = spent.steps
         spent.steps = left = before - num
-        if before // _LOOK_EVERY != left // _LOOK_EVERY:
-            _look(spent)
+        if before // _CHECK_EVERY != left // _CHECK_EVERY:
+            _check_budget(spent)
 
     def counted(self, values: Iterable[Any]) -> Iterable[Any]:
-        """The values of a loop, each a step."""
-        if type(values) is list and len(values) < _LOOK_EVERY:  # most loops: at no cost
+        """Return the values of a loop, each counted as a step."""
+        if type(values) is list and len(values) < _CHECK_EVERY:  # most loops, at no cost
             self.spend(len(values))
             return values
         return self._counted(values)
@@ -126,12 +126,12 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         spent = self._local.spent
         for value in values:
             spent.steps -= 1
-            if not spent.steps % _LOOK_EVERY:
-                _look(spent)
+            if not spent.steps % _CHECK_EVERY:
+                _check_budget(spent)
             yield value
 
     def made(self, value: Any) -> Any:
-        """A value that the template made: not too large, and counted."""
+        """Check and count a value that the template produced."""
         if isinstance(value, _TEXT):
             size = len(value)
             if size >= _STEP_CHARS:
@@ -143,14 +143,14 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         return value
 
     def joined(self, join: Callable[[list[str]], str], parts: Iterable[Any]) -> str:
-        """`a ~ b`."""
+        """Concatenate as `a ~ b` does."""
         texts = [bounds.text_of(part) for part in parts]
         bounds.check_size(sum(map(len, texts)))
         text: str = self.made(join(texts))
         return text
 
     def concat(self, parts: Iterable[str]) -> str:
-        """What a macro, a block or the whole template wrote."""
+        """Join the output of a macro, a block or the template."""
         texts, size, limit = [], 0, bounds.MAX_RENDERED_CHARS
         for text in parts:
             texts.append(text)
@@ -163,7 +163,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         return text
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        """Calls a macro, a method or a global function."""
+        """Call a macro, a method or a global function."""
         __self.spend()
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str | bytes):
@@ -175,7 +175,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         return __self.made(super().call(__context, __obj, *args, **kwargs))
 
     def call_filter(self, *args: Any, **options: Any) -> Any:
-        """A filter by its name, as `map` calls it for each of many values."""
+        """Apply a filter by name, as `map` does for each value."""
         self.spend()
         return super().call_filter(*args, **options)
 
@@ -189,7 +189,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         return super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """`str.format`, which jinja2 puts in a sandbox of its own where it is looked up."""
+        """Wrap `str.format`, which jinja2 sandboxes at attribute lookup."""
         wrapped = super().wrap_str_format(value)
         if wrapped is None:
             return None
@@ -201,7 +201,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         return format_text
 
 
-def _look(spent: _Spent) -> None:
+def _check_budget(spent: _Spent) -> None:
     if spent.steps <= 0:
         raise SecurityError(f"it takes more than {MAX_STEPS:,} steps")
     now = time.thread_time()

@@ -1,15 +1,16 @@
-"""Faults on purpose: named places where a test makes this program fail as machines do.
+"""Fault points: named places at which a test makes the program fail as machines do.
 
     THOTHY_FAULTS="journal.sync:3=kill,publish.commit=error,engine.step:20=delay:5"
 
-At the third pass of the first place the process is killed, at the first of the second one the
-system refuses. Each fires once in a process, or, where THOTHY_FAULT_MARKS names a folder, once in
-all processes that share it. Without the variable a place costs one look at an empty dictionary.
+The example kills the process at the third pass of the first point and raises an OSError at the
+first pass of the second. Each fault fires once per process or, if THOTHY_FAULT_MARKS names a
+folder, once over all processes that share it. Without the variable a point costs one lookup in an
+empty dictionary.
 
     kill          SIGKILL
     error, full   OSError: EIO, ENOSPC
     delay:S       S seconds pass
-    torn          of what was to be written half is, then SIGKILL; where nothing is, as kill
+    torn          half of the data is written, then SIGKILL; without data, like kill
 """
 
 import contextlib
@@ -51,7 +52,7 @@ _has_torn = False  # something: the process must not come to use it
 
 
 def at(place: str) -> None:
-    """This place is passed. Raises OSError, waits or does not return where a fault is armed."""
+    """Pass a fault point. An armed fault raises OSError, waits, or ends the process."""
     if not _armed:
         return
     if _has_torn:
@@ -62,8 +63,9 @@ def at(place: str) -> None:
 
 
 def cut(place: str, data: memoryview) -> memoryview:
-    """As `at`, of a write: what of the data is to be written. After a torn write the process ends
-    at the next place that it passes."""
+    """Pass the fault point of a write; return the data to write.
+
+    After a torn write the process ends at the next point that it passes."""
     global _has_torn
     if not _armed:
         return data

@@ -1,6 +1,6 @@
-"""YAML files into checked settings, every problem with its line.
+"""Reads YAML files into validated settings and reports every problem with its line.
 
-The only package that knows yaml and pydantic; it knows nothing of what the settings mean.
+The only package that imports yaml and pydantic; it does not know what the settings mean.
 """
 
 from pydantic import (

@@ -1,4 +1,4 @@
-"""Plain values into settings, and the problems that pydantic finds in our words."""
+"""Validates plain values into settings and words pydantic's findings as problems."""
 
 import difflib
 import re
@@ -15,7 +15,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class StrictModel(BaseModel):
-    """Base of all settings: frozen, unknown keys refused, no silent conversion of types."""
+    """Base of all settings: frozen, unknown keys refused, no silent type conversion."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -23,9 +23,9 @@ class StrictModel(BaseModel):
 def validate(
     model_cls: type[Model], located: Located, path: str | Path = ""
 ) -> tuple[Model | None, list[Problem]]:
-    """Checks a file against a model: the instance, or None with all its problems.
+    """Validate a file against a model; return the instance, or None with all problems.
 
-    `path` is how messages name the file (left out: as it was loaded).
+    `path` names the file in messages; default: the path it was loaded from.
     """
     where = str(path) or located.path
     problems = list(located.problems)
@@ -45,7 +45,7 @@ def validate(
 def _problem(
     model_cls: type[BaseModel], located: Located, path: str, fault: dict[str, Any]
 ) -> Problem:
-    """One fault that pydantic found, in our words."""
+    """Word one finding of pydantic as a problem."""
     loc: Keys = tuple(fault["loc"])
     known = located.resolve(loc)
     name = dotted(known)

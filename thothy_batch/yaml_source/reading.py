@@ -1,7 +1,7 @@
-"""YAML text into plain values that know their lines.
+"""Reads YAML text into plain values with line numbers.
 
-Reads the YAML 1.2 core schema: only `true` and `false` are booleans (`no` is text), there are no
-base-60 numbers, `0123` is 123, and times and dates stay text. Merge keys (`<<`) are not part of it.
+The YAML 1.2 core schema applies: only `true` and `false` are booleans (`no` is text), there are no
+base-60 numbers, `0123` is 123, times and dates stay text, and merge keys (`<<`) do not exist.
 """
 
 import re
@@ -26,17 +26,17 @@ _PLAIN = (
     ("float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")),
     ("float", re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")),
 )
-# Aliases copy what they name: a file of a few lines could otherwise stand for billions of values.
+# Aliases copy their target; without a limit a few lines could stand for billions of values.
 _MAX_VALUES = 200_000
-# Every value notes the keys that lead to it: a chain of aliases makes those long.
+# Every value records the keys that lead to it; a chain of aliases makes these long.
 _MAX_DEPTH = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """What a YAML file holds, and on which line each key and list entry stands.
+    """The values of a YAML file and the line of each key and list entry.
 
-    `problems` are faults that left a readable value (duplicate keys, unknown tags): `validate`
+    `problems` are faults that left a readable value (duplicate keys, unknown tags); `validate`
     returns them with its own.
     """
 
@@ -46,11 +46,11 @@ class Located:
     problems: tuple[Problem, ...] = ()
 
     def line(self, *keys: str | int) -> int | None:
-        """The line of what `keys` lead to, or of the nearest thing around it."""
+        """Return the line of the value at `keys`, or of its nearest existing parent."""
         return self.lines.get(self.resolve(keys))
 
     def resolve(self, keys: Iterable[str | int]) -> Keys:
-        """The part of `keys` that the file really has; keys that lead nowhere are skipped."""
+        """Return the part of `keys` that exists in the file; other keys are skipped."""
         found: Keys = ()
         for key in keys:
             if (*found, key) in self.lines:
@@ -59,7 +59,7 @@ class Located:
 
 
 def load_yaml(path: Path) -> Located:
-    """Reads a YAML file. Raises ManifestError when it cannot be read or is not YAML."""
+    """Read a YAML file. Raises ManifestError if it cannot be read or is not YAML."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -75,7 +75,7 @@ def load_yaml(path: Path) -> Located:
 
 
 def parse_yaml(text: str, path: str | Path = "") -> Located:
-    """Parses one YAML document. Raises ManifestError, with the line, on anything else."""
+    """Parse one YAML document. Raises ManifestError, with the line, on anything else."""
     line_at = _line_counter(text)
     try:
         return _Builder(str(path), line_at).build(yaml.compose(text, _CoreLoader))
@@ -91,20 +91,22 @@ def parse_yaml(text: str, path: str | Path = "") -> Located:
     except RecursionError:
         problem = Problem("is nested too deeply", str(path))
     except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
-        # Escapes such as "\UFFFFFFFF" surface as errors of the parser's own code.
+        # Escapes such as "\UFFFFFFFF" raise errors inside the parser.
         problem = Problem(f"not valid YAML: {error}", str(path))
     raise ManifestError([problem])
 
 
 def _line_counter(text: str) -> Callable[[int], int]:
-    """The line, from 1, of the character at an index. PyYAML ends lines at U+0085, U+2028 and
-    U+2029 too; YAML 1.2 and editors do not."""
+    """Return a function from character index to line, counted from 1.
+
+    PyYAML also ends lines at U+0085, U+2028 and U+2029; YAML 1.2 and editors do not.
+    """
     ends = [match.end() for match in re.finditer("\r\n?|\n", text)]
     return lambda index: bisect_right(ends, index) + 1
 
 
 class _CoreLoader(yaml.SafeLoader):
-    """Composes nodes; the tag of a plain scalar follows the core schema."""
+    """Composes nodes whose plain scalars have the tags of the core schema."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         if kind is yaml.MappingNode:
@@ -119,7 +121,7 @@ class _CoreLoader(yaml.SafeLoader):
 
 
 class _Builder:
-    """Turns YAML nodes into plain values and notes the line of each."""
+    """Turns YAML nodes into plain values and records the line of each."""
 
     def __init__(self, path: str, line_at: Callable[[int], int]) -> None:
         self._path = path
@@ -204,7 +206,7 @@ class _Builder:
         if any("\ud800" <= char <= "\udfff" for char in text):
             self._problems.append(self._fault(node, "holds half of a surrogate pair"))
             return text.encode("utf-8", "replace").decode()
-        if "\0" in text:  # no path, name or template means it, and file systems refuse it
+        if "\0" in text:  # never meant in a path, name or template, and refused by file systems
             self._problems.append(self._fault(node, "holds a NUL character"))
             return text.replace("\0", "")
         return text

@@ -1,4 +1,4 @@
-"""The words for what is wrong in a YAML file. Knows the findings of pydantic, not pydantic."""
+"""Words the faults of a YAML file. Knows the findings of pydantic, not pydantic itself."""
 
 import difflib
 import json
@@ -21,7 +21,7 @@ _TYPES = {
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint with the nearest of the `known` names, or with all of them when none is near."""
+    """Return a hint with the nearest of the `known` names, or all of them if none is near."""
     names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=1)
     if not near:
@@ -32,7 +32,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def wording(fault: Mapping[str, Any]) -> str:
-    """The rest of a sentence that begins with the name of the key."""
+    """Return the rest of a sentence that begins with the name of the key."""
     context = fault.get("ctx", {})
     found = show(fault["input"])
     kind = fault["type"]
@@ -58,19 +58,19 @@ def wording(fault: Mapping[str, Any]) -> str:
 
 
 def dotted(keys: Iterable[str | int]) -> str:
-    """`jobs[0].sampling.top_p`."""
+    """Format keys as `jobs[0].sampling.top_p`."""
     text = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in keys)
     return text.removeprefix(".")
 
 
 def show(value: object) -> str:
-    """A value as it would stand in the file, shortened."""
+    """Format a value as in the file, shortened."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def names_at(model_cls: Any, loc: Iterable[str | int]) -> list[str]:
-    """The field names that are valid where `loc` leads; list indexes and union tags are passed."""
+    """Return the valid field names at `loc`; list indexes and union tags are skipped."""
     owners = [model_cls]
     for key in loc:
         inner = [

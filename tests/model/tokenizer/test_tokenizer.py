@@ -153,7 +153,10 @@ def test_a_missing_or_broken_file_is_named(stories: Path, tmp_path_factory: Any)
 def test_importing_the_tokenizer_imports_neither_torch_nor_transformers() -> None:
     code = (
         "import sys\n"
-        "from thothy_batch.model import config, fingerprint, locate, tokenizer\n"
+        "from thothy_batch.model import fingerprint\n"
+        "from thothy_batch.model.checkpoint import locate\n"
+        "from thothy_batch.model.config import model_config\n"
+        "from thothy_batch.model.tokenizer import tokenizer\n"
         "late = {'torch', 'transformers', 'huggingface_hub', 'numpy'} & set(sys.modules)\n"
         "sys.exit(f'imported: {late}' if late else 0)\n"
     )

@@ -12,7 +12,7 @@ from thothy_batch.store.database import run_summary
 from thothy_batch.store.files import journal_folder
 from thothy_batch.store.journal import open_entries
 from thothy_batch.store.journal.segment import MARKER, read_segment, segment_paths
-from thothy_batch.store.queries.result_index import AnswerIndex
+from thothy_batch.store.queries.result_index import ResultIndex
 from thothy_batch.store.store import Store, publish_if_free
 
 JOBS = [{"job": "j", "kind": "summary", "num_items": 5}, {"job": "t", "num_items": 4}]
@@ -99,7 +99,7 @@ def test_the_end_of_a_run_and_its_open_entries_go_in_one_transaction(
     """A kill right after the merge that counts the run: no later step is needed."""
     store = begun(night)
     rows.add_done(store, 1)
-    monkeypatch.setattr(publisher, "bury_dead_runs", _die)
+    monkeypatch.setattr(publisher, "mark_killed_runs", _die)
     with pytest.raises(StoreError, match="died"):
         store.end_run({"status": "stopped"})
     assert night.query("SELECT status FROM runs") == [("stopped",)]
@@ -155,9 +155,9 @@ def test_a_kill_between_any_two_writes_keeps_the_list_whole(night: Any, rows: An
 @pytest.mark.parametrize(
     ("owner", "step"),
     [
-        (publisher, "bury_dead_runs"),
+        (publisher, "mark_killed_runs"),
         (run_summary, "count_run"),
-        (AnswerIndex, "extend"),
+        (ResultIndex, "extend"),
         (publisher, "_remove"),
     ],
     ids=["before the burial", "within it", "before the index", "before the removal"],

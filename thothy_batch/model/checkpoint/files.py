@@ -1,7 +1,7 @@
-"""The files of a checkpoint directory: which there must be, and what their headers say.
+"""Reads the files of a checkpoint directory and checks that none is missing or cut short.
 
-Knows nothing of torch: a safetensors file begins with eight bytes of header length (little
-endian) and a JSON header, then the data.
+Imports no torch: a safetensors file is eight bytes of header length (little endian), a JSON header
+and the data.
 """
 
 import json
@@ -14,14 +14,16 @@ from thothy_batch.errors import ModelError
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-MAX_HEADER_BYTES = 256 << 20  # far above any real header; a damaged length must not fill memory
-# What is pickled runs code when it is read; the others are of other programs.
+MAX_HEADER_BYTES = (
+    256 << 20
+)  # far above any real header, so that a damaged length does not fill memory
+# Pickled files run code when read; the others belong to other programs.
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf", ".h5", ".msgpack")
 _HEADER_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """The JSON object in `path`; ModelError names the file and the place where it breaks."""
+    """Read the JSON object in `path`. ModelError names the file and the position of the fault."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -40,12 +42,12 @@ def read_json(path: Path) -> dict[str, object]:
 
 
 def read_json_if_there(path: Path) -> dict[str, object]:
-    """Like `read_json`, but a file that does not exist is an empty object."""
+    """Read like `read_json`; a missing file is an empty object."""
     return read_json(path) if path.is_file() else {}
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, sorted by name; ModelError names what is missing."""
+    """Return the safetensors files of a checkpoint by name. ModelError names a missing file."""
     index = directory / INDEX
     if index.is_file():
         return _shards(directory, index)
@@ -68,7 +70,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def check_weight_file(path: Path) -> None:
-    """ModelError when a safetensors file is cut short or damaged (by its size and header)."""
+    """Raise ModelError if a safetensors file is cut short or damaged, by its size and header."""
     header = read_header(path)
     spans = sorted(_span(path, entry) for name, entry in header.items() if name != "__metadata__")
     if any(begin < end for (_, end), (begin, _) in pairwise(spans)):
@@ -85,7 +87,7 @@ def check_weight_file(path: Path) -> None:
 
 
 def read_header(path: Path) -> dict[str, dict[str, object]]:
-    """Tensor name → {dtype, shape, data_offsets} of a safetensors file (and "__metadata__")."""
+    """Return name → {dtype, shape, data_offsets} of a safetensors file, and "__metadata__"."""
     with path.open("rb") as file:
         length = header_length(file)
         if not 2 <= length <= min(MAX_HEADER_BYTES, path.stat().st_size):
@@ -103,12 +105,12 @@ def read_header(path: Path) -> dict[str, dict[str, object]]:
 
 
 def header_length(file: BinaryIO) -> int:
-    """What the first eight bytes of a safetensors file say; any number in a damaged one."""
+    """Read the header length from the first eight bytes; any number in a damaged file."""
     return int.from_bytes(file.read(8), "little")
 
 
 def checkpoint_dtype(raw: dict[str, object], directory: Path) -> str:
-    """float32, bfloat16, float16 ... from config.json `raw`, else of the weights' first tensor."""
+    """Return float32, bfloat16, ... from config.json `raw`, else of the first weight tensor."""
     named = raw.get("dtype") or raw.get("torch_dtype")
     if isinstance(named, str):
         return named.removeprefix("torch.")
@@ -144,7 +146,7 @@ def _shards(directory: Path, index: Path) -> list[Path]:
 
 
 def _span(path: Path, entry: dict[str, object]) -> tuple[int, int]:
-    """Where a tensor's bytes begin and end, behind the header."""
+    """Return the begin and end of a tensor's bytes, counted from the end of the header."""
     offsets = entry.get("data_offsets")
     if isinstance(offsets, list) and len(offsets) == 2 and all(type(o) is int for o in offsets):
         begin, end = offsets

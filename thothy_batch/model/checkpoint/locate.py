@@ -1,4 +1,4 @@
-"""Where a model's files lie: embedded in the package, a directory, or fetched from the hub."""
+"""Locates a model's files: embedded in the package, in a directory, or on the hub."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +15,20 @@ _WEIGHTS = "*.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model directory that is complete as far as was asked for."""
+    """A model directory, complete as far as requested."""
 
     directory: Path
-    commit: str | None  # of the hub; None for directories and the embedded model
-    name: str  # what the store shows: hub id, directory name, or "embedded"
+    commit: str | None  # on the hub; None for directories and the embedded model
+    name: str  # shown in the store: hub id, directory name, or "embedded"
     embedded: bool = False
 
 
 def locate_model(spec: ModelSpec, *, need_weights: bool = True) -> ModelFiles:
-    """Find the files of `spec`, downloading them from the hub where they are not here yet.
+    """Find the files of `spec`, downloading missing ones from the hub.
 
-    Without `need_weights` (planning, random weights) the small files are enough. Raises
-    ModelError that names the first file that is missing or cut short, and for a hub id that
-    does not exist, is gated, or cannot be reached.
+    Without `need_weights` (planning, random weights) the small files suffice. Raises ModelError
+    with the first file that is missing or cut short, and for a hub id that does not exist, is
+    gated, or cannot be reached.
     """
     need_weights = need_weights and not spec.random_weights
     if not spec.id:
@@ -62,7 +62,7 @@ def _check_complete(files: ModelFiles, *, need_weights: bool) -> None:
 
 
 def _fetch(spec: ModelSpec, *, need_weights: bool) -> ModelFiles:
-    # Late: the hub client takes a third of a second to import, and local models never need it.
+    # Imported late: the hub client takes a third of a second and local models never need it.
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -106,7 +106,7 @@ def _fetch(spec: ModelSpec, *, need_weights: bool) -> ModelFiles:
 
 
 def _commit_of(snapshot: Path) -> str | None:
-    """The hub's cache names a snapshot's folder by its commit."""
+    """Return the commit, by which the hub's cache names a snapshot's folder."""
     name = snapshot.name
     is_hash = len(name) == 40 and set(name) <= set("0123456789abcdef")
     return name if is_hash else None

@@ -1,10 +1,10 @@
-"""Typed values out of the JSON of a configuration, with the file and key in every complaint."""
+"""Reads typed values from a JSON configuration; every error names the file and the key."""
 
 from thothy_batch.errors import ModelError
 
 
 class ConfigReader:
-    """Reads one JSON object. A null counts as left out; left out without a default is an error."""
+    """Reads one JSON object. null counts as missing; missing without a default is an error."""
 
     def __init__(self, raw: dict[str, object], where: str) -> None:
         self.raw = raw

@@ -1,28 +1,28 @@
-"""The supported families: what their config.json leaves unsaid, and how their decoders differ."""
+"""The supported families: defaults that config.json omits, and differences of their decoders."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-# Which layers slide where config.json lists no layer_types: none; all; those from
-# max_window_layers on, if use_sliding_window is set; all but every sliding_window_pattern-th.
+# Sliding layers if config.json lists no layer_types: none; all; those from max_window_layers on, if
+# use_sliding_window is set; all but every sliding_window_pattern-th.
 Sliding = Literal["never", "always", "upper", "pattern"]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One architecture. `defaults` stand for keys that its config.json does not have."""
+    """One architecture. `defaults` apply to keys that its config.json omits."""
 
     defaults: dict[str, object] = field(default_factory=dict)
     sliding: Sliding = "never"
     has_qkv_bias: bool = False  # always
-    reads_attention_bias: bool = False  # of q, k, v and o together
+    reads_attention_bias: bool = False  # of q, k, v and o
     reads_mlp_bias: bool = False
     qk_norm: bool = False
-    # Norms before and behind attention and feed-forward, their weights stored as what they exceed
-    # 1 by; embeddings scaled by the root of their size; limits on scores and logits.
+    # Norms before and after attention and feed-forward, their weights stored minus 1; embeddings
+    # scaled by the square root of their size; soft caps on scores and logits.
     is_gemma: bool = False
     ropes_by_layer_type: bool = False
-    is_multimodal: bool = False  # the text model is a section of the configuration
+    is_multimodal: bool = False  # the text model is a section of config.json
 
 
 _MISTRAL = Family(

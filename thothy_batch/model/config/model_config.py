@@ -1,4 +1,4 @@
-"""What a model is made of, read from its config.json. Knows nothing of torch."""
+"""The configuration of a model, read from its config.json. No torch."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +23,13 @@ from thothy_batch.records import LayerGroup, ModelSpec
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
-# Below this size float32 on a CPU costs little and keeps the output independent of the batch.
+# Below this size float32 on a CPU costs little and makes outputs independent of the batch.
 _FLOAT32_LIMIT = 200_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """One decoder-only model: every number the decoder, the pool and the planner need."""
+    """The numbers of a decoder-only model that the decoder, the pool and the planner need."""
 
     architecture: str
     vocab_size: int
@@ -48,33 +48,33 @@ class ModelConfig:
     mlp_bias: bool
     qk_norm: bool
     checkpoint_dtype: str  # float32 | bfloat16 | float16 | ...
-    query_scalar: int  # scores are divided by its root
-    layer_windows: tuple[int | None, ...]  # tokens that a query sees in each layer; None: all
-    sliding_rope: RopeConfig | None = None  # of the layers in `sliding_rope_layers`
+    query_scalar: int  # scores are divided by its square root
+    layer_windows: tuple[int | None, ...]  # tokens visible to a query, by layer; None: all
+    sliding_rope: RopeConfig | None = None  # for the layers in `sliding_rope_layers`
     sliding_rope_layers: tuple[int, ...] = ()
     activation: str = "silu"  # silu | gelu_tanh
-    sandwich_norms: bool = False  # also behind attention and feed-forward
-    norm_offset: float = 0.0  # added to the weights of norms
+    sandwich_norms: bool = False  # also after attention and feed-forward
+    norm_offset: float = 0.0  # added to norm weights
     embedding_scale: float = 1.0
-    attention_softcap: float = 0.0  # of scores, by tanh; 0: none
+    attention_softcap: float = 0.0  # of attention scores, by tanh; 0: none
     logit_softcap: float = 0.0
-    stop_token_ids: tuple[int, ...] = ()  # of config.json and generation_config.json
+    stop_token_ids: tuple[int, ...] = ()  # from config.json and generation_config.json
 
     @property
     def max_model_len(self) -> int:
-        """Longest context in tokens; yarn reaches beyond the trained positions by its factor."""
+        """Longest context in tokens; yarn extends the trained positions by its factor."""
         return _max_model_len(self.rope, self.max_position_embeddings)
 
     @property
     def layer_ropes(self) -> tuple[RopeConfig, ...]:
-        """How each layer turns positions into angles."""
+        """The rotary settings of each layer."""
         sliding = self.sliding_rope or self.rope
         of = set(self.sliding_rope_layers)
         return tuple(sliding if layer in of else self.rope for layer in range(self.num_layers))
 
     @property
     def num_body_parameters(self) -> int:
-        """Parameters every computed token passes: all layers and the last norm."""
+        """Count the parameters that every computed token uses: all layers and the last norm."""
         attention = self.hidden_size * self.head_dim * (2 * self.num_heads + 2 * self.num_kv_heads)
         mlp = 3 * self.hidden_size * self.intermediate_size
         norms = (4 if self.sandwich_norms else 2) * self.hidden_size
@@ -86,23 +86,23 @@ class ModelConfig:
 
     @property
     def num_head_parameters(self) -> int:
-        """Parameters of the LM head, which only tokens that sample pass."""
+        """Count the parameters of the LM head, which only sampling tokens use."""
         return self.vocab_size * self.hidden_size
 
 
 def num_parameters(config: ModelConfig) -> int:
-    """All parameters; tied embeddings count once."""
+    """Count all parameters; tied embeddings count once."""
     tables = 1 if config.tie_word_embeddings else 2
     return config.num_body_parameters + tables * config.num_head_parameters
 
 
 def kv_bytes_per_token(config: ModelConfig, dtype: str) -> int:
-    """Bytes that one token's keys and values take over all layers."""
+    """Return the bytes of one token's keys and values over all layers."""
     return 2 * config.num_layers * config.num_kv_heads * config.head_dim * DTYPE_BYTES[dtype]
 
 
 def layer_groups(config: ModelConfig) -> tuple[LayerGroup, ...]:
-    """Layers that keep the same tokens: full ones first, then by window, smallest first."""
+    """Group layers that keep the same tokens: full attention first, then by window, ascending."""
     windows: dict[int | None, list[int]] = {}
     for layer, window in enumerate(config.layer_windows):
         windows.setdefault(window, []).append(layer)
@@ -111,16 +111,16 @@ def layer_groups(config: ModelConfig) -> tuple[LayerGroup, ...]:
 
 
 def group_kv_bytes_per_token(config: ModelConfig, dtype: str) -> tuple[int, ...]:
-    """Bytes that one token's keys and values take over the layers of each group."""
+    """Return the bytes of one token's keys and values, by layer group."""
     of_layer = kv_bytes_per_token(config, dtype) // config.num_layers
     return tuple(len(group.layers) * of_layer for group in layer_groups(config))
 
 
 def resolve_dtype(config: ModelConfig, spec: ModelSpec, device: str) -> str:
-    """The dtype to compute in, "float32" or "bfloat16".
+    """Return the dtype to compute in, "float32" or "bfloat16".
 
-    auto: the checkpoint's own; float32 for models under 200M parameters on a CPU, and for
-    checkpoints in float16, whose range of values bfloat16 would keep but not their precision.
+    auto: the checkpoint's own; float32 for models under 200M parameters on a CPU, and for float16
+    checkpoints, whose range bfloat16 would keep but not their precision.
     """
     if spec.dtype in DTYPE_BYTES:
         return spec.dtype
@@ -134,7 +134,7 @@ def resolve_dtype(config: ModelConfig, spec: ModelSpec, device: str) -> str:
 
 
 def load_config(directory: Path) -> ModelConfig:
-    """The model's configuration from config.json, in the old or the new form.
+    """Load the configuration from config.json, in the old or the new form.
 
     Raises ModelError by name for what is not supported: other architectures, rope and layer
     types, quantized checkpoints, activations other than SiLU and GELU (tanh).
@@ -184,7 +184,7 @@ def load_config(directory: Path) -> ModelConfig:
 
 
 def stop_token_ids(directory: Path) -> tuple[int, ...]:
-    """End-of-text ids of config.json and generation_config.json together, ascending."""
+    """Return the end-of-text ids of config.json and generation_config.json, ascending."""
     ids: set[int] = set()
     for name in (CONFIG, "generation_config.json"):
         raw = read_json_if_there(directory / name)
@@ -197,7 +197,7 @@ def stop_token_ids(directory: Path) -> tuple[int, ...]:
 
 
 def _with_defaults(top: ConfigReader, family: Family) -> ConfigReader:
-    """The text model's settings, with the family's own where config.json has no key."""
+    """Return the text model's settings, with the family's defaults for missing keys."""
     raw = family.defaults | top.raw
     if family.is_multimodal:
         text = top.raw.get("text_config")

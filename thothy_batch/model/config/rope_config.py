@@ -1,4 +1,4 @@
-"""Rotary position settings, read from both forms in which configurations write them."""
+"""Reads rotary position settings from both forms of config.json."""
 
 import math
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from thothy_batch.errors import ModelError
 from thothy_batch.model.config.config_reader import ConfigReader
 
 SUPPORTED_ROPE = ("default", "linear", "llama3", "yarn")
-_DEFAULT_THETA = 10_000.0  # where neither config.json nor the family names one
+_DEFAULT_THETA = 10_000.0  # if neither config.json nor the family sets one
 _LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 @dataclass(frozen=True, slots=True)
 class RopeConfig:
-    """Base, kind of scaling and its parameters; those that a kind does not use stay unset."""
+    """Base, type of scaling and its parameters; those unused by the type stay unset."""
 
     theta: float
     kind: str = "default"  # one of SUPPORTED_ROPE
@@ -28,9 +28,9 @@ class RopeConfig:
 
 
 def parse_rope(raw: dict[str, object], max_positions: int, where: str) -> RopeConfig:
-    """Read `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (before).
+    """Read `rope_parameters` (transformers 5), or the older `rope_theta` and `rope_scaling`.
 
-    Raises ModelError for a kind that is not supported, by name, and for missing parameters.
+    Raises ModelError, by name, for an unsupported type and for missing parameters.
     """
     section = _section(raw.get("rope_scaling") or raw.get("rope_parameters"), where)
     if section and all(isinstance(value, dict) for value in section.values()):
@@ -41,9 +41,9 @@ def parse_rope(raw: dict[str, object], max_positions: int, where: str) -> RopeCo
 def parse_ropes_by_layer_type(
     raw: dict[str, object], max_positions: int, where: str
 ) -> tuple[RopeConfig, RopeConfig]:
-    """Settings of full and of sliding layers (Gemma 3), in both forms.
+    """Read the settings of full and of sliding layers (Gemma 3), in both forms.
 
-    The older form scales the full layers alone and has `rope_local_base_freq` for the others.
+    The older form scales only the full layers and has `rope_local_base_freq` for the others.
     Raises ModelError like `parse_rope`.
     """
     nested = _section(raw.get("rope_parameters"), where)
@@ -61,7 +61,7 @@ def parse_ropes_by_layer_type(
 
 
 def _section(value: object, where: str) -> dict[str, object]:
-    """The JSON object `value`; an empty one where nothing is there."""
+    """Return the JSON object `value`, or an empty one if it is missing."""
     if value is not None and not isinstance(value, dict):
         raise ModelError(f"{where}: the rope settings are not a JSON object")
     return value or {}
@@ -74,7 +74,7 @@ def _parse_section(
     max_positions: int,
     where: str,
 ) -> RopeConfig:
-    """One set of settings. `theta_key`: where the base stands in `raw` if not in the section."""
+    """Parse one set of settings. `theta_key`: the base's key in `raw` if not in the section."""
     reader = ConfigReader(section, f"{where}: rope settings")
     kind = str(section.get("rope_type") or section.get("type") or "default")
     if kind not in SUPPORTED_ROPE:
@@ -97,7 +97,7 @@ def _parse_section(
 
 
 def _original_positions(raw: dict[str, object], reader: ConfigReader, max_positions: int) -> int:
-    """Positions of the first training: beside the rope settings, in them, or all there are."""
+    """Return the originally trained positions: beside the rope settings, in them, or all."""
     beside = raw.get("original_max_position_embeddings")
     if isinstance(beside, int) and not isinstance(beside, bool):
         return beside
@@ -130,7 +130,7 @@ def _yarn(reader: ConfigReader, theta: float, original: int, max_positions: int)
 
 
 def _yarn_attention_factor(reader: ConfigReader, factor: float) -> float:
-    """What multiplies cos and sin: given, or 0.1 ln(factor) + 1 (YaRN, section 3.4)."""
+    """Return the factor of cos and sin: as given, or 0.1 ln(factor) + 1 (YaRN, section 3.4)."""
     if reader.raw.get("attention_factor") is not None:
         return reader.number("attention_factor")
     mscale = reader.number("mscale", 0.0)

@@ -1,4 +1,4 @@
-"""What is supported, and the refusals by name of what is not."""
+"""Refuses unsupported architectures, settings and activations by name."""
 
 from thothy_batch.errors import ModelError
 from thothy_batch.model.config.config_reader import ConfigReader
@@ -6,12 +6,12 @@ from thothy_batch.model.config.families import FAMILIES, Family
 
 SUPPORTED_ARCHITECTURES = tuple(FAMILIES)
 
-# Activations by the names that configurations give them, and by those of the kernel.
+# Activations: name in config.json → name in the kernel.
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
 def supported_architecture(reader: ConfigReader) -> str:
-    """The first of `architectures`, when it is supported; else ModelError with the list."""
+    """Return the first of `architectures`. Raises ModelError with the list if unsupported."""
     names = reader.raw.get("architectures")
     first = str(names[0]) if isinstance(names, list) and names else ""
     if first in FAMILIES:
@@ -24,7 +24,7 @@ def supported_architecture(reader: ConfigReader) -> str:
 
 
 def refuse_unsupported(reader: ConfigReader, family: Family) -> None:
-    """ModelError for a quantized checkpoint, and for settings that change what is computed."""
+    """Raise ModelError for quantized checkpoints and for settings that change the computation."""
     quantization = reader.raw.get("quantization_config")
     if quantization:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None
@@ -38,13 +38,13 @@ def refuse_unsupported(reader: ConfigReader, family: Family) -> None:
             f"{reader.where}: use_bidirectional_attention is not supported: such a model embeds "
             "texts and does not continue them"
         )
-    # transformers does not read it for Gemma 3, others do: no two would give the same text.
+    # transformers ignores it for Gemma 3 and other engines do not, so texts would differ.
     if family.ropes_by_layer_type and reader.raw.get("attn_logit_softcapping") is not None:
         raise ModelError(f"{reader.where}: attn_logit_softcapping of Gemma 3 is not supported")
 
 
 def supported_activation(reader: ConfigReader, family: Family) -> str:
-    """The activation's name in the kernel; ModelError for others than SiLU and GELU (tanh)."""
+    """Return the kernel's name of an activation. Raises ModelError but for SiLU, GELU (tanh)."""
     key = "hidden_activation" if family.is_gemma else "hidden_act"
     activation = str(reader.raw.get(key, "silu"))
     if activation not in _ACTIVATIONS:

@@ -1,7 +1,7 @@
-"""Which layers see the context through a sliding window. Knows nothing of torch.
+"""Decides which layers have a sliding window, and its size. No torch.
 
-A window of W tokens: the query at position p sees positions p - W + 1 .. p, as `sliding_window`
-is understood by transformers (checked in the tests).
+With a window of W tokens the query at position p sees positions p - W + 1 .. p, as in transformers
+(checked in the tests).
 """
 
 from thothy_batch.errors import ModelError
@@ -12,9 +12,10 @@ _LAYER_TYPES = {"full_attention": False, "sliding_attention": True}
 
 
 def sliding_layers(reader: ConfigReader, family: Family, num_layers: int) -> tuple[bool, ...]:
-    """For each layer whether config.json calls it sliding; ModelError for layers of other types.
+    """Return, by layer, whether config.json calls it sliding.
 
-    A sliding layer need not have a window that matters: see `window_size`.
+    A sliding layer can have a window that covers the whole context: see `window_size`. Raises
+    ModelError for other layer types.
     """
     if family.sliding == "never":
         return (False,) * num_layers
@@ -29,7 +30,7 @@ def sliding_layers(reader: ConfigReader, family: Family, num_layers: int) -> tup
 
 
 def window_size(reader: ConfigReader, family: Family, max_model_len: int) -> int | None:
-    """Tokens that a query of a sliding layer sees; None where that is the whole context."""
+    """Return the tokens that a query of a sliding layer sees; None if it sees all."""
     if family.sliding == "never" or reader.raw.get("sliding_window") is None:
         return None
     if family.sliding == "upper" and not reader.flag("use_sliding_window"):

@@ -1,8 +1,8 @@
-"""Builds the `tokenizers` object of a checkpoint the way transformers does, without importing it.
+"""Builds the `tokenizers` object of a checkpoint as transformers does, without importing it.
 
-Importing transformers' AutoTokenizer imports torch and takes seconds; what it does with a
-tokenizer.json is little: named special tokens of tokenizer_config.json become added tokens, and
-Llama's SentencePiece tokenizers get their leading-space rule from the configuration instead of
+Importing transformers' AutoTokenizer imports torch and takes seconds, but it changes a
+tokenizer.json little: named special tokens of tokenizer_config.json become added tokens, and
+Llama's SentencePiece tokenizers take their leading-space rule from the configuration instead of
 the file.
 """
 
@@ -31,21 +31,21 @@ _NAMED = (
 _TOKEN_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 _LLAMA_NAMES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 _QWEN_NAMES = dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftext|>")
-# Families whose file is taken as it is, whatever class the checkpoint names.
+# Families whose file is used unchanged, whatever class the checkpoint names.
 _FILE_AS_IT_IS = ("mistral", "mistral3", "ministral", "ministral3", "mixtral")
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerParts:
-    """A ready backend, the named special tokens, and tokenizer_config.json as it stands."""
+    """A ready backend, the named special tokens, and the raw tokenizer_config.json."""
 
     backend: Backend
-    named_tokens: dict[str, str]  # "bos_token" → "<s>"; what chat templates may use
+    named_tokens: dict[str, str]  # "bos_token" → "<s>"; available to chat templates
     settings: dict[str, Any]
 
 
 def load_parts(directory: Path) -> TokenizerParts:
-    """Read tokenizer.json and its companions; ModelError says which file is missing or broken."""
+    """Read tokenizer.json and its companions. ModelError names a missing or broken file."""
     file = directory / TOKENIZER
     if not file.is_file():
         raise ModelError(
@@ -59,7 +59,7 @@ def load_parts(directory: Path) -> TokenizerParts:
         if _is_sentencepiece_llama(directory, settings, text):
             text = json.dumps(_with_llama_spaces(json.loads(text), settings))
         backend = Backend.from_str(text)
-    except Exception as error:  # the library raises bare Exception for a file it cannot use
+    except Exception as error:  # the library raises bare Exception for an unusable file
         raise ModelError(f"{file} cannot be used: {error}", hint="fetch the file again") from error
     backend.no_truncation()
     backend.no_padding()
@@ -80,17 +80,17 @@ def _tokenizer_class(settings: dict[str, Any]) -> str:
 
 
 def _is_sentencepiece_llama(directory: Path, settings: dict[str, Any], text: str) -> bool:
-    """Llama 3 and others name the same class, but their files are byte-level."""
+    """True for SentencePiece files; Llama 3 and others name the same class for byte-level ones."""
     if _tokenizer_class(settings) != "LlamaTokenizer" or '"ByteLevel"' in text:
         return False
     return read_json_if_there(directory / CONFIG).get("model_type") not in _FILE_AS_IT_IS
 
 
 def _with_llama_spaces(content: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """The same vocabulary with the space rule of the settings `add_prefix_space` and `legacy`.
+    """Apply the space rule of the settings `add_prefix_space` and `legacy`.
 
-    Files of this family often hold the old rule (a space before every piece between special
-    tokens); transformers sets "only before the first" unless the settings say `legacy: true`.
+    Files of this family often contain the old rule (a space before every piece between special
+    tokens); transformers uses "only before the first" unless the settings say `legacy: true`.
     """
     prefix = settings.get("add_prefix_space")
     prefix = True if prefix is None else bool(prefix)
@@ -119,7 +119,7 @@ def _with_llama_spaces(content: dict[str, Any], settings: dict[str, Any]) -> dic
 
 
 def _named_tokens(settings: dict[str, Any]) -> dict[str, str]:
-    """bos_token and its like, and every other `..._token` that the settings name."""
+    """Return bos_token and every other `..._token` that the settings name."""
     defaults = {"LlamaTokenizer": _LLAMA_NAMES, "Qwen2Tokenizer": _QWEN_NAMES}
     values: dict[str, Any] = {}
     for key in _NAMED:
@@ -139,7 +139,7 @@ def _add_tokens(
     settings: dict[str, Any],
     named: dict[str, str],
 ) -> None:
-    """Register what the settings call a token: named ones are special from then on."""
+    """Register the tokens of the settings; named ones become special."""
     listed = settings.get("added_tokens_decoder")
     if isinstance(listed, dict):
         by_id = {int(key): dict(value) for key, value in listed.items()}

@@ -1,7 +1,7 @@
-"""A model's chat template: messages to the text of its prompt, in a sandbox.
+"""Renders messages into the text of a prompt with the model's chat template, in a sandbox.
 
-Templates come with checkpoints from the hub and are untrusted code: they run in Jinja2's
-immutable sandbox with the few extras that such templates are written for.
+Templates come with checkpoints from the hub and are untrusted code: they run in Jinja2's immutable
+sandbox with the few extensions that such templates expect.
 """
 
 import json
@@ -10,21 +10,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError
-from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension
-from jinja2.ext import loopcontrols as LoopControls
-from jinja2.nodes import CallBlock, Node
-from jinja2.parser import Parser
-from jinja2.utils import Namespace
-
 from thothy_batch.errors import ModelError
+from thothy_batch.templating.jinja import (
+    Extension,
+    LoopControls,
+    Namespace,
+    Parser,
+    SecurityError,
+    TemplateError,
+    nodes,
+)
 from thothy_batch.templating.limits import bounded_filter
 from thothy_batch.templating.sandbox import BoundedSandbox
 
 Message = dict[str, str]
 
-# What a template can run into with messages it was not written for.
+# Errors of a template with messages that it does not support.
 _FAILURES = (
     TemplateError,
     ArithmeticError,
@@ -37,11 +38,11 @@ _FAILURES = (
 
 
 class BeyondBoundsError(ModelError):
-    """The messages are more than a template may make of them: another row's may do."""
+    """A template exceeded its limits with these messages; other rows may still pass."""
 
 
 class ChatTemplate:
-    """A compiled template. `render` may raise ModelError for messages that the template refuses."""
+    """A compiled template. `render` raises ModelError for messages that the template refuses."""
 
     def __init__(self, source: str, named_tokens: dict[str, str]) -> None:
         self._named_tokens = named_tokens
@@ -55,10 +56,10 @@ class ChatTemplate:
             ) from error
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The prompt's text, up to where the model's turn begins.
+        """Render the prompt up to the beginning of the model's turn.
 
-        Some templates know no system role (or only user and assistant in turn): where one
-        refuses, the system text goes in front of the first user text, as their makers advise.
+        Some templates have no system role (or only user and assistant in turn). If one refuses,
+        the system text goes before the first user text, as model authors advise.
         """
         try:
             return self._render(messages)
@@ -83,12 +84,12 @@ class ChatTemplate:
 
 
 def find_template(directory: Path, settings: dict[str, Any]) -> str | None:
-    """The source: chat_template.jinja, else `chat_template` of tokenizer_config.json."""
+    """Return the source: chat_template.jinja, else `chat_template` of tokenizer_config.json."""
     file = directory / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
     value = settings.get("chat_template")
-    if isinstance(value, list):  # several by name
+    if isinstance(value, list):  # several named templates
         value = {entry.get("name"): entry.get("template") for entry in value}
     if isinstance(value, dict):
         value = value.get("default")
@@ -126,7 +127,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON as it is; Jinja's own filter would escape HTML characters."""
+    """Format JSON without the HTML escapes of Jinja's own filter."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
@@ -141,14 +142,14 @@ def _strftime_now(form: str) -> str:
 
 
 class _PlainDict:
-    """`dict(...)` without the class behind it."""
+    """Provides `dict(...)` without access to the class."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
 
 
 class _GuardedNamespace(Namespace):
-    """`namespace(...)` that takes no underscore names, the way out of a sandbox."""
+    """Provides `namespace(...)` without underscore names, which would escape the sandbox."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N805  namespace(self=...) is legal
         self, rest = args[0], args[1:]
@@ -168,15 +169,15 @@ def _refuse_underscore(name: object) -> None:
 
 
 class _GenerationBlocks(Extension):
-    """`{% generation %}` blocks mark the assistant's text for training; here they just render."""
+    """Renders `{% generation %}` blocks, which mark the assistant's text for training."""
 
     tags = {"generation"}
 
-    def parse(self, parser: Parser) -> Node | list[Node]:
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         call = self.call_method("_content")
-        return CallBlock(call, [], [], body).set_lineno(line)
+        return nodes.CallBlock(call, [], [], body).set_lineno(line)
 
     def _content(self, caller: Any) -> str:
         return str(caller())

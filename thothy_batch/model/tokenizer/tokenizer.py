@@ -1,7 +1,7 @@
-"""Text to token ids and back, and messages to the ids of a prompt. Imports no torch.
+"""Encodes text and messages into token ids and decodes ids into text. Imports no torch.
 
-One path for prompts: the chat template's text is encoded without further special tokens, so the
-begin-of-sequence token stands there once or not at all, as the template says.
+The text of a chat template is encoded without further special tokens, so the begin-of-sequence
+token occurs once or not at all, as the template says.
 """
 
 import re
@@ -14,11 +14,11 @@ from thothy_batch.model.tokenizer.backend import TOKENIZER, TokenizerParts, load
 from thothy_batch.model.tokenizer.chat_template import ChatTemplate, Message, find_template
 from thothy_batch.records import TokenIds
 
-_FIRST_MARK = 0xF0000  # private use: no text that means anything holds these
+_FIRST_MARK = 0xF0000  # private-use characters, which no meaningful text contains
 
 
 class Tokenizer:
-    """The tokenizer of one checkpoint. Pickles as its directory and is read again there."""
+    """The tokenizer of one checkpoint. Pickles as its directory and is read again from there."""
 
     def __init__(self, directory: Path, parts: TokenizerParts) -> None:
         self._directory = directory
@@ -27,7 +27,7 @@ class Tokenizer:
         self._template = None if source is None else ChatTemplate(source, parts.named_tokens)
         added = parts.backend.get_added_tokens_decoder()
         self.special_token_texts = frozenset(t.content for t in added.values() if t.special)
-        # Runs of spaces or tabs are added tokens of some vocabularies, but control nothing.
+        # Runs of spaces or tabs are added tokens of some vocabularies but control nothing.
         self._control = _ControlTokens(
             {t.content: i for i, t in added.items() if not t.content.isspace()}
         )
@@ -40,7 +40,7 @@ class Tokenizer:
 
     @classmethod
     def from_dir(cls, directory: Path) -> "Tokenizer":
-        """Read a checkpoint's tokenizer; ModelError when tokenizer.json is missing or broken."""
+        """Read a checkpoint's tokenizer. ModelError if tokenizer.json is missing or broken."""
         return cls(directory, load_parts(directory))
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -48,7 +48,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Ids that this tokenizer knows; the model's vocabulary may be padded beyond it."""
+        """Number of ids of this tokenizer; the model's vocabulary may be padded beyond it."""
         return self._backend.get_vocab_size()
 
     @property
@@ -56,45 +56,45 @@ class Tokenizer:
         return self._template is not None
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text alone. Special tokens written in the text become those tokens."""
+        """Encode the text alone. Special tokens written in the text become those tokens."""
         return self._encode([text], special=False)[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` for many texts at once, on all cores."""
+        """Encode many texts at once, on all cores."""
         return self._encode(texts, special=False)
 
     def encode_raw(self, text: str) -> list[int]:
-        """Ids of the text with the special tokens that the tokenizer itself puts around it.
+        """Encode the text with the tokenizer's own special tokens around it.
 
-        A begin-of-sequence token that the text already starts with is not doubled.
+        A begin-of-sequence token at the start of the text is not doubled.
         """
         return self.encode_raw_batch([text])[0]
 
     def encode_raw_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode_raw` for many texts at once."""
+        """Encode many texts like `encode_raw`."""
         return [self._without_double_bos(ids) for ids in self._encode(texts, special=True)]
 
     def decode(self, token_ids: TokenIds, skip_special: bool = True) -> str:
-        """The text of some ids; ids that the tokenizer does not know give nothing."""
+        """Decode ids into text; unknown ids give nothing."""
         return self._backend.decode(list(token_ids), skip_special_tokens=skip_special)
 
     def render_chat(self, messages: Sequence[Message]) -> str:
-        """The text of a prompt. Without a chat template: the contents, a blank line after each."""
+        """Render a prompt. Without a chat template: the contents, each followed by a blank line."""
         if self._template is not None:
             return self._template.render(messages)
         return "".join(message["content"] + "\n\n" for message in messages)
 
     def chat_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of the prompt for these messages, ready for the model's turn.
+        """Encode the prompt of these messages, up to the model's turn.
 
-        A control token's text inside a message ("<|im_end|>", "<s>") is encoded as the ordinary
-        characters it is made of: only the template makes control tokens. For every other text
-        this equals transformers' apply_chat_template.
+        A control token's text inside a message ("<|im_end|>", "<s>") is encoded as ordinary
+        characters: only the template produces control tokens. For any other text the ids equal
+        those of transformers' apply_chat_template.
         """
         return self.chat_ids_batch([messages])[0]
 
     def chat_ids_batch(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
-        """`chat_ids` for many conversations at once."""
+        """Encode many conversations like `chat_ids`."""
         marked = [self._control.mark(messages) for messages in conversations]
         texts = [self.render_chat(messages) for messages, _ in marked]
         plain = [i for i, (_, marks) in enumerate(marked) if not marks]
@@ -110,7 +110,7 @@ class Tokenizer:
         return [list(encoding.ids) for encoding in encodings]
 
     def _encode_marked(self, text: str, marks: str) -> list[int]:
-        """Encode a rendered prompt in which `marks` stand around control tokens' texts."""
+        """Encode a rendered prompt in which `marks` enclose control tokens' texts."""
         pieces = self._control.split(text, marks)
         ids = self.encode(pieces[0].text)
         for piece in pieces[1:]:
@@ -118,10 +118,10 @@ class Tokenizer:
         return ids
 
     def _encode_inside(self, piece: str, *, as_text: bool) -> list[int]:
-        """Ids of a piece that does not start the prompt.
+        """Encode a piece that does not start the prompt.
 
-        Encoded behind a newline that is cut off again: SentencePiece vocabularies put a space
-        before what they take for the start of a text.
+        The piece is encoded after a newline, which is cut off again: SentencePiece vocabularies
+        put a space before the start of a text.
         """
         encode = self._encode_as_text if as_text else self.encode
         ids = encode("\n" + piece)
@@ -130,7 +130,7 @@ class Tokenizer:
         return encode(piece)
 
     def _encode_as_text(self, text: str) -> list[int]:
-        """Ids by normaliser, splitter and merges alone, blind to added tokens."""
+        """Encode by normaliser, splitter and merges alone, without added tokens."""
         if self._backend.normalizer is not None:
             text = self._backend.normalizer.normalize_str(text)
         pieces = [text]
@@ -143,7 +143,7 @@ class Tokenizer:
         return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
 
     def _find_leading_ids(self) -> list[int]:
-        """The special tokens that the tokenizer puts before every text."""
+        """Return the special tokens that the tokenizer puts before every text."""
         encoding = self._backend.encode("a", add_special_tokens=True)
         ids = []
         for token_id, is_special in zip(encoding.ids, encoding.special_tokens_mask, strict=True):
@@ -158,23 +158,23 @@ class Tokenizer:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A part of a rendered prompt; a marked one is a control token's text that a message held."""
+    """A part of a rendered prompt; a marked one is the text of a control token in a message."""
 
     text: str
     is_marked: bool
 
 
 class _ControlTokens:
-    """Finds the texts of control tokens in messages and puts marks around them."""
+    """Finds the texts of control tokens in messages and marks them."""
 
     def __init__(self, ids: dict[str, int]) -> None:
         longest_first = sorted(ids, key=lambda text: (-len(text), text))
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        # Nearly no text holds one: two characters of each are looked for before the long pattern.
+        # Almost no text contains one: two characters of each are searched before the long pattern.
         self._prefixes = sorted({text[:2] for text in ids})
 
     def mark(self, messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
-        """The messages with marks, and the two mark characters ("" when nothing was found)."""
+        """Return the messages with marks, and the two mark characters ("" if nothing was found)."""
         contents = [message["content"] for message in messages]
         if not any(self._found_in(content) for content in contents):
             return messages, ""
@@ -202,7 +202,7 @@ class _ControlTokens:
 
 
 def load_tokenizer(directory: Path) -> Tokenizer | None:
-    """The checkpoint's tokenizer, or None where it has none (fine for prompts of token ids)."""
+    """Load the checkpoint's tokenizer; None if it has none (token-id prompts need none)."""
     return Tokenizer.from_dir(directory) if (directory / TOKENIZER).is_file() else None
 
 

@@ -1,7 +1,7 @@
-"""The database file: opened for a moment, never twice at once in this process.
+"""Opens the database file briefly, and never twice at once in this process.
 
-DuckDB locks its file with POSIX locks. Those end when this process closes *any* descriptor of
-the file, so a second open and close here would let a foreign writer in beside the first.
+DuckDB uses POSIX locks, which end when the process closes *any* descriptor of the file. A second
+open and close in this process would therefore admit a foreign writer.
 """
 
 import os
@@ -19,17 +19,17 @@ from thothy_batch.store.files import NO_SPACE_HINT, journal_folder, real_path, s
 
 _guard = threading.RLock()
 _num_open = 0  # guarded by _guard
-_THREADS = 2  # a merge is small; the cores belong to the engine
+_THREADS = 2  # a merge is small and the engine needs the cores
 
 
 @contextmanager
 def open_database(
     store_path: Path, *, read_only: bool = False
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection to an existing store file, closed at the end.
+    """Open a connection to an existing store file for the `with` block.
 
-    Raises StoreBusyError while another program holds the file in a way that excludes this one,
-    StoreError for everything else that DuckDB refuses; inside the block too.
+    Raises StoreBusyError while another program excludes this one, and StoreError for any other
+    error of DuckDB, inside the block too.
     """
     path = real_path(store_path)
     with _one_at_a_time(), translated(path):
@@ -42,10 +42,10 @@ def open_database(
 
 @contextmanager
 def open_copy(store_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A read-only connection to a copy of a file that another program keeps shut.
+    """Open a read-only connection to a copy of a file that another program holds.
 
-    That program is taken for a reader: what it writes at this moment may be missing. Costs the
-    copying of the whole file. Raises StoreError where the copy cannot be made or read.
+    That program is assumed to be a reader: rows that it writes at this moment may be missing. The
+    whole file is copied. Raises StoreError if the copy cannot be made or read.
     """
     path = real_path(store_path)
     copy = journal_folder(path) / "copy.duckdb"
@@ -66,12 +66,12 @@ def open_copy(store_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def wal_path(path: Path) -> Path:
-    """DuckDB's log beside a database: what is committed and not yet in the file."""
+    """Return the path of DuckDB's write-ahead log, whose rows are not yet in the file."""
     return path.with_name(path.name + ".wal")
 
 
 def create_file(path: Path) -> None:
-    """An empty database in the format that DuckDB 1.2 reads. `path` must not exist."""
+    """Create an empty database in the format that DuckDB 1.2 reads. `path` must not exist."""
     with _one_at_a_time(), translated(path):
         connection = duckdb.connect(config=_settings(path))
         try:
@@ -84,7 +84,7 @@ def create_file(path: Path) -> None:
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Threads wait for each other; the same thread twice is our own mistake."""
+    """Serialise threads. A second entry by the same thread is a bug of the caller."""
     global _num_open
     with _guard:
         assert _num_open == 0, "a database is opened while another one is open"
@@ -97,7 +97,7 @@ def _one_at_a_time() -> Iterator[None]:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """DuckDB's errors as errors that say what to do."""
+    """Translate DuckDB's errors into errors with a hint."""
     try:
         yield
     except duckdb.Error as error:
@@ -107,7 +107,7 @@ def translated(path: Path) -> Iterator[None]:
 def fetch_row(
     connection: duckdb.DuckDBPyConnection, query: str, parameters: Sequence[object] = ()
 ) -> tuple[Any, ...] | None:
-    """The first row, with the result read to its end: an unfinished one blocks the connection."""
+    """Return the first row and read the result to its end: an open one blocks the connection."""
     rows = connection.execute(query, list(parameters)).fetchall()
     return rows[0] if rows else None
 
@@ -118,7 +118,7 @@ def _settings(path: Path) -> dict[str, str | bool | int | float | list[str]]:
     return {
         "threads": _THREADS,
         "temp_directory": str(temporary / "spill"),
-        "autoinstall_known_extensions": False,  # no network at night
+        "autoinstall_known_extensions": False,  # no network during a run
     }
 
 

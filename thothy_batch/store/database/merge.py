@@ -1,4 +1,4 @@
-"""Journal records become table rows, in the order in which they were written."""
+"""Merges journal records into table rows, in the order in which they were written."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 import duckdb
 
 from thothy_batch.store import columns as col
-from thothy_batch.store.database.run_summary import bury_dead_runs, count_run
+from thothy_batch.store.database.run_summary import count_run, mark_killed_runs
 from thothy_batch.store.journal import open_entries
 from thothy_batch.store.journal.segment import Record, Row
 
-# Journal record names that are not simply rows of the table of that name.
+# Journal records that are not rows of the table of the same name.
 BEGIN_RUN, UPDATE_RUN, END_RUN, COPIES = "begin_run", "update_run", "end_run", "copies"
 
 TABLES: dict[str, col.Columns] = {
@@ -22,13 +22,13 @@ TABLES: dict[str, col.Columns] = {
     "job_entries": col.JOB_ENTRIES,
     "open_entries": col.OPEN_ENTRIES,
 }
-# Tables whose rows are inserted as they come.
+# Tables whose rows are inserted unchanged.
 _PLAIN = (
     *("failures", "run_items", "engine_steps", "engine_events"),
     *("job_entries", "open_entries"),
 )
-# What a copy takes from its source unless its own row says otherwise. Times are not copied: no
-# engine worked for it.
+# Columns that a copy takes from its source unless its own row has them. Times are not copied,
+# because no engine time was spent.
 _COPIED = (
     *("text", "data", "verdict", "flags", "finish_reason", "prompt_tokens"),
     *("cached_prompt_tokens", "output_tokens", "output_token_ids", "attempt", "request_key"),
@@ -37,7 +37,7 @@ _COPIED = (
 
 
 class Merger:
-    """Applies records within the caller's transaction. Remembers what the answer index needs."""
+    """Applies records within the caller's transaction and keeps the rows for the result index."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
@@ -47,11 +47,11 @@ class Merger:
         self.failures: list[Row] = []
 
     def apply(self, records: Iterable[Record]) -> None:
-        """Inserts rows in bulk; a run is counted at its end, before rows of a later run come."""
+        """Insert rows in bulk. A run is counted at its end, before rows of a later run follow."""
         for table, row in records:
             if table == BEGIN_RUN:
                 self._flush()
-                bury_dead_runs(self._connection, alive=str(row["run_id"]))
+                mark_killed_runs(self._connection, alive=str(row["run_id"]))
                 self._insert("runs", col.RUNS, [{"status": "running", **row}], replace=True)
             elif table in (UPDATE_RUN, END_RUN):
                 self._updates.setdefault(str(row["run_id"]), {}).update(row)
@@ -84,7 +84,7 @@ class Merger:
         self._execute(f"{verb} INTO {table} BY NAME SELECT * FROM batch", columns, rows)
 
     def _copy(self, rows: Sequence[Row]) -> None:
-        """Artifacts that take their content from another one; one without a source is left out."""
+        """Return artifacts that copy another one's content; those without a source are dropped."""
         if not rows:
             return
         sources = {str(row["artifact_id"]): str(row["reused_from"]) for row in rows}
@@ -119,12 +119,12 @@ class Merger:
 
 
 def _last_of_each(rows: Sequence[Row]) -> list[Row]:
-    """The last row per artifact_id: one statement may not replace a key twice."""
+    """Keep the last row per artifact_id: one statement may not replace a key twice."""
     return list({row["artifact_id"]: row for row in rows}.values())
 
 
 def _root(sources: dict[str, str], artifact_id: str) -> str:
-    """The artifact at the end of a chain of copies made in one batch."""
+    """Return the artifact at the end of a chain of copies made in one batch."""
     seen = {artifact_id}
     while (artifact_id := sources[artifact_id]) in sources and artifact_id not in seen:
         seen.add(artifact_id)

@@ -1,11 +1,11 @@
-"""What a run amounts to, counted from its rows: the same statements for a normal end and a kill."""
+"""Counts a run from its rows, with the same statements after a normal end and after a kill."""
 
 import duckdb
 
 from thothy_batch.store.journal import open_entries
 
-# All entries are counted from run_items. What a job was known to have and nobody wrote down was
-# not run. `reused` needs its artifact: where somebody deleted it by hand, the entry is open again.
+# All entries are counted from run_items. Known entries of a job without a row were not run.
+# `reused` needs its artifact: if a user deleted it by hand, the entry is open again.
 _REOPEN_MISSING = """
 UPDATE run_items SET status = 'not_run', reason = 'artifact_deleted', artifact_id = NULL
 WHERE run_id = $run_id AND status = 'reused'
@@ -116,8 +116,8 @@ UPDATE runs SET output_tokens_per_s = output_tokens / nullif(engine_s, 0),
 WHERE run_id = $run_id
 """
 
-# A killed run's end is its last sign of life. To what it had recomputed comes as wasted what it had
-# computed for the first time and not stored.
+# A killed run ends at its last sign of life. Tokens computed but never stored count as wasted, as
+# recomputed ones do.
 _BURY = """
 UPDATE runs SET status = 'failed', stop_reason = 'killed', exit_code = NULL,
     finished_at = greatest(started_at, last_seen_at,
@@ -135,7 +135,7 @@ WHERE run_id = $run_id
 
 
 def count_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
-    """Writes job_stats and the counts of `runs` from the run's rows. Doing it again is harmless."""
+    """Write job_stats and the counts of `runs` from the run's rows. Idempotent."""
     for statement in (
         _REOPEN_MISSING,
         _DELETE_STATS,
@@ -146,11 +146,11 @@ def count_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
         connection.execute(statement, {"run_id": run_id})
 
 
-def bury_dead_runs(connection: duckdb.DuckDBPyConnection, *, alive: str) -> list[str]:
-    """Marks every running run but `alive` as killed, with its counts; their ids.
+def mark_killed_runs(connection: duckdb.DuckDBPyConnection, *, alive: str) -> list[str]:
+    """Mark every running run but `alive` as killed, with its counts; return their ids.
 
-    What they did not reach becomes rows of run_items; open entries of `alive` only are kept. The
-    caller holds the store's lock, so a run that is still marked running has no process.
+    Entries that they did not reach become rows of run_items; only open entries of `alive` are kept.
+    The caller holds the store's lock, so no process belongs to a run still marked running.
     """
     query = "SELECT run_id FROM runs WHERE status = 'running' AND run_id <> ? ORDER BY started_at"
     dead = [row[0] for row in connection.execute(query, [alive]).fetchall()]

@@ -1,4 +1,4 @@
-"""The schema's version: a new store is made whole, an older one brought up, a newer one refused."""
+"""Creates, migrates or refuses a store by its schema version."""
 
 import os
 from pathlib import Path
@@ -18,9 +18,9 @@ _VERSION_TABLE = (
 
 
 def ensure_file(store_path: Path) -> bool:
-    """Makes the database file where there is none; True when it was made.
+    """Create the database file if it is missing; return True if it was created.
 
-    It is built beside the journal and renamed into place: a half-made store is never seen.
+    The file is built beside the journal and renamed into place, so a half-made store is never seen.
     """
     path = real_path(store_path)
     if path.is_dir():
@@ -29,15 +29,17 @@ def ensure_file(store_path: Path) -> bool:
             hint="name a file, for example --store artifacts.duckdb",
         )
     if path.exists() and (path.stat().st_size > 0 or not path.is_file()):
-        return False  # a device has no size, and must not be replaced by a file
+        return False  # a device has no size and must not be replaced by a file
     fresh = journal_folder(path) / "new.duckdb"
     try:
         for leftover in (fresh, wal_path(fresh), wal_path(path)):
-            leftover.unlink(missing_ok=True)  # a log without its database would be applied wrongly
+            leftover.unlink(
+                missing_ok=True
+            )  # a log without its database would be applied to the wrong file
         create_file(fresh)
         with open_database(fresh) as connection:
             migrate(connection, path)
-            # Closing swallows a full disk, and leaves the tables in a log that is not renamed.
+            # close() ignores a full disk and leaves the tables in a log that is not renamed.
             connection.execute("CHECKPOINT")
         os.replace(fresh, path)
         sync_folder(path.parent)
@@ -47,7 +49,7 @@ def ensure_file(store_path: Path) -> bool:
 
 
 def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Brings an open database to this program's schema, in one transaction."""
+    """Migrate an open database to this program's schema in one transaction."""
     version = read_version(connection)
     check_version(version, path)
     if version == SCHEMA_VERSION:
@@ -65,7 +67,7 @@ def migrate(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 
 def read_version(connection: duckdb.DuckDBPyConnection) -> int:
-    """The schema version of an open database; 0 where it has none of our tables yet."""
+    """Return the schema version of an open database; 0 if it has no table of this program."""
     tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
     if "schema_version" not in tables:
         return 0
@@ -74,7 +76,7 @@ def read_version(connection: duckdb.DuckDBPyConnection) -> int:
 
 
 def check_version(version: int, path: Path) -> None:
-    """Refuses a store that a newer program wrote: its tables may mean something else."""
+    """Refuse a store that a newer program wrote: its tables may have another meaning."""
     if version > SCHEMA_VERSION:
         raise StoreError(
             f"the store {path} has schema {version}, written by a newer thothy-batch "
@@ -84,7 +86,7 @@ def check_version(version: int, path: Path) -> None:
 
 
 def _refuse_foreign_tables(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """A database of somebody else's may be shared, but not where table names meet."""
+    """Refuse a foreign database whose table names collide; any other may be shared."""
     ours = {"artifacts", "run_items", "failures", "runs", "job_stats", "engine_steps"}
     ours |= {"engine_events", *VIEWS}
     present = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}

@@ -1,6 +1,6 @@
-"""The views that a reader queries instead of joining by hand."""
+"""The SQL views of the store."""
 
-# The last run that answered an entry decides, whether it made the artifact or found it there.
+# The last run that completed an entry decides, whether it computed or reused the artifact.
 _LATEST_ARTIFACTS = """
 SELECT artifacts.*
 FROM (
@@ -41,8 +41,8 @@ SELECT r.run_id, r.name, r.started_at, r.status, s.job, s.kind, s.priority, s.nu
 FROM job_stats s JOIN runs r ON r.run_id = s.run_id
 """
 
-# A change of 0.1 is ten per cent more than the average of up to seven runs before it (of the
-# same name). Runs that computed nothing have no speed and do not pull the average down.
+# A change of 0.1 is ten per cent above the mean of up to seven earlier runs of the same name. Runs
+# that computed nothing have no speed and do not lower the mean.
 _NIGHTS = """
 SELECT run_id, name, started_at, status, stop_reason, wall_s, engine_s, num_items, num_done,
     num_failed, num_reused, num_not_run, prompt_tokens, cached_prompt_tokens, output_tokens,

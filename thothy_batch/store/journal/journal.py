@@ -1,4 +1,4 @@
-"""The journal: rows appended to segments, made durable in groups, until the database has them."""
+"""The journal: appends rows to segments and makes them durable in group commits."""
 
 import os
 import time
@@ -20,17 +20,17 @@ from thothy_batch.store.journal.segment import (
 )
 from thothy_batch.testing import faults
 
-# A segment is read back whole to be merged; this bounds that memory when readers block all night.
+# A segment is read back whole for its merge; this bounds that memory while readers block merges.
 MAX_SEGMENT_BYTES = 32 * 2**20
-# Rows wait in memory for the next group commit; more than this is committed at once.
+# Bytes buffered for the next group commit; beyond this they are committed at once.
 _MAX_BUFFERED_BYTES = 4 * 2**20
 
 
 class Journal:
-    """Appends rows. A row is safe once `commit` returned; a failed commit keeps it for later."""
+    """Appends rows. A row is durable once `commit` returned; a failed commit keeps it buffered."""
 
     def __init__(self, folder: Path) -> None:
-        """Makes the folder. Raises StoreError where it cannot be made or written."""
+        """Create the folder. Raises StoreError if it cannot be created or written."""
         self.folder = folder
         self._path: Path | None = None
         self._name = ""
@@ -50,11 +50,13 @@ class Journal:
             )
 
     def open_segment(self) -> None:
-        """Starts a segment now: while one exists, other commands know that work is unpublished."""
+        """Start a segment now: its existence tells other commands of unpublished work."""
         if self._path is not None:
             return
         heads = [path.name.split("-")[0] for path in segment_paths(self.folder)]
-        numbers = [int(head) for head in heads if head.isdecimal()]  # the others are not ours
+        numbers = [
+            int(head) for head in heads if head.isdecimal()
+        ]  # other files belong to other programs
         name = f"{max(numbers, default=0) + 1:08d}-{uuid.uuid4().hex[:16]}{SUFFIX}"
         path = self.folder / name
         try:
@@ -65,7 +67,7 @@ class Journal:
         self._path, self._name, self._end = path, segment_id(path), len(MAGIC)
 
     def append(self, table: str, row: Row) -> None:
-        """Takes a row of journal cells; durable after the next `commit`."""
+        """Buffer a row of journal cells; durable after the next `commit`."""
         self.open_segment()
         record = encode_record(self._name, table, row)
         if self.oldest_unsynced is None:
@@ -76,7 +78,7 @@ class Journal:
             self.commit()
 
     def commit(self) -> None:
-        """Writes and syncs what was appended. Raises StoreError; the rows then stay buffered."""
+        """Write and sync the buffered rows. Raises StoreError; the rows then stay buffered."""
         if not self._buffer:
             return
         data = b"".join(self._buffer)
@@ -97,7 +99,7 @@ class Journal:
             self.rotate()
 
     def _check_name(self) -> None:
-        """A file without a name ends with this process, and every row in it."""
+        """Detect a deleted segment: its rows would be lost when this process ends."""
         if os.fstat(self._fd).st_nlink == 0:
             raise StoreError(
                 f"the journal {self._path} was deleted while the run was writing it",
@@ -105,7 +107,7 @@ class Journal:
             )
 
     def rotate(self, *, last: bool = False) -> None:
-        """Closes the open segment if it holds rows and starts the next one (not when `last`)."""
+        """Close the open segment if it holds rows; start the next one unless `last`."""
         self.commit()
         if self._path is None or (self._end == len(MAGIC) and not last):
             return
@@ -119,11 +121,11 @@ class Journal:
             path.unlink(missing_ok=True)
 
     def closed_segments(self) -> list[Path]:
-        """Segments that take no more rows, oldest first."""
+        """Return the segments that take no more rows, oldest first."""
         return [path for path in segment_paths(self.folder) if path != self._path]
 
     def recover(self) -> list[tuple[Path, SegmentContent]]:
-        """Cuts unfinished writes from the segments of runs that died; what is in each of them."""
+        """Cut unfinished writes from segments of dead runs; return the content of each."""
         found = []
         for path in self.closed_segments():
             try:
@@ -135,7 +137,7 @@ class Journal:
         return found
 
     def close(self) -> None:
-        """Commits and closes. The segment stays if it holds rows."""
+        """Commit and close. The segment stays if it holds rows."""
         try:
             self.rotate(last=True)
         finally:
@@ -145,7 +147,7 @@ class Journal:
 
 
 def _create(path: Path) -> int:
-    """An empty segment whose content and name are on the disk; its descriptor."""
+    """Create an empty segment, durable in content and name; return its descriptor."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         _write_at(fd, MAGIC, 0)
@@ -159,7 +161,7 @@ def _create(path: Path) -> int:
 
 
 def _write_at(fd: int, data: bytes, offset: int) -> None:
-    """Writes all of `data` at `offset`; a retry after a failure overwrites the torn part."""
+    """Write all of `data` at `offset`; a retry after a failure overwrites the torn part."""
     view = memoryview(data)
     while view:
         written = os.pwrite(fd, faults.cut("journal.write", view), offset)

@@ -1,4 +1,4 @@
-"""The entries of a run while it goes on: where it is killed, those it did not reach are listed too.
+"""The entries of a running run, so that a killed run lists those it did not reach.
 
 They are journaled before the run begins, in few records, and kept until the run is counted.
 """
@@ -11,7 +11,7 @@ import duckdb
 
 from thothy_batch.records import EntryKey
 
-_MAX_ENTRIES = 2000  # of one record
+_MAX_ENTRIES = 2000  # entries per record
 
 _SETTLE = """
 INSERT INTO run_items BY NAME
@@ -27,9 +27,9 @@ FROM entries ANTI JOIN (SELECT * FROM run_items WHERE run_id = $run_id) ended
 
 
 def open_rows(entries: Iterable[EntryKey]) -> Iterator[Mapping[str, object]]:
-    """Rows of `open_entries` in the order of the entries, each of one job.
+    """Yield rows of `open_entries` in the order of the entries, each of one job.
 
-    `variants` goes beside `item_ids`; left out where every variant is ''.
+    `variants` runs parallel to `item_ids`; omitted if every variant is ''.
     """
     for job, keys in groupby(entries, key=attrgetter("job")):
         while part := list(islice(keys, _MAX_ENTRIES)):
@@ -40,10 +40,10 @@ def open_rows(entries: Iterable[EntryKey]) -> Iterator[Mapping[str, object]]:
 
 
 def settle_killed(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
-    """Enters what a killed run did not reach into run_items, as not run."""
+    """Insert the entries that a killed run did not reach into run_items, as not run."""
     connection.execute(_SETTLE, {"run_id": run_id})
 
 
 def keep_only(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
-    """Forgets the open entries of every other run ("": of all)."""
+    """Delete the open entries of every other run ("": of all runs)."""
     connection.execute("DELETE FROM open_entries WHERE run_id <> ?", [run_id])

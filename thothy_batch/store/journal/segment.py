@@ -1,10 +1,10 @@
-"""One journal file: records framed so that a torn or damaged place is found, never believed.
+"""The format of a journal file: framed records, so that torn or damaged ones are detected.
 
     file    MAGIC, then records
     record  MARKER, length of the payload (u32), crc32 (u32), payload: JSON [table, row] in UTF-8
 
-The checksum is salted with the file's name, so blocks of an older file that a crash left in this
-one do not pass. MARKER holds a byte that UTF-8 never has: reading goes on behind a damaged place.
+The checksum is salted with the file's name, so blocks of an older file that a crash left behind do
+not pass. MARKER contains a byte that never occurs in UTF-8, so reading continues after damage.
 """
 
 import json
@@ -29,32 +29,32 @@ Record = tuple[str, Row]
 
 @dataclass(frozen=True, slots=True)
 class SegmentContent:
-    """The good records of a segment and what else is in the file."""
+    """The valid records of a segment and the rest of the file."""
 
     records: list[Record]
-    good_end: int  # where the last good record ends
-    tail_bytes: int  # behind it: a write that never finished
-    damaged_bytes: int  # between good records: bytes that the disk did not keep
+    good_end: int  # end of the last valid record
+    tail_bytes: int  # after it: an unfinished write
+    damaged_bytes: int  # between valid records: bytes that the disk lost
 
 
 def segment_id(path: Path) -> str:
-    """The id under which a merged segment is recorded in the database."""
+    """Return the id under which a merged segment is recorded in the database."""
     return path.stem
 
 
 def segment_paths(folder: Path) -> list[Path]:
-    """All segments of a journal folder, oldest first."""
+    """Return all segments of a journal folder, oldest first."""
     return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file())
 
 
 def encode_record(name: str, table: str, row: Row) -> bytes:
-    """One framed record for the segment of that id."""
+    """Frame one record for the segment of that id."""
     payload = _ENCODER.encode([table, row]).encode()
     return _HEAD.pack(MARKER, len(payload), _checksum(name, payload)) + payload
 
 
 def read_segment(path: Path) -> SegmentContent:
-    """Every record whose checksum holds, in order. Changes nothing; raises OSError."""
+    """Return every record with a valid checksum, in order. Changes nothing; raises OSError."""
     data = path.read_bytes()
     start = len(MAGIC) if data.startswith(MAGIC) else 0
     good_end, damaged = start, 0
@@ -68,7 +68,7 @@ def read_segment(path: Path) -> SegmentContent:
 
 
 def cut_tail(path: Path, content: SegmentContent) -> None:
-    """Removes what stands behind the last good record, durably."""
+    """Remove everything after the last valid record, durably."""
     if content.tail_bytes == 0:
         return
     fd = os.open(path, os.O_RDWR)
@@ -80,7 +80,7 @@ def cut_tail(path: Path, content: SegmentContent) -> None:
 
 
 def _good_records(data: bytes, start: int, name: str) -> Iterator[tuple[int, int, bytes]]:
-    """(begin, end, payload) of each record that is whole."""
+    """Yield (begin, end, payload) of each valid record."""
     position = start
     while (begin := data.find(MARKER, position)) >= 0:
         position = begin + len(MARKER)

@@ -1,4 +1,4 @@
-"""Finished artifacts as a file for other programs: Parquet, JSON lines or CSV."""
+"""Exports artifacts to Parquet, JSON lines or CSV."""
 
 import os
 import shutil
@@ -15,17 +15,17 @@ from thothy_batch.store.queries.read import find_run, read_store
 
 FORMATS = {"parquet": ".parquet", "jsonl": ".jsonl", "csv": ".csv"}
 
-# A spreadsheet takes a cell that begins with one of these for a formula, some of them also behind
-# white space or quotes, or as wide characters; model output is not to be trusted with one.
+# A spreadsheet reads a cell that begins with one of these as a formula, some of them also after
+# white space or quotes, or as wide characters. Model output must not become a formula.
 _FORMULA_STARTS = r"""'^(?:[\t\r\n]|[\s\p{Z}\x{FEFF}"]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}])'"""
 
 
 def export(store_path: Path, *, job: str | None, run: str | None, format: str, output: Path) -> int:
-    """Writes artifacts to `output`; their number.
+    """Write artifacts to `output`; return their number.
 
-    Without `run` (a run_id or its beginning) the latest artifact of every entry, with it what that
-    run made or reused. CSV text cells that a spreadsheet would take for a formula get an apostrophe
-    in front. A regular file appears whole or not at all. Raises StoreError.
+    `run` (a run_id or a prefix of one) selects the artifacts that the run made or reused; without
+    it the latest artifact of every entry is written. CSV cells that a spreadsheet would read as a
+    formula get a leading apostrophe. A regular file appears whole or not at all. Raises StoreError.
     """
     if format not in FORMATS:
         raise StoreError(f"unknown format {format}", hint=f"one of: {', '.join(FORMATS)}")
@@ -33,7 +33,7 @@ def export(store_path: Path, *, job: str | None, run: str | None, format: str, o
 
 
 def format_of(output: Path) -> str | None:
-    """The format that a file's name asks for; None where it says nothing."""
+    """Return the format by the file extension; None if it is unknown."""
     return {suffix: name for name, suffix in FORMATS.items()}.get(output.suffix.lower())
 
 
@@ -47,7 +47,7 @@ def _write(
     _check_job(connection, job)
     run_id = None if run is None else find_run(connection, run)["run_id"]
     special = os.path.exists(output) and not output.is_file()  # a pipe, /dev/stdout
-    parent = output.parent.resolve()  # of a link that is replaced, not of what it names
+    parent = output.parent.resolve()  # of the link target, so that the link stays
     if not special and not parent.is_dir():
         raise StoreError(f"there is no folder {parent}", hint="create it first")
     try:
@@ -104,7 +104,7 @@ def _column(format: str, name: str) -> str:
 
 
 def _check_job(connection: duckdb.DuckDBPyConnection, job: str | None) -> None:
-    """A misspelt job is an error, not an empty file."""
+    """Refuse an unknown job: a misspelt name must not give an empty file."""
     if job is None or fetch_row(connection, "SELECT 1 FROM run_items WHERE job = ? LIMIT 1", [job]):
         return
     names = connection.execute(

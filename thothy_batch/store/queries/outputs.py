@@ -1,21 +1,21 @@
-"""How long the outputs of earlier runs were: what a plan estimates the next ones from."""
+"""Reads the output lengths of earlier runs, from which a plan estimates the next ones."""
 
 from collections.abc import Iterable
 
 import duckdb
 import pyarrow as pa
 
-# Of each job; older outputs say little of what the next will be like.
+# Per job; older outputs say little about the next ones.
 MAX_OUTPUTS = 2048
 
 
 def read_outputs(
     connection: duckdb.DuckDBPyConnection, jobs: Iterable[str], model_name: str
 ) -> dict[str, list[int]]:
-    """Per job `output_tokens` of the last artifacts that this model computed for it, newest last.
+    """Return, by job, `output_tokens` of the last artifacts that this model computed, newest last.
 
-    At most `MAX_OUTPUTS` of a job; a job without any is left out. Copies are not counted: one
-    output says no more for standing in many rows. Sums over samples and stages, as stored.
+    At most `MAX_OUTPUTS` per job; a job without any is omitted. Copies are not counted, because
+    one output carries no more information in many rows. Sums over samples and stages, as stored.
     """
     connection.register("wanted", pa.table({"job": pa.array(set(jobs), pa.string())}))
     try:

@@ -1,4 +1,4 @@
-"""What `report` and `status` show, read from the store while other programs may use it too."""
+"""Reads the data of `report` and `status` while other programs may use the store."""
 
 import json
 import time
@@ -14,12 +14,12 @@ from thothy_batch.store.database.database import fetch_row, open_database
 from thothy_batch.store.database.schema import check_version, read_version
 from thothy_batch.store.files import real_path
 from thothy_batch.store.queries.outputs import read_outputs
-from thothy_batch.store.queries.result_lookup import CachedResult, ResultLookup, read_answers
+from thothy_batch.store.queries.result_lookup import CachedResult, ResultLookup, read_results
 
 Result = TypeVar("Result")
 Fields = dict[str, Any]
 
-_RETRY_S = 10.0  # a merge takes well under a second; anything longer is somebody's open session
+_RETRY_S = 10.0  # a merge takes well under a second; a longer hold is another user's open session
 _MAX_EXAMPLES = 3
 _MAX_POINTS = 240
 _NUM_NIGHTS = 8
@@ -27,10 +27,10 @@ _JSON_COLUMNS = ("manifest", "model", "engine", "versions")
 
 
 def read_store(store_path: Path, read: Callable[[duckdb.DuckDBPyConnection], Result]) -> Result:
-    """Runs `read` on a read-only connection, trying again while a run merges.
+    """Call `read` with a read-only connection, retrying while a run merges.
 
-    Raises StoreError where there is no store, or one of a newer schema; StoreBusyError when the
-    file stays shut for ten seconds.
+    Raises StoreError if the store is missing or has a newer schema; StoreBusyError if the file
+    stays locked for ten seconds.
     """
     path = real_path(store_path)
     if not path.exists():
@@ -51,9 +51,9 @@ def read_store(store_path: Path, read: Callable[[duckdb.DuckDBPyConnection], Res
 
 
 def report_data(store_path: Path, run: str | None = None) -> Fields:
-    """One run as plain values (times as ISO text in local time), for a report or as JSON.
+    """Return one run as plain values (times as ISO text in local time), for a report or as JSON.
 
-    `run` is a run_id or its beginning; left out: the last run. Keys: store, run (its row), jobs
+    `run` is a run_id or a prefix of one; default: the last run. Keys: store, run (its row), jobs
     (rows of job_stats), failures (per code, with examples), flags, steps, events (of the engine),
     nights (newest first).
     """
@@ -62,15 +62,15 @@ def report_data(store_path: Path, run: str | None = None) -> Fields:
 
 
 def list_runs(store_path: Path, *, limit: int = 20) -> list[Fields]:
-    """The last runs, newest first: rows of the view `nights`."""
+    """Return the last runs, newest first: rows of the view `nights`."""
     query = "SELECT * FROM nights ORDER BY started_at DESC, run_id DESC LIMIT ?"
     return read_store(store_path, lambda connection: _rows(connection, query, [limit]))
 
 
 def past_speed(store_path: Path, model_name: str, *, num_runs: int = 5) -> float | None:
-    """Output tokens per engine second over the last runs with a model; None where there are none.
+    """Return output tokens per engine second over the last runs with a model; None without runs.
 
-    Runs of less than a second of engine time tell nothing and are left out.
+    Runs with less than a second of engine time are ignored.
     """
     rows = read_store(store_path, lambda c: _rows(c, _SPEEDS, [model_name, num_runs]))
     engine_s = sum(row["engine_s"] for row in rows)
@@ -78,17 +78,19 @@ def past_speed(store_path: Path, model_name: str, *, num_runs: int = 5) -> float
 
 
 def past_answers(store_path: Path, keys: Iterable[str]) -> dict[str, CachedResult]:
-    """What the database has under these request keys, for commands that do not lock the store.
+    """Return the cached results of these request keys, for commands that do not lock the store.
 
-    What still waits in the journal is not seen. Raises StoreError, StoreBusyError.
+    Rows still in the journal are not seen. Raises StoreError, StoreBusyError.
     """
-    book = ResultLookup(frozenset(keys))
-    read_store(store_path, lambda connection: read_answers(connection, book))
-    return book.answers()
+    lookup = ResultLookup(frozenset(keys))
+    read_store(store_path, lambda connection: read_results(connection, lookup))
+    return lookup.results()
 
 
 def past_outputs(store_path: Path, jobs: Iterable[str], model_name: str) -> dict[str, list[int]]:
-    """See `outputs.read_outputs`; for commands that do not lock the store.
+    """Return output lengths by job, for commands that do not lock the store.
+
+    See `outputs.read_outputs`.
 
     Raises StoreError, StoreBusyError.
     """
@@ -122,7 +124,7 @@ def _read_run(connection: duckdb.DuckDBPyConnection, wanted: str | None) -> Fiel
 
 
 def find_run(connection: duckdb.DuckDBPyConnection, wanted: str | None) -> Fields:
-    """The row of a run: by its id or the beginning of it, None: the last. Raises StoreError."""
+    """Return the row of a run by its id or a prefix; None: the last run. Raises StoreError."""
     query = "SELECT * FROM runs {} ORDER BY started_at DESC, run_id DESC LIMIT 2"
     if wanted is None:
         found = _rows(connection, query.format(""))[:1]
@@ -143,7 +145,7 @@ def find_run(connection: duckdb.DuckDBPyConnection, wanted: str | None) -> Field
 
 
 def _events(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[Fields]:
-    if read_version(connection) < 3:  # a store of an older version, read as it is
+    if read_version(connection) < 3:  # a store of an older version, read without migration
         return []
     query = "SELECT * EXCLUDE run_id FROM engine_events WHERE run_id = ? ORDER BY happened_at"
     return _rows(connection, query, [run_id])
@@ -177,7 +179,7 @@ def _plain(value: object) -> object:
     return value
 
 
-# While a run goes on its job_stats are not written yet.
+# During a run its job_stats are not written yet.
 _JOBS_SO_FAR = """
 SELECT i.job, coalesce(any_value(e.kind), '') AS kind, any_value(e.num_items) AS num_items,
     count(*) FILTER (i.status = 'done') AS num_done,
@@ -190,8 +192,8 @@ FROM run_items i LEFT JOIN (
 WHERE i.run_id = ? GROUP BY i.job ORDER BY i.job
 """
 
-# The entries that failed in this run; one that failed before and was not tried again keeps the
-# message of that time.
+# The entries that failed in this run; an entry that failed earlier and was not retried keeps its
+# earlier message.
 _FAILURES = """
 WITH failed AS (
     SELECT i.job, i.item_id, i.variant, i.rowid AS place, coalesce(f.code, 'engine_error') AS code,
@@ -217,8 +219,8 @@ SELECT job, flag, count(*) AS num FROM (
 ) GROUP BY job, flag ORDER BY num DESC, job, flag
 """
 
-# Engine samples averaged into at most so many points of equal length. A sample's tokens were
-# computed since the sample before it.
+# Engine samples averaged into at most this many intervals of equal length. A sample's tokens were
+# computed since the preceding sample.
 _STEPS = """
 WITH samples AS (
     SELECT *, at_s - lag(at_s, 1, 0) OVER (ORDER BY at_s) AS span_s

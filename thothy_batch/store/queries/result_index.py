@@ -1,10 +1,10 @@
-"""The answer index: what the database answers, for the time when a reader keeps it shut.
+"""The result index: a copy of the cached results, for times when a reader locks the database.
 
     answers.jsonl   one line per artifact or failure, in the order of merging
     answers.json    how many bytes of it count, and which state of which database they mirror
 
-It is believed only while the database cannot be read. Whenever it can, the two are compared:
-another store, another merge, or other row counts (somebody edited it) and the index is rebuilt.
+It is used only while the database cannot be read. Otherwise the two are compared: after another
+store, another merge, or other row counts (a manual edit) the index is rebuilt.
 """
 
 import json
@@ -30,7 +30,7 @@ from thothy_batch.testing import faults
 
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
-    """One state of one database file: `merge_id` is drawn anew with every merge."""
+    """One state of one database file; every merge draws a new `merge_id`."""
 
     store_id: str
     merge_id: str
@@ -39,7 +39,7 @@ class DatabaseState:
 
 
 def read_state(connection: duckdb.DuckDBPyConnection) -> DatabaseState:
-    """The state of an open database (counts are kept by DuckDB, not scanned)."""
+    """Return the state of an open database. DuckDB keeps the counts, so no scan is needed."""
     row = fetch_row(
         connection,
         "SELECT store_id, merge_id, (SELECT count(*) FROM artifacts), "
@@ -49,15 +49,15 @@ def read_state(connection: duckdb.DuckDBPyConnection) -> DatabaseState:
     return DatabaseState(*row)
 
 
-class AnswerIndex:
-    """The two files in one journal folder. The caller holds the store's lock."""
+class ResultIndex:
+    """The two index files in a journal folder. The caller holds the store's lock."""
 
     def __init__(self, folder: Path) -> None:
         self._lines = folder / "answers.jsonl"
         self._head = folder / "answers.json"
 
     def mirrors(self, state: DatabaseState) -> bool:
-        """Whether the index holds the answers of exactly this state."""
+        """True if the index equals exactly this state."""
         return self._read_head() == (state, self._valid_length())
 
     def extend(
@@ -67,7 +67,7 @@ class AnswerIndex:
         artifact_ids: Iterable[str],
         failures: Iterable[Row],
     ) -> None:
-        """Adds what a merge brought; `state` is the database's after it."""
+        """Add the results of a merge; `state` is the database's state after it."""
         ids = pa.table({"artifact_id": pa.array(artifact_ids, pa.string())})
         connection.register("merged", ids)
         try:
@@ -80,7 +80,7 @@ class AnswerIndex:
         self._write(state, lines, keep=self._valid_length())
 
     def rebuild(self, connection: duckdb.DuckDBPyConnection, state: DatabaseState) -> None:
-        """Writes the index anew from the database; until it is whole there is none."""
+        """Rebuild the index from the database; it counts only once it is complete."""
         try:
             self._head.unlink(missing_ok=True)
         except OSError as error:
@@ -89,8 +89,8 @@ class AnswerIndex:
         failures = _lines(connection, _FAILURE_LINES)
         self._write(state, failures, keep=self._valid_length())
 
-    def read(self, book: ResultLookup) -> bool:
-        """Adds the indexed answers; False where there is no index that can be read."""
+    def read(self, lookup: ResultLookup) -> bool:
+        """Add the indexed results to a lookup; return False without a readable index."""
         length = self._valid_length()
         if self._read_head() is None:
             return False
@@ -98,7 +98,7 @@ class AnswerIndex:
             with open(self._lines, "rb") as file:
                 for line in file.read(length).splitlines():
                     mark, row = json.loads(line)
-                    (book.add_artifact if mark == "a" else book.add_failure)(row)
+                    (lookup.add_artifact if mark == "a" else lookup.add_failure)(row)
         except (OSError, ValueError):
             return False
         return True
@@ -118,7 +118,7 @@ class AnswerIndex:
         return head[1] if head else 0
 
     def _write(self, state: DatabaseState, lines: Iterable[bytes], *, keep: int) -> None:
-        """Puts lines behind the first `keep` bytes, then makes them count."""
+        """Write lines after the first `keep` bytes, then commit them."""
         try:
             with open(self._lines, "r+b" if self._lines.exists() else "w+b") as file:
                 file.truncate(keep)
@@ -136,7 +136,7 @@ class AnswerIndex:
 
 
 def _lines(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[bytes]:
-    """The query's only column, a JSON text per row, as lines."""
+    """Yield the query's only column, one JSON text per row, as lines."""
     cursor = connection.execute(query)
     while batch := cursor.fetchmany(10_000):
         for (text,) in batch:

@@ -1,4 +1,4 @@
-"""What is already answered: which request keys have an artifact, and which failed before."""
+"""Looks up cached results: request keys with an artifact, and keys that failed before."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from thothy_batch.store.journal.segment import Row
 
-# The part of a row that says what was answered; the answer index holds exactly this.
+# The columns of a cached result; the result index holds exactly these.
 ARTIFACT_FIELDS = ("artifact_id", "request_key", "job", "item_id", "variant", "verdict", "run_id")
 FAILURE_FIELDS = (
     "request_key",
@@ -24,7 +24,7 @@ FAILURE_FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class CachedResult:
-    """The latest success under a request key, or its latest failure where there is none.
+    """The latest success under a request key, or its latest failure if it has none.
 
     `artifact_ids` holds every artifact of the key: an entry whose own artifact_id is among them
     needs no copy.
@@ -43,15 +43,15 @@ class CachedResult:
 
     @property
     def failed(self) -> bool:
-        """True where the key has no artifact: code, message and attempt say why."""
+        """True if the key has no artifact; code, message and attempt say why."""
         return not self.artifact_id
 
 
 @dataclass(slots=True)
 class ResultLookup:
-    """Answers folded together from rows in the order in which they were given."""
+    """Folds rows, oldest first, into one result per key."""
 
-    keys: frozenset[str]  # only these are kept
+    keys: frozenset[str]  # the keys to keep
     _artifacts: dict[str, Row] = field(default_factory=dict)
     _artifact_ids: dict[str, set[str]] = field(default_factory=dict)
     _failures: dict[str, Row] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class ResultLookup:
     def add_artifact(self, row: Row) -> None:
         key = str(row.get("request_key", ""))
         if key in self.keys:
-            if not row.get("verdict"):  # a copy not merged yet: same key, same verdict
+            if not row.get("verdict"):  # a copy that is not merged yet: same key, same verdict
                 row = {**row, "verdict": self._artifacts.get(key, {}).get("verdict", "")}
             self._artifacts[key] = row
             self._artifact_ids.setdefault(key, set()).add(str(row["artifact_id"]))
@@ -69,21 +69,21 @@ class ResultLookup:
         if key in self.keys:
             self._failures[key] = row
 
-    def answers(self) -> dict[str, CachedResult]:
-        """One answer per key that has one."""
+    def results(self) -> dict[str, CachedResult]:
+        """Return the result of each key that has one."""
         found = {key: _failure(row) for key, row in self._failures.items()}
         for key, row in self._artifacts.items():
             found[key] = _success(row, frozenset(self._artifact_ids[key]))
         return found
 
 
-def read_answers(connection: duckdb.DuckDBPyConnection, book: ResultLookup) -> None:
-    """Adds what the database has under the book's keys, oldest first."""
-    connection.register("wanted", pa.table({"request_key": pa.array(book.keys, pa.string())}))
+def read_results(connection: duckdb.DuckDBPyConnection, lookup: ResultLookup) -> None:
+    """Add the database's rows under the lookup's keys, oldest first."""
+    connection.register("wanted", pa.table({"request_key": pa.array(lookup.keys, pa.string())}))
     try:
         for fields, table, order, add in (
-            (ARTIFACT_FIELDS, "artifacts", "created_at", book.add_artifact),
-            (FAILURE_FIELDS, "failures", "failed_at", book.add_failure),
+            (ARTIFACT_FIELDS, "artifacts", "created_at", lookup.add_artifact),
+            (FAILURE_FIELDS, "failures", "failed_at", lookup.add_failure),
         ):
             query = (
                 f"SELECT {', '.join(fields)} FROM {table} SEMI JOIN wanted USING (request_key) "
@@ -96,7 +96,7 @@ def read_answers(connection: duckdb.DuckDBPyConnection, book: ResultLookup) -> N
 
 
 def slim(fields: Iterable[str], row: Row) -> Row:
-    """Only these fields of a row."""
+    """Return only the columns of a cached result."""
     return {name: row[name] for name in fields if row.get(name) is not None}
 
 

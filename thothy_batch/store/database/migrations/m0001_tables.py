@@ -43,21 +43,21 @@ _TABLES = (
         run_id VARCHAR, at_s DOUBLE, num_running INTEGER, num_waiting INTEGER,
         prefill_tokens BIGINT, decode_tokens BIGINT, blocks_used BIGINT, blocks_total BIGINT,
         step_s DOUBLE, num_preempted INTEGER)""",
-    # How many entries each job of a run has, as far as known when it began.
+    # The number of entries of each job of a run, as far as known at its start.
     """CREATE TABLE job_entries (
         run_id VARCHAR, job VARCHAR, kind VARCHAR, priority INTEGER, num_items BIGINT)""",
-    # Which entries they are, while the run goes on. variants: null where all are ''.
+    # These entries, during the run. variants: null if all are ''.
     """CREATE TABLE open_entries (
         run_id VARCHAR, job VARCHAR, item_ids VARCHAR[], variants VARCHAR[])""",
-    # Journal segments whose rows are in the tables: a segment counts once, whatever dies when.
+    # Journal segments whose rows are in the tables, so that each counts once after any crash.
     "CREATE TABLE merged_segments (segment_id VARCHAR PRIMARY KEY, merged_at TIMESTAMPTZ)",
-    # Ties the answer index beside the store to exactly this state of this file.
+    # Ties the result index beside the store to exactly this state of this file.
     "CREATE TABLE store_info (store_id VARCHAR, generation BIGINT, merge_id VARCHAR)",
     "INSERT INTO store_info VALUES (uuid()::VARCHAR, 0, uuid()::VARCHAR)",
 )
 
 
 def apply(connection: duckdb.DuckDBPyConnection) -> None:
-    """Creates the tables in an empty database."""
+    """Create the tables in an empty database."""
     for statement in _TABLES:
         connection.execute(statement)

@@ -1,18 +1,18 @@
-"""Schema 2: what a plan predicted and promised, beside what it came to."""
+"""Schema 2: the plan's predictions and promises, beside the results."""
 
 import duckdb
 
 _COLUMNS = (
-    # Null in all of them: nothing to go by, or a run of before.
+    # Null: no basis for a prediction, or a run of an older version.
     ("runs", "predicted_s DOUBLE"),  # of engine_s
-    ("runs", "planned_prompt_tokens BIGINT"),  # to compute
-    ("runs", "computed_prompt_tokens BIGINT"),  # for the first time
-    ("job_entries", "predicted_s DOUBLE"),  # as the run was told
+    ("runs", "planned_prompt_tokens BIGINT"),  # prompt tokens to compute
+    ("runs", "computed_prompt_tokens BIGINT"),  # computed for the first time
+    ("job_entries", "predicted_s DOUBLE"),  # as given to the run
     ("job_stats", "predicted_s DOUBLE"),  # of the job's engine_s
 )
 
 
 def apply(connection: duckdb.DuckDBPyConnection) -> None:
-    """Adds the columns."""
+    """Add the columns."""
     for table, column in _COLUMNS:
         connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")

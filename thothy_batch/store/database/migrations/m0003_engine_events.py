@@ -1,10 +1,10 @@
-"""Schema 3: what happened to the engine in a run."""
+"""Schema 3: the events of the engine during a run."""
 
 import duckdb
 
 
 def apply(connection: duckdb.DuckDBPyConnection) -> None:
-    """Makes the table."""
+    """Create the table."""
     connection.execute(
         """CREATE TABLE engine_events (
             run_id VARCHAR, happened_at TIMESTAMPTZ, event VARCHAR, message VARCHAR,
