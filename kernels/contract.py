@@ -1,4 +1,4 @@
-"""What all contracts share: finding an implementation, and refusing a bad argument by name."""
+"""Helpers of all contracts: implementations by name, and errors that name a bad argument."""
 
 from importlib import import_module
 from types import ModuleType
@@ -17,9 +17,10 @@ _MODULES = {
 
 
 class Implementations(dict[str, ModuleType]):
-    """The implementations of one operation by name, imported at their first use.
+    """Implementations of one operation by name, imported on first use.
 
-    Late, because `cpu` needs Numba: who runs `reference` does not wait for its import.
+    Lazy, because `cpu` imports Numba, which `reference` does not need. A missing name raises
+    ValueError.
     """
 
     def __init__(self, package: str, names: tuple[str, ...] = ("reference", "cpu")) -> None:
@@ -41,7 +42,7 @@ def refuse(op: str, name: str, value: torch.Tensor, wanted: str) -> NoReturn:
 
 
 def check_blocks(op: str, k_cache: torch.Tensor, v_cache: torch.Tensor) -> None:
-    """ValueError unless the blocks [K, P, D] of both caches are contiguous, at one distance."""
+    """ValueError unless blocks [K, P, D] of both caches are contiguous, with equal strides."""
     _, K, P, D = k_cache.shape
     inner = (P * D, D, 1)
     strides = k_cache.stride(), v_cache.stride()
@@ -50,4 +51,4 @@ def check_blocks(op: str, k_cache: torch.Tensor, v_cache: torch.Tensor) -> None:
             f"{op}: blocks of k_cache and v_cache must be contiguous [K, P, D] and not overlap"
         )
     if strides[0][0] != strides[1][0]:
-        raise ValueError(f"{op}: the blocks of k_cache and v_cache lie at different distances")
+        raise ValueError(f"{op}: the blocks of k_cache and v_cache have different strides")

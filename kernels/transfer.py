@@ -1,11 +1,11 @@
-"""Tensors of the host on a device."""
+"""Transfer of host tensors to a device."""
 
 import torch
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A host's tensor on the device, without waiting for it: torch keeps pinned memory until it
-    has been read."""
+    """Copy a host tensor to a device asynchronously: torch keeps the pinned memory until it has
+    been read."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -1,12 +1,12 @@
-"""Launch settings: a table that launches look up, and the search for the fastest ones.
+"""Launch settings of Triton kernels: a table that launches look up, and a search for the fastest.
 
-A kernel's tile sizes, warps and stages depend on the device and the shape, and have a default that
-was reasoned out. What was measured to be faster stands in the table by operation and key (a shape
-and a dtype). Launches only look up: they never measure, and nothing here touches a disk.
+A kernel's tile sizes, warps and stages depend on the device and the shape, and have a derived
+default. Settings that were measured to be faster are in the table by operation and key (a shape and
+a dtype). Launches only look up: they never measure, and nothing here touches a disk.
 
-The table changes compiled constants, so it must not change between a plan and its launches (plans
-keep the settings that they were made with), nor once a CUDA graph holds a launch: whoever tunes
-does it before. One thread launches, so the table has no lock.
+The table changes compile-time constants. Tuning must therefore finish before a CUDA graph captures
+a launch, and a plan keeps the settings that it was made with for its launches. A single thread
+launches, so the table has no lock.
 """
 
 import time
@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, field, fields
 
 import torch
 
-# Another candidate must be this much faster than the default: closer ones differ by noise, and
-# would make the order of sums a matter of chance.
+# A candidate replaces the default only below this share of its time: closer ones differ by noise,
+# which would decide the order of sums.
 _WORTHWHILE = 0.97
-# Milliseconds of warming up and of measuring a candidate: some tens of launches.
+# Milliseconds of warm-up and of measurement per candidate: some tens of launches.
 _WARM_UP_MS, _MEASURED_MS = 5, 30
 
 Key = tuple[str, str]  # operation, shape
@@ -29,9 +29,9 @@ Outputs = tuple[torch.Tensor, ...]
 
 @dataclass(frozen=True, slots=True)
 class LaunchSettings:
-    """How a kernel cuts its work. An operation reads the fields that it has a use for.
+    """Tile sizes, warps and stages of a kernel. An operation reads the fields that it uses.
 
-    Raises ValueError for what no kernel could be compiled with.
+    Raises ValueError for values that no kernel compiles with.
     """
 
     tile: int = 1  # elements or positions that are loaded together
@@ -52,7 +52,7 @@ class LaunchSettings:
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items())
 
 
-# Largest value, and whether Triton takes powers of two alone.
+# (largest value, only powers of two are valid)
 _RANGES = {
     "tile": (1 << 16, True),
     "rows": (1 << 14, True),
@@ -64,13 +64,13 @@ _table: dict[Key, LaunchSettings] = {}
 
 
 def settings_of(op: str, key: str, default: LaunchSettings) -> LaunchSettings:
-    """What to launch an operation with for a shape."""
+    """Launch settings of an operation for a shape: those of the table, or the default."""
     return _table.get((op, key), default)
 
 
 @contextmanager
 def using(op: str, key: str, settings: LaunchSettings) -> Iterator[None]:
-    """Launches within the `with` block take these settings."""
+    """Use these settings for launches within the `with` block."""
     before = _table.get((op, key))
     _table[op, key] = settings
     try:
@@ -96,7 +96,7 @@ def plain(settings: Mapping[Key, LaunchSettings]) -> dict[str, dict[str, dict[st
 
 
 def parse(document: object) -> dict[Key, LaunchSettings]:
-    """What `plain` made a document of; ValueError for anything else."""
+    """The settings in a document made by `plain`; ValueError for anything else."""
     names = {item.name for item in fields(LaunchSettings)}
     found = {}
     for op, by_key in _entries(document, "the document"):
@@ -119,10 +119,10 @@ def _entries(value: object, name: str) -> list[tuple[str, object]]:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What is timed to find the settings of an operation for a shape.
+    """A measurement that chooses the settings of an operation for a shape.
 
-    `prepare` makes the inputs, the same each time, and returns what launches the operation with
-    the settings of the table and returns its outputs.
+    `prepare` makes the inputs, the same each time, and returns a function that launches the
+    operation with the settings of the table and returns its outputs.
     """
 
     op: str
@@ -133,12 +133,12 @@ class Trial:
 
 @dataclass(slots=True)
 class Tuned:
-    """The result of a search: seconds of the candidates that can be used."""
+    """Result of a search: seconds of the usable candidates."""
 
     trial: Trial
     seconds: dict[LaunchSettings, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    is_complete: bool = True  # whether all candidates were tried, the default with success
+    is_complete: bool = True  # all candidates were tried, and the default succeeded
 
     @property
     def default(self) -> LaunchSettings:
@@ -146,7 +146,7 @@ class Tuned:
 
     @property
     def settings(self) -> LaunchSettings:
-        """The fastest; the default where no other is clearly faster, or it could not be timed."""
+        """The fastest; the default if no other is clearly faster, or the default was not timed."""
         fastest = min(self.seconds, key=self.seconds.__getitem__, default=self.default)
         limit = self.seconds.get(self.default, 0.0) * _WORTHWHILE
         return fastest if self.seconds.get(fastest, limit) < limit else self.default
@@ -158,8 +158,11 @@ def search(
     deadline: float = float("inf"),
     clock: Callable[[], float] = time.monotonic,
 ) -> Tuned:
-    """Time the candidates until the deadline. Those that fail, and those whose outputs are not the
-    default's, are dropped with a note; where the default itself fails, nothing else is tried."""
+    """Time the candidates until the deadline.
+
+    A candidate that fails, or whose outputs differ from the default's, is dropped with a note. If
+    the default itself fails, nothing else is tried.
+    """
     tuned, expected = Tuned(trial), None
     for settings in trial.candidates:
         if clock() >= deadline:
@@ -170,12 +173,14 @@ def search(
                 launch = trial.prepare()
                 outputs = launch()
                 if expected is None:
-                    # What a launch returns may be the memory that the next one writes.
+                    # A launch may return memory that the next one overwrites.
                     expected = tuple(output.clone() for output in outputs)
                 _check_outputs(outputs, expected)
                 tuned.seconds[settings] = timer(launch)
         except Exception as error:  # Triton's and ptxas' errors have no common class
-            tuned.notes.append(f"{trial.op} {trial.key}: {settings} is left out ({_said(error)})")
+            tuned.notes.append(
+                f"{trial.op} {trial.key}: {settings} is left out ({_first_line(error)})"
+            )
             if not tuned.seconds:
                 tuned.is_complete = False
                 break
@@ -183,9 +188,9 @@ def search(
 
 
 def time_on_device(launch: Callable[[], object]) -> float:
-    """Seconds of a launch on a CUDA device: the median of several, each with an L2 cache that
-    holds none of the inputs, as after the layer before."""
-    from triton.testing import do_bench  # where there is no device, its import has no use
+    """Median seconds of a launch on a CUDA device, with none of the inputs in the L2 cache, as
+    after the layer before."""
+    from triton.testing import do_bench  # a host without a device never needs it
 
     return 1e-3 * float(
         do_bench(launch, warmup=_WARM_UP_MS, rep=_MEASURED_MS, return_mode="median")
@@ -193,8 +198,8 @@ def time_on_device(launch: Callable[[], object]) -> float:
 
 
 def candidates_from(default: LaunchSettings, *others: Mapping[str, float]) -> list[LaunchSettings]:
-    """The default, then each of `others`: factors of its fields. Those out of range are missing,
-    and equals stand there once."""
+    """The default, then each of `others` (factors of its fields), without duplicates and values
+    out of range."""
     found = [default]
     for factors in others:
         scaled = {name: round(getattr(default, name) * by) for name, by in factors.items()}
@@ -208,14 +213,14 @@ def candidates_from(default: LaunchSettings, *others: Mapping[str, float]) -> li
 def normal(
     shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, seed: int = 0
 ) -> torch.Tensor:
-    """Random inputs, the same for the same seed."""
+    """Normal random inputs, the same for the same seed."""
     generator = torch.Generator(device).manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=dtype, device=device)
 
 
 def _check_outputs(outputs: Outputs, expected: Outputs) -> None:
-    """ValueError unless outputs differ by rounding alone: sums may be taken in another order, and
-    a value that is rounded in between may fall to either side."""
+    """ValueError unless outputs differ by rounding alone: sums may be in another order, and an
+    intermediate value may round either way."""
     for output, wanted in zip(outputs, expected, strict=True):
         if not wanted.is_floating_point():
             is_right = torch.equal(output, wanted)
@@ -227,6 +232,6 @@ def _check_outputs(outputs: Outputs, expected: Outputs) -> None:
             raise ValueError("its results are not those of the default")
 
 
-def _said(error: Exception) -> str:
-    """The first line of what an error says."""
+def _first_line(error: Exception) -> str:
+    """The first line of an error's message."""
     return str(error).partition("\n")[0][:200] or type(error).__name__

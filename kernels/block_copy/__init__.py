@@ -1,10 +1,12 @@
-"""Copy whole KV blocks: what copy-on-write of a shared block needs."""
+"""Copy of whole KV blocks, for copy-on-write of shared blocks."""
 
 from collections.abc import Sequence
 
 import torch
 
 from thothy_kernels.contract import Implementations, refuse
+
+__all__ = ["copy_blocks"]
 
 _impls = Implementations(__name__, ("reference", "cpu", "triton"))
 
@@ -19,11 +21,12 @@ def copy_blocks(
 ) -> None:
     """Copy blocks src_ids[i] to dst_ids[i] in k_cache and v_cache [B, K, P, D], in place.
 
-    [K, P, D] stands for whatever a block is: caches need not be contiguous, but for triton each
-    block must be.
+    Any dtype and block shape [K, P, D] is allowed. Caches may be strided; `triton` needs each block
+    to be contiguous.
 
-    One block may be copied to several. A block that is written must be named once, and not be
-    read in the same call. Raises ValueError where that or a shape is broken.
+    One block may be copied to several. A written block must appear once in dst_ids and not in
+    src_ids. Raises ValueError if it does not, for ids outside the pool, and for shapes that do not
+    fit.
     """
     op = "copy_blocks"
     if k_cache.dim() != 4:

@@ -1,4 +1,4 @@
-"""copy_blocks block by block: a block is one contiguous run, so this is memcpy, no temporary."""
+"""copy_blocks on the CPU, block by block: a contiguous block is one memcpy without a temporary."""
 
 import torch
 

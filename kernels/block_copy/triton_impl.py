@@ -7,12 +7,12 @@ import triton.language as tl
 from thothy_kernels.launch import Variant, check_device
 from thothy_kernels.transfer import send
 
-# Bytes that a program copies of a block of keys, and as many of values. A thread has 64 of each:
-# eight loads of 16 bytes under way. Blocks of 64 kB have 8 programs, so that even the few pairs of
-# one step reach many multiprocessors.
+# Bytes that a program copies of a block of keys, and as many of values. A thread copies 64 of each:
+# eight loads of 16 bytes in flight. Blocks of 64 kB have 8 programs, so that even the few pairs of
+# one step occupy many multiprocessors.
 _CHUNK, _NUM_WARPS = 8192, 4
 
-# Copied as integers of their size: bits, whatever they mean.
+# Elements are copied as integers of their size, bit by bit.
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -21,8 +21,8 @@ def copy_kernel(  # type: ignore[no-untyped-def]
     k_cache, v_cache, src_ids, dst_ids, k_stride, v_stride,
     SIZE: tl.constexpr, CHUNKS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One of the CHUNKS of a pair of blocks per program. Blocks of SIZE elements, strides apart;
-    src_ids, dst_ids int64, within the caches."""
+    """Copy one of the CHUNKS of a pair of blocks, SIZE elements each, with strides from block to
+    block. src_ids, dst_ids int64, within the caches."""
     pair = tl.program_id(0) // CHUNKS
     src, dst = tl.load(src_ids + pair), tl.load(dst_ids + pair)
     offs = tl.program_id(0) % CHUNKS * BLOCK + tl.arange(0, BLOCK)
@@ -57,7 +57,7 @@ def copy_blocks(
 
 
 def variants() -> list[Variant]:
-    """Blocks of 32 tokens and 8 heads of 128 in 28 and 32 layers, Qwen3 0.6B and Llama 8B."""
+    """Variants for Qwen3 0.6B and Llama 8B: 28 or 32 layers of 8 heads of 128, blocks of 32."""
     return [
         Variant(
             f"copy_{layers}_{word}",

@@ -9,6 +9,6 @@ def gated(gate_up: torch.Tensor, activation: str) -> torch.Tensor:
     gate, up = (half.float() for half in gate_up.chunk(2, dim=-1))
     gate = gate.contiguous()
     slope = gate if activation == "silu" else gate * (GELU_LINEAR + GELU_CUBIC * gate.square())
-    # Not torch's own silu: it rounds otherwise at the end of a tensor than within it (measured),
-    # so a row would depend on where in the batch it stands. torch.exp does not.
+    # torch's own silu rounds differently at the end of a tensor than within it (measured), so a row
+    # would depend on its index in the batch. torch.exp does not.
     return (gate / (1 + torch.exp(-slope)) * up).to(gate_up.dtype)

@@ -1,4 +1,4 @@
-"""gated on a CUDA device, in one pass."""
+"""gated on a CUDA device: one pass."""
 
 from collections.abc import Callable
 
@@ -17,9 +17,9 @@ from thothy_kernels.tuning import (
     settings_of,
 )
 
-# 8 elements per thread are one load of 16 bytes of bfloat16 from each half, and 2,048 threads of a
-# multiprocessor then have 64 kB under way, more than three times what hides the latency. Feed-
-# forward sizes are multiples of 1,024, or nearly: no program is in vain.
+# 8 elements per thread are one load of 16 bytes of bfloat16 from each half. The 2,048 threads of a
+# multiprocessor then have 64 kB in flight, more than three times what hides the latency.
+# Feed-forward sizes are multiples of 1,024, or nearly, so few threads are masked.
 _DEFAULT = LaunchSettings(tile=1024, warps=4)
 _OP = "gated_activation"
 
@@ -27,15 +27,15 @@ _LOG2E = tl.constexpr(LOG2E)
 # ln 2 in two parts. The first has 9 bits: its products with whole numbers up to 2^15 are exact.
 _LN2_HIGH, _LN2_LOW = tl.constexpr(0.693359375), tl.constexpr(-2.12194440054690583e-4)
 _LINEAR, _CUBIC = tl.constexpr(GELU_LINEAR), tl.constexpr(GELU_CUBIC)
-# Gates beyond have a logistic function of 0 or 1 in float32, whose exp(-104) is 0.
+# Beyond these gates the logistic function is 0 or 1 in float32, whose exp(-104) is 0.
 _SILU_BOUND, _GELU_BOUND = tl.constexpr(104.0), tl.constexpr(16.0)
 
 
 @triton.jit
 def exp_of(x):  # type: ignore[no-untyped-def]
-    """exp(x) of float32 to about two roundings, for x of -1,000 .. 80.
+    """exp(x) of float32 within about two roundings, for x in -1,000 .. 80.
 
-    exp2(x * LOG2E) alone would lack up to |x| / 2 of them, by the rounding of the product.
+    exp2(x * LOG2E) alone would be wrong by up to |x| / 2 roundings, from rounding the product.
     """
     whole = tl.floor(x * _LOG2E + 0.5)
     rest = (x - whole * _LN2_HIGH) - whole * _LN2_LOW
@@ -44,7 +44,7 @@ def exp_of(x):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def activated(gate, IS_GELU: tl.constexpr):  # type: ignore[no-untyped-def]
-    """act(gate), float32. With only exp(-|s|), which cannot overflow; NaN stays NaN."""
+    """act(gate) in float32, by exp(-|s|), which never overflows; NaN stays NaN."""
     if IS_GELU:
         near = tl.minimum(tl.maximum(gate, -_GELU_BOUND), _GELU_BOUND)
         slope = near * (_LINEAR + _CUBIC * (near * near))
@@ -59,7 +59,7 @@ def gated_kernel(  # type: ignore[no-untyped-def]
     gate_up, out, row_stride,
     F: tl.constexpr, IS_GELU: tl.constexpr, CHUNKS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One of the CHUNKS of a row per program: gate_up [T, 2F], rows apart, to out [T, F]."""
+    """Compute one of the CHUNKS of a row of gate_up [T, 2F] to out [T, F]."""
     row = (tl.program_id(0) // CHUNKS).to(tl.int64)
     offs_f = tl.program_id(0) % CHUNKS * BLOCK + tl.arange(0, BLOCK)
     mask = offs_f < F
@@ -98,6 +98,8 @@ def _key(F: int, dtype: torch.dtype) -> str:
 def trial(
     F: int, activation: str, dtype: torch.dtype, device: torch.device, num_rows: int = 1024
 ) -> Trial:
+    """Tuning trial of gate_up [num_rows, 2F]."""
+
     def prepare() -> Callable[[], Outputs]:
         gate_up = normal((num_rows, 2 * F), dtype, device)
         return lambda: (gated(gate_up, activation),)
@@ -110,7 +112,7 @@ def trial(
 
 
 def variants() -> list[Variant]:
-    """Feed-forward sizes of Qwen3 0.6B, Gemma 3 1B and Llama 8B, each with both activations."""
+    """Variants for feed-forward sizes of Qwen3 0.6B, Gemma 3 1B and Llama 8B, per activation."""
     return [
         Variant(
             f"{activation}_{F}_{dtype}",

@@ -1,8 +1,10 @@
-"""Store this step's keys and values in their slots of the KV pool."""
+"""Write of a step's keys and values to their slots of the KV pool."""
 
 import torch
 
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, check_blocks, refuse
+
+__all__ = ["write_kv"]
 
 _impls = Implementations(__name__)
 
@@ -16,11 +18,11 @@ def write_kv(
     *,
     impl: str,
 ) -> None:
-    """Write k, v [T, K, D] into k_cache, v_cache [B, K, P, D] in place; one dtype. Blocks [K, P, D]
-    are contiguous and lie at any even distance.
+    """Write k, v [T, K, D] into k_cache, v_cache [B, K, P, D] in place; all of one dtype.
 
-    slot_mapping int64 [T]: block_id * P + offset; -1 skips the token (padding). Slots are
-    distinct. Raises ValueError for shapes that do not fit and slots outside the pool.
+    Blocks [K, P, D] are contiguous, at any even stride. slot_mapping int64 [T]: block_id * P +
+    offset; -1 skips the token (padding). Slots are distinct. Raises ValueError for shapes that do
+    not fit and slots outside the pool.
     """
     op = "write_kv"
     if k.dim() != 3 or k.dtype not in FLOAT_DTYPES:

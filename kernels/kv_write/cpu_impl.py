@@ -1,10 +1,28 @@
-"""write_kv as one scattered copy: bytes are moved, so one kernel per element size serves."""
+"""write_kv on the CPU: one scattered copy of bytes, so each element size has one worker."""
 
-import numpy as np
+from typing import NamedTuple
+
 import torch
 
 from thothy_kernels.numba_simd import raw_memory, thread_pool
+from thothy_kernels.numba_simd.arguments import indices_of, pack
 from thothy_kernels.numba_simd.functions import inlined, worker
+
+
+class _Arguments(NamedTuple):
+    T: int
+    K: int
+    P: int  # block_size
+    D: int
+    token_stride: int  # elements from row to row of tokens
+    block_stride: int  # elements from block to block of cache
+    cache_size: int  # elements from the first block to the end of the last
+    slots: int  # address of int64 [T]
+    tokens: int  # address of [T, K, D]
+    cache: int  # address of [B, K, P, D]
+
+
+_ARG = indices_of(_Arguments)
 
 
 def write_kv(
@@ -25,22 +43,34 @@ def write_kv(
         if tokens.stride(2) != 1 or tokens.stride(1) != D:
             tokens = tokens.contiguous()
         block = cache.stride(0)
-        sizes = (T, K, P, D, tokens.stride(0), (B - 1) * block + K * P * D, block)
-        addresses = (slot_mapping.data_ptr(), tokens.data_ptr(), cache.data_ptr())
-        thread_pool.launch(function, np.array((*sizes, *addresses), dtype=np.int64), 1)
+        arguments = _Arguments(
+            T=T,
+            K=K,
+            P=P,
+            D=D,
+            token_stride=tokens.stride(0),
+            block_stride=block,
+            cache_size=(B - 1) * block + K * P * D,
+            slots=slot_mapping.data_ptr(),
+            tokens=tokens.data_ptr(),
+            cache=cache.data_ptr(),
+        )
+        thread_pool.launch(function, pack(arguments), 1)
 
 
 @inlined
 def _write_tokens(args, tokens, cache):  # type: ignore[no-untyped-def]
-    T, K, P, D, stride = args[0], args[1], args[2], args[3], args[4]
-    slots = raw_memory.int64_at(args[7], T)
+    T, K, P, D = args[_ARG.T], args[_ARG.K], args[_ARG.P], args[_ARG.D]
+    token_stride, block_stride = args[_ARG.token_stride], args[_ARG.block_stride]
+    slots = raw_memory.int64_at(args[_ARG.slots], T)
     for t in range(T):
         slot = slots[t]
         if slot < 0:
             continue
         block, offset = slot // P, slot % P
         for head in range(K):
-            source, target = t * stride + head * D, block * args[6] + (head * P + offset) * D
+            source = t * token_stride + head * D
+            target = block * block_stride + (head * P + offset) * D
             for d in range(D):
                 cache[target + d] = tokens[source + d]
 
@@ -49,8 +79,8 @@ def _write_tokens(args, tokens, cache):  # type: ignore[no-untyped-def]
 def _float32_tokens(args):  # type: ignore[no-untyped-def]
     _write_tokens(
         args,
-        raw_memory.float32_at(args[8], args[0] * args[4]),
-        raw_memory.float32_at(args[9], args[5]),
+        raw_memory.float32_at(args[_ARG.tokens], args[_ARG.T] * args[_ARG.token_stride]),
+        raw_memory.float32_at(args[_ARG.cache], args[_ARG.cache_size]),
     )
 
 
@@ -58,6 +88,6 @@ def _float32_tokens(args):  # type: ignore[no-untyped-def]
 def _bfloat16_tokens(args):  # type: ignore[no-untyped-def]
     _write_tokens(
         args,
-        raw_memory.bfloat16_at(args[8], args[0] * args[4]),
-        raw_memory.bfloat16_at(args[9], args[5]),
+        raw_memory.bfloat16_at(args[_ARG.tokens], args[_ARG.T] * args[_ARG.token_stride]),
+        raw_memory.bfloat16_at(args[_ARG.cache], args[_ARG.cache_size]),
     )

@@ -1,4 +1,4 @@
-"""y = x W^T + b with weights laid out once for the implementation that multiplies.
+"""Linear layers y = x W^T + b, with weights packed once for the implementation.
 
 In float32 a row of y has the same bits alone and in any batch, with any number of threads.
 """
@@ -9,6 +9,8 @@ import torch
 
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
 
+__all__ = ["PackedLinear", "pack_linear"]
+
 _impls = Implementations(__name__, ("reference", "cpu", "triton"))
 
 
@@ -17,7 +19,7 @@ class _Multiply(Protocol):
 
 
 class PackedLinear:
-    """A weight matrix ready to multiply. Holds what it needs: the plain weight may be freed."""
+    """A packed weight matrix, which multiplies when called. The plain weight may be freed."""
 
     __slots__ = ("_multiply", "dtype", "impl", "in_features", "out_dtype", "out_features")
 
@@ -28,7 +30,7 @@ class PackedLinear:
         impl: str,
         out_dtype: torch.dtype | None = None,
     ) -> None:
-        """`out_dtype`: of the products, where that is not the weight's."""
+        """Wrap `multiply` for weight [N, K]. out_dtype: dtype of products, None: the weight's."""
         self.out_features, self.in_features = weight.shape
         self.dtype = weight.dtype
         self.out_dtype = out_dtype or weight.dtype
@@ -36,8 +38,10 @@ class PackedLinear:
         self._multiply = multiply
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x [T, K], T >= 0, to [T, N] in `out_dtype`. Raises ValueError unless x has the weight's
-        dtype."""
+        """The product of x [T, K], T >= 0, [T, N] in `out_dtype`.
+
+        Raises ValueError unless x has the weight's columns and dtype.
+        """
         if x.dim() != 2 or x.shape[1] != self.in_features or x.dtype != self.dtype:
             refuse("linear", "x", x, f"{self.dtype} [T, {self.in_features}]")
         if x.shape[0] == 0:
@@ -46,7 +50,7 @@ class PackedLinear:
 
 
 def pack_linear(weight: torch.Tensor, bias: torch.Tensor | None, *, impl: str) -> PackedLinear:
-    """Prepare weight [N, K] and bias [N] or None, float32 or bfloat16, for many products.
+    """Pack weight [N, K] and bias [N] or None, float32 or bfloat16, for many products.
 
     Raises ValueError for shapes and dtypes that do not fit.
     """

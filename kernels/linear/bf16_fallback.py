@@ -1,11 +1,13 @@
-"""bfloat16 products on processors that have instructions for float32 alone.
+"""bfloat16 products on processors without bfloat16 instructions.
 
-oneDNN has no fast way there (measured on Intel Cascade Lake, 2 cores: 51 GFLOP/s against 256 in
-float32; this one: 200 to 224 from 128 rows on, and 8 rows in 0.6 of the time of float32). Weights
-stay in bfloat16, so a step of few rows reads half of what float32 would, and become float32 in
-registers; rows become float32 once per product, in an order that a tile reads straight through.
-Sums are float32, rounded to bfloat16 once, with the bias.
+oneDNN is slow there (measured on Intel Cascade Lake, 2 cores: 51 GFLOP/s against 256 in float32;
+this kernel reaches 200 to 224 from 128 rows on, and takes 0.6 of the time of float32 for 8 rows).
+Weights stay in bfloat16, so a step of few rows reads half the bytes, and are converted to float32
+in registers. Rows are converted to float32 once per product, in the order that a tile reads them.
+Sums are float32 and are rounded to bfloat16 once, after the bias is added.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,19 +21,42 @@ from thothy_kernels.linear.register_tile import (
     store_columns,
 )
 from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
+from thothy_kernels.numba_simd.arguments import indices_of, pack
 from thothy_kernels.numba_simd.functions import inlined, worker
 
 _VECTOR = vec16.NUM_LANES
-# Rows that meet one panel of weights after another, and stay in the caches meanwhile. Measured at K
-# 1024 to 3072, 512 and 2048 rows: 64 to 96 take 1.1 times as long, 256 the same.
+# Rows that stay in the caches while all panels of weights multiply them. Measured at K 1024 to 3072
+# with 512 and 2048 rows: 64 to 96 take 1.1 times as long, 256 the same.
 _ROWS_AT_ONCE = 192
-# Products of a thread, those of rows that fill a tile up among them: 10 to 20 microseconds' work.
+# Products per thread, padding rows included: 10 to 20 microseconds' work.
 _LEAST_PRODUCTS = 1 << 20
-_LEAST_ELEMENTS = 1 << 16  # of rows to widen, likewise
+_LEAST_ELEMENTS = 1 << 16  # elements to convert per thread, likewise
 
 
-class Widened:
-    """A weight [N, K], bfloat16, in panels of TILE_OUTPUTS outputs and pairs along K."""
+class _Convert(NamedTuple):
+    next_strip: int  # counter shared by the threads
+    T: int
+    K: int
+    x: int  # address of bfloat16 [T, K]
+    columns: int  # address of float32 [strips, K to the next even number, TILE_ROWS]
+
+
+class _Multiply(NamedTuple):
+    next_part: int  # counter shared by the threads
+    T: int
+    N: int
+    K: int
+    columns: int  # address of float32 [strips, K to the next even number, TILE_ROWS]
+    panels: int  # address of int32 [panels, pairs, TILE_OUTPUTS]
+    bias: int  # address of bfloat16 [N]
+    out: int  # address of bfloat16 [T, N]
+
+
+_C, _M = indices_of(_Convert), indices_of(_Multiply)
+
+
+class Bf16Fallback:
+    """Product with a weight [N, K], bfloat16, packed in panels of TILE_OUTPUTS outputs."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self._num_outputs, self._num_inputs = weight.shape
@@ -42,18 +67,25 @@ class Widened:
         T, N, K = x.shape[0], self._num_outputs, self._num_inputs
         columns = _in_columns(x.contiguous())
         out = x.new_empty((T, N))
-        tensors = (columns, self._panels, self._bias, out)
-        addresses = (tensor.data_ptr() for tensor in tensors)
-        args = np.array((0, T, N, K, *addresses), dtype=np.int64)
+        arguments = _Multiply(
+            next_part=0,
+            T=T,
+            N=N,
+            K=K,
+            columns=columns.data_ptr(),
+            panels=self._panels.data_ptr(),
+            bias=self._bias.data_ptr(),
+            out=out.data_ptr(),
+        )
         num_threads = thread_pool.num_threads_for(columns.numel() * N, _LEAST_PRODUCTS)
-        thread_pool.launch(_multiply, args, num_threads)
+        thread_pool.launch(_multiply, pack(arguments), num_threads)
         return out
 
 
 def _in_panels(weight: torch.Tensor) -> torch.Tensor:
-    """[N, K] to words of two bfloat16 [panels, pairs, TILE_OUTPUTS], 0 for what is not there."""
+    """weight [N, K] as int32 pairs of bfloat16 [panels, pairs, TILE_OUTPUTS], padded with 0."""
     N, K = weight.shape
-    # Not contiguous() alone: words of 32 bits cannot begin at an odd place.
+    # contiguous() is not enough: a 32-bit word cannot begin at an odd element.
     aligned = weight.is_contiguous() and weight.storage_offset() % 2 == 0
     even = weight if aligned and N > 1 else weight.clone(memory_format=torch.contiguous_format)
     pairs = (F.pad(even, (0, 1)) if K % 2 else even).view(torch.int32)
@@ -66,24 +98,25 @@ def _in_panels(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _in_columns(x: torch.Tensor) -> torch.Tensor:
-    """x [T, K] to float32 [strips, K, TILE_ROWS], K to the next even number; the last row stands
-    for those that the last strip lacks."""
+    """x [T, K] as float32 [strips, K to the next even number, TILE_ROWS]; the last strip repeats
+    its last row."""
     T, K = x.shape
     columns = torch.empty((-(-T // TILE_ROWS), K + K % 2, TILE_ROWS), dtype=torch.float32)
-    args = np.array((0, T, K, x.data_ptr(), columns.data_ptr()), dtype=np.int64)
-    thread_pool.launch(_widen, args, thread_pool.num_threads_for(T * K, _LEAST_ELEMENTS))
+    arguments = _Convert(next_strip=0, T=T, K=K, x=x.data_ptr(), columns=columns.data_ptr())
+    num_threads = thread_pool.num_threads_for(T * K, _LEAST_ELEMENTS)
+    thread_pool.launch(_convert, pack(arguments), num_threads)
     return columns
 
 
 @worker
-def _widen(args):  # type: ignore[no-untyped-def]
-    T, K = args[1], args[2]
+def _convert(args):  # type: ignore[no-untyped-def]
+    T, K = args[_C.T], args[_C.K]
     num_strips, height = (T + TILE_ROWS - 1) // TILE_ROWS, K + K % 2
-    x = raw_memory.bfloat16_at(args[3], T * K)
-    columns = raw_memory.float32_at(args[4], num_strips * height * TILE_ROWS)
+    x = raw_memory.bfloat16_at(args[_C.x], T * K)
+    columns = raw_memory.float32_at(args[_C.columns], num_strips * height * TILE_ROWS)
     whole = K // _VECTOR * _VECTOR
     while True:
-        strip = raw_memory.fetch_add(args, 0, 1)
+        strip = raw_memory.fetch_add(args, _C.next_strip, 1)
         if strip >= num_strips:
             return
         start, to = strip * TILE_ROWS * K, strip * height * TILE_ROWS
@@ -100,7 +133,7 @@ def _widen(args):  # type: ignore[no-untyped-def]
 
 @inlined
 def _finish(sums, bias, out, row, column, T, N):  # type: ignore[no-untyped-def]
-    """A tile's sums and the bias, to the part of it that lies in out [T, N]."""
+    """Write a tile's sums plus the bias to the part of it that is inside out [T, N]."""
     for i in range(min(TILE_ROWS, T - row)):
         for vector in range(TILE_VECTORS):
             n = column + vector * _VECTOR
@@ -116,16 +149,17 @@ def _finish(sums, bias, out, row, column, T, N):  # type: ignore[no-untyped-def]
 
 @worker
 def _multiply(args):  # type: ignore[no-untyped-def]
-    T, N, K = args[1], args[2], args[3]
+    T, N, K = args[_M.T], args[_M.N], args[_M.K]
     num_panels, num_pairs = (N + TILE_OUTPUTS - 1) // TILE_OUTPUTS, (K + 1) // 2
     x_size, w_size = 2 * num_pairs * TILE_ROWS, num_pairs * TILE_OUTPUTS
-    x = raw_memory.float32_at(args[4], (T + TILE_ROWS - 1) // TILE_ROWS * x_size)
-    w = raw_memory.int32_at(args[5], num_panels * w_size)
-    bias, out = raw_memory.bfloat16_at(args[6], N), raw_memory.bfloat16_at(args[7], T * N)
+    x = raw_memory.float32_at(args[_M.columns], (T + TILE_ROWS - 1) // TILE_ROWS * x_size)
+    w = raw_memory.int32_at(args[_M.panels], num_panels * w_size)
+    bias = raw_memory.bfloat16_at(args[_M.bias], N)
+    out = raw_memory.bfloat16_at(args[_M.out], T * N)
     sums = np.empty(TILE_ROWS * TILE_OUTPUTS, np.float32)
     num_parts = (T + _ROWS_AT_ONCE - 1) // _ROWS_AT_ONCE * num_panels
     while True:
-        part = raw_memory.fetch_add(args, 0, 1)
+        part = raw_memory.fetch_add(args, _M.next_part, 1)
         if part >= num_parts:
             return
         panel, first = part % num_panels, part // num_panels * _ROWS_AT_ONCE

@@ -1,8 +1,8 @@
-"""Products of bfloat16 by float32 instructions: one tile of them, its sums kept in registers.
+"""Microkernel of bfloat16 products with float32 instructions: one tile, its sums in registers.
 
-Weights lie in pairs along K: a word of 32 bits holds w[2k] in its lower half and w[2k + 1] in its
-upper one, so a vector of 16 words becomes two of float32 by a shift and a mask. A row's sum takes
-its summands in the order of K, so its bits depend neither on other rows nor on threads.
+Weights are packed in pairs along K: a 32-bit word holds w[2k] in its lower half and w[2k + 1] in
+its upper half, so a vector of 16 words becomes two of float32 by a shift and a mask. A row is
+summed in the order of K, so its bits depend neither on other rows nor on threads.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from thothy_kernels.numba_simd import cpu_features, vec16
 from thothy_kernels.numba_simd.vec16 import NUM_LANES
 
-# Rows and vectors of outputs of a tile. 24 sums, 3 weights and a broadcast fit the 32 registers of
+# Rows and output vectors of a tile. 24 sums, 3 weights and a broadcast fit the 32 registers of
 # AVX-512; elsewhere a vector of 16 takes 2 of 16 registers (AVX2) or 4 of 32 (NEON).
 TILE_ROWS, TILE_VECTORS = (8, 3) if cpu_features.HAS_WIDE_REGISTERS else (4, 1)
 TILE_OUTPUTS = TILE_VECTORS * NUM_LANES
@@ -33,18 +33,18 @@ def _one_step(builder: Any, x: Any, start: Any, weights: list[Any], sums: list[A
     """sums[row][vector] += x[start + row] * weights[vector]."""
     for row in range(TILE_ROWS):
         value = builder.load(builder.gep(x, [_add(builder, start, row)]))
-        value = vec16.spread_scalar(builder, value)
+        value = vec16.broadcast_scalar(builder, value)
         for place, weight in zip(sums[row], weights, strict=True):
-            builder.store(vec16.fused(builder, value, weight, builder.load(place)), place)
+            builder.store(vec16.emit_fma(builder, value, weight, builder.load(place)), place)
 
 
 @intrinsic
 def multiply_tile(
     typingctx: Any, x: Any, x_start: Any, w: Any, w_start: Any, num_pairs: Any, sums: Any
 ) -> Any:
-    """sums [TILE_ROWS, TILE_OUTPUTS] = products over K = 2 num_pairs, all arrays flat.
+    """sums [TILE_ROWS, TILE_OUTPUTS] = products over K = 2 num_pairs; all arrays are flat.
 
-    x, float32, from x_start on: [K, TILE_ROWS]. w, int32, from w_start on: [num_pairs,
+    x from x_start on is float32 [K, TILE_ROWS]; w from w_start on is int32 [num_pairs,
     TILE_OUTPUTS].
     """
 
@@ -53,7 +53,7 @@ def multiply_tile(
         x, w = (vec16.pointer(context, builder, of[i], args[i], args[i + 1]) for i in (0, 2))
         num_pairs = args[4]
         zero = vec16.constant(0.0)
-        # LLVM turns these places into registers.
+        # LLVM promotes these stack slots to registers.
         places = [
             [cgutils.alloca_once(builder, vec16.vector_type) for _ in range(TILE_VECTORS)]
             for _ in range(TILE_ROWS)
@@ -87,7 +87,7 @@ def multiply_tile(
 
 
 def _interleaved(builder: Any, a: Any, b: Any) -> Any:
-    """a[0], b[0], a[1], b[1], ..."""
+    """Emit a[0], b[0], a[1], b[1], ..."""
     size = a.type.count
     order = [which * size + i for i in range(size) for which in range(2)]
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), 2 * size), order))
@@ -99,7 +99,7 @@ def store_columns(
 ) -> Any:
     """out[to + TILE_ROWS k + row] = source[start + stride row + k] for k in 0 .. 15.
 
-    source: bfloat16, whose row `last` stands for those beyond it too; out: float32.
+    source is bfloat16, and its row `last` is repeated for rows beyond it; out is float32.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -113,7 +113,7 @@ def store_columns(
             offset = builder.add(start, builder.mul(stride, row_or_last))
             address = vec16.pointer(context, builder, of[0], source, offset)
             rows.append(vec16.load_vector(builder, address, True))
-        while len(rows) > 1:  # rows i and i + half together, until all are
+        while len(rows) > 1:  # interleave rows i and i + half until one vector is left
             half = len(rows) // 2
             rows = [
                 _interleaved(builder, *pair) for pair in zip(rows[:half], rows[half:], strict=True)

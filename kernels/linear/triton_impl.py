@@ -1,4 +1,4 @@
-"""Linear on a CUDA device: cuBLAS, which a kernel of ours would not beat."""
+"""Linear on a CUDA device by cuBLAS, which no kernel of ours would beat."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,12 @@ from thothy_kernels.launch import Variant, check_device
 
 
 def pack(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The product with weight [N, K] and bias [N] or None. ValueError unless on a CUDA device."""
     check_device("linear", weight)
     weight = weight.contiguous()
     return lambda x: F.linear(x, weight, bias)
 
 
 def variants() -> list[Variant]:
-    """None: nothing of it is compiled here."""
+    """No variants: cuBLAS is not compiled here."""
     return []

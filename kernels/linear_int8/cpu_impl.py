@@ -1,8 +1,8 @@
-"""The product of 8 bits on the CPU: oneDNN between two compiled passes.
+"""int8 linear on the CPU: oneDNN between two Numba passes.
 
-Activations go in as unsigned bytes, 128 above their value: oneDNN takes the 128 out again, from
-sums of the weights' columns that it made when it packed them. Signed ones would be multiplied only
-with AMX; with AVX-512 VNNI alone they end in oneDNN's plain loops, a thousand times slower.
+Activations are passed as unsigned bytes, 128 above their value: oneDNN subtracts the 128 by sums of
+the weight's rows that it computed when packing. It multiplies signed activations fast only with
+AMX; with AVX-512 VNNI alone they fall to plain loops, a thousand times slower.
 """
 
 from collections.abc import Callable
@@ -14,18 +14,19 @@ from thothy_kernels.linear_int8 import HIGHEST
 from thothy_kernels.linear_int8.rows import quantize_rows, scale_rows
 
 _ZERO_POINT = 128
-# More rows at once gain nothing, and their products in float32 would be more memory to go through.
+# More rows at once gain nothing, and their float32 products would need more memory.
 _MOST_ROWS = 512
 
 
 def pack(
     weight: torch.Tensor, bias: torch.Tensor | None, out_dtype: torch.dtype
 ) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The packed int8 product with weight [N, K] and bias [N] or None."""
     return _Prepacked(weight, bias, out_dtype)
 
 
 class _Prepacked:
-    """Bytes in the layout that oneDNN multiplies fastest."""
+    """A quantised weight and bias, in oneDNN's packed layout."""
 
     def __init__(
         self, weight: torch.Tensor, bias: torch.Tensor | None, out_dtype: torch.dtype
@@ -34,21 +35,21 @@ class _Prepacked:
         self._product = _Product(q.view(torch.int8), scale_N)
         self._bias = None if bias is None else bias.float()
         self._out_dtype = out_dtype
-        self._multiply = self._product if _sums_are_exact() else self._product.of_halves
+        self._multiply = self._product if _sums_are_exact() else self._product.by_sign
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         x = x.contiguous()
         if x.shape[0] <= _MOST_ROWS:
-            return self._some_rows(x)
-        return torch.cat([self._some_rows(part) for part in x.split(_MOST_ROWS)])
+            return self._multiply_rows(x)
+        return torch.cat([self._multiply_rows(part) for part in x.split(_MOST_ROWS)])
 
-    def _some_rows(self, x: torch.Tensor) -> torch.Tensor:
+    def _multiply_rows(self, x: torch.Tensor) -> torch.Tensor:
         q, scale_T = quantize_rows(x, _ZERO_POINT)
         return scale_rows(self._multiply(q), scale_T, self._bias, self._out_dtype)
 
 
 class _Product:
-    """Bytes [T, K] times the packed weight, each channel by its scale: float32 [T, N]."""
+    """float32 [T, N] = bytes [T, K] times the packed weight, times the scale of each channel."""
 
     def __init__(self, q_NK: torch.Tensor, scale_N: torch.Tensor) -> None:
         self.num_outputs = q_NK.shape[0]
@@ -60,11 +61,12 @@ class _Product:
     def __call__(self, q: torch.Tensor) -> torch.Tensor:
         return self._multiply(q, _ZERO_POINT, self._scale)
 
-    def of_halves(self, q: torch.Tensor) -> torch.Tensor:
-        """Positive and negative activations by themselves, where pairs of full bytes are cut off.
+    def by_sign(self, q: torch.Tensor) -> torch.Tensor:
+        """The product, with positive and negative activations multiplied separately.
 
-        Without VNNI two products are added in 16 bits: of bytes up to 127 their sum fits. The same
-        bits as otherwise, but where a half's sum is beyond 2^24 and so rounded before the other's.
+        Without VNNI two products are added in 16 bits with saturation; for bytes up to 127 their
+        sum fits. The bits differ from those of the direct product only where one sign's sum exceeds
+        2^24 and is rounded.
         """
         value = q.to(torch.int16) - _ZERO_POINT
         halves = torch.cat((value.clamp_min(0), (-value).clamp_min(0))).to(torch.uint8)
@@ -81,8 +83,10 @@ class _Product:
 
 @cache
 def _sums_are_exact() -> bool:
-    """Whether this processor's sums of products of bytes are: measured, since it is oneDNN that
-    picks the instructions. Those without VNNI add pairs in 16 bits, cut off at their end."""
+    """True if sums of byte products do not saturate on this processor.
+
+    Measured, because oneDNN picks the instructions; those without VNNI add pairs in 16 bits.
+    """
     N, K = 64, 64
     product = _Product(torch.full((N, K), HIGHEST, dtype=torch.int8), torch.ones(N))
     sums = product(torch.full((1, K), 255, dtype=torch.uint8))

@@ -1,14 +1,16 @@
-"""The two passes around the product: rows to bytes before it, scales and bias after it.
+"""The two passes around an 8-bit product: rows to bytes before it, scales and bias after it.
 
-Each row is read twice while it lies in the cache: for its largest entry, and to be rounded.
+Quantisation reads each row twice while it is in the cache: for its largest entry, and to round it.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numba import carray
 
 from thothy_kernels.linear_int8 import HIGHEST, LEAST_MAGNITUDE
-from thothy_kernels.linear_int8.byte_lanes import (
+from thothy_kernels.linear_int8.vec16_bytes import (
     bytes_at,
     larger_magnitude,
     largest_magnitude,
@@ -16,50 +18,90 @@ from thothy_kernels.linear_int8.byte_lanes import (
     store_first_bytes,
 )
 from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
+from thothy_kernels.numba_simd.arguments import indices_of, pack
 from thothy_kernels.numba_simd.functions import inlined, worker
 
 # Elements that a thread should have before a second one is started: about 20 microseconds' work.
 _LEAST_PER_THREAD = 1 << 17
-_ELEMENTS_AT_ONCE = 1 << 14  # what a thread takes from the common pile
-_COLUMNS_AT_ONCE = 1 << 13  # so that one row of a wide head is work for all threads
+_ELEMENTS_AT_ONCE = 1 << 14  # elements that a thread claims at a time
+_COLUMNS_AT_ONCE = 1 << 13  # small enough that all threads share one row of a wide LM head
 
-_ZERO, _ONE, _HIGHEST = np.float32(0.0), np.float32(1.0), np.float32(HIGHEST)
+_ZERO, _HIGHEST = np.float32(0.0), np.float32(HIGHEST)
 _LEAST, _INFINITY, _NAN = np.float32(LEAST_MAGNITUDE), np.float32(np.inf), np.float32(np.nan)
 
 
+class _Quantize(NamedTuple):
+    next_row: int  # counter shared by the threads
+    T: int
+    K: int
+    shift: int  # added to each whole number
+    x: int  # address of [T, K]
+    q: int  # address of uint8 [T, K]
+    scale: int  # address of float32 [T]
+
+
+class _Scale(NamedTuple):
+    next_part: int  # counter shared by the threads
+    T: int
+    N: int
+    products: int  # address of float32 [T, N]
+    scale: int  # address of float32 [T]
+    bias: int  # address of float32 [N]; 0 without a bias
+    out: int  # address of [T, N]; may be `products`
+
+
+_Q, _S = indices_of(_Quantize), indices_of(_Scale)
+
+
 def quantize_rows(x: torch.Tensor, shift: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """x [T, K], contiguous, to q + shift, uint8 [T, K] (modulo 256), and s, float32 [T]."""
+    """Quantise x [T, K], contiguous: q + shift, uint8 [T, K] (modulo 256), and s, float32 [T]."""
     T, K = x.shape
     q = torch.empty((T, K), dtype=torch.uint8)
     scale = torch.empty(T, dtype=torch.float32)
-    addresses = (x.data_ptr(), q.data_ptr(), scale.data_ptr())
-    args = np.array((0, T, K, shift, *addresses), dtype=np.int64)
+    arguments = _Quantize(
+        next_row=0,
+        T=T,
+        K=K,
+        shift=shift,
+        x=x.data_ptr(),
+        q=q.data_ptr(),
+        scale=scale.data_ptr(),
+    )
     function = _quantize_float32 if x.dtype == torch.float32 else _quantize_bfloat16
-    thread_pool.launch(function, args, thread_pool.num_threads_for(T * K, _LEAST_PER_THREAD))
+    num_threads = thread_pool.num_threads_for(T * K, _LEAST_PER_THREAD)
+    thread_pool.launch(function, pack(arguments), num_threads)
     return q, scale
 
 
 def scale_rows(
     products: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
 ) -> torch.Tensor:
-    """products [T, N], float32, times scale [T], plus bias [N], float32 or None; in `dtype`.
+    """products [T, N] times scale [T] plus bias [N], all float32 (bias may be None), in `dtype`.
 
-    In float32 in place: the result is `products`.
+    float32 results overwrite `products`.
     """
     T, N = products.shape
     out = products if dtype == torch.float32 else torch.empty((T, N), dtype=dtype)
-    bias_address = 0 if bias is None else bias.data_ptr()
-    addresses = (products.data_ptr(), scale.data_ptr(), bias_address, out.data_ptr())
-    args = np.array((0, T, N, *addresses), dtype=np.int64)
+    arguments = _Scale(
+        next_part=0,
+        T=T,
+        N=N,
+        products=products.data_ptr(),
+        scale=scale.data_ptr(),
+        bias=0 if bias is None else bias.data_ptr(),
+        out=out.data_ptr(),
+    )
     function = _WORKERS[dtype, bias is not None]
-    thread_pool.launch(function, args, thread_pool.num_threads_for(T * N, _LEAST_PER_THREAD))
+    num_threads = thread_pool.num_threads_for(T * N, _LEAST_PER_THREAD)
+    thread_pool.launch(function, pack(arguments), num_threads)
     return out
 
 
 @inlined
 def _magnitude(x, start, K):  # type: ignore[no-untyped-def]
+    """The largest |x| of a row; NaN if it holds one."""
     whole = K // 16 * 16
-    largest = vec16.spread(_ZERO)
+    largest = vec16.broadcast(_ZERO)
     for i in range(start, start + whole, 16):
         largest = larger_magnitude(largest, vec16.load(x, i))
     if whole < K:
@@ -69,8 +111,9 @@ def _magnitude(x, start, K):  # type: ignore[no-untyped-def]
 
 @inlined
 def _round_row(x, q, start, K, factor, shift):  # type: ignore[no-untyped-def]
-    # No product is beyond 127 by more than two roundings, so none needs to be cut off.
-    whole, factors = K // 16 * 16, vec16.spread(factor)
+    """q = round(x * factor) + shift for a row."""
+    # Two roundings never carry a product past 127.5, so no clamp is needed.
+    whole, factors = K // 16 * 16, vec16.broadcast(factor)
     for i in range(start, start + whole, 16):
         store_bytes(q, i, vec16.multiply(vec16.load(x, i), factors), shift)
     if whole < K:
@@ -81,12 +124,12 @@ def _round_row(x, q, start, K, factor, shift):  # type: ignore[no-untyped-def]
 
 @inlined
 def _quantize(args, x):  # type: ignore[no-untyped-def]
-    T, K, shift = args[1], args[2], args[3]
-    q = carray(bytes_at(args[5]), (T * K,))
-    scale = raw_memory.float32_at(args[6], T)
+    T, K, shift = args[_Q.T], args[_Q.K], args[_Q.shift]
+    q = carray(bytes_at(args[_Q.q]), (T * K,))
+    scale = raw_memory.float32_at(args[_Q.scale], T)
     rows_at_once = max(1, _ELEMENTS_AT_ONCE // K)
     while True:
-        first = raw_memory.fetch_add(args, 0, rows_at_once)
+        first = raw_memory.fetch_add(args, _Q.next_row, rows_at_once)
         if first >= T:
             return
         for row in range(first, min(first + rows_at_once, T)):
@@ -95,19 +138,19 @@ def _quantize(args, x):  # type: ignore[no-untyped-def]
                 scale[row] = magnitude / _HIGHEST
                 _round_row(x, q, row * K, K, _HIGHEST / magnitude, shift)
             else:
-                # Nothing, or no number: then the scale says so, and the bytes are 0.
+                # A row that counts as 0, or holds an infinity or NaN: its bytes are 0.
                 scale[row] = _ZERO if magnitude < _LEAST else _NAN
                 q[row * K : (row + 1) * K] = np.uint8(shift)
 
 
 @worker
 def _quantize_float32(args):  # type: ignore[no-untyped-def]
-    _quantize(args, raw_memory.float32_at(args[4], args[1] * args[2]))
+    _quantize(args, raw_memory.float32_at(args[_Q.x], args[_Q.T] * args[_Q.K]))
 
 
 @worker
 def _quantize_bfloat16(args):  # type: ignore[no-untyped-def]
-    _quantize(args, raw_memory.bfloat16_at(args[4], args[1] * args[2]))
+    _quantize(args, raw_memory.bfloat16_at(args[_Q.x], args[_Q.T] * args[_Q.K]))
 
 
 @inlined
@@ -118,19 +161,20 @@ def _scaled(value, scale, bias, has_bias):  # type: ignore[no-untyped-def]
 
 @inlined
 def _scale(args, out, has_bias):  # type: ignore[no-untyped-def]
-    T, N = args[1], args[2]
-    products, scale = raw_memory.float32_at(args[3], T * N), raw_memory.float32_at(args[4], T)
-    bias = raw_memory.float32_at(args[5], N) if has_bias else products
+    T, N = args[_S.T], args[_S.N]
+    products = raw_memory.float32_at(args[_S.products], T * N)
+    scale = raw_memory.float32_at(args[_S.scale], T)
+    bias = raw_memory.float32_at(args[_S.bias], N) if has_bias else products
     width = min(N, _COLUMNS_AT_ONCE)
     parts = (N + width - 1) // width
     at_once = max(1, _ELEMENTS_AT_ONCE // width)
     while True:
-        first = raw_memory.fetch_add(args, 0, at_once)
+        first = raw_memory.fetch_add(args, _S.next_part, at_once)
         if first >= T * parts:
             return
         for part in range(first, min(first + at_once, T * parts)):
             row, column = part // parts, part % parts * width
-            scales, start = vec16.spread(scale[row]), row * N
+            scales, start = vec16.broadcast(scale[row]), row * N
             end = min(column + width, N)
             whole = column + (end - column) // 16 * 16
             for i in range(column, whole, 16):
@@ -144,25 +188,25 @@ def _scale(args, out, has_bias):  # type: ignore[no-untyped-def]
                 vec16.store_first(out, start + whole, value, rest)
 
 
-# A worker for each, not an argument read at run time: the choice then stands outside the loops.
+# One worker per case, so that no loop tests a flag.
 @worker
 def _scale_to_float32(args):  # type: ignore[no-untyped-def]
-    _scale(args, raw_memory.float32_at(args[6], args[1] * args[2]), False)
+    _scale(args, raw_memory.float32_at(args[_S.out], args[_S.T] * args[_S.N]), False)
 
 
 @worker
 def _scale_to_bfloat16(args):  # type: ignore[no-untyped-def]
-    _scale(args, raw_memory.bfloat16_at(args[6], args[1] * args[2]), False)
+    _scale(args, raw_memory.bfloat16_at(args[_S.out], args[_S.T] * args[_S.N]), False)
 
 
 @worker
 def _scale_and_add_to_float32(args):  # type: ignore[no-untyped-def]
-    _scale(args, raw_memory.float32_at(args[6], args[1] * args[2]), True)
+    _scale(args, raw_memory.float32_at(args[_S.out], args[_S.T] * args[_S.N]), True)
 
 
 @worker
 def _scale_and_add_to_bfloat16(args):  # type: ignore[no-untyped-def]
-    _scale(args, raw_memory.bfloat16_at(args[6], args[1] * args[2]), True)
+    _scale(args, raw_memory.bfloat16_at(args[_S.out], args[_S.T] * args[_S.N]), True)
 
 
 _WORKERS = {

@@ -1,8 +1,20 @@
-"""What the compiled implementations are built with: vectors, functions, threads.
+"""Building blocks of the Numba kernels: SIMD vectors, memory access, compilation, threads.
 
 Numba's own automatic vectorisation decides by pointer overlap and loop length which instructions a
 row gets, and needs relaxed arithmetic to vectorise a sum. Both would let a row's bits depend on
-its neighbours. So kernels here say each operation themselves, on vectors of 16 float32 (`lanes`),
-and are compiled without relaxed arithmetic: the order of every sum stands in the source, on every
-machine.
+its neighbours. Kernels therefore spell out each operation on vectors of 16 float32 (`vec16`) and
+are compiled without relaxed arithmetic: the source fixes the order of every sum on every machine.
 """
+
+__all__ = [
+    "amx",
+    "arguments",
+    "bf16_pairs",
+    "cpu_features",
+    "exp",
+    "functions",
+    "microkernels",
+    "raw_memory",
+    "thread_pool",
+    "vec16",
+]

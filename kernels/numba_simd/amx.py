@@ -1,9 +1,10 @@
-"""The processor's matrix tiles (AMX), where it has them: see `processor.HAS_TILES`.
+"""Intel AMX: matrix products of bfloat16 in tile registers.
 
-Eight tiles of 16 rows of 64 bytes. A product adds a[16, 32] b[32, 16] of bfloat16 to c[16, 16] of
-float32, where b lies in pairs: row i holds b[2i, j], b[2i + 1, j] for j in 0 .. 15. Each element
-of c gets its summands in the order of b's rows. Tile numbers are constants. Without tiles nothing
-is emitted: callers ask before they come here.
+There are eight tiles of 16 rows of 64 bytes. A product adds a[16, 32] b[32, 16] of bfloat16 to
+c[16, 16] of float32, where b is stored in pairs: row i holds b[2i, j], b[2i + 1, j] for j in
+0 .. 15. Each element of c is summed in the order of b's rows. Tile numbers are compile-time
+constants. On a processor without AMX these functions emit nothing: callers test
+`cpu_features.HAS_AMX` first.
 """
 
 from typing import Any
@@ -23,7 +24,7 @@ _CONFIG_BYTES = 64
 
 
 def _emit(builder: Any, name: str, *args: Any) -> None:
-    if not cpu_features.HAS_TILES:
+    if not cpu_features.HAS_AMX:
         return
     function_type = ir.FunctionType(ir.VoidType(), [arg.type for arg in args])
     function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.x86.{name}")
@@ -32,7 +33,7 @@ def _emit(builder: Any, name: str, *args: Any) -> None:
 
 def _literal(value: Any) -> int:
     if not isinstance(value, types.IntegerLiteral):
-        raise RequireLiteralValue("a tile's number is a constant")
+        raise RequireLiteralValue("a tile number must be a constant")
     return int(value.literal_value)
 
 
@@ -41,7 +42,7 @@ def _number(value: int) -> ir.Constant:
 
 
 def _config() -> bytes:
-    """Palette 1, all tiles in full size."""
+    """Tile configuration: palette 1, all tiles in full size."""
     config = bytearray(_CONFIG_BYTES)
     config[0] = 1
     for tile in range(8):
@@ -56,7 +57,7 @@ def _as_bytes(builder: Any, array: Any) -> Any:
 
 @intrinsic
 def configure(typingctx: Any, saved: Any) -> Any:
-    """Set the calling thread's tiles up; how they were goes to saved[0:8], int64."""
+    """Configure the calling thread's tiles; saved[0:8], int64, receives the old configuration."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         zero = ir.Constant(_LONG, 0)
@@ -73,7 +74,7 @@ def configure(typingctx: Any, saved: Any) -> Any:
 
 @intrinsic
 def restore(typingctx: Any, saved: Any) -> Any:
-    """Set the tiles up as they were before `configure`: others in this thread rely on it."""
+    """Restore the configuration from before `configure`: other code on this thread relies on it."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         zero = ir.Constant(_LONG, 0)
@@ -102,7 +103,7 @@ def clear(typingctx: Any, tile: Any) -> Any:
     return types.void(tile), codegen
 
 
-def _moving(name: str, instruction: str, doc: str) -> Any:
+def _transfer(name: str, instruction: str, doc: str) -> Any:
     def typed(typingctx: Any, tile: Any, array: Any, offset: Any, stride: Any) -> Any:
         number = _literal(tile)
         size = {types.float32: 4, types.uint16: 2}[array.dtype]
@@ -119,15 +120,15 @@ def _moving(name: str, instruction: str, doc: str) -> Any:
     return intrinsic(typed)
 
 
-load = _moving(
+load = _transfer(
     "load", "tileloadd64", "tile = 16 rows of 64 bytes, `stride` elements apart, from an offset on."
 )
-store = _moving("store", "tilestored64", "The way back.")
+store = _transfer("store", "tilestored64", "The inverse of `load`: tile to memory.")
 
 
 @intrinsic
 def multiply_add(typingctx: Any, c: Any, a: Any, b: Any) -> Any:
-    """c += a b, three tiles."""
+    """c += a b for three tiles."""
     numbers = _literal(c), _literal(a), _literal(b)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

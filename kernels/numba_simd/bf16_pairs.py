@@ -1,6 +1,6 @@
-"""bfloat16 in pairs: how products of pairs (`matrix_tiles`, vdpbf16ps) want one operand to lie.
+"""Pairs of bfloat16: the operand layout of AMX (`amx`) and of dot products (vdpbf16ps).
 
-A vector of pairs has 32 bfloat16: two for each of 16 lanes.
+A vector of pairs has 32 bfloat16, two for each of 16 lanes.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ _PAIRS = ir.VectorType(_SHORT, 2 * NUM_LANES)
 
 
 class _BFloat(ir.Type):
-    """LLVM's bfloat, which llvmlite has no name for."""
+    """LLVM's bfloat type, which llvmlite does not define."""
 
     def _to_string(self) -> str:
         return "bfloat"
@@ -68,14 +68,14 @@ def interleave(typingctx: Any, source: Any, first: Any, second: Any, target: Any
 
 @intrinsic
 def add_products(typingctx: Any, total: Any, a: Any, a_start: Any, b: Any, b_start: Any) -> Any:
-    """total[i] + a[2i] * b[2i] + a[2i + 1] * b[2i + 1], lane by lane, a and b from a start on.
+    """total[i] + a[2i] * b[2i] + a[2i + 1] * b[2i + 1] in lane i, a and b from a start on.
 
-    For processors that have `processor.HAS_DOT`; on others nothing is added: callers ask before.
+    A processor without `cpu_features.HAS_BF16_DOT` adds nothing: callers test it first.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         total, a, a_start, b, b_start = args
-        if not cpu_features.HAS_DOT:
+        if not cpu_features.HAS_BF16_DOT:
             return total
         of = signature.args
         operands = [
@@ -96,4 +96,4 @@ def add_products(typingctx: Any, total: Any, a: Any, a_start: Any, b: Any, b_sta
         return builder.call(function, [total, *operands])
 
     place = (_ARRAY, types.intp)
-    return vec16.lanes_type(vec16.lanes_type, *place, *place), codegen
+    return vec16.vec16_type(vec16.vec16_type, *place, *place), codegen

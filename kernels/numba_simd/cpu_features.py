@@ -1,9 +1,9 @@
-"""Which of this processor's instructions for bfloat16 the compiled kernels may use.
+"""Instruction sets for bfloat16 that the Numba kernels may use on this processor.
 
-They are found as the compiler finds them, so code is never made for what is not there. The
-environment variable THOTHY_CPU_ISA takes some away, to test and to compare: `amx` leaves all,
-`avx512_bf16` no matrix tiles, `base` neither, in linears either. It is read once, when the kernels
-are imported, as what they are compiled for depends on it.
+Detection uses the compiler's own feature list, so no kernel contains an instruction that is
+missing. The environment variable THOTHY_CPU_ISA lowers the level for tests and comparisons: `amx`
+allows everything, `avx512_bf16` excludes AMX, `base` excludes both, in linears too. It is read once
+at import, because the kernels are compiled for the level.
 """
 
 import os
@@ -25,13 +25,13 @@ def _level() -> str:
         return "base"
     if not features.get("amx-bf16") or asked == "avx512_bf16":
         return "avx512_bf16"
-    # The kernel of the system lets a process use the tiles once it has asked for them.
+    # The operating system lets a process use the tiles after it has requested them.
     return "amx" if torch.cpu._init_amx() else "avx512_bf16"
 
 
 def _features() -> dict[str, bool]:
-    """What the compiler makes code for: nothing beyond the ordinary where it was told to make it
-    for another processor, or cannot tell."""
+    """Features that the compiler generates code for; none if it targets another processor, or
+    cannot detect this one."""
     if config.CPU_NAME or config.CPU_FEATURES or not config.ENABLE_AVX:
         return {}
     try:
@@ -41,7 +41,7 @@ def _features() -> dict[str, bool]:
 
 
 def _multiplies_bfloat16() -> bool:
-    """Whether oneDNN, which looks at the processor itself, has fast products of bfloat16."""
+    """True if oneDNN, which detects the processor itself, has fast products of bfloat16."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     asked = os.environ.get("THOTHY_CPU_ISA")
@@ -49,7 +49,7 @@ def _multiplies_bfloat16() -> bool:
 
 
 level = _level()
-HAS_DOT = level != "base"  # vdpbf16ps: products of pairs of bfloat16, added to float32
-HAS_TILES = level == "amx"  # tdpbf16ps: products of 16 x 32 by 32 x 16
+HAS_BF16_DOT = level != "base"  # vdpbf16ps: products of bfloat16 pairs, summed in float32
+HAS_AMX = level == "amx"  # tdpbf16ps: products of 16 x 32 by 32 x 16 tiles
 MULTIPLIES_BFLOAT16 = _multiplies_bfloat16()
 HAS_WIDE_REGISTERS = bool(_features().get("avx512f"))  # 32 of 512 bits

@@ -1,4 +1,4 @@
-"""The exponential function on `lanes`."""
+"""The exponential function of a `vec16` vector."""
 
 from typing import Any
 
@@ -19,12 +19,12 @@ def _exponential(builder: Any, x: Any) -> Any:
     is_nan = builder.fcmp_unordered("uno", x, x)
     inside = builder.select(builder.or_(builder.or_(low, high), is_nan), vec16.constant(0.0), x)
     n = vec16.call(builder, "llvm.rint", builder.fmul(inside, vec16.constant(1.4426950408889634)))
-    r = vec16.fused(builder, n, vec16.constant(-_LN2_HIGH), inside)
-    r = vec16.fused(builder, n, vec16.constant(-_LN2_LOW), r)
+    r = vec16.emit_fma(builder, n, vec16.constant(-_LN2_HIGH), inside)
+    r = vec16.emit_fma(builder, n, vec16.constant(-_LN2_LOW), r)
     series = vec16.constant(_SERIES[0])
     for coefficient in _SERIES[1:]:
-        series = vec16.fused(builder, series, r, vec16.constant(coefficient))
-    # Two factors: 2^128, which the highest x need, is no float32.
+        series = vec16.emit_fma(builder, series, r, vec16.constant(coefficient))
+    # Two factors, because 2^128, which the highest x need, exceeds float32.
     whole = builder.fptosi(n, vec16.int_vector_type)
     half = builder.ashr(whole, vec16.int_constant(1))
     result = builder.fmul(series, _power_of_two(builder, half))
@@ -41,9 +41,9 @@ def _power_of_two(builder: Any, exponent: Any) -> Any:
 
 @intrinsic
 def exp(typingctx: Any, x: Any) -> Any:
-    """e^x lane by lane; 0 below -87.33, infinity above 88.72, NaN for NaN."""
+    """e^x in each lane, within 1 ulp; 0 below -87.33, infinity above 88.72, NaN for NaN."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _exponential(builder, args[0])
 
-    return vec16.lanes_type(vec16.lanes_type), codegen
+    return vec16.vec16_type(vec16.vec16_type), codegen

@@ -1,4 +1,4 @@
-"""Compile a function, with its machine code cached between processes where that is possible."""
+"""Decorators that compile a function with Numba and cache its machine code between processes."""
 
 import hashlib
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from numba.core.sigutils import normalize_signature
 
 from thothy_kernels.numba_simd import cpu_features
 
-# nogil costs nothing and lets a kernel run beside Python. error_model "numpy": a division needs
-# no test for zero, which would break up vector code.
+# nogil is free and lets a kernel run beside Python. error_model "numpy" omits the test for a zero
+# divisor, which would break up vector code.
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 _WORKER_SIGNATURE = normalize_signature("void(CPointer(int64))")
 
@@ -22,7 +22,7 @@ Function = Callable[..., Any]
 
 
 def kernel(*signatures: str) -> Callable[[Function], Function]:
-    """Compile for the given signatures at import, to be called from Python."""
+    """Compile for the given signatures at import; the result is called from Python."""
 
     def decorate(function: Function) -> Function:
         dispatcher = numba.njit(**_OPTIONS)(function)
@@ -36,8 +36,8 @@ def kernel(*signatures: str) -> Callable[[Function], Function]:
 
 
 def worker(function: Function) -> int:
-    """Compile `function(args)`, `args` an int64 array, for `threads.launch`; gives its address."""
-    # By hand, not by Numba's decorator: that compiles at once, before our cache is in place.
+    """Compile `function(args)`, args int64*, for `thread_pool.launch`; returns its address."""
+    # Numba's own decorator would compile at once, before our cache is in place.
     callback = CFunc(function, _WORKER_SIGNATURE, {}, {"error_model": "numpy"})
     callback._cache = _cache_of(function) or callback._cache
     callback.compile()
@@ -45,29 +45,29 @@ def worker(function: Function) -> int:
     return int(callback.address)
 
 
-# The machine code of a callback is freed with its Python object.
+# A callback's machine code is freed with its Python object.
 _KEPT: list[Any] = []
 
 
 def inlined(function: Function) -> Function:
-    """A helper that is compiled into the kernels that call it."""
+    """Compile a helper into the kernels that call it."""
     return numba.njit(**_OPTIONS)(function)
 
 
 def spliced(function: Function) -> Function:
-    """`inlined` before anything is compiled: for a large helper with one caller.
+    """Inline a large helper with one caller before Numba compiles anything.
 
-    LLVM sees it once, in its caller, and not again by itself: nested helpers would be optimised
-    once per level, which doubled the time that attention takes to compile.
+    LLVM optimises it once, inside its caller. With `inlined`, nested helpers are optimised once per
+    level, which doubled the compile time of attention.
     """
     return numba.njit(inline="always", **_OPTIONS)(function)
 
 
 class _SourceCache(FunctionCache):  # type: ignore[misc]
-    """Numba's cache, which knows a function by the file that it stands in, made to look at all.
+    """Numba's code cache, keyed by all kernel sources instead of the function's own file.
 
-    A kernel contains the helpers that it calls, of other files too. After an upgrade that changes
-    only them, machine code of the old ones would be found and used.
+    A kernel contains helpers from other files. Numba's key would still match after an upgrade that
+    changes only those, and stale machine code would run.
     """
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
@@ -80,8 +80,7 @@ class _SourceCache(FunctionCache):  # type: ignore[misc]
 
 @cache
 def _digest() -> str:
-    """Of all sources of the kernels, as helpers are taken from many folders, and of what the
-    processor may use."""
+    """Digest of the instruction level and of all kernel sources: helpers come from many folders."""
     digest = hashlib.blake2b(cpu_features.level.encode(), digest_size=16)
     for source in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(source.read_bytes())
@@ -89,11 +88,10 @@ def _digest() -> str:
 
 
 def _cache_of(function: Function) -> Any:
-    """The cache of a function; None where there is no place for one.
+    """The code cache of a function; None if no cache folder is writable.
 
-    Numba looks for a folder beside the source, then in the user's cache directory. Where neither
-    can be written it refuses; then each process compiles for itself, which costs seconds at its
-    start and nothing else.
+    Numba tries a folder beside the source, then the user's cache directory. Without either, each
+    process compiles for itself, which costs seconds at its start and nothing else.
     """
     try:
         return _SourceCache(function)

@@ -1,4 +1,4 @@
-"""The two inner loops of matrix work: a small product held in registers, and a transposition."""
+"""Microkernels: register-blocked matrix products, transpositions of 16 x 16, and prefetch."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from thothy_kernels.numba_simd.vec16 import NUM_LANES
 
 
 def _product(rows: int, vectors: int, b_type: Any = types.float32) -> Any:
-    """A product whose rows x vectors sums stay in registers while it runs."""
+    """A product whose rows x vectors accumulators stay in registers."""
     is_bfloat16 = b_type == types.uint16
 
     def accumulate(
@@ -49,22 +49,22 @@ def _product(rows: int, vectors: int, b_type: Any = types.float32) -> Any:
                 slot = cgutils.alloca_once(builder, vec16.vector_type)
                 builder.store(vec16.load_vector(builder, target, False), slot)
                 sums.append(slot)
-            lines = [place(0, a, a_start, a_stride, number(r)) for r in range(rows)]
+            a_rows = [place(0, a, a_start, a_stride, number(r)) for r in range(rows)]
             with cgutils.for_range(builder, inner, intp=inner.type) as loop:
-                line = place(3, b, b_start, b_stride, loop.index)
+                b_row = place(3, b, b_start, b_stride, loop.index)
                 columns = [
                     vec16.load_vector(
-                        builder, builder.gep(line, [number(v * NUM_LANES)]), is_bfloat16
+                        builder, builder.gep(b_row, [number(v * NUM_LANES)]), is_bfloat16
                     )
                     for v in range(vectors)
                 ]
                 for r in range(rows):
-                    factor = vec16.spread_scalar(
-                        builder, builder.load(builder.gep(lines[r], [loop.index]))
+                    factor = vec16.broadcast_scalar(
+                        builder, builder.load(builder.gep(a_rows[r], [loop.index]))
                     )
                     for v in range(vectors):
                         slot = sums[r * vectors + v]
-                        value = vec16.fused(builder, factor, columns[v], builder.load(slot))
+                        value = vec16.emit_fma(builder, factor, columns[v], builder.load(slot))
                         builder.store(value, slot)
             for slot, target in zip(sums, targets, strict=True):
                 vec16.store_vector(builder, builder.load(slot), target, False)
@@ -78,10 +78,9 @@ def _product(rows: int, vectors: int, b_type: Any = types.float32) -> Any:
     accumulate.__name__ = f"accumulate_{rows}x{vectors}"
     accumulate.__doc__ = f"""c[{rows}, {16 * vectors}] += a[{rows}, inner] b[inner, {16 * vectors}].
 
-    Each matrix is float32 (b bfloat16 where the name says so): an array, the offset of its first
-    element, and the distance of its
-    rows. An element of c gets its summands one after the other, each rounded once (fused), in the
-    order of `inner`: the same in a product of any size.
+    Each matrix is float32 (b is bfloat16 where the name says so) and is given as an array, the
+    offset of its first element, and the stride of its rows. An element of c is summed in the order
+    of `inner` by fused multiply-adds: the same in a product of any size.
     """
     return intrinsic(accumulate)
 
@@ -93,16 +92,16 @@ accumulate_bfloat16_1x4 = _product(1, 4, types.uint16)
 
 
 @intrinsic
-def sum_lines(typingctx: Any, square: Any) -> Any:
-    """The sum of each of 16 lines of 16 float32, in the lanes of one vector.
+def sum_rows(typingctx: Any, square: Any) -> Any:
+    """The sums of 16 rows of 16 float32, in the lanes of one vector.
 
-    Of a line, neighbours are added first, then neighbours of those sums, and so on.
+    Within a row, neighbours are added first, then neighbours of those sums, and so on.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         rows = []
-        for line in range(NUM_LANES):
-            offset = ir.Constant(ir.IntType(64), NUM_LANES * line)
+        for row in range(NUM_LANES):
+            offset = ir.Constant(ir.IntType(64), NUM_LANES * row)
             address = vec16.pointer(context, builder, signature.args[0], args[0], offset)
             rows.append(vec16.load_vector(builder, address, False))
         orders = [
@@ -117,11 +116,11 @@ def sum_lines(typingctx: Any, square: Any) -> Any:
             rows = [builder.fadd(even, odd) for even, odd in halves]
         return rows[0]
 
-    return vec16.lanes_type(types.Array(types.float32, 1, "C")), codegen
+    return vec16.vec16_type(types.Array(types.float32, 1, "C")), codegen
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """16 vectors of 16, transposed: swap off-diagonal blocks of 1, 2, 4 and 8."""
+    """Transpose 16 vectors of 16 by swapping off-diagonal blocks of 1, 2, 4 and 8."""
     for size in (1, 2, 4, 8):
         upper = [j if not j & size else NUM_LANES + j - size for j in range(NUM_LANES)]
         lower = [j + size if not j & size else NUM_LANES + j for j in range(NUM_LANES)]
@@ -149,7 +148,7 @@ def transpose(
 ) -> Any:
     """target[target_start + i * target_stride + j] = source[starts[first + j] + column + i].
 
-    For i and j in 0 .. 15: 16 rows of `source` (float32 or bfloat16) that lie anywhere become 16
+    For i and j in 0 .. 15: 16 rows of `source` (float32 or bfloat16) at any offsets become 16
     lanes of `target` (float32). `starts` is int64.
     """
     vec16.is_bfloat16(source)
@@ -160,14 +159,14 @@ def transpose(
             for address in _addresses(context, builder, signature, args)
         ]
         for i, row in enumerate(_transposed(builder, rows)):
-            _store_line(context, builder, signature, args, i, row)
+            _store_row(context, builder, signature, args, i, row)
         return context.get_dummy_value()
 
     return _transposition(source), codegen
 
 
 @intrinsic
-def transpose_pairs(
+def transpose_bf16(
     typingctx: Any,
     source: Any,
     starts: Any,
@@ -177,7 +176,7 @@ def transpose_pairs(
     target_start: Any,
     target_stride: Any,
 ) -> Any:
-    """`transpose` of bfloat16 for i in 0 .. 31: pairs are moved as one, and widened at the end."""
+    """`transpose` of bfloat16 for i in 0 .. 31: moves pairs as units, converts to float32 last."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pairs = vec16.int_vector_type.as_pointer()
@@ -188,9 +187,9 @@ def transpose_pairs(
         for i, row in enumerate(_transposed(builder, rows)):
             even = builder.shl(row, vec16.int_constant(16))
             odd = builder.and_(row, vec16.int_constant(-65536))
-            for line, bits in ((2 * i, even), (2 * i + 1, odd)):
+            for target_row, bits in ((2 * i, even), (2 * i + 1, odd)):
                 value = builder.bitcast(bits, vec16.vector_type)
-                _store_line(context, builder, signature, args, line, value)
+                _store_row(context, builder, signature, args, target_row, value)
         return context.get_dummy_value()
 
     return _transposition(types.Array(types.uint16, 1, "C")), codegen
@@ -206,7 +205,7 @@ def transpose_square(
     stride: Any,
     factor: Any,
 ) -> Any:
-    """target[start + i * stride + j] = factor * square[square_start + 16 * j + i], for i and j in
+    """target[start + i * stride + j] = factor * square[square_start + 16 * j + i] for i and j in
     0 .. 15."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -224,7 +223,7 @@ def transpose_square(
         return context.get_dummy_value()
 
     array = types.Array(types.float32, 1, "C")
-    return types.void(array, types.intp, array, types.intp, types.intp, vec16.lanes_type), codegen
+    return types.void(array, types.intp, array, types.intp, types.intp, vec16.vec16_type), codegen
 
 
 def _transposition(source: Any) -> Any:
@@ -234,7 +233,7 @@ def _transposition(source: Any) -> Any:
 
 
 def _addresses(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
-    """Where the 16 rows of a transposition stand."""
+    """Addresses of the 16 source rows of a transposition."""
     source, starts, first, column = args[:4]
     addresses = []
     for j in range(NUM_LANES):
@@ -245,18 +244,16 @@ def _addresses(context: Any, builder: Any, signature: Any, args: Any) -> list[An
     return addresses
 
 
-def _store_line(
-    context: Any, builder: Any, signature: Any, args: Any, line: int, value: Any
-) -> None:
+def _store_row(context: Any, builder: Any, signature: Any, args: Any, row: int, value: Any) -> None:
     target, start, stride = args[4:]
-    offset = builder.add(start, builder.mul(stride, ir.Constant(stride.type, line)))
+    offset = builder.add(start, builder.mul(stride, ir.Constant(stride.type, row)))
     address = vec16.pointer(context, builder, signature.args[4], target, offset)
     vec16.store_vector(builder, value, address, False)
 
 
 @intrinsic
 def prefetch(typingctx: Any, address: Any) -> Any:
-    """Ask for the cache line at an address; never faults, changes nothing."""
+    """Prefetch the cache line at an int64 address; never faults."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -265,7 +262,7 @@ def prefetch(typingctx: Any, address: Any) -> Any:
             ir.FunctionType(ir.VoidType(), [byte, number, number, number]),
             "llvm.prefetch.p0",
         )
-        # For reading, to the level 2 cache, data.
+        # For reading, into the level 2 cache, data.
         hints = [ir.Constant(number, hint) for hint in (0, 2, 1)]
         builder.call(function, [builder.inttoptr(args[0], byte), *hints])
         return context.get_dummy_value()

@@ -1,4 +1,4 @@
-"""What a worker needs to get at memory: arrays from addresses, and a shared counter."""
+"""Raw memory access for workers: arrays from addresses, and an atomic counter."""
 
 from typing import Any
 
@@ -30,33 +30,37 @@ _int64_pointer = _pointer_to("_int64_pointer", "An address as int64*.", types.in
 
 @inlined
 def float32_at(address: int, size: int) -> Any:
+    """Memory at an address as float32 [size]."""
     return carray(_float32_pointer(address), (size,))
 
 
 @inlined
 def float64_at(address: int, size: int) -> Any:
+    """Memory at an address as float64 [size]."""
     return carray(_float64_pointer(address), (size,))
 
 
 @inlined
 def bfloat16_at(address: int, size: int) -> Any:
-    """bfloat16 as the uint16 that `lanes` knows."""
+    """Memory at an address as bfloat16 [size], in the uint16 that `vec16` loads and stores."""
     return carray(_uint16_pointer(address), (size,))
 
 
 @inlined
 def int32_at(address: int, size: int) -> Any:
+    """Memory at an address as int32 [size]."""
     return carray(_int32_pointer(address), (size,))
 
 
 @inlined
 def int64_at(address: int, size: int) -> Any:
+    """Memory at an address as int64 [size]."""
     return carray(_int64_pointer(address), (size,))
 
 
 @intrinsic
 def fetch_add(typingctx: Any, array: Any, offset: Any, value: Any) -> Any:
-    """Add value to array[offset], int64, and give what was there: one step for all threads."""
+    """Add value to array[offset], int64, atomically, and return the old value."""
     if array not in (types.Array(types.int64, 1, "C"), types.CPointer(types.int64)):
         raise TypingError(f"fetch_add needs int64 memory: {array}")
 
@@ -71,7 +75,7 @@ def fetch_add(typingctx: Any, array: Any, offset: Any, value: Any) -> Any:
 
 @intrinsic
 def float32_of_bits(typingctx: Any, bits: Any) -> Any:
-    """The float32 whose bits are the low 32 of an int64: how `launch` passes a float."""
+    """The float32 in the low 32 bits of an int64; `thread_pool.float_bits` is the inverse."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(builder.trunc(args[0], ir.IntType(32)), ir.FloatType())

@@ -1,12 +1,12 @@
-"""Run a compiled worker on the threads that torch computes with.
+"""Launches compiled workers on torch's own threads.
 
-Torch's matrix products run on an OpenMP pool whose idle threads spin for milliseconds, waiting for
-more. A pool of our own would fight them for the cores, so workers run on that same pool, through
-the entry point of its runtime (GOMP_parallel; LLVM's runtime has it too). Where no such runtime
-is loaded (torch without OpenMP) plain Python threads do it.
+Torch's matrix products run on an OpenMP pool whose idle threads spin for milliseconds before they
+sleep. A second pool would compete with them for the cores, so workers run on that pool, through
+the entry point of its runtime (GOMP_parallel; LLVM's runtime has it too). Without such a runtime
+(torch without OpenMP) plain Python threads run them.
 
-A worker takes its share by a counter (`memory.fetch_add`) until nothing is left, so it does the
-same work, to the same bits, on any number of threads.
+A worker claims work by an atomic counter (`raw_memory.fetch_add`) until none is left, so the work
+and its bits are the same on any number of threads.
 """
 
 import ctypes
@@ -31,23 +31,18 @@ def _openmp_parallel() -> ctypes._CFuncPtr | None:
     return parallel
 
 
-def pool_name() -> str:
-    """Whose threads run the workers, for a report on the machine."""
-    return "openmp" if _openmp_parallel() is not None else "python"
-
-
 @cache
 def _function(address: int) -> ctypes._CFuncPtr:
     return _WORKER(address)
 
 
 def float_bits(value: float) -> int:
-    """A float32 as an int64 argument; `memory.float32_of_bits` is the way back."""
+    """A float32 as an int64 argument; `raw_memory.float32_of_bits` is the inverse."""
     return int(struct.unpack("<i", struct.pack("<f", value))[0])
 
 
 def launch(worker: int, args: np.ndarray, num_threads: int) -> None:
-    """Call the worker at this address with args (int64) on num_threads threads; wait for all."""
+    """Call the worker at an address with args, int64, on num_threads threads; wait for all."""
     data = args.ctypes.data
     if num_threads <= 1:
         _function(worker)(data)
@@ -67,5 +62,5 @@ def launch(worker: int, args: np.ndarray, num_threads: int) -> None:
 
 
 def num_threads_for(work: int, least: int) -> int:
-    """Threads worth starting for `work` units when one thread should have `least` of them."""
+    """Threads worth starting for `work` units: one per `least` units, at most torch's number."""
     return max(1, min(torch.get_num_threads(), work // least))

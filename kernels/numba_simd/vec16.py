@@ -1,8 +1,8 @@
 """Vectors of 16 float32 for Numba: a type and the operations that kernels need.
 
 LLVM lowers them to one AVX-512 register, two of AVX2, or four of NEON; results are the same, since
-each lane is computed by itself and sums over lanes have a written order. Offsets count elements,
-and nothing checks them. An array of uint16 holds bfloat16: loads widen, stores round to nearest,
+lanes are independent and reductions over lanes have a fixed order. Offsets count elements and are
+not checked. An array of uint16 holds bfloat16: loads convert to float32, stores round to nearest,
 ties to even.
 """
 
@@ -24,33 +24,34 @@ int_vector_type = _INTS = ir.VectorType(_I32, NUM_LANES)
 _SHORTS = ir.VectorType(_I16, NUM_LANES)
 
 
-class LanesType(types.Type):
+class Vec16Type(types.Type):
     """Numba's view of a vector of 16 float32."""
 
     def __init__(self) -> None:
-        super().__init__(name="Lanes")
+        super().__init__(name="Vec16")
 
 
-lanes_type = LanesType()
+vec16_type = Vec16Type()
 
 
-@register_model(LanesType)
-class _LanesModel(models.PrimitiveModel):
+@register_model(Vec16Type)
+class _Vec16Model(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:
         super().__init__(dmm, fe_type, _FLOATS)
 
 
 def constant(value: float) -> ir.Constant:
-    """All lanes the same, at compile time."""
+    """A compile-time vector with `value` in every lane."""
     return ir.Constant(_FLOATS, [float(np.float32(value))] * NUM_LANES)
 
 
 def int_constant(value: int) -> ir.Constant:
+    """A compile-time vector of int32 with `value` in every lane."""
     return ir.Constant(_INTS, [value] * NUM_LANES)
 
 
 def call(builder: Any, name: str, *args: Any) -> Any:
-    """Call an LLVM intrinsic whose arguments and result are all of one vector type."""
+    """Emit a call of an LLVM intrinsic whose arguments and result share one vector type."""
     vector = args[0].type
     letter = "f32" if vector.element == _F32 else "i32"
     function = cgutils.get_or_insert_function(
@@ -60,11 +61,13 @@ def call(builder: Any, name: str, *args: Any) -> Any:
 
 
 def pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+    """The address of array[offset]."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.gep(data, [offset])
 
 
 def is_bfloat16(array_type: Any) -> bool:
+    """True for an array of uint16, False for one of float32; TypingError for any other type."""
     if not isinstance(array_type, types.Array) or array_type.dtype not in (
         types.float32,
         types.uint16,
@@ -74,6 +77,7 @@ def is_bfloat16(array_type: Any) -> bool:
 
 
 def load_vector(builder: Any, address: Any, bfloat16: bool) -> Any:
+    """Emit a load of 16 elements at an address, as float32."""
     if not bfloat16:
         return builder.load(builder.bitcast(address, _FLOATS.as_pointer()), align=4)
     narrow = builder.load(builder.bitcast(address, _SHORTS.as_pointer()), align=2)
@@ -84,13 +88,14 @@ def _round_to_bfloat16(builder: Any, value: Any) -> Any:
     bits = builder.bitcast(value, _INTS)
     odd = builder.and_(builder.lshr(bits, int_constant(16)), int_constant(1))
     rounded = builder.add(builder.add(bits, int_constant(0x7FFF)), odd)
-    # The carry would make an infinity of some NaNs: those become the one quiet NaN instead.
+    # The carry would turn some NaNs into infinity: every NaN becomes the one quiet NaN instead.
     is_nan = builder.fcmp_unordered("uno", value, value)
     rounded = builder.select(is_nan, int_constant(0x7FC00000), rounded)
     return builder.trunc(builder.lshr(rounded, int_constant(16)), _SHORTS)
 
 
 def store_vector(builder: Any, value: Any, address: Any, bfloat16: bool) -> None:
+    """Emit a store of 16 elements to an address."""
     if not bfloat16:
         builder.store(value, builder.bitcast(address, _FLOATS.as_pointer()), align=4)
         return
@@ -106,7 +111,7 @@ def load(typingctx: Any, array: Any, offset: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return load_vector(builder, pointer(context, builder, signature.args[0], *args), bfloat16)
 
-    return lanes_type(array, types.intp), codegen
+    return vec16_type(array, types.intp), codegen
 
 
 @intrinsic
@@ -119,11 +124,11 @@ def store(typingctx: Any, array: Any, offset: Any, value: Any) -> Any:
         store_vector(builder, args[2], address, bfloat16)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, lanes_type), codegen
+    return types.void(array, types.intp, vec16_type), codegen
 
 
-def _parked(builder: Any, bfloat16: bool) -> tuple[Any, Any]:
-    """A place on the stack for 16 elements, and the bytes of one."""
+def _stack_vector(builder: Any, bfloat16: bool) -> tuple[Any, Any]:
+    """A stack slot for 16 elements, and the bytes of one element."""
     vector = _SHORTS if bfloat16 else _FLOATS
     return cgutils.alloca_once(builder, vector, zfill=False), ir.Constant(
         ir.IntType(64), 2 if bfloat16 else 4
@@ -151,13 +156,13 @@ def load_first(typingctx: Any, array: Any, offset: Any, count: Any) -> Any:
     bfloat16 = is_bfloat16(array)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        parked, size = _parked(builder, bfloat16)
-        builder.store(ir.Constant(parked.type.pointee, None), parked)
+        on_stack, size = _stack_vector(builder, bfloat16)
+        builder.store(ir.Constant(on_stack.type.pointee, None), on_stack)
         source = pointer(context, builder, signature.args[0], args[0], args[1])
-        cgutils.raw_memcpy(builder, parked, source, builder.mul(args[2], size), 1)
-        return load_vector(builder, parked, bfloat16)
+        cgutils.raw_memcpy(builder, on_stack, source, builder.mul(args[2], size), 1)
+        return load_vector(builder, on_stack, bfloat16)
 
-    return lanes_type(array, types.intp, types.intp), codegen
+    return vec16_type(array, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -166,33 +171,31 @@ def store_first(typingctx: Any, array: Any, offset: Any, value: Any, count: Any)
     bfloat16 = is_bfloat16(array)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        parked, size = _parked(builder, bfloat16)
-        store_vector(builder, args[2], parked, bfloat16)
+        on_stack, size = _stack_vector(builder, bfloat16)
+        store_vector(builder, args[2], on_stack, bfloat16)
         target = pointer(context, builder, signature.args[0], args[0], args[1])
-        cgutils.raw_memcpy(builder, target, parked, builder.mul(args[3], size), 1)
+        cgutils.raw_memcpy(builder, target, on_stack, builder.mul(args[3], size), 1)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, lanes_type, types.intp), codegen
+    return types.void(array, types.intp, vec16_type, types.intp), codegen
 
 
-def _spread(builder: Any, scalar: Any) -> Any:
+def broadcast_scalar(builder: Any, scalar: Any) -> Any:
+    """Emit a vector with a float32 in every lane."""
     first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), scalar, ir.Constant(_I32, 0))
     return builder.shuffle_vector(
         first, ir.Constant(_FLOATS, ir.Undefined), ir.Constant(_INTS, [0] * NUM_LANES)
     )
 
 
-spread_scalar = _spread
-
-
 @intrinsic
-def spread(typingctx: Any, scalar: Any) -> Any:
-    """All 16 lanes the same float32."""
+def broadcast(typingctx: Any, scalar: Any) -> Any:
+    """A vector with a float32 in every lane."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _spread(builder, args[0])
+        return broadcast_scalar(builder, args[0])
 
-    return lanes_type(types.float32), codegen
+    return vec16_type(types.float32), codegen
 
 
 def _binary(name: str, doc: str, emit: Any) -> Any:
@@ -200,7 +203,7 @@ def _binary(name: str, doc: str, emit: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return emit(builder, *args)
 
-        return lanes_type(lanes_type, lanes_type), codegen
+        return vec16_type(vec16_type, vec16_type), codegen
 
     typed.__name__, typed.__doc__ = name, doc
     return intrinsic(typed)
@@ -226,35 +229,36 @@ flag_nan = _binary(
 
 @intrinsic
 def any_below(typingctx: Any, a: Any, b: Any) -> Any:
-    """Whether a < b in any lane."""
+    """True if a < b in any lane."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         below = builder.bitcast(builder.fcmp_ordered("<", *args), _I16)
         return builder.icmp_unsigned("!=", below, ir.Constant(_I16, 0))
 
-    return types.boolean(lanes_type, lanes_type), codegen
+    return types.boolean(vec16_type, vec16_type), codegen
 
 
-def fused(builder: Any, a: Any, b: Any, c: Any) -> Any:
+def emit_fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Emit a * b + c, rounded once."""
     return call(builder, "llvm.fma", a, b, c)
 
 
 @intrinsic
-def multiply_add(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once, lane by lane."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return fused(builder, *args)
+        return emit_fma(builder, *args)
 
-    return lanes_type(lanes_type, lanes_type, lanes_type), codegen
+    return vec16_type(vec16_type, vec16_type, vec16_type), codegen
 
 
 def _fold(builder: Any, value: Any, emit: Any) -> Any:
-    """Lane i with lane i + 8, then i + 4, i + 2, i + 1: one order, on every machine."""
+    """Reduce over lanes: i with i + 8, then i + 4, i + 2, i + 1, on every machine."""
     for distance in (8, 4, 2, 1):
         order = [(lane + distance) % NUM_LANES for lane in range(NUM_LANES)]
-        turned = builder.shuffle_vector(value, value, ir.Constant(_INTS, order))
-        value = emit(builder, value, turned)
+        rotated = builder.shuffle_vector(value, value, ir.Constant(_INTS, order))
+        value = emit(builder, value, rotated)
     return builder.extract_element(value, ir.Constant(_I32, 0))
 
 
@@ -263,14 +267,14 @@ def _reduction(name: str, doc: str, emit: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return _fold(builder, args[0], emit)
 
-        return types.float32(lanes_type), codegen
+        return types.float32(vec16_type), codegen
 
     typed.__name__, typed.__doc__ = name, doc
     return intrinsic(typed)
 
 
-total = _reduction("total", "Sum of the lanes.", lambda builder, a, b: builder.fadd(a, b))
-largest = _reduction("largest", "Maximum of the lanes.", _maximum)
+reduce_add = _reduction("reduce_add", "Sum of the lanes.", lambda builder, a, b: builder.fadd(a, b))
+reduce_max = _reduction("reduce_max", "Maximum of the lanes.", _maximum)
 
 
 @intrinsic
@@ -283,8 +287,8 @@ def first_lanes(typingctx: Any, value: Any, count: Any, otherwise: Any) -> Any:
         # A count beyond 16 must not wrap when it is narrowed.
         limit = ir.Constant(count.type, NUM_LANES)
         count = builder.select(builder.icmp_signed("<", count, limit), count, limit)
-        as_float = _spread(builder, builder.bitcast(builder.trunc(count, _I32), _F32))
+        as_float = broadcast_scalar(builder, builder.bitcast(builder.trunc(count, _I32), _F32))
         inside = builder.icmp_signed("<", numbers, builder.bitcast(as_float, _INTS))
-        return builder.select(inside, value, _spread(builder, otherwise))
+        return builder.select(inside, value, broadcast_scalar(builder, otherwise))
 
-    return lanes_type(lanes_type, types.intp, types.float32), codegen
+    return vec16_type(vec16_type, types.intp, types.float32), codegen

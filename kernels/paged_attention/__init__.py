@@ -1,23 +1,23 @@
-"""Causal attention of this step's queries over KV that lies in blocks.
+"""Causal attention of a step's queries over a paged KV cache (Kwon et al. 2023, arXiv:2309.06180).
 
     out[t, h] = sum_x softmax_x(scale * q[t, h] . k[x, g]) * v[x, g]     g = h // (H // K)
 
-Query j of the n queries of a sequence with context length c is at position p = c - n + j and sees
-positions 0 .. p, or with a sliding window of W max(0, p - W + 1) .. p. Position x of sequence s
-lies in block `block_tables[s, x // P]`, slot x % P. With a soft cap c > 0 a score s becomes
-c * tanh(s / c) before the softmax.
+Query j of the n queries of a sequence with context length c is at position p = c - n + j and
+attends to positions 0 .. p, or with a sliding window of W to max(0, p - W + 1) .. p. Position x of
+sequence s is at offset x % P of block `block_tables[s, x // P]`. With a soft cap c > 0 a score s
+becomes c * tanh(s / c) before the softmax.
 
 Softmax runs over fixed spans of `SPAN` positions, counted from position 0 of the sequence. Each
-span gives (maximum, sum, weighted values); spans are merged in order. So a row's arithmetic
-depends on its own context alone: in float32 its bits are the same alone and in any batch, in any
-chunk of a prompt, with any block size, in any pool. So it is for `reference` and `cpu`; `triton`
-merges pieces of any length, cut to keep the device busy: equal but for float32's rounding. So is
-`flex`, torch's flex_attention, for masks without a kernel and as a second opinion.
+span gives a partial result (maximum, sum, weighted values), and spans are merged in order. A row's
+arithmetic therefore depends on its own context alone: in float32 its bits are the same alone and in
+any batch, in any chunk of a prompt, with any block size, in any pool. That holds for `reference`
+and `cpu`. `triton` merges pieces of any length, cut to keep the device busy, and agrees up to
+float32 rounding. So does `flex`, torch's flex_attention: for masks without a kernel, and as a
+second oracle.
 
-Sequences of a decode step may have the same blocks for the same positions. `shared` says where: an
-implementation may then read those blocks once for all of them, span by span, and merge each row's
-spans in order, as if it had read them for that row alone. That changes no result; on a CPU no bit
-of it in float32, and in bfloat16 by matrix tiles.
+Sequences of a decode step may share blocks at the same positions, as listed in `shared`. An
+implementation may read those blocks once for all of them, span by span, and merge each row's spans
+in order. Results do not change; on a CPU no bit changes in float32, nor in bfloat16 with AMX.
 """
 
 from dataclasses import dataclass, field
@@ -27,6 +27,8 @@ import torch
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, check_blocks, refuse
 from thothy_kernels.paged_attention.prefix_groups import check_shared
 
+__all__ = ["SPAN", "AttentionMetadata", "paged_attention"]
+
 SPAN = 256
 
 _impls = Implementations(__name__, ("reference", "cpu", "triton", "flex"))
@@ -34,25 +36,26 @@ _impls = Implementations(__name__, ("reference", "cpu", "triton", "flex"))
 
 @dataclass(slots=True)
 class AttentionMetadata:
-    """Who attends to what in one step; the same for all layers. Checked when it is made.
+    """Sequences, contexts and block tables of one step; the same for all layers.
 
-    `plans` is filled by implementations: what they derive from it once a step.
+    `plans` caches what implementations derive from it once per step. Raises ValueError for shapes
+    and dtypes that do not fit, and on the CPU for values that contradict each other.
     """
 
     cu_seqlens: torch.Tensor  # int32 [S + 1]: queries of sequence s are rows cu[s] .. cu[s + 1]
     context_lens: torch.Tensor  # int32 [S]: visible tokens, this step's queries included
-    block_tables: torch.Tensor  # int32 [S, M], -1 pads, and where no query sees that far back
+    block_tables: torch.Tensor  # int32 [S, M]; -1 pads, and fills blocks that left the window
     max_query_len: int
-    window: int | None = None  # positions that a query sees, itself included; None: all
+    window: int | None = None  # positions that a query attends to, itself included; None: all
     # int32 [N, 4] of (first, end, start, stop): sequences first .. end have the same blocks for
-    # positions start .. stop, whole blocks that all of their queries see. Sorted by first; of those
-    # that hold a sequence at most two, which nest and have different positions.
+    # positions start .. stop, whole blocks that all of their queries attend to. Sorted by first. A
+    # sequence is in at most two groups, which nest and have disjoint positions.
     shared: torch.Tensor | None = None
     plans: dict[object, object] = field(default_factory=dict, init=False, repr=False)
-    # The same on the host, for metadata on a device: implementations plan from it without a wait.
+    # Host copy of metadata on a device: implementations plan from it without synchronising.
     host: "AttentionMetadata | None" = field(default=None, repr=False)
-    # Each sequence has one query, and those without context are padding: what they get may be
-    # anything. For `triton` alone, with a plan made beforehand (`decode_plan.plan_decode`).
+    # Each sequence has one query, and those without context are padding, whose rows of the output
+    # are undefined. For `triton` alone, with a plan made beforehand (`decode_plan.plan_decode`).
     is_padded: bool = False
 
     def __post_init__(self) -> None:
@@ -76,8 +79,10 @@ class AttentionMetadata:
             self._check_values()
 
     def contexts_grew(self) -> None:
-        """Call it after context_lens were raised in place, as from one decode step to the next:
-        what implementations made of them is made anew, on the device where they lie."""
+        """Update plans after context_lens grew in place, as from one decode step to the next.
+
+        Plans are recomputed on the device that holds context_lens.
+        """
         for key, plan in list(self.plans.items()):
             grow = getattr(plan, "contexts_grew", None)
             if grow is None:
@@ -86,7 +91,7 @@ class AttentionMetadata:
                 grow(self)
 
     def _check_values(self) -> None:
-        """Values are read on the CPU only: on a GPU each look would wait for the device."""
+        """ValueError for contradicting values. CPU only: on a GPU each read would synchronise."""
         cu = self.cu_seqlens.numpy()
         num_queries = cu[1:] - cu[:-1]
         if cu[0] != 0 or (num_queries < 0).any():
@@ -115,13 +120,13 @@ def paged_attention(
     softcap: float = 0.0,
     impl: str,
 ) -> torch.Tensor:
-    """Attend. KV of this step's tokens must have been written before.
+    """Attention of q [T, H, D] over k_cache and v_cache [B, K, P, D]; returns [T, H, D].
 
-    q [T, H, D]; k_cache, v_cache [B, K, P, D], one dtype, float32 or bfloat16; blocks [K, P, D] are
-    contiguous and lie at any even distance. Returns [T, H, D] in that dtype; sums are float32 (on a
-    device weights are rounded to the dtype of the values, for its tensor cores).
-    Reads nothing but what queries see: other blocks and slots may hold anything. Raises ValueError
-    for shapes that do not fit, and for a block id outside the pool where a query needs one.
+    KV of this step's tokens must have been written before. All tensors have one dtype, float32 or
+    bfloat16; blocks [K, P, D] are contiguous, at any even stride. Sums are float32 (a device rounds
+    weights to the dtype of the values, for its tensor cores). Reads only positions that queries
+    attend to: other blocks and slots may hold anything. Raises ValueError for shapes that do not
+    fit, and for a block id outside the pool where a query needs one.
     """
     op = "paged_attention"
     if q.dim() != 3 or q.dtype not in FLOAT_DTYPES:

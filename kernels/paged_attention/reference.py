@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from thothy_kernels.paged_attention import SPAN, AttentionMetadata
 
-# Rows of a matrix product have the same bits alone and among others only for multiples of 8 rows
+# A row of a matrix product has the same bits alone and in a batch only for multiples of 8 rows
 # (measured: see linear/invariance.py; the same holds for batched products over heads).
 _ROW_MULTIPLE = 8
 
@@ -33,14 +33,14 @@ def paged_attention(
         if meta.window is not None:
             first = max(0, context_len - (rows.stop - rows.start) + 1 - meta.window)
         blocks = _blocks_of(meta.block_tables[seq], first, context_len, k_cache)
-        seen = _Seen(blocks, first, context_len, meta.window)
-        out[rows] = _attend(q[rows], k_cache, v_cache, seen, scale, softcap).to(q.dtype)
+        visible = _Visible(blocks, first, context_len, meta.window)
+        out[rows] = _attend(q[rows], k_cache, v_cache, visible, scale, softcap).to(q.dtype)
     return out
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What the queries of a sequence see: positions first .. end, through a window or not."""
+class _Visible:
+    """Positions first .. end that the queries of a sequence attend to, and their blocks."""
 
     blocks: torch.Tensor
     first: int
@@ -67,13 +67,13 @@ def _attend(
     q: torch.Tensor,
     k_cache: torch.Tensor,
     v_cache: torch.Tensor,
-    seen: _Seen,
+    context: _Visible,
     scale: float,
     softcap: float,
 ) -> torch.Tensor:
     """Attention of q [n, H, D], the last n positions of one sequence; float32 [n, H, D]."""
     n, H, D = q.shape
-    blocks, context_len = seen.blocks, seen.end
+    blocks, context_len = context.blocks, context.end
     _, K, P, _ = k_cache.shape
     # The query heads of one kv head, query by query: rows of one matrix product.
     grouped = (q.float() * scale).view(n, K, H // K, D).transpose(0, 1).reshape(K, -1, D)
@@ -82,14 +82,14 @@ def _attend(
     last_visible = F.pad(last_visible, (0, grouped.shape[1] - last_visible.shape[0]))
 
     merged: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
-    for start in range(seen.first // SPAN * SPAN, context_len, SPAN):
-        positions = torch.arange(max(start, seen.first), min(start + SPAN, context_len))
-        page, offset = blocks[positions // P], positions % P
-        k = _span(k_cache[page, :, offset], int(positions[0]) - start)
-        v = _span(v_cache[page, :, offset], int(positions[0]) - start)
+    for start in range(context.first // SPAN * SPAN, context_len, SPAN):
+        positions = torch.arange(max(start, context.first), min(start + SPAN, context_len))
+        block_ids, offset = blocks[positions // P], positions % P
+        k = _span(k_cache[block_ids, :, offset], int(positions[0]) - start)
+        v = _span(v_cache[block_ids, :, offset], int(positions[0]) - start)
         visible = torch.arange(start, start + SPAN) <= last_visible[:, None]
-        if seen.window is not None:
-            visible &= torch.arange(start, start + SPAN) > last_visible[:, None] - seen.window
+        if context.window is not None:
+            visible &= torch.arange(start, start + SPAN) > last_visible[:, None] - context.window
         part = _partial(grouped, k, v, visible, softcap)
         merged = part if merged is None else _merge(merged, part)
     assert merged is not None
@@ -99,7 +99,7 @@ def _attend(
 
 
 def _span(rows: torch.Tensor, first: int) -> torch.Tensor:
-    """[x, K, D] of positions from `first` of a span on to float32 [K, SPAN, D], zeros elsewhere."""
+    """rows [x, K, D] at positions `first` .. of a span, as float32 [K, SPAN, D] padded with 0."""
     after = SPAN - first - rows.shape[0]
     return F.pad(rows.float().transpose(0, 1), (0, 0, first, after)).contiguous()
 
@@ -107,13 +107,13 @@ def _span(rows: torch.Tensor, first: int) -> torch.Tensor:
 def _partial(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: torch.Tensor, softcap: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One span: maximum [K, N, 1], sum [K, N, 1] and weighted values [K, N, D] of N rows."""
+    """Partial result of N rows: maximum [K, N, 1], sum [K, N, 1], weighted values [K, N, D]."""
     scores = torch.bmm(q, k.transpose(1, 2))
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
     scores = scores.masked_fill(~visible, float("-inf"))
     maximum = scores.amax(-1, keepdim=True)
-    # A row that sees nothing of this span has maximum -inf: exp(-inf - 0) is the 0 it needs.
+    # A row without a visible position here has the maximum -inf: the clamp makes its weights 0.
     weights = torch.exp(scores - maximum.clamp_min(torch.finfo(torch.float32).min))
     return maximum, weights.sum(-1, keepdim=True), torch.bmm(weights, v)
 
@@ -122,8 +122,9 @@ def _merge(
     a: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     b: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Both spans as one. A row that has seen nothing of a span takes nothing from it."""
+    """Merge two partial results. A row without a visible position in one has weight 0 there."""
     maximum = torch.maximum(a[0], b[0])
     finite = maximum.clamp_min(torch.finfo(torch.float32).min)
-    of_a, of_b = torch.exp(a[0] - finite), torch.exp(b[0] - finite)
-    return maximum, a[1] * of_a + b[1] * of_b, a[2] * of_a + b[2] * of_b
+    factor_a, factor_b = torch.exp(a[0] - finite), torch.exp(b[0] - finite)
+    total = a[1] * factor_a + b[1] * factor_b
+    return maximum, total, a[2] * factor_a + b[2] * factor_b

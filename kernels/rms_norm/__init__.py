@@ -3,14 +3,16 @@
     y = round(x / sqrt(mean(x^2) + eps)) * weight                 weight_offset = 0
     y = round(x / sqrt(mean(x^2) + eps) * (weight + offset))      otherwise
 
-Statistics are float32. `round` is to x's dtype: before the weight is applied for the checkpoints
-of Llama and its kin, after it for Gemma's, whose weights are stored as what they exceed 1 by.
-Each as it was trained.
+Statistics are float32. `round` is to x's dtype: before the weight is applied for Llama and related
+checkpoints, after it for Gemma, whose stored weights are offsets from 1. Each follows its training
+code.
 """
 
 import torch
 
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
+
+__all__ = ["add_rms_norm", "rms_norm"]
 
 _impls = Implementations(__name__, ("reference", "cpu", "triton"))
 
@@ -41,10 +43,10 @@ def add_rms_norm(
     weight_offset: float = 0.0,
     impl: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add delta to x, both [..., N] of one dtype; returns (x + delta, its norm), both new.
+    """Add delta to x, both [..., N] of one dtype, and normalise; returns (x + delta, its norm).
 
-    The sum is rounded once to the dtype, and that is what is normalised: the bits are those of
-    x + delta and of rms_norm after it. Raises ValueError like rms_norm.
+    The sum is rounded once to the dtype before it is normalised: the bits are those of x + delta
+    followed by rms_norm. Both results are new tensors. Raises ValueError like rms_norm.
     """
     _check("add_rms_norm", x, weight)
     if delta.shape != x.shape or delta.dtype != x.dtype:

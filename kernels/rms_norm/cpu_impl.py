@@ -1,19 +1,32 @@
-"""rms_norm and add_rms_norm: a pass over each row for the sum, and one for the result.
+"""rms_norm and add_rms_norm on the CPU: one pass over a row for its sum, one for the result."""
 
-The sum of squares runs in 16 lanes, added at the end in a fixed order, so a row's bits depend on
-nothing but the row.
-"""
+from typing import NamedTuple
 
-import math
-
-import numpy as np
 import torch
 
 from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
+from thothy_kernels.numba_simd.arguments import indices_of, pack
 from thothy_kernels.numba_simd.functions import inlined, worker
+from thothy_kernels.rms_norm.row_norm import inverse_root, scale_row
 
 # Elements that a thread should have before a second one is started: about 20 microseconds' work.
 _LEAST_PER_THREAD = 1 << 18
+
+
+class _Arguments(NamedTuple):
+    next_row: int  # counter shared by the threads
+    T: int  # rows
+    N: int  # elements of a row
+    eps: int  # float32 bits
+    weight_offset: int  # float32 bits
+    x: int  # address of [T, N]
+    weight: int  # address of [N]
+    out: int  # address of [T, N]
+    delta: int  # address of [T, N], added to x; 0 in rms_norm
+    total: int  # address of [T, N], receives x + delta; 0 in rms_norm
+
+
+_ARG = indices_of(_Arguments)
 
 
 def rms_norm(
@@ -21,8 +34,8 @@ def rms_norm(
 ) -> torch.Tensor:
     x, weight = x.contiguous(), weight.contiguous()
     out = torch.empty_like(x)
-    worker = _float32_rows if x.dtype == torch.float32 else _bfloat16_rows
-    _launch(worker, (x, weight, out), eps, weight_offset)
+    function = _float32_rows if x.dtype == torch.float32 else _bfloat16_rows
+    _launch(function, _arguments(x, weight, out, eps, weight_offset))
     return out
 
 
@@ -31,30 +44,48 @@ def add_rms_norm(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     x, delta, weight = x.contiguous(), delta.contiguous(), weight.contiguous()
     total, out = torch.empty_like(x), torch.empty_like(x)
-    worker = _float32_sums if x.dtype == torch.float32 else _bfloat16_sums
-    _launch(worker, (x, weight, out, delta, total), eps, weight_offset)
+    function = _float32_sums if x.dtype == torch.float32 else _bfloat16_sums
+    _launch(function, _arguments(x, weight, out, eps, weight_offset, delta, total))
     return total, out
 
 
-def _launch(
-    function: int, tensors: tuple[torch.Tensor, ...], eps: float, weight_offset: float
-) -> None:
-    x = tensors[0]
+def _arguments(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    eps: float,
+    weight_offset: float,
+    delta: torch.Tensor | None = None,
+    total: torch.Tensor | None = None,
+) -> _Arguments:
     N = x.shape[-1]
-    T = x.numel() // N if N else 0
-    numbers = (thread_pool.float_bits(eps), thread_pool.float_bits(weight_offset))
-    addresses = (tensor.data_ptr() for tensor in tensors)
-    args = np.array((0, T, N, *numbers, *addresses), dtype=np.int64)
-    thread_pool.launch(function, args, thread_pool.num_threads_for(T * N, _LEAST_PER_THREAD))
+    return _Arguments(
+        next_row=0,
+        T=x.numel() // N if N else 0,
+        N=N,
+        eps=thread_pool.float_bits(eps),
+        weight_offset=thread_pool.float_bits(weight_offset),
+        x=x.data_ptr(),
+        weight=weight.data_ptr(),
+        out=out.data_ptr(),
+        delta=0 if delta is None else delta.data_ptr(),
+        total=0 if total is None else total.data_ptr(),
+    )
+
+
+def _launch(function: int, arguments: _Arguments) -> None:
+    work = arguments.T * arguments.N
+    num_threads = thread_pool.num_threads_for(work, _LEAST_PER_THREAD)
+    thread_pool.launch(function, pack(arguments), num_threads)
 
 
 @inlined
 def _norm_rows(args, x, weight, out, delta, total, adds):  # type: ignore[no-untyped-def]
-    T, N, eps = args[1], args[2], raw_memory.float32_of_bits(args[3])
-    offset = raw_memory.float32_of_bits(args[4])
+    T, N, eps = args[_ARG.T], args[_ARG.N], raw_memory.float32_of_bits(args[_ARG.eps])
+    offset = raw_memory.float32_of_bits(args[_ARG.weight_offset])
     rows_at_once = max(1, 16384 // N)
     while True:
-        first = raw_memory.fetch_add(args, 0, rows_at_once)
+        first = raw_memory.fetch_add(args, _ARG.next_row, rows_at_once)
         if first >= T:
             return
         for row in range(first, min(first + rows_at_once, T)):
@@ -77,63 +108,27 @@ def _add_row(x, delta, total, start, N):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def inverse_root(x, start, N, eps):  # type: ignore[no-untyped-def]
-    """1 / sqrt(mean of the squares of x[start : start + N] + eps)."""
-    whole = N // 16 * 16
-    squares = vec16.spread(np.float32(0.0))
-    for i in range(0, whole, 16):
-        part = vec16.load(x, start + i)
-        squares = vec16.multiply_add(part, part, squares)
-    if whole < N:
-        part = vec16.load_first(x, start + whole, N - whole)
-        squares = vec16.multiply_add(part, part, squares)
-    mean = vec16.total(squares) / np.float32(N)
-    return np.float32(1.0) / np.float32(math.sqrt(mean + eps))
-
-
-@inlined
-def scale_row(x, start, weight, out, to, N, inverse, offset):  # type: ignore[no-untyped-def]
-    """out[to : to + N] = x[start : start + N] * inverse * (weight + offset)."""
-    whole, scale, shift = N // 16 * 16, vec16.spread(inverse), vec16.spread(offset)
-    for i in range(0, whole, 16):
-        normed = vec16.multiply(vec16.load(x, start + i), scale)
-        if offset == 0.0:
-            # Parked in `out` for its rounding to the dtype, before the weight is applied.
-            vec16.store(out, to + i, normed)
-            normed = vec16.load(out, to + i)
-        factor = vec16.add(vec16.load(weight, i), shift)
-        vec16.store(out, to + i, vec16.multiply(normed, factor))
-    if whole < N:
-        rest = N - whole
-        normed = vec16.multiply(vec16.load_first(x, start + whole, rest), scale)
-        if offset == 0.0:
-            vec16.store_first(out, to + whole, normed, rest)
-            normed = vec16.load_first(out, to + whole, rest)
-        factor = vec16.add(vec16.load_first(weight, whole, rest), shift)
-        vec16.store_first(out, to + whole, vec16.multiply(normed, factor), rest)
-
-
-@inlined
 def _float32_norm(args, adds):  # type: ignore[no-untyped-def]
-    size = args[1] * args[2]
-    x, out = raw_memory.float32_at(args[5], size), raw_memory.float32_at(args[7], size)
-    weight = raw_memory.float32_at(args[6], args[2])
-    delta = raw_memory.float32_at(args[8], size) if adds else x
-    total = raw_memory.float32_at(args[9], size) if adds else x
+    size = args[_ARG.T] * args[_ARG.N]
+    x, out = raw_memory.float32_at(args[_ARG.x], size), raw_memory.float32_at(args[_ARG.out], size)
+    weight = raw_memory.float32_at(args[_ARG.weight], args[_ARG.N])
+    delta = raw_memory.float32_at(args[_ARG.delta], size) if adds else x
+    total = raw_memory.float32_at(args[_ARG.total], size) if adds else x
     _norm_rows(args, x, weight, out, delta, total, adds)
 
 
 @inlined
 def _bfloat16_norm(args, adds):  # type: ignore[no-untyped-def]
-    size = args[1] * args[2]
-    x, out = raw_memory.bfloat16_at(args[5], size), raw_memory.bfloat16_at(args[7], size)
-    weight = raw_memory.bfloat16_at(args[6], args[2])
-    delta = raw_memory.bfloat16_at(args[8], size) if adds else x
-    total = raw_memory.bfloat16_at(args[9], size) if adds else x
+    size = args[_ARG.T] * args[_ARG.N]
+    x = raw_memory.bfloat16_at(args[_ARG.x], size)
+    out = raw_memory.bfloat16_at(args[_ARG.out], size)
+    weight = raw_memory.bfloat16_at(args[_ARG.weight], args[_ARG.N])
+    delta = raw_memory.bfloat16_at(args[_ARG.delta], size) if adds else x
+    total = raw_memory.bfloat16_at(args[_ARG.total], size) if adds else x
     _norm_rows(args, x, weight, out, delta, total, adds)
 
 
-# A worker for each, not an argument read at run time: the choice then stands outside the loops.
+# One worker per case, so that no loop tests a flag.
 @worker
 def _float32_rows(args):  # type: ignore[no-untyped-def]
     _float32_norm(args, False)

@@ -1,7 +1,7 @@
 """rms_norm and add_rms_norm on a CUDA device: a row is read once and stays in registers.
 
-A program has one wide row or several narrow ones (heads). How many follows from N and the dtype
-alone, so a row is summed in the same order in any batch.
+A program computes one wide row or several narrow ones (heads). Their number depends on N and the
+dtype alone, so a row is summed in the same order in any batch.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,12 @@ from thothy_kernels.tuning import (
     settings_of,
 )
 
-# Elements of a program: of a narrower row it takes several. 16 elements per thread are two loads
-# of 16 bytes in bfloat16; they take up to 40 registers, so a multiprocessor has 1,536 threads and
-# 48 kB under way, more than twice what hides the latency of its share of the memory.
+# Elements of a program; narrower rows are grouped. 16 elements per thread are two loads of 16 bytes
+# in bfloat16 and take up to 40 registers. A multiprocessor then has 1,536 threads and 48 kB in
+# flight, more than twice what hides the latency of its share of the memory.
 _ELEMENTS, _PER_WARP = 2048, 16 * 32
-# Wider rows give each thread more elements: a program of 1,024 threads would have room for itself
-# and one other, and both would wait for their sums.
+# Wider rows give each thread more elements: of programs of 1,024 threads only two would fit on a
+# multiprocessor, and both would wait for their sums.
 _MOST_WARPS = 16
 _OP = "rms_norm"
 
@@ -37,10 +37,10 @@ def norm_kernel(  # type: ignore[no-untyped-def]
     N: tl.constexpr, OFFSET: tl.constexpr, ADDS: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """ROWS rows of x: group_rows of them at a distance of row_stride, groups at group_stride.
+    """Normalise ROWS rows of x: group_rows rows are row_stride apart, groups group_stride apart.
 
-    weight [N]; out [num_rows, N]. Where ADDS, delta [num_rows, N] lies like x, and x + delta goes
-    to total [num_rows, N], rounded, before it is normalised.
+    weight [N]; out [num_rows, N]. With ADDS, delta [num_rows, N] has the strides of x, and
+    x + delta, rounded, is stored to total [num_rows, N] before it is normalised.
     """
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     offs_n = tl.arange(0, BLOCK)
@@ -67,7 +67,7 @@ def rms_norm(
     x: torch.Tensor, weight: torch.Tensor, eps: float, weight_offset: float
 ) -> torch.Tensor:
     check_device("rms_norm", x, weight)
-    # Heads of a merged projection are read where they lie.
+    # Heads of a merged projection are read in place.
     if x.dim() not in (2, 3) or x.stride(-1) != 1:
         x = x.contiguous()
     x = _aligned(x)
@@ -87,7 +87,7 @@ def add_rms_norm(
 
 
 def _aligned(x: torch.Tensor) -> torch.Tensor:
-    """x at an address that divides by 16: others are compiled for, and summed in, another order."""
+    """x at a 16-byte aligned address: other addresses compile to another order of sums."""
     return x.clone(memory_format=torch.contiguous_format) if x.data_ptr() % 16 else x
 
 
@@ -126,14 +126,14 @@ def _key(N: int, dtype: torch.dtype) -> str:
 
 @cache
 def _default(N: int) -> LaunchSettings:
-    """Rows of a program and its warps."""
+    """Default rows per program and warps."""
     block = block_for(N)
     rows = max(1, _ELEMENTS // block)
     return LaunchSettings(rows=rows, warps=min(_MOST_WARPS, max(4, rows * block // _PER_WARP)))
 
 
 def trial(N: int, dtype: torch.dtype, device: torch.device, num_rows: int = 2048) -> Trial:
-    """Of add_rms_norm, for both operations."""
+    """Tuning trial of add_rms_norm, whose settings both operations use."""
 
     def prepare() -> Callable[[], Outputs]:
         x, delta = (normal((num_rows, N), dtype, device, seed) for seed in range(2))
@@ -153,6 +153,7 @@ _HIDDEN = ((1024, 0.0), (1152, 1.0), (4096, 0.0))
 
 
 def variants() -> list[Variant]:
+    """Norms of heads and hidden states of models in use, with and without the addition."""
     heads = [_variant(*size, dtype, False) for size in _HEADS for dtype in ("bf16", "fp32")]
     return heads + [
         _variant(*size, dtype, adds)

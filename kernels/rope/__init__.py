@@ -1,12 +1,14 @@
 """Rotary position embedding (Su et al. 2021, arXiv:2104.09864), half-split layout.
 
-Element i of the first half and i of the second half of a head are one point, rotated by the
-angle whose cosine and sine are `cos_sin[position, i]` and `cos_sin[position, D/2 + i]`.
+Elements i of the first and second half of a head are one point, rotated by the angle whose cosine
+and sine are `cos_sin[position, i]` and `cos_sin[position, D/2 + i]`.
 """
 
 import torch
 
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, refuse
+
+__all__ = ["apply_rope"]
 
 _impls = Implementations(__name__)
 

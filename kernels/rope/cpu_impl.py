@@ -1,13 +1,32 @@
-"""apply_rope in one pass over q and one over k, 16 elements of both halves at a time."""
+"""apply_rope on the CPU: one pass over q and one over k, 16 elements of both halves at a time."""
 
-import numpy as np
+from typing import NamedTuple
+
 import torch
 
-from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
+from thothy_kernels.numba_simd import raw_memory, thread_pool
+from thothy_kernels.numba_simd.arguments import indices_of, pack
 from thothy_kernels.numba_simd.functions import inlined, worker
+from thothy_kernels.rope.rotation import rotate
 
 # Elements that a thread should have before a second one is started: about 20 microseconds' work.
 _LEAST_PER_THREAD = 1 << 18
+
+
+class _Arguments(NamedTuple):
+    next_row: int  # counter shared by the threads
+    T: int
+    H: int  # heads of x
+    D: int
+    stride: int  # elements from row to row of x
+    num_angles: int  # elements of cos_sin
+    x: int  # address of [T, H, D]
+    out: int  # address of [T, H, D], contiguous
+    positions: int  # address of int64 [T]
+    cos_sin: int  # address of float32 [L, D]
+
+
+_ARG = indices_of(_Arguments)
 
 
 def apply_rope(
@@ -26,22 +45,32 @@ def _rotated(x: torch.Tensor, positions: torch.Tensor, cos_sin: torch.Tensor) ->
         x = x.contiguous()
     T, H, D = x.shape
     out = x.new_empty((T, H, D))
-    sizes = (T, H, D, x.stride(0), cos_sin.numel())
-    addresses = (x.data_ptr(), out.data_ptr(), positions.data_ptr(), cos_sin.data_ptr())
-    args = np.array((0, *sizes, *addresses), dtype=np.int64)
+    arguments = _Arguments(
+        next_row=0,
+        T=T,
+        H=H,
+        D=D,
+        stride=x.stride(0),
+        num_angles=cos_sin.numel(),
+        x=x.data_ptr(),
+        out=out.data_ptr(),
+        positions=positions.data_ptr(),
+        cos_sin=cos_sin.data_ptr(),
+    )
     function = _float32_rows if x.dtype == torch.float32 else _bfloat16_rows
-    thread_pool.launch(function, args, thread_pool.num_threads_for(T * H * D, _LEAST_PER_THREAD))
+    num_threads = thread_pool.num_threads_for(T * H * D, _LEAST_PER_THREAD)
+    thread_pool.launch(function, pack(arguments), num_threads)
     return out
 
 
 @inlined
 def _rotate_rows(args, x, out):  # type: ignore[no-untyped-def]
-    T, H, D, stride = args[1], args[2], args[3], args[4]
-    positions = raw_memory.int64_at(args[8], T)
-    cos_sin = raw_memory.float32_at(args[9], args[5])
+    T, H, D, stride = args[_ARG.T], args[_ARG.H], args[_ARG.D], args[_ARG.stride]
+    positions = raw_memory.int64_at(args[_ARG.positions], T)
+    cos_sin = raw_memory.float32_at(args[_ARG.cos_sin], args[_ARG.num_angles])
     rows_at_once = max(1, 16384 // (H * D))
     while True:
-        first = raw_memory.fetch_add(args, 0, rows_at_once)
+        first = raw_memory.fetch_add(args, _ARG.next_row, rows_at_once)
         if first >= T:
             return
         for row in range(first, min(first + rows_at_once, T)):
@@ -50,43 +79,21 @@ def _rotate_rows(args, x, out):  # type: ignore[no-untyped-def]
                 rotate(x, source, out, target, cos_sin, positions[row] * D, D // 2)
 
 
-@inlined
-def rotate(x, source, out, target, cos_sin, angles, half):  # type: ignore[no-untyped-def]
-    """A head of 2 * half elements from x[source] on to out[target], which may be the same place;
-    its cosines and sines begin at cos_sin[angles]."""
-    for i in range(0, half, 16):
-        n = min(16, half - i)
-        if n == 16:
-            a, b = vec16.load(x, source + i), vec16.load(x, source + half + i)
-            cos, sin = vec16.load(cos_sin, angles + i), vec16.load(cos_sin, angles + half + i)
-        else:
-            a = vec16.load_first(x, source + i, n)
-            b = vec16.load_first(x, source + half + i, n)
-            cos = vec16.load_first(cos_sin, angles + i, n)
-            sin = vec16.load_first(cos_sin, angles + half + i, n)
-        first = vec16.subtract(vec16.multiply(a, cos), vec16.multiply(b, sin))
-        second = vec16.add(vec16.multiply(b, cos), vec16.multiply(a, sin))
-        if n == 16:
-            vec16.store(out, target + i, first)
-            vec16.store(out, target + half + i, second)
-        else:
-            vec16.store_first(out, target + i, first, n)
-            vec16.store_first(out, target + half + i, second, n)
-
-
 @worker
 def _float32_rows(args):  # type: ignore[no-untyped-def]
+    T = args[_ARG.T]
     _rotate_rows(
         args,
-        raw_memory.float32_at(args[6], args[1] * args[4]),
-        raw_memory.float32_at(args[7], args[1] * args[2] * args[3]),
+        raw_memory.float32_at(args[_ARG.x], T * args[_ARG.stride]),
+        raw_memory.float32_at(args[_ARG.out], T * args[_ARG.H] * args[_ARG.D]),
     )
 
 
 @worker
 def _bfloat16_rows(args):  # type: ignore[no-untyped-def]
+    T = args[_ARG.T]
     _rotate_rows(
         args,
-        raw_memory.bfloat16_at(args[6], args[1] * args[4]),
-        raw_memory.bfloat16_at(args[7], args[1] * args[2] * args[3]),
+        raw_memory.bfloat16_at(args[_ARG.x], T * args[_ARG.stride]),
+        raw_memory.bfloat16_at(args[_ARG.out], T * args[_ARG.H] * args[_ARG.D]),
     )

@@ -1,13 +1,14 @@
-"""From a merged projection to attention: norm of the heads, rotary embedding, keys and values
-stored in their slots.
+"""Head norms, rotary embedding and KV write of a merged QKV projection, fused.
 
-The composition of `rms_norm`, `apply_rope` and `write_kv`, with their bits for `reference` and
-`cpu`; each step is rounded to the dtype. `cpu` and `triton` make one pass over the projection.
+The operation is the composition of `rms_norm`, `apply_rope` and `write_kv`, each rounded to the
+dtype; `reference` and `cpu` have their bits. `cpu` and `triton` make one pass over the projection.
 """
 
 import torch
 
 from thothy_kernels.contract import FLOAT_DTYPES, Implementations, check_blocks, refuse
+
+__all__ = ["rope_and_write_kv"]
 
 _impls = Implementations(__name__, ("reference", "cpu", "triton"))
 
@@ -27,17 +28,19 @@ def rope_and_write_kv(
     weight_offset: float = 0.0,
     impl: str,
 ) -> torch.Tensor:
-    """Returns q [T, H, D], new and rotated; writes k and v of qkv [T, (H + 2K) * D] (q | k | v)
-    into k_cache, v_cache [B, K, P, D] in place. One dtype; rows of qkv may lie apart.
+    """Rotate q and k of qkv [T, (H + 2K) * D] (q | k | v) and write k and v to the KV cache.
 
-    q_norm, k_norm [D]: the weights of the heads' norms (see `rms_norm`, also for eps and
-    weight_offset), or both None where a family has no such norms. positions int64 [T]; cos_sin
-    float32 [L, D], cosines first. slot_mapping int64 [T]: block_id * P + offset; -1 writes nothing
-    (padding). Slots are distinct.
+    Returns q [T, H, D], a new tensor; writes into k_cache, v_cache [B, K, P, D] in place. All have
+    one dtype; rows of qkv may be strided.
+
+    q_norm, k_norm [D]: weights of the head norms (see `rms_norm`, also for eps and weight_offset),
+    or both None for a model without them. positions int64 [T]; cos_sin float32 [L, D], cosines
+    first. slot_mapping int64 [T]: block_id * P + offset; -1 writes nothing (padding). Slots are
+    distinct.
 
     Raises ValueError for shapes that do not fit, positions outside 0 .. L - 1 and slots outside
-    the pool. An implementation on a device (triton) cannot raise for the latter two without
-    waiting: it stores nothing for such a token, and its q is NaN, which sampling reports.
+    the pool. `triton` cannot raise for the latter two without synchronising: it stores nothing for
+    such a token, and its q is NaN, which sampling reports.
     """
     op = "rope_and_write_kv"
     _check_caches(op, qkv, k_cache, v_cache)

@@ -1,24 +1,48 @@
-"""rope_and_write_kv in one pass: each head is normed and rotated where it will lie, with the bits
-of the operations one after the other."""
+"""rope_and_write_kv on the CPU: one pass that norms and rotates each head in its final place.
 
-from typing import Any
+The bits are those of `rms_norm`, `apply_rope` and `write_kv` one after the other.
+"""
 
-import numpy as np
+from typing import Any, NamedTuple
+
 import torch
 
 from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
+from thothy_kernels.numba_simd.arguments import indices_of, pack
 from thothy_kernels.numba_simd.functions import inlined, kernel, worker
-from thothy_kernels.rms_norm.cpu_impl import inverse_root, scale_row
-from thothy_kernels.rope.cpu_impl import rotate
+from thothy_kernels.rms_norm.row_norm import inverse_root, scale_row
+from thothy_kernels.rope.rotation import rotate
 
 # Elements that a thread should have before a second one is started: about 20 microseconds' work.
 _LEAST_PER_THREAD = 1 << 17
 
-# The arguments of a worker; the first is the counter that threads share.
-(
-    _NEXT, _T, _H, _K, _D, _P, _QKV_STRIDE, _BLOCK_STRIDE, _CACHE_SIZE, _NUM_ANGLES, _HAS_NORM,
-    _EPS, _OFFSET, _QKV, _Q_NORM, _K_NORM, _POSITIONS, _COS_SIN, _K_CACHE, _V_CACHE, _SLOTS, _OUT,
-) = range(22)  # fmt: skip
+
+class _Arguments(NamedTuple):
+    next_token: int  # counter shared by the threads
+    T: int
+    H: int  # query heads
+    K: int  # kv heads
+    D: int
+    P: int  # block_size
+    qkv_stride: int  # elements from row to row of qkv
+    block_stride: int  # elements from block to block of both caches
+    cache_size: int  # elements from the first block to the end of the last
+    num_angles: int  # elements of cos_sin
+    has_norm: int
+    eps: int  # float32 bits
+    weight_offset: int  # float32 bits
+    qkv: int  # address of [T, (H + 2K) * D]
+    q_norm: int  # address of [D]; anything without a norm
+    k_norm: int  # like q_norm
+    positions: int  # address of int64 [T]
+    cos_sin: int  # address of float32 [L, D]
+    k_cache: int  # address of [B, K, P, D]
+    v_cache: int  # like k_cache
+    slots: int  # address of int64 [T]
+    out: int  # address of [T, H, D]
+
+
+_ARG = indices_of(_Arguments)
 
 
 def rope_and_write_kv(
@@ -36,8 +60,6 @@ def rope_and_write_kv(
 ) -> torch.Tensor:
     B, K, P, D = k_cache.shape
     T, L, block = qkv.shape[0], cos_sin.shape[0], k_cache.stride(0)
-    if v_cache.stride(0) != block:
-        raise ValueError("rope_and_write_kv: the blocks of k_cache and v_cache lie differently")
     _check(positions, slot_mapping, L, B * P)
     if qkv.stride(1) != 1:
         qkv = qkv.contiguous()
@@ -45,24 +67,39 @@ def rope_and_write_kv(
     norms = (qkv, qkv) if q_norm is None or k_norm is None else (q_norm, k_norm)
     norms = norms[0].contiguous(), norms[1].contiguous()
     out = qkv.new_empty((T, num_heads, D))
-    args = np.array(
-        (
-            *(0, T, num_heads, K, D, P, qkv.stride(0), block, (B - 1) * block + K * P * D),
-            *(cos_sin.numel(), q_norm is not None),
-            *(thread_pool.float_bits(eps), thread_pool.float_bits(weight_offset), qkv.data_ptr()),
-            *(norms[0].data_ptr(), norms[1].data_ptr(), positions.data_ptr(), cos_sin.data_ptr()),
-            *(k_cache.data_ptr(), v_cache.data_ptr(), slots.data_ptr(), out.data_ptr()),
-        ),
-        dtype=np.int64,
+    arguments = _Arguments(
+        next_token=0,
+        T=T,
+        H=num_heads,
+        K=K,
+        D=D,
+        P=P,
+        qkv_stride=qkv.stride(0),
+        block_stride=block,
+        cache_size=(B - 1) * block + K * P * D,
+        num_angles=cos_sin.numel(),
+        has_norm=q_norm is not None,
+        eps=thread_pool.float_bits(eps),
+        weight_offset=thread_pool.float_bits(weight_offset),
+        qkv=qkv.data_ptr(),
+        q_norm=norms[0].data_ptr(),
+        k_norm=norms[1].data_ptr(),
+        positions=positions.data_ptr(),
+        cos_sin=cos_sin.data_ptr(),
+        k_cache=k_cache.data_ptr(),
+        v_cache=v_cache.data_ptr(),
+        slots=slots.data_ptr(),
+        out=out.data_ptr(),
     )
     function = _float32_tokens if qkv.dtype == torch.float32 else _bfloat16_tokens
     work = T * (num_heads + 2 * K) * D
-    thread_pool.launch(function, args, thread_pool.num_threads_for(work, _LEAST_PER_THREAD))
+    num_threads = thread_pool.num_threads_for(work, _LEAST_PER_THREAD)
+    thread_pool.launch(function, pack(arguments), num_threads)
     return out
 
 
 def _check(positions: torch.Tensor, slots: torch.Tensor, L: int, num_slots: int) -> None:
-    """Before anything is written. Raises ValueError."""
+    """ValueError for a bad position or slot, before anything is written."""
     wrong = _first_wrong(positions.numpy(), slots.numpy(), L, num_slots)
     if wrong == 1:
         raise ValueError(f"rope_and_write_kv: positions must lie in 0 .. {L - 1}")
@@ -74,7 +111,7 @@ def _check(positions: torch.Tensor, slots: torch.Tensor, L: int, num_slots: int)
 
 @kernel("int64(int64[:], int64[:], int64, int64)")
 def _first_wrong(positions: Any, slots: Any, L: int, num_slots: int) -> int:
-    """1: a position is, 2: a slot is; 0: none."""
+    """1 if a position is out of range, 2 if a slot is, 0 if none."""
     for i in range(len(positions)):
         if positions[i] < 0 or positions[i] >= L:
             return 1
@@ -84,13 +121,13 @@ def _first_wrong(positions: Any, slots: Any, L: int, num_slots: int) -> int:
 
 
 @inlined
-def _turn(args, qkv, source, norm, out, target, cos_sin, angles):  # type: ignore[no-untyped-def]
-    """Norm, where there is one, and rotation of one head."""
-    D = args[_D]
-    if args[_HAS_NORM]:
-        eps = raw_memory.float32_of_bits(args[_EPS])
+def _norm_and_rotate(args, qkv, source, norm, out, target, cos_sin, angles):  # type: ignore[no-untyped-def]
+    """out[target:] = one head at qkv[source:], normed if the model has norms, and rotated."""
+    D = args[_ARG.D]
+    if args[_ARG.has_norm]:
+        eps = raw_memory.float32_of_bits(args[_ARG.eps])
         inverse = inverse_root(qkv, source, D, eps)
-        offset = raw_memory.float32_of_bits(args[_OFFSET])
+        offset = raw_memory.float32_of_bits(args[_ARG.weight_offset])
         scale_row(qkv, source, norm, out, target, D, inverse, offset)
         rotate(out, target, out, target, cos_sin, angles, D // 2)
     else:
@@ -99,6 +136,7 @@ def _turn(args, qkv, source, norm, out, target, cos_sin, angles):  # type: ignor
 
 @inlined
 def _copy(source, start, target, to, D):  # type: ignore[no-untyped-def]
+    """target[to : to + D] = source[start : start + D]."""
     for d in range(0, D // 16 * 16, 16):
         vec16.store(target, to + d, vec16.load(source, start + d))
     for d in range(D // 16 * 16, D):
@@ -107,54 +145,54 @@ def _copy(source, start, target, to, D):  # type: ignore[no-untyped-def]
 
 @inlined
 def _write_tokens(args, qkv, q_norm, k_norm, k_cache, v_cache, out):  # type: ignore[no-untyped-def]
-    T, H, K, P, D = args[_T], args[_H], args[_K], args[_P], args[_D]
+    T, H, K, P, D = args[_ARG.T], args[_ARG.H], args[_ARG.K], args[_ARG.P], args[_ARG.D]
     positions, slots = (
-        raw_memory.int64_at(args[_POSITIONS], T),
-        raw_memory.int64_at(args[_SLOTS], T),
+        raw_memory.int64_at(args[_ARG.positions], T),
+        raw_memory.int64_at(args[_ARG.slots], T),
     )
-    cos_sin = raw_memory.float32_at(args[_COS_SIN], args[_NUM_ANGLES])
+    cos_sin = raw_memory.float32_at(args[_ARG.cos_sin], args[_ARG.num_angles])
     at_once = max(1, 16384 // ((H + 2 * K) * D))
     while True:
-        first = raw_memory.fetch_add(args, _NEXT, at_once)
+        first = raw_memory.fetch_add(args, _ARG.next_token, at_once)
         if first >= T:
             return
         for t in range(first, min(first + at_once, T)):
-            source, angles = t * args[_QKV_STRIDE], positions[t] * D
+            source, angles = t * args[_ARG.qkv_stride], positions[t] * D
             for head in range(H):
                 to = (t * H + head) * D
-                _turn(args, qkv, source + head * D, q_norm, out, to, cos_sin, angles)
+                _norm_and_rotate(args, qkv, source + head * D, q_norm, out, to, cos_sin, angles)
             if slots[t] < 0:
                 continue
-            start = slots[t] // P * args[_BLOCK_STRIDE] + slots[t] % P * D
+            start = slots[t] // P * args[_ARG.block_stride] + slots[t] % P * D
             for head in range(K):
                 key, to = source + (H + head) * D, start + head * P * D
-                _turn(args, qkv, key, k_norm, k_cache, to, cos_sin, angles)
+                _norm_and_rotate(args, qkv, key, k_norm, k_cache, to, cos_sin, angles)
                 _copy(qkv, key + K * D, v_cache, to, D)
 
 
 @worker
 def _float32_tokens(args):  # type: ignore[no-untyped-def]
-    D, size = args[_D], args[_CACHE_SIZE]
+    D, size = args[_ARG.D], args[_ARG.cache_size]
     _write_tokens(
         args,
-        raw_memory.float32_at(args[_QKV], args[_T] * args[_QKV_STRIDE]),
-        raw_memory.float32_at(args[_Q_NORM], D),
-        raw_memory.float32_at(args[_K_NORM], D),
-        raw_memory.float32_at(args[_K_CACHE], size),
-        raw_memory.float32_at(args[_V_CACHE], size),
-        raw_memory.float32_at(args[_OUT], args[_T] * args[_H] * D),
+        raw_memory.float32_at(args[_ARG.qkv], args[_ARG.T] * args[_ARG.qkv_stride]),
+        raw_memory.float32_at(args[_ARG.q_norm], D),
+        raw_memory.float32_at(args[_ARG.k_norm], D),
+        raw_memory.float32_at(args[_ARG.k_cache], size),
+        raw_memory.float32_at(args[_ARG.v_cache], size),
+        raw_memory.float32_at(args[_ARG.out], args[_ARG.T] * args[_ARG.H] * D),
     )
 
 
 @worker
 def _bfloat16_tokens(args):  # type: ignore[no-untyped-def]
-    D, size = args[_D], args[_CACHE_SIZE]
+    D, size = args[_ARG.D], args[_ARG.cache_size]
     _write_tokens(
         args,
-        raw_memory.bfloat16_at(args[_QKV], args[_T] * args[_QKV_STRIDE]),
-        raw_memory.bfloat16_at(args[_Q_NORM], D),
-        raw_memory.bfloat16_at(args[_K_NORM], D),
-        raw_memory.bfloat16_at(args[_K_CACHE], size),
-        raw_memory.bfloat16_at(args[_V_CACHE], size),
-        raw_memory.bfloat16_at(args[_OUT], args[_T] * args[_H] * D),
+        raw_memory.bfloat16_at(args[_ARG.qkv], args[_ARG.T] * args[_ARG.qkv_stride]),
+        raw_memory.bfloat16_at(args[_ARG.q_norm], D),
+        raw_memory.bfloat16_at(args[_ARG.k_norm], D),
+        raw_memory.bfloat16_at(args[_ARG.k_cache], size),
+        raw_memory.bfloat16_at(args[_ARG.v_cache], size),
+        raw_memory.bfloat16_at(args[_ARG.out], args[_ARG.T] * args[_ARG.H] * D),
     )

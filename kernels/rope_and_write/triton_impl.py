@@ -1,6 +1,6 @@
 """rope_and_write_kv on a CUDA device: every element is read once and written once.
 
-A program has a token's heads of one kind, q, k or v, as many as make about 1,024 elements.
+A program computes heads of one token and one kind (q, k or v), about 1,024 elements.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ from thothy_kernels.tuning import (
     settings_of,
 )
 
-# 16 elements per thread, 8 of either half of a head: two loads of 16 bytes of bfloat16. It takes 40
-# to 56 registers, so a multiprocessor has 18 to 25 such programs, 36 kB or more under way: twice
-# what hides the latency. A step of 256 tokens still has enough programs for all.
+# 16 elements per thread, 8 of each half of a head: two loads of 16 bytes of bfloat16. A thread has
+# 40 to 56 registers, so a multiprocessor has 18 to 25 such programs, 36 kB or more in flight: twice
+# what hides the latency. A step of 256 tokens still has enough programs for all multiprocessors.
 _ELEMENTS, _NUM_WARPS = 1024, 2
 _OP = "rope_and_write_kv"
 
@@ -32,7 +32,7 @@ def normed_halves(  # type: ignore[no-untyped-def]
     first, second, weight, offs_i, mask_i, eps,
     D: tl.constexpr, OFFSET: tl.constexpr,
 ):  # fmt: skip
-    """The halves [HEADS, WIDTH] of heads after `rms_norm` with weight [D], rounded like it."""
+    """Halves [HEADS, WIDTH] of heads after `rms_norm` with weight [D], rounded like it."""
     dtype = first.dtype
     first, second = first.to(tl.float32), second.to(tl.float32)
     first_scale = tl.load(weight + offs_i, mask=mask_i, other=0.0).to(tl.float32) + OFFSET
@@ -47,13 +47,13 @@ def normed_halves(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def rotated_halves(  # type: ignore[no-untyped-def]
-    first, second, weight, angles, offs_i, mask_i, is_known, eps,
+    first, second, weight, angles, offs_i, mask_i, is_valid, eps,
     D: tl.constexpr, OFFSET: tl.constexpr, HAS_NORM: tl.constexpr,
 ):  # fmt: skip
-    """The halves [HEADS, WIDTH] of heads after norm and rotation by cos_sin at `angles` [D]; NaN
-    unless is_known."""
+    """Halves [HEADS, WIDTH] of heads after norm and rotation by cos_sin at `angles` [D]; NaN unless
+    is_valid."""
     dtype = first.dtype
-    mask = offs_i < tl.where(is_known, D // 2, 0)
+    mask = offs_i < tl.where(is_valid, D // 2, 0)
     cos = tl.load(angles + offs_i, mask=mask, other=float("nan"))[None, :]
     sin = tl.load(angles + D // 2 + offs_i, mask=mask, other=float("nan"))[None, :]
     if HAS_NORM:
@@ -69,10 +69,10 @@ def rope_and_write_kernel(  # type: ignore[no-untyped-def]
     H: tl.constexpr, K: tl.constexpr, D: tl.constexpr, P: tl.constexpr,
     OFFSET: tl.constexpr, HAS_NORM: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """HEADS heads of one token of qkv [T, (H + 2K) * D], rows apart; q_out [T, H, D].
+    """Compute HEADS heads of one token of qkv [T, (H + 2K) * D]; q_out [T, H, D].
 
-    Blocks [K, P, D] of both caches lie block_stride apart. A token whose position or slot does not
-    exist is stored nowhere, and its q is NaN.
+    Rows of qkv are row_stride apart, blocks [K, P, D] of both caches block_stride apart. A token
+    whose position or slot does not exist is not stored, and its q is NaN.
     """
     Q_PARTS: tl.constexpr = (H + HEADS - 1) // HEADS
     KV_PARTS: tl.constexpr = (K + HEADS - 1) // HEADS
@@ -80,10 +80,10 @@ def rope_and_write_kernel(  # type: ignore[no-untyped-def]
     part = tl.program_id(0) % (Q_PARTS + 2 * KV_PARTS)
     position = tl.load(positions + token)
     slot = tl.load(slot_mapping + token)
-    is_known = (position >= 0) & (position < num_positions) & (slot >= -1) & (slot < num_slots)
+    is_valid = (position >= 0) & (position < num_positions) & (slot >= -1) & (slot < num_slots)
     angles = cos_sin + position * D
 
-    # The part's first head within its kind, how many the kind has, and where they begin.
+    # Heads of the part within their kind, the number of heads of the kind, and its first head.
     is_query = part < Q_PARTS
     place = part - Q_PARTS
     is_key = place < KV_PARTS
@@ -99,7 +99,7 @@ def rope_and_write_kernel(  # type: ignore[no-untyped-def]
     second = tl.load(source + D // 2, mask=mask, other=0.0)
     if is_query:
         first, second = rotated_halves(
-            first, second, q_norm, angles, offs_i, mask_i, is_known, eps, D, OFFSET, HAS_NORM
+            first, second, q_norm, angles, offs_i, mask_i, is_valid, eps, D, OFFSET, HAS_NORM
         )
         target = q_out + token * (H * D) + heads[:, None] * D + offs_i[None, :]
         tl.store(target, first, mask=mask)
@@ -107,7 +107,7 @@ def rope_and_write_kernel(  # type: ignore[no-untyped-def]
     else:
         cell = slot // P * block_stride + slot % P * D
         cells = cell + heads[:, None] * (P * D) + offs_i[None, :]
-        is_stored = is_known & (slot >= 0)
+        is_stored = is_valid & (slot >= 0)
         mask = (heads < tl.where(is_stored, K, 0))[:, None] & mask_i[None, :]
         if is_key:
             first, second = rotated_halves(
@@ -162,19 +162,19 @@ def _key(H: int, K: int, D: int, dtype: torch.dtype) -> str:
 
 @cache
 def _default(D: int) -> LaunchSettings:
-    """Rows are the heads of a program."""
+    """Default settings; rows are the heads of a program."""
     return LaunchSettings(rows=max(1, _ELEMENTS // (2 * block_for(D // 2))), warps=_NUM_WARPS)
 
 
 def _constants(D: int, settings: LaunchSettings) -> dict[str, int]:
-    """Heads of a program, and the width of half a head."""
+    """HEADS of a program, and WIDTH of half a head padded to a power of two."""
     return {"HEADS": settings.rows, "WIDTH": block_for(D // 2)}
 
 
 def trial(
     num_heads: int, caches: tuple[torch.Tensor, torch.Tensor], has_norm: bool, num_tokens: int
 ) -> Trial:
-    """Writes to the slots 0 .. num_tokens of caches, [B, K, P, D] of keys and of values."""
+    """Tuning trial. Overwrites slots 0 .. num_tokens of caches, keys and values [B, K, P, D]."""
     keys = caches[0]
     _, K, P, D = keys.shape
     device, num_blocks = keys.device, triton.cdiv(num_tokens, P)
@@ -202,7 +202,7 @@ def trial(
 
 
 def variants() -> list[Variant]:
-    """Qwen3 0.6B, Llama 8B, Llama 1B and Gemma 3 1B; blocks of 32 tokens."""
+    """Variants for Qwen3 0.6B, Llama 8B, Llama 1B and Gemma 3 1B, with blocks of 32 tokens."""
     models = {
         "qwen3": (16, 8, 128, 0.0, True),
         "llama_8b": (32, 8, 128, 0.0, False),

@@ -1,12 +1,17 @@
-"""Draw one token per row of logits.
+"""Sampling of one token per row of logits, and repetition penalties.
 
-temperature 0: the highest logit, the lowest id among equals. Else, in this order: logits are
-divided by the temperature; top-k keeps the k highest (and what equals the k-th); top-p keeps, from
-the highest down (equals: lower id first), each token before which less than top_p of the remaining
-probability lies; and of what is kept the token with the highest logit + g wins, which is an exact
-draw from softmax (Gumbel-max). g = -log(-log u), u uniform from Philox-4x32-10 keyed by the row's
-seed at counter (token_id // 4, position), word token_id % 4: it depends on seed, position and
-token alone, so a draw survives batching, preemption and restart.
+With temperature 0 the token is the one with the highest logit, the lowest id among equals.
+Otherwise, in this order:
+
+- logits are divided by the temperature;
+- top-k keeps the k highest, and ties with the k-th;
+- top-p keeps, in descending order (ties: lower id first), each token before which less than top_p
+  of the remaining probability lies;
+- the kept token with the highest logit + g is sampled, an exact draw from the softmax (Gumbel-max).
+
+g = -log(-log u), with u uniform from Philox-4x32-10 keyed by the row's seed at counter
+(token_id // 4, position), word token_id % 4. g depends on seed, position and token alone, so a
+sample is reproducible under batching, preemption and restart.
 """
 
 from dataclasses import dataclass
@@ -15,18 +20,23 @@ import torch
 
 from thothy_kernels.contract import Implementations, refuse
 
+__all__ = ["SamplingTensors", "penalize_repetition", "penalize_seen", "sample"]
+
 _impls = Implementations(__name__, ("reference", "cpu", "triton"))
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingTensors:
-    """How each of R rows is drawn. Values are checked where the manifest is read, not here."""
+    """Sampling parameters of R rows. Raises ValueError for shapes and dtypes that do not fit.
+
+    Values are not checked here: the manifest's reader checks them.
+    """
 
     temperature: torch.Tensor  # float32 [R], 0: greedy
     top_k: torch.Tensor  # int32 [R], 0: off
     top_p: torch.Tensor  # float32 [R], 1: off
     seeds: torch.Tensor  # int64 [R], 64 bits
-    positions: torch.Tensor  # int64 [R]: index of the token that is drawn, within its sequence
+    positions: torch.Tensor  # int64 [R]: index of the sampled token within its sequence
 
     def __post_init__(self) -> None:
         R = self.temperature.shape
@@ -46,12 +56,11 @@ _DTYPES = {
 
 
 def sample(logits: torch.Tensor, params: SamplingTensors, *, impl: str) -> torch.Tensor:
-    """Token ids int64 [R] from logits float32 [R, V]. Does not modify the logits.
+    """Sample token ids int64 [R] from logits float32 [R, V]. Does not modify the logits.
 
     Raises ValueError for shapes that do not fit, and for a row that holds NaN or whose maximum is
-    infinite (they come from broken weights; no token would be right). An implementation on a device
-    (triton) cannot raise without waiting: it returns -1 for such a row, and who reads the tokens
-    must refuse it.
+    infinite (broken weights; no token would be right). `triton` cannot raise without synchronising:
+    it returns -1 for such a row, and the caller must refuse it.
     """
     if logits.dim() != 2 or logits.dtype != torch.float32 or not logits.shape[1]:
         refuse("sample", "logits", logits, "torch.float32 [R, V]")
@@ -68,12 +77,12 @@ def penalize_repetition(
     *,
     impl: str,
 ) -> None:
-    """Make tokens that occurred less likely, in place (Keskar et al. 2019, arXiv:1909.05858).
+    """Apply the repetition penalty in place (Keskar et al. 2019, arXiv:1909.05858).
 
-    A logit of logits float32 [R, V] at (row_ids[i], token_ids[i]) is divided by penalty[i] where
-    it is positive, multiplied where negative; once, however often the pair is named (with one
-    penalty per pair). row_ids, token_ids int64 [N]; penalty float32 [N]. Raises ValueError for
-    shapes that do not fit and ids outside the logits; on a device (triton) such pairs are skipped.
+    The logit of logits float32 [R, V] at (row_ids[i], token_ids[i]) is divided by penalty[i] if it
+    is positive and multiplied if negative; once, even for a repeated pair (which has one penalty).
+    row_ids, token_ids int64 [N]; penalty float32 [N]. Raises ValueError for shapes that do not fit
+    and ids outside the logits; `triton` skips such pairs.
     """
     op = "penalize_repetition"
     if logits.dim() != 2 or logits.dtype != torch.float32:
@@ -97,14 +106,14 @@ def penalize_seen(
     *,
     impl: str,
 ) -> None:
-    """`penalize_repetition` of all tokens that a state table (`step_state`) has seen, in place.
+    """`penalize_repetition` of all tokens seen according to a state table (`step_state`), in place.
 
-    A logit of logits float32 [R, V] at (r, t) is divided by penalty[r] where it is positive,
-    multiplied where negative, if bit t % 32 of seen[slots[r], t // 32] is set. seen int32
+    The logit of logits float32 [R, V] at (r, t) is divided by penalty[r] if it is positive and
+    multiplied if negative, provided bit t % 32 of seen[slots[r], t // 32] is set. seen int32
     [N + 1, ceil(V / 32)], contiguous; slots int64 [R], 0 .. N; penalty float32 [R], 1: off.
 
-    Raises ValueError for shapes that do not fit, and IndexError for a slot outside `seen`; on a
-    device (triton) the row of such a slot is left as it is.
+    Raises ValueError for shapes that do not fit, and IndexError for a slot outside `seen`; `triton`
+    leaves the row of such a slot unchanged.
     """
     op = "penalize_seen"
     if logits.dim() != 2 or logits.dtype != torch.float32:
@@ -119,7 +128,7 @@ def penalize_seen(
         refuse(op, "slots", slots, f"int64 [{R}]")
     if penalty.shape != (R,) or penalty.dtype != torch.float32:
         refuse(op, "penalty", penalty, f"torch.float32 [{R}]")
-    # The table of seen tokens is for a device: on a CPU the reference is enough.
+    # Only devices keep a table of seen tokens, so `cpu` uses the reference.
     impl = "reference" if impl == "cpu" else impl
     if logits.numel():
         _impls[impl].penalize_seen(logits, seen, slots, penalty)

@@ -15,7 +15,7 @@ def sample(logits: torch.Tensor, params: SamplingTensors) -> torch.Tensor:
                 f"sample: row {row} of the logits holds NaN, or its maximum is infinite"
             )
         temperature = float(params.temperature[row])
-        # A stable sort: of equal logits the lowest id stands first.
+        # A stable sort puts the lowest id first among equal logits.
         order = row_logits.sort(descending=True, stable=True).indices
         if temperature > 0.0:
             scores = row_logits.double() / temperature
@@ -44,7 +44,7 @@ def _top_p(order: torch.Tensor, scores: torch.Tensor, p: float) -> torch.Tensor:
 
 
 def gumbel(seed: int, position: int, token_ids: torch.Tensor) -> torch.Tensor:
-    """-log(-log u) float64 for each token id, u in (0, 1) at counter (token_id // 4, position)."""
+    """-log(-log u) of token ids, float64, u in (0, 1) at counter (token_id // 4, position)."""
     position_low, position_high = position & _LOW32, (position >> 32) & _LOW32
     counter = [
         token_ids // 4,
@@ -61,7 +61,7 @@ def gumbel(seed: int, position: int, token_ids: torch.Tensor) -> torch.Tensor:
 def philox_4x32_10(counter: list[torch.Tensor], key: tuple[int, int]) -> list[torch.Tensor]:
     """Philox-4x32 with 10 rounds (Salmon et al. 2011, "Parallel random numbers").
 
-    Four counter words and two key words of 32 bits, held in int64; gives four words.
+    Four random words from four counter words and two key words, all of 32 bits held in int64.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -74,7 +74,7 @@ def philox_4x32_10(counter: list[torch.Tensor], key: tuple[int, int]) -> list[to
 
 
 def _multiply(constant: int, word: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """High and low 32 bits of a product of 32-bit words, by halves: int64 has a sign bit."""
+    """High and low 32 bits of a product of 32-bit words, by halves to stay within int64."""
     by_low = (constant & 0xFFFF) * word
     by_high = (constant >> 16) * word + (by_low >> 16)
     return by_high >> 16, ((by_high & 0xFFFF) << 16) | (by_low & 0xFFFF)
@@ -89,7 +89,7 @@ def penalize_repetition(
     if bool(((token_ids < 0) | (token_ids >= V)).any()):
         raise ValueError(f"penalize_repetition: token_ids must lie in 0 .. {V - 1}")
     values = logits[row_ids, token_ids]
-    # A pair that is named twice is read twice and written twice with the same value.
+    # A repeated pair is read twice and written twice with the same value.
     logits[row_ids, token_ids] = torch.where(values < 0, values * penalty, values / penalty)
 
 
@@ -98,7 +98,7 @@ def penalize_seen(
 ) -> None:
     V = logits.shape[1]
     bits = torch.arange(32, dtype=torch.int32, device=seen.device)
-    # Row by row: for all at once the bits alone would take as much memory as the logits.
+    # Row by row, because the bits of all rows would take as much memory as the logits.
     for values, slot, factor in zip(logits, slots[:, None], penalty, strict=True):
         words = seen.index_select(0, slot)[0]
         is_seen = ((words[:, None] >> bits) & 1).flatten()[:V] != 0

@@ -1,10 +1,9 @@
-"""The state of sequences that decode, kept on the device, and the way from one decode step's inputs
-to the next one's without the host.
+"""Decode state on the device: the inputs of the next decode step without the host.
 
-A sequence has a slot of the state table while it runs. This slot is not the slot of a token, its
-place in the KV pool, which stands in slot mappings.
+A running sequence has a slot of the state table. This slot is not the slot of a token in the KV
+pool, which slot mappings hold.
 
-N slots, V tokens of the vocabulary, S rows of a decode step, M most blocks of a sequence.
+N slots, V tokens of the vocabulary, S rows of a decode step, M max blocks per sequence.
 """
 
 from dataclasses import dataclass
@@ -14,18 +13,30 @@ import torch
 
 from thothy_kernels.contract import Implementations, refuse
 
+__all__ = [
+    "DecodeInputs",
+    "StateTable",
+    "advance_inputs",
+    "clear_seen",
+    "mark_seen",
+    "record_tokens",
+]
+
 _impls = Implementations(__name__, ("reference", "triton"))
 
 
 @dataclass(frozen=True, slots=True)
 class StateTable:
-    """What a device remembers of each running sequence.
+    """Per-slot state of running sequences on a device: last token and seen tokens.
 
-    Slot N is for rows that are padding: nothing is ever recorded there, and it stays 0.
+    Slot N is for padding rows: nothing is ever recorded there, and it stays 0. Raises ValueError
+    for shapes and dtypes that do not fit.
     """
 
-    last_tokens: torch.Tensor  # int64 [N + 1]: the token drawn last
-    seen: torch.Tensor  # int32 [N + 1, ceil(V / 32)]: bit t % 32 of word t // 32: t occurred
+    last_tokens: torch.Tensor  # int64 [N + 1]: the token sampled last
+    seen: (
+        torch.Tensor
+    )  # int32 [N + 1, ceil(V / 32)]: bit t % 32 of word t // 32 is set if t occurred
 
     @classmethod
     def allocate(cls, num_slots: int, vocab_size: int, device: torch.device | str) -> Self:
@@ -49,22 +60,25 @@ class StateTable:
 
     @property
     def num_slots(self) -> int:
-        """N, which is also the slot of padding."""
+        """N, which is also the padding slot."""
         return self.last_tokens.shape[0] - 1
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeInputs:
-    """Fixed tensors that a decode step of S rows reads. Rows whose context is 0 are padding."""
+    """Fixed tensors that a decode step of S rows reads; rows with context 0 are padding.
+
+    Raises ValueError for shapes and dtypes that do not fit.
+    """
 
     token_ids: torch.Tensor  # int64 [S]
     positions: torch.Tensor  # int64 [S]
     context_lens: torch.Tensor  # int32 [S]
-    sample_positions: torch.Tensor  # int64 [S]: index of the token that is drawn
+    sample_positions: torch.Tensor  # int64 [S]: index of the token that is sampled
     slots: torch.Tensor  # int64 [S]: slots of the state table, N for padding
     limits: torch.Tensor  # int64 [S]: the last position that is computed
     block_tables: tuple[torch.Tensor, ...]  # int32 [S, M] per layer group, -1 pads
-    slot_mappings: tuple[torch.Tensor, ...]  # int64 [S] per layer group, -1: nowhere
+    slot_mappings: tuple[torch.Tensor, ...]  # int64 [S] per layer group, -1: not stored
 
     def __post_init__(self) -> None:
         op, S = "DecodeInputs", self.token_ids.shape[0] if self.token_ids.dim() else 0
@@ -89,12 +103,12 @@ class DecodeInputs:
 def record_tokens(
     table: StateTable, slots: torch.Tensor, drawn: torch.Tensor, *, impl: str
 ) -> None:
-    """Record tokens drawn int64 [R] for the sequences in slots int64 [R], in place.
+    """Record sampled tokens `drawn` int64 [R] of the sequences in slots int64 [R], in place.
 
-    last_tokens[slots] = max(drawn, 0), and the bit of `drawn` is set in seen[slots]. -1 is a row
-    that the sampler refused: it sets no bit, and its 0 keeps the next look-up of an embedding
-    within the vocabulary. Slots are distinct but for padding. Slots and tokens outside the table
-    are skipped. Raises ValueError for shapes and dtypes that do not fit.
+    last_tokens[slots] = max(drawn, 0), and the bit of `drawn` is set in seen[slots]. -1 marks a row
+    that the sampler refused: it sets no bit, and its 0 keeps the next embedding lookup within the
+    vocabulary. Slots are distinct except for padding. Slots and tokens outside the table are
+    skipped. Raises ValueError for shapes and dtypes that do not fit.
     """
     _check_pairs("record_tokens", slots, "drawn", drawn)
     _impls[impl].record_tokens(table, slots, drawn)
@@ -105,15 +119,18 @@ def mark_seen(
 ) -> None:
     """Set the bits of token_ids int64 [T] in seen[slots], slots int64 [T], in place.
 
-    For prompts: a slot and a pair may come many times. Slots and tokens outside the table are
-    skipped. Raises ValueError for shapes and dtypes that do not fit.
+    It serves prompts: slots and pairs may repeat. Slots and tokens outside the table are skipped.
+    Raises ValueError for shapes and dtypes that do not fit.
     """
     _check_pairs("mark_seen", slots, "token_ids", token_ids)
     _impls[impl].mark_seen(table, slots, token_ids)
 
 
 def clear_seen(table: StateTable, slots: torch.Tensor) -> None:
-    """Forget the tokens of the sequences in slots int64 [R], each within the table, in place."""
+    """Clear the seen tokens of slots int64 [R], each within the table, in place.
+
+    Raises ValueError for a shape or dtype that does not fit.
+    """
     _check_numbers("clear_seen", "slots", slots, "R")
     table.seen.index_fill_(0, slots, 0)
 
@@ -128,15 +145,15 @@ def advance_inputs(
     block_size: int,
     impl: str,
 ) -> None:
-    """Make the inputs of the next decode step from the tokens drawn int64 [S] in this one.
+    """Compute the inputs of the next decode step from `drawn` int64 [S], the sampled tokens.
 
-    All in place, with nothing read by the host, so that a CUDA graph can hold it:
-    ring[counter % K, :S] = drawn, -1 kept, for ring int64 [K, >= S] and counter int64 [1], which
-    grows by 1. Rows with a context have their token recorded as by `record_tokens`, and become
-    token_ids = max(drawn, 0), at positions, context_lens and sample_positions one higher; each
-    slot mapping names the new position's place: block_id * block_size + offset. It is -1 where the
-    block table has no block for it, and in rows that are padding, which stay as they are otherwise.
-    A row whose new position is beyond its limit is padding from then on: its context becomes 0.
+    Works in place and never reads on the host, so a CUDA graph can capture it.
+    ring[counter % K, :S] = drawn, including -1, for ring int64 [K, >= S]; counter int64 [1] grows
+    by 1. For rows with a context, the token is recorded as by `record_tokens`, token_ids becomes
+    max(drawn, 0), and positions, context_lens and sample_positions grow by 1. Slot mappings become
+    block_id * block_size + offset of the new position; -1 if the block table has no block for it.
+    Padding rows get slot -1 and are otherwise unchanged. A row whose new position exceeds its limit
+    becomes padding: its context becomes 0.
 
     Raises ValueError for shapes and dtypes that do not fit.
     """
@@ -160,7 +177,7 @@ def _check_pairs(op: str, slots: torch.Tensor, name: str, tokens: torch.Tensor) 
 def _check_numbers(
     op: str, name: str, value: torch.Tensor, num: int | str, dtype: torch.dtype = torch.int64
 ) -> None:
-    """ValueError unless value is a contiguous vector of `num` numbers; a letter: of any number."""
+    """ValueError unless value is a contiguous vector of `num` elements; a letter allows any."""
     is_vector = value.dim() == 1 and (isinstance(num, str) or value.shape[0] == num)
     if not is_vector or value.dtype != dtype or not value.is_contiguous():
         refuse(op, name, value, f"contiguous {dtype} [{num}]")

@@ -1,4 +1,4 @@
-"""The step state in plain torch: the definition. The host reads nothing, on any device."""
+"""step_state in plain torch: the definition. The host reads no values, on any device."""
 
 import torch
 
@@ -6,7 +6,7 @@ from thothy_kernels.step_state import DecodeInputs, StateTable
 
 
 def record_tokens(table: StateTable, slots: torch.Tensor, drawn: torch.Tensor) -> None:
-    # What is no slot, or is padding, writes a 0 into the slot of padding.
+    # Padding, and slots outside the table, write a 0 to the padding slot.
     is_slot = (slots >= 0) & (slots < table.num_slots)
     tokens = torch.where(is_slot, drawn.clamp(min=0), 0)
     table.last_tokens[torch.where(is_slot, slots, table.num_slots)] = tokens
@@ -18,7 +18,7 @@ def mark_seen(table: StateTable, slots: torch.Tensor, token_ids: torch.Tensor) -
     num_bits = table.num_slots * num_tokens
     is_slot = (slots >= 0) & (slots < table.num_slots)
     is_token = (token_ids >= 0) & (token_ids < num_tokens)
-    # Bits numbered throughout the table, and sorted: one that is named twice is added once.
+    # Bits are numbered across the table and sorted, so that a repeated one is added once.
     bits = torch.where(is_slot & is_token, slots * num_tokens + token_ids, num_bits).sort().values
     is_first = bits.diff(prepend=bits.new_full((1,), -1)) != 0
     words = table.seen.view(-1)

@@ -1,4 +1,4 @@
-"""The step state on a CUDA device: a decode step of one layer group is advanced by one launch."""
+"""step_state on a CUDA device: one launch advances a decode step of one layer group."""
 
 import torch
 import triton
@@ -7,11 +7,11 @@ import triton.language as tl
 from thothy_kernels.launch import Variant, check_device
 from thothy_kernels.step_state import DecodeInputs, StateTable
 
-# Rows of a turn of the one program that advances a step: the largest steps are one turn, of four
-# rows a thread. No fewer rows than threads: else several threads would read a row, and one of them
-# could read what another has advanced already.
+# Rows per iteration of the single program that advances a step: the largest steps take one
+# iteration of four rows a thread. With fewer rows than threads, several threads would read a row,
+# and one of them could read values that another has advanced already.
 _ADVANCED, _ADVANCE_WARPS = 1024, 8
-# Pairs, or rows, of each of many programs: one per thread.
+# Pairs or rows per program of the other kernels: one per thread.
 _ROWS, _NUM_WARPS = 128, 4
 
 
@@ -19,8 +19,8 @@ _ROWS, _NUM_WARPS = 128, 4
 def record_rows(  # type: ignore[no-untyped-def]
     last_tokens, seen, slots, token_ids, num_slots, num_words, IS_DRAWN: tl.constexpr
 ):
-    """Rows of slots and token_ids, int64 [ROWS], into the table; a slot of -1 is none. IS_DRAWN:
-    each is also its sequence's last token."""
+    """Record token_ids in slots, both int64 [ROWS], to the table; slot -1 is skipped. With IS_DRAWN
+    each token is also stored as the last one."""
     is_slot = (slots >= 0) & (slots < num_slots)
     if IS_DRAWN:
         tl.store(last_tokens + slots, tl.maximum(token_ids, 0), mask=is_slot)
@@ -35,7 +35,7 @@ def record_kernel(  # type: ignore[no-untyped-def]
     last_tokens, seen, slots, token_ids, num_slots, num_words, num_rows,
     IS_DRAWN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """BLOCK rows: see `record_rows`."""
+    """Record BLOCK rows: see `record_rows`."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     is_row = rows < num_rows
     slot = tl.load(slots + rows, mask=is_row, other=-1)
@@ -48,7 +48,7 @@ def map_rows(  # type: ignore[no-untyped-def]
     block_table, slot_mapping, rows, is_row, position, is_running, M, table_stride,
     BLOCK_SIZE: tl.constexpr,
 ):  # fmt: skip
-    """Where each position lies in the KV pool, to slot_mapping; -1: nowhere."""
+    """slot_mapping = the slot of each position in the KV pool; -1: not stored."""
     column = position // BLOCK_SIZE
     entry = block_table + rows.to(tl.int64) * table_stride + column
     block_id = tl.load(entry, mask=is_running & (column < M), other=-1).to(tl.int64)
@@ -61,7 +61,7 @@ def map_kernel(  # type: ignore[no-untyped-def]
     positions, context_lens, block_table, slot_mapping, S, M, table_stride,
     BLOCK_SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The slot mapping of BLOCK rows whose positions are advanced."""
+    """Compute the slot mapping of BLOCK rows after their positions advanced."""
     rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     is_row = rows < S
     is_running = tl.load(context_lens + rows, mask=is_row, other=0) > 0
@@ -80,10 +80,10 @@ def advance_kernel(  # type: ignore[no-untyped-def]
     K, S, M, table_stride, ring_stride, num_slots, num_words,
     BLOCK_SIZE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A whole step, with its first layer group, BLOCK rows at a time.
+    """Advance a whole step with its first layer group, BLOCK rows at a time.
 
-    One program: of several, some could read the counter after another has incremented it. The
-    atomic gives all threads of one the same number.
+    There is one program, because several could read the counter after one has incremented it. The
+    atomic gives all threads of the program the same number.
     """
     drawn_now = ring + tl.atomic_add(counter, 1) % K * ring_stride
     for first in range(0, S, BLOCK):
@@ -165,12 +165,12 @@ def advance_inputs(
 
 
 def _shape(block_table: torch.Tensor) -> tuple[int, int]:
-    """M, and how far rows lie apart."""
+    """(M, stride of rows)."""
     return block_table.shape[1], block_table.stride(0)
 
 
 def variants() -> list[Variant]:
-    """Blocks of 16 and 32 tokens; the number of rows is no constant."""
+    """Variants for blocks of 16 and 32 tokens; the number of rows is not a constant."""
     record = dict.fromkeys(("last_tokens", "slots", "token_ids"), "*i64")
     record |= dict.fromkeys(("num_slots", "num_words", "num_rows"), "i32")
     groups = {"positions": "*i64", "context_lens": "*i32", "block_table": "*i32"}

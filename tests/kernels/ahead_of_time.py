@@ -1,7 +1,7 @@
-"""Compiles every launch variant of the Triton kernels for devices that are not here.
+"""Compiles every launch variant of the Triton kernels without a device.
 
-A process of its own: kernels that are interpreted cannot be compiled. Prints one JSON line per
-kernel and target, with what ptxas says of registers and spills; with --out also one document.
+It runs in a process of its own, because interpreted kernels cannot be compiled. It prints one JSON
+line per kernel and target, with registers and spills from ptxas; with --out also one document.
 
 Run: TRITON_INTERPRET=0 python tests/kernels/ahead_of_time.py [--out FILE]
 """
@@ -63,7 +63,7 @@ def all_variants() -> list[tuple[str, Variant]]:
 
 
 def compiled_at(number: int) -> dict[str, object]:
-    """One of all variants under one of the targets: what a process of the pool is told."""
+    """Compile one variant for one target, by number, in a process of the pool."""
     at, target = divmod(number, len(CAPABILITIES))
     return compiled(*all_variants()[at], CAPABILITIES[target])
 

@@ -1,4 +1,4 @@
-"""Every launch variant compiles for the devices we mean, within what they have."""
+"""Every launch variant compiles for the target devices, within their resources."""
 
 import json
 import os

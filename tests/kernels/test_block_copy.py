@@ -1,4 +1,4 @@
-"""copy_blocks copies whole blocks, and refuses what would depend on an order."""
+"""copy_blocks copies whole blocks, and refuses ids whose result would depend on the order."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_blocks_are_copied_and_the_others_left(dtype, impl, as_tensor):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("block", [(1, 1, 1), (3, 5, 7), (3, 16, 128)])
 def test_blocks_of_any_size_lie_apart_and_nothing_between_them_is_touched(block, dtype, impl):
-    """The views of a layer among others; a block of 24 kB is the work of three programs."""
+    """Views of one layer among others; a block of 24 kB takes three programs."""
     pools = [torch.full((6, 2, *block), torch.nan, dtype=dtype, device=DEVICES[impl])] * 2
     pools = [pool.clone() for pool in pools]
     views = [pool[:, 1] for pool in pools]

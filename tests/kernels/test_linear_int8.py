@@ -1,4 +1,4 @@
-"""Products of 8 bits: every bit as the reference says, whatever row stands beside a row."""
+"""int8 linear: the bits of the reference, for a row in any batch."""
 
 import os
 import subprocess

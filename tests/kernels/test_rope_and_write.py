@@ -23,7 +23,7 @@ EPS, L, P, B = 1e-6, 100, 4, 8
 
 
 class _Arguments:
-    """What the operation takes, on the CPU. Caches are the second of two layers, full of NaN."""
+    """Arguments of the operation on the CPU. Caches are the second of two layers, full of NaN."""
 
     def __init__(self, heads, norm="none", dtype=torch.float32, T=9):
         self.H, self.K, self.D = heads

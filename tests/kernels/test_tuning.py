@@ -42,7 +42,7 @@ def current() -> LaunchSettings:
 def trial_of(
     *candidates: LaunchSettings, failing: LaunchSettings = FAILING, wrong: float = 7.0
 ) -> Trial:
-    """An operation that shows in its output whether it went wrong."""
+    """An operation whose output shows if it went wrong."""
 
     def launch() -> tuple[torch.Tensor, ...]:
         if current() == failing:
@@ -209,7 +209,7 @@ def attend(night: Night, meta: Any) -> torch.Tensor:
 
 
 def settings_in(meta: Any) -> tuple[LaunchSettings, LaunchSettings]:
-    """What a plan was made with."""
+    """Settings that a plan was made with."""
     plan = meta.plans[SMALL]
     return plan.decode.settings, plan.prefill.settings
 

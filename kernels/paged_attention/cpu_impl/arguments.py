@@ -1,56 +1,68 @@
-"""How work reaches the compiled kernel: one array of int64, and where in it what stands."""
+"""Arguments of the attention worker `run_items`, and the scratch memory that they describe."""
 
 from collections import namedtuple
+from typing import NamedTuple
 
 from thothy_kernels.numba_simd import raw_memory
+from thothy_kernels.numba_simd.arguments import indices_of
 from thothy_kernels.numba_simd.functions import inlined
 from thothy_kernels.paged_attention import SPAN
 from thothy_kernels.paged_attention.cpu_impl.packing import KEYS
 
-# Integers, then addresses. NEXT_ITEM and NEXT_WORKER are the counters that threads share.
-(
-    NEXT_ITEM,
-    NEXT_WORKER,
-    NUM_ITEMS,
-    NUM_WORKERS,
-    ROWS,
-    PER_WORKER,
-    SCALE,
-    H,
-    K,
-    P,
-    D,
-    M,
-    Q_STRIDE,
-    T,
-    CACHE_SIZE,
-    S,
-    NUM_PARTIALS,
-    NUM_FINISHED,
-    ITEMS,
-    Q,
-    K_CACHE,
-    V_CACHE,
-    OUT,
-    TABLES,
-    CU_SEQLENS,
-    CONTEXT_LENS,
-    SCRATCH,
-    FINISHED,
-    IS_FLOAT32,
-    BLOCK_STRIDE,
-    WINDOW,
-    SOFTCAP,
-    USES_TILES,
-    USES_DOTS,
-) = range(34)
 
-# A thread's memory. part and run: sums of the span and of all spans so far, that is weighted
-# values [rows, width], maxima [rows], sums [rows]. Then queries [rows, width], weights [rows,
-# SPAN], packed keys or values [2 * KEYS * width], and where each key of the span starts. For
-# matrix tiles: weights in two parts [2, rows, SPAN], four tiles [4, 16, 16], what to fetch ahead,
-# how the tiles were set up before. stored: the spans of tiles that are cut, each laid out like
-# `part`, shared by all threads.
+class Arguments(NamedTuple):
+    """One launch of `run_items`: counters, sizes, flags, and addresses of tensors."""
+
+    next_item: int  # counter shared by the threads: the item that is computed next
+    next_worker: int  # counter shared by the threads: the scratch memory that is free
+    num_items: int
+    items: int  # int64 [num_items, NUM_COLUMNS], see `work_list`
+
+    H: int  # query heads
+    K: int  # kv heads
+    D: int  # head dim
+    P: int  # block_size
+    T: int  # rows of q and out
+    S: int  # sequences
+    M: int  # columns of block_tables
+    window: int  # positions that a query attends to, itself included; NO_WINDOW: all
+    scale: int  # float32 bits, factor of the scores
+    softcap: int  # float32 bits, 0: none
+
+    is_float32: int  # dtype of q, caches and out: float32, otherwise bfloat16
+    uses_amx: int  # bfloat16 by AMX
+    uses_dot_products: int  # bfloat16 of single queries by vdpbf16ps
+
+    q: int  # [T, H, D]
+    q_stride: int  # elements from row to row of q
+    k_cache: int  # [B, K, P, D], blocks apart
+    v_cache: int  # like k_cache
+    block_stride: int  # elements from block to block of both caches
+    cache_size: int  # elements from the first block to the end of the last
+    out: int  # [T, H, D], contiguous
+    block_tables: int  # int32 [S, M]
+    cu_seqlens: int  # int32 [S + 1]
+    context_lens: int  # int32 [S]
+
+    tile_rows: int  # rows of a tile in scratch memory
+    scratch: int  # float32 [num_workers * scratch_per_worker], then the stored spans
+    scratch_per_worker: int  # float32s
+    num_workers: int
+    num_partials: int  # stored spans
+    finished_spans: int  # int64 [num_cut_tiles]: computed spans of each tile that is cut
+    num_cut_tiles: int
+
+
+ARG = indices_of(Arguments)
+
+# Scratch memory of a thread.
+# - part, run: sums of one span and of all spans so far: weighted values [rows, width], maxima
+#   [rows], sums [rows].
+# - queries [rows, width]; weights [rows, SPAN]; packed keys or values [2 * KEYS * width]; starts
+#   [SPAN]: offset of each key of the span in the cache.
+# - AMX only: split, weights in two bfloat16 parts [2, rows, SPAN]; square, four tiles [4, 16, 16];
+#   ahead, addresses to prefetch; saved, the tile configuration from before.
+# - stored: partial results of spans, each laid out like `part`, shared by all threads.
 Scratch = namedtuple(
     "Scratch", "part run queries weights packed starts split square ahead saved stored"
 )
@@ -58,7 +70,7 @@ _SQUARE, _AHEAD, _SAVED = 1024, 2 * SPAN // 16, 16  # float32s
 
 
 def width_of(D: int) -> int:
-    """Elements of a row of D in the scratch memory: whole vectors."""
+    """Elements of a row of D in scratch memory: whole vectors."""
     return -(-D // 16) * 16
 
 
@@ -70,17 +82,18 @@ def partial_size(rows: int, D: int) -> int:
 def scratch_size(rows: int, D: int) -> int:
     """float32s of a thread's scratch memory."""
     width = width_of(D)
-    ours = 2 * partial_size(rows, D) + rows * (width + SPAN) + 2 * KEYS * width + 2 * SPAN
-    return ours + rows * SPAN + _SQUARE + _AHEAD + _SAVED
+    common = 2 * partial_size(rows, D) + rows * (width + SPAN) + 2 * KEYS * width + 2 * SPAN
+    return common + rows * SPAN + _SQUARE + _AHEAD + _SAVED
 
 
 @inlined
 def scratch_of(args):  # type: ignore[no-untyped-def]
-    """The scratch memory of the calling thread; each call gives the next thread's."""
-    rows = args[ROWS]
-    width = (args[D] + 15) // 16 * 16
+    """Scratch memory of the calling thread; each call returns the next thread's."""
+    rows = args[ARG.tile_rows]
+    width = (args[ARG.D] + 15) // 16 * 16
     size = rows * (width + 2)
-    part = args[SCRATCH] + 4 * args[PER_WORKER] * raw_memory.fetch_add(args, NEXT_WORKER, 1)
+    worker = raw_memory.fetch_add(args, ARG.next_worker, 1)
+    part = args[ARG.scratch] + 4 * args[ARG.scratch_per_worker] * worker
     run = part + 4 * size
     queries = run + 4 * size
     weights = queries + 4 * rows * width
@@ -90,17 +103,17 @@ def scratch_of(args):  # type: ignore[no-untyped-def]
     square = split + 4 * rows * SPAN
     ahead = square + 4 * _SQUARE
     saved = ahead + 4 * _AHEAD
-    stored = args[SCRATCH] + 4 * args[PER_WORKER] * args[NUM_WORKERS]
+    stored = args[ARG.scratch] + 4 * args[ARG.scratch_per_worker] * args[ARG.num_workers]
     return Scratch(
-        raw_memory.float32_at(part, size),
-        raw_memory.float32_at(run, size),
-        raw_memory.float32_at(queries, rows * width),
-        raw_memory.float32_at(weights, rows * SPAN),
-        raw_memory.float32_at(packed, 2 * KEYS * width),
-        raw_memory.int64_at(starts, SPAN),
-        raw_memory.bfloat16_at(split, 2 * rows * SPAN),
-        raw_memory.float32_at(square, _SQUARE),
-        raw_memory.int64_at(ahead, _AHEAD // 2),
-        raw_memory.int64_at(saved, _SAVED // 2),
-        raw_memory.float32_at(stored, args[NUM_PARTIALS] * size),
+        part=raw_memory.float32_at(part, size),
+        run=raw_memory.float32_at(run, size),
+        queries=raw_memory.float32_at(queries, rows * width),
+        weights=raw_memory.float32_at(weights, rows * SPAN),
+        packed=raw_memory.float32_at(packed, 2 * KEYS * width),
+        starts=raw_memory.int64_at(starts, SPAN),
+        split=raw_memory.bfloat16_at(split, 2 * rows * SPAN),
+        square=raw_memory.float32_at(square, _SQUARE),
+        ahead=raw_memory.int64_at(ahead, _AHEAD // 2),
+        saved=raw_memory.int64_at(saved, _SAVED // 2),
+        stored=raw_memory.float32_at(stored, args[ARG.num_partials] * size),
     )

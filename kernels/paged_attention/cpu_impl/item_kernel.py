@@ -1,9 +1,9 @@
-"""One item of the work list: the queries of a tile against spans of positions.
+"""Worker `run_items`: computes items of the work list, a tile of queries against spans of KV.
 
-Per span: pack 64 keys at a time, transposed and widened, and multiply by the rows of the tile;
-softmax of each row over what it sees; pack 64 values at a time and multiply by the weights. While
-one pack is multiplied the next is fetched from memory. In bfloat16 keys and values are used where
-they lie, as far as the processor has instructions for it.
+Per span: pack 64 keys at a time, transposed and in float32, and multiply them by the tile's rows;
+softmax of each row over its visible positions; pack 64 values at a time and multiply them by the
+weights. While one pack is multiplied, the next is prefetched. bfloat16 keys and values are read in
+place where the processor has instructions for them.
 """
 
 from collections import namedtuple
@@ -15,76 +15,66 @@ from thothy_kernels.numba_simd.functions import inlined, spliced, worker
 from thothy_kernels.paged_attention import SPAN
 from thothy_kernels.paged_attention.cpu_impl import (
     amx_products,
-    arguments,
     bf16_dot_products,
     packing,
     row_softmax,
 )
+from thothy_kernels.paged_attention.cpu_impl.arguments import ARG, scratch_of
 from thothy_kernels.paged_attention.cpu_impl.packing import KEYS
 from thothy_kernels.paged_attention.cpu_impl.work_list import (
-    BASE_SPAN,
-    END_SPAN,
-    FIRST_QUERY,
-    FIRST_SPAN,
-    GROUP,
-    HEAD,
+    COLUMN,
+    FIRST_LEVEL,
+    LEVEL,
     LEVEL_COLUMNS,
     NUM_COLUMNS,
     NUM_LEVELS,
-    NUM_QUERIES,
-    NUM_SPANS,
-    PARTIAL,
-    SEES,
-    SEQ,
-    TILE,
 )
 
-AHEAD = 64
-
-# `sees`: where what the first query of the tile sees ends; the next sees one more. Nobody sees
-# further back than `first`, or further than `end`.
-_Tile = namedtuple("_Tile", "seq head first_row num_rows sees first end")
+# begin .. end: positions that any query of the tile attends to. first_end: the end for its first
+# query; each following query attends to one more position.
+_Tile = namedtuple("_Tile", "seq head first_row num_rows begin end first_end")
 
 
 @inlined
 def _tile_of(args, item):  # type: ignore[no-untyped-def]
-    cu_seqlens = raw_memory.int32_at(args[arguments.CU_SEQLENS], args[arguments.S] + 1)
-    context_lens = raw_memory.int32_at(args[arguments.CONTEXT_LENS], args[arguments.S])
-    seq, num_queries = item[SEQ], item[NUM_QUERIES]
-    first_row = cu_seqlens[seq] + item[FIRST_QUERY]
-    sees = context_lens[seq] - (cu_seqlens[seq + 1] - first_row) + 1
-    end = sees + num_queries - 1
-    if item[SEES] > 0:  # queries of several sequences, all of which see all of it
-        sees = end = item[SEES]
-    num_rows = num_queries * (args[arguments.H] // args[arguments.K])
-    first = max(0, sees - args[arguments.WINDOW])
-    return _Tile(seq, item[HEAD], first_row, num_rows, sees, first, end)
+    """The tile of an item: its rows and their visible positions."""
+    cu_seqlens = raw_memory.int32_at(args[ARG.cu_seqlens], args[ARG.S] + 1)
+    context_lens = raw_memory.int32_at(args[ARG.context_lens], args[ARG.S])
+    seq, num_queries = item[COLUMN.seq], item[COLUMN.num_queries]
+    first_row = cu_seqlens[seq] + item[COLUMN.first_query]
+    first_end = context_lens[seq] - (cu_seqlens[seq + 1] - first_row) + 1
+    end = first_end + num_queries - 1
+    if item[COLUMN.visible_end] > 0:  # all queries of a group attend to all of its positions
+        first_end = end = item[COLUMN.visible_end]
+    num_rows = num_queries * (args[ARG.H] // args[ARG.K])
+    begin = max(0, first_end - args[ARG.window])
+    return _Tile(seq, item[COLUMN.head], first_row, num_rows, begin, end, first_end)
 
 
 @inlined
 def _reads_in_place(args, tile):  # type: ignore[no-untyped-def]
-    """Whether keys and values are used as they lie: by matrix tiles, or of one query by dots."""
-    is_single = tile.num_rows == args[arguments.H] // args[arguments.K]
-    by_dots = (
-        args[arguments.USES_DOTS] and is_single and tile.num_rows <= bf16_dot_products.MAX_ROWS
+    """True if keys and values are read in place: by AMX, or for one query by dot products."""
+    is_single = tile.num_rows == args[ARG.H] // args[ARG.K]
+    by_dot_products = (
+        args[ARG.uses_dot_products] and is_single and tile.num_rows <= bf16_dot_products.MAX_ROWS
     )
-    return args[arguments.USES_TILES] or by_dots
+    return args[ARG.uses_amx] or by_dot_products
 
 
 @spliced
 def _load_queries(args, tile, queries):  # type: ignore[no-untyped-def]
-    address, stride = args[arguments.Q], args[arguments.Q_STRIDE]
-    size = args[arguments.T] * stride
-    G, D = args[arguments.H] // args[arguments.K], args[arguments.D]
-    scale = raw_memory.float32_of_bits(args[arguments.SCALE])
+    address, stride = args[ARG.q], args[ARG.q_stride]
+    size = args[ARG.T] * stride
+    G, D = args[ARG.H] // args[ARG.K], args[ARG.D]
+    scale = raw_memory.float32_of_bits(args[ARG.scale])
     at = (tile.first_row, tile.num_rows, tile.head)
-    if args[arguments.USES_TILES]:
+    if args[ARG.uses_amx]:
         pairs = raw_memory.int32_at(address, size // 2)
         amx_products.load_queries(pairs, queries, at[0], at[1], at[2], G, D, stride)
     elif _reads_in_place(args, tile):
         pairs = raw_memory.int32_at(address, size // 2)
         bf16_dot_products.load_queries(pairs, queries, at[0], at[1], at[2], D, stride)
-    elif args[arguments.IS_FLOAT32]:
+    elif args[ARG.is_float32]:
         q32 = raw_memory.float32_at(address, size)
         row_softmax.load_queries(q32, queries, at[0], at[1], at[2], G, D, stride, scale)
     else:
@@ -94,10 +84,10 @@ def _load_queries(args, tile, queries):  # type: ignore[no-untyped-def]
 
 @spliced
 def _write_out(args, tile, run):  # type: ignore[no-untyped-def]
-    address, H, D = args[arguments.OUT], args[arguments.H], args[arguments.D]
-    size, G, rows = args[arguments.T] * H * D, H // args[arguments.K], args[arguments.ROWS]
+    address, H, D = args[ARG.out], args[ARG.H], args[ARG.D]
+    size, G, rows = args[ARG.T] * H * D, H // args[ARG.K], args[ARG.tile_rows]
     at = (tile.first_row, tile.num_rows, tile.head)
-    if args[arguments.IS_FLOAT32]:
+    if args[ARG.is_float32]:
         out32 = raw_memory.float32_at(address, size)
         row_softmax.write_out(out32, run, at[0], at[1], at[2], H, G, D, rows)
     else:
@@ -106,27 +96,27 @@ def _write_out(args, tile, run):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _fetch_ahead(args, which, table, head, begin, end):  # type: ignore[no-untyped-def]
-    size = 4 if args[arguments.IS_FLOAT32] else 2
-    P, D, stride = args[arguments.P], args[arguments.D], args[arguments.BLOCK_STRIDE]
+def _prefetch(args, which, table, head, begin, end):  # type: ignore[no-untyped-def]
+    size = 4 if args[ARG.is_float32] else 2
+    P, D, stride = args[ARG.P], args[ARG.D], args[ARG.block_stride]
     to = min(end, begin + KEYS)
-    packing.fetch_ahead(args[which], size, table, begin, to, head, stride, P, D)
+    packing.prefetch(args[which], size, table, begin, to, head, stride, P, D)
 
 
 @spliced
 def _score_span(args, tile, table, scratch, begin, end):  # type: ignore[no-untyped-def]
-    """Scores of the tile's rows for positions begin .. end, to scratch.weights."""
-    address, size, D = args[arguments.K_CACHE], args[arguments.CACHE_SIZE], args[arguments.D]
-    softcap = raw_memory.float32_of_bits(args[arguments.SOFTCAP])
-    seen = max(0, tile.first - begin)
-    for first in range(seen // KEYS * KEYS, end - begin, KEYS):
+    """scratch.weights = scores of the tile's rows for positions begin .. end."""
+    address, size, D = args[ARG.k_cache], args[ARG.cache_size], args[ARG.D]
+    softcap = raw_memory.float32_of_bits(args[ARG.softcap])
+    first_key = max(0, tile.begin - begin)
+    for first in range(first_key // KEYS * KEYS, end - begin, KEYS):
         ahead = begin + first + KEYS
         if ahead < end:
-            _fetch_ahead(args, arguments.K_CACHE, table, tile.head, ahead, end)
+            _prefetch(args, ARG.k_cache, table, tile.head, ahead, end)
         else:
-            _fetch_ahead(args, arguments.V_CACHE, table, tile.head, begin + seen, end)
+            _prefetch(args, ARG.v_cache, table, tile.head, begin + first_key, end)
         count = min(KEYS, end - begin - first)
-        if args[arguments.IS_FLOAT32]:
+        if args[ARG.is_float32]:
             k32 = raw_memory.float32_at(address, size)
             packing.pack_keys(k32, scratch.starts, first, count, scratch.packed, D)
         else:
@@ -134,150 +124,158 @@ def _score_span(args, tile, table, scratch, begin, end):  # type: ignore[no-unty
             packing.pack_keys_bfloat16(k16, scratch.starts, first, count, scratch.packed, D)
         row_softmax.score(scratch.queries, scratch.packed, scratch.weights, first, tile.num_rows, D)
         if softcap > np.float32(0.0):
-            row_softmax.cap(scratch.weights, first, KEYS, softcap, tile.num_rows)
+            row_softmax.apply_softcap(scratch.weights, first, KEYS, softcap, tile.num_rows)
 
 
 @spliced
-def _weigh_span(args, tile, table, scratch, begin, end):  # type: ignore[no-untyped-def]
-    """Values of positions begin .. end times the weights of the tile's rows, to scratch.part."""
-    address, size, D = args[arguments.V_CACHE], args[arguments.CACHE_SIZE], args[arguments.D]
-    G = args[arguments.H] // args[arguments.K]
+def _accumulate_span(args, tile, table, scratch, begin, end):  # type: ignore[no-untyped-def]
+    """scratch.part = weights of the tile's rows times values of positions begin .. end."""
+    address, size, D = args[ARG.v_cache], args[ARG.cache_size], args[ARG.D]
+    G = args[ARG.H] // args[ARG.K]
     part, packed, rows = scratch.part, scratch.packed, tile.num_rows
     row_softmax.clear(part, rows * ((D + 15) // 16 * 16))
-    window = args[arguments.WINDOW]
-    seen = max(0, tile.first - begin)
-    for first in range(seen // KEYS * KEYS, end - begin, KEYS):
+    window = args[ARG.window]
+    first_key = max(0, tile.begin - begin)
+    for first in range(first_key // KEYS * KEYS, end - begin, KEYS):
         ahead = begin + first + KEYS
         if ahead < end:
-            _fetch_ahead(args, arguments.V_CACHE, table, tile.head, ahead, end)
+            _prefetch(args, ARG.v_cache, table, tile.head, ahead, end)
         elif end < tile.end:
-            _fetch_ahead(args, arguments.K_CACHE, table, tile.head, end, tile.end)
+            _prefetch(args, ARG.k_cache, table, tile.head, end, tile.end)
         count = min(KEYS, end - begin - first)
-        if args[arguments.IS_FLOAT32]:
+        if args[ARG.is_float32]:
             v32 = raw_memory.float32_at(address, size)
             packing.pack_values(v32, scratch.starts, first, count, packed, D)
         else:
             v16 = raw_memory.bfloat16_at(address, size)
             packing.pack_values(v16, scratch.starts, first, count, packed, D)
-        sees = tile.sees - begin - first
-        row_softmax.weigh(scratch.weights, packed, part, first, count, sees, window, rows, G, D)
+        first_end = tile.first_end - begin - first
+        row_softmax.accumulate_values(
+            scratch.weights, packed, part, first, count, first_end, window, rows, G, D
+        )
 
 
 @spliced
 def _run_in_place(args, tile, table, scratch, begin, end):  # type: ignore[no-untyped-def]
-    """The span begin .. end of a tile's rows, to scratch.part: bfloat16, read where it lies."""
-    size, P, D = args[arguments.CACHE_SIZE], args[arguments.P], args[arguments.D]
-    rows, stride = args[arguments.ROWS], args[arguments.BLOCK_STRIDE]
-    G, window = args[arguments.H] // args[arguments.K], args[arguments.WINDOW]
-    softcap = raw_memory.float32_of_bits(args[arguments.SOFTCAP])
-    scale = raw_memory.float32_of_bits(args[arguments.SCALE])
-    k16 = raw_memory.bfloat16_at(args[arguments.K_CACHE], size)
-    v16 = raw_memory.bfloat16_at(args[arguments.V_CACHE], size)
-    num_keys, sees, seen = end - begin, tile.sees - begin, max(0, tile.first - begin)
+    """scratch.part = partial result of a tile's rows for the span begin .. end: bfloat16 in
+    place."""
+    size, P, D = args[ARG.cache_size], args[ARG.P], args[ARG.D]
+    rows, stride = args[ARG.tile_rows], args[ARG.block_stride]
+    G, window = args[ARG.H] // args[ARG.K], args[ARG.window]
+    softcap = raw_memory.float32_of_bits(args[ARG.softcap])
+    scale = raw_memory.float32_of_bits(args[ARG.scale])
+    k16 = raw_memory.bfloat16_at(args[ARG.k_cache], size)
+    v16 = raw_memory.bfloat16_at(args[ARG.v_cache], size)
+    num_keys, first_end, first_key = end - begin, tile.first_end - begin, max(0, tile.begin - begin)
     starts, ahead, num_rows = scratch.starts, scratch.ahead, tile.num_rows
-    amx_products.locate_pieces(starts, table, begin, seen, num_keys, tile.head, stride, P, D)
+    amx_products.locate_pieces(starts, table, begin, first_key, num_keys, tile.head, stride, P, D)
     pieces = (num_keys + 15) // 16
-    for piece in range(pieces):  # while keys are multiplied, the values are fetched
-        ahead[piece] = args[arguments.V_CACHE] + 2 * starts[piece]
-    first = seen // 32 * 32
-    by_tiles = args[arguments.USES_TILES] != 0
-    if by_tiles:
+    for piece in range(pieces):  # values are prefetched while keys are multiplied
+        ahead[piece] = args[ARG.v_cache] + 2 * starts[piece]
+    first = first_key // 32 * 32
+    uses_amx = args[ARG.uses_amx] != 0
+    if uses_amx:
         amx_products.score(k16, scratch, first, num_keys, ahead, num_rows, D, scale)
     else:
         bf16_dot_products.score(k16, scratch, first, num_keys, ahead, num_rows, D, scale)
     if softcap > np.float32(0.0):
-        row_softmax.cap(scratch.weights, first, num_keys - first, softcap, num_rows)
-    row_softmax.soften(scratch.weights, scratch.part, sees, window, num_rows, G, rows * D, rows)
-    for piece in range(pieces):  # while values are weighed, the keys of the next span
+        row_softmax.apply_softcap(scratch.weights, first, num_keys - first, softcap, num_rows)
+    row_softmax.exponentiate(
+        scratch.weights, scratch.part, first_end, window, num_rows, G, rows * D, rows
+    )
+    for piece in range(pieces):  # the next span's keys are prefetched while values are multiplied
         position = min(end + 16 * piece, tile.end - 1) // 16 * 16
         start = table[position // P] * stride + (tile.head * P + position % P) * D
-        ahead[piece] = args[arguments.K_CACHE] + 2 * start
-    if not by_tiles:
-        bf16_dot_products.weigh(v16, scratch, seen, num_keys, ahead, num_rows, D)
+        ahead[piece] = args[ARG.k_cache] + 2 * start
+    if not uses_amx:
+        bf16_dot_products.accumulate_values(v16, scratch, first_key, num_keys, ahead, num_rows, D)
         return
-    amx_products.pair_values(v16, scratch, first, seen, num_keys, ahead, D)
-    amx_products.split_weights(scratch, first, num_keys, sees, window, num_rows, G)
-    amx_products.weigh(scratch, first, num_keys, num_rows, D)
+    amx_products.pack_value_pairs(v16, scratch, first, first_key, num_keys, ahead, D)
+    amx_products.split_weights(scratch, first, num_keys, first_end, window, num_rows, G)
+    amx_products.accumulate_values(scratch, first, num_keys, num_rows, D)
 
 
 @inlined
-def _take_grouped(item, tile, scratch, span, width, rows):  # type: ignore[no-untyped-def]
-    """Take the sums of a span that was computed for a group of sequences; whether it was."""
+def _load_grouped(item, tile, scratch, span, width, rows):  # type: ignore[no-untyped-def]
+    """scratch.part = partial result of a span that a group item computed; False if none did."""
     for level in range(NUM_LEVELS):
-        at = GROUP + level * LEVEL_COLUMNS
-        if item[at + 2] <= span < item[at + 3]:
-            start = (item[at] + span - item[at + 2]) * rows * (width + 2)
-            stored, row = scratch.stored, item[at + 1]
-            row_softmax.take_rows(scratch.part, stored, start, row, tile.num_rows, width, rows)
+        at = FIRST_LEVEL + level * LEVEL_COLUMNS
+        first_span = item[at + LEVEL.first_span]
+        if first_span <= span < item[at + LEVEL.end_span]:
+            start = (item[at + LEVEL.partial] + span - first_span) * rows * (width + 2)
+            stored, row = scratch.stored, item[at + LEVEL.first_row]
+            row_softmax.load_rows(scratch.part, stored, start, row, tile.num_rows, width, rows)
             return True
     return False
 
 
 @spliced
 def _run_spans(args, item, tile, scratch):  # type: ignore[no-untyped-def]
-    """Sum up the item's spans: into scratch.run, or each to its place in scratch.stored."""
-    P, D, stride = args[arguments.P], args[arguments.D], args[arguments.BLOCK_STRIDE]
-    M, rows, G = args[arguments.M], args[arguments.ROWS], args[arguments.H] // args[arguments.K]
-    window = args[arguments.WINDOW]
+    """Compute the item's spans: merged into scratch.run, or each stored to scratch.stored."""
+    P, D, stride = args[ARG.P], args[ARG.D], args[ARG.block_stride]
+    M, rows, G = args[ARG.M], args[ARG.tile_rows], args[ARG.H] // args[ARG.K]
+    window = args[ARG.window]
     width = (D + 15) // 16 * 16
-    tables = raw_memory.int32_at(args[arguments.TABLES], args[arguments.S] * M)
+    tables = raw_memory.int32_at(args[ARG.block_tables], args[ARG.S] * M)
     table = tables[tile.seq * M : (tile.seq + 1) * M]
-    for span in range(item[FIRST_SPAN], item[END_SPAN]):
+    for span in range(item[COLUMN.first_span], item[COLUMN.end_span]):
         begin = span * SPAN
         end = min(begin + SPAN, tile.end)
-        if _take_grouped(item, tile, scratch, span, width, rows):
+        if _load_grouped(item, tile, scratch, span, width, rows):
             pass
         elif _reads_in_place(args, tile):
             _run_in_place(args, tile, table, scratch, begin, end)
         else:
-            seen = max(0, tile.first - begin)
+            first_key = max(0, tile.begin - begin)
             starts, head = scratch.starts, tile.head
-            packing.locate_keys(starts, table, begin, seen, end - begin, head, stride, P, D)
+            packing.locate_keys(starts, table, begin, first_key, end - begin, head, stride, P, D)
             _score_span(args, tile, table, scratch, begin, end)
-            sees, at = tile.sees - begin, rows * width
+            first_end, at = tile.first_end - begin, rows * width
             weights, num_rows = scratch.weights, tile.num_rows
-            row_softmax.soften(weights, scratch.part, sees, window, num_rows, G, at, rows)
-            _weigh_span(args, tile, table, scratch, begin, end)
-        is_first = span == item[BASE_SPAN]
-        if item[PARTIAL] < 0:
+            row_softmax.exponentiate(
+                weights, scratch.part, first_end, window, num_rows, G, at, rows
+            )
+            _accumulate_span(args, tile, table, scratch, begin, end)
+        is_first = span == item[COLUMN.base_span]
+        if item[COLUMN.partial] < 0:
             row_softmax.merge(scratch.run, scratch.part, 0, is_first, tile.num_rows, width, rows)
         else:
-            to = (item[PARTIAL] + span - item[BASE_SPAN]) * rows * (width + 2)
+            to = (item[COLUMN.partial] + span - item[COLUMN.base_span]) * rows * (width + 2)
             row_softmax.copy(scratch.stored, to, scratch.part, tile.num_rows, width, rows)
 
 
 @spliced
 def _merge_stored(args, item, tile, scratch):  # type: ignore[no-untyped-def]
-    """Merge the spans of a tile that was cut, if this item is the last; whether it is."""
-    finished = raw_memory.int64_at(args[arguments.FINISHED], args[arguments.NUM_FINISHED])
-    rows, width = args[arguments.ROWS], (args[arguments.D] + 15) // 16 * 16
-    spans = item[END_SPAN] - item[FIRST_SPAN]
-    if raw_memory.fetch_add(finished, item[TILE], spans) + spans < item[NUM_SPANS]:
+    """Merge the stored spans of a tile that is cut if this item is its last; False otherwise."""
+    finished = raw_memory.int64_at(args[ARG.finished_spans], args[ARG.num_cut_tiles])
+    rows, width = args[ARG.tile_rows], (args[ARG.D] + 15) // 16 * 16
+    spans = item[COLUMN.end_span] - item[COLUMN.first_span]
+    if raw_memory.fetch_add(finished, item[COLUMN.tile], spans) + spans < item[COLUMN.num_spans]:
         return False
-    for span in range(item[NUM_SPANS]):
-        start = (item[PARTIAL] + span) * rows * (width + 2)
+    for span in range(item[COLUMN.num_spans]):
+        start = (item[COLUMN.partial] + span) * rows * (width + 2)
         row_softmax.merge(scratch.run, scratch.stored, start, span == 0, tile.num_rows, width, rows)
     return True
 
 
 @worker
 def run_items(args):  # type: ignore[no-untyped-def]
-    """Take items of the work list until none is left."""
-    scratch = arguments.scratch_of(args)
-    items = raw_memory.int64_at(args[arguments.ITEMS], args[arguments.NUM_ITEMS] * NUM_COLUMNS)
-    if args[arguments.USES_TILES]:
+    """Compute items of the work list until none is left; see `arguments.Arguments`."""
+    scratch = scratch_of(args)
+    items = raw_memory.int64_at(args[ARG.items], args[ARG.num_items] * NUM_COLUMNS)
+    if args[ARG.uses_amx]:
         amx.configure(scratch.saved)
     while True:
-        number = raw_memory.fetch_add(args, arguments.NEXT_ITEM, 1)
-        if number >= args[arguments.NUM_ITEMS]:
+        number = raw_memory.fetch_add(args, ARG.next_item, 1)
+        if number >= args[ARG.num_items]:
             break
         item = items[number * NUM_COLUMNS : (number + 1) * NUM_COLUMNS]
         tile = _tile_of(args, item)
         _load_queries(args, tile, scratch.queries)
         _run_spans(args, item, tile, scratch)
-        if item[SEES] > 0:
-            continue  # the sequences of the group merge what was stored
-        if item[PARTIAL] < 0 or _merge_stored(args, item, tile, scratch):
+        if item[COLUMN.visible_end] > 0:
+            continue  # the tiles of the group's sequences merge the stored spans
+        if item[COLUMN.partial] < 0 or _merge_stored(args, item, tile, scratch):
             _write_out(args, tile, scratch.run)
-    if args[arguments.USES_TILES]:
+    if args[ARG.uses_amx]:
         amx.restore(scratch.saved)

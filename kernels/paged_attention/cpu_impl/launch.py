@@ -1,6 +1,6 @@
 """paged_attention on the CPU: blocks are read in place, through the block table.
 
-This file hands work to the threads; `work_list` cuts it, `item_kernel` computes.
+`work_list` cuts a step into items, this file hands them to the threads, `item_kernel` computes.
 """
 
 import threading
@@ -9,12 +9,11 @@ import numpy as np
 import torch
 
 from thothy_kernels.numba_simd import cpu_features, thread_pool
+from thothy_kernels.numba_simd.arguments import pack
 from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.paged_attention.cpu_impl.arguments import (
-    ITEMS,
-    NEXT_ITEM,
-    NEXT_WORKER,
-    NUM_ITEMS,
+    ARG,
+    Arguments,
     partial_size,
     scratch_size,
 )
@@ -29,7 +28,7 @@ from thothy_kernels.paged_attention.cpu_impl.work_list import (
 # Rows times positions (times head dim) that a thread should have before a second one is started.
 _LEAST_PER_THREAD = 1 << 18
 
-# Scratch memory is kept from call to call: fresh pages would cost more than a small call's work.
+# Scratch memory is kept between calls: fresh pages would cost more than a small call's work.
 _kept = threading.local()
 
 
@@ -46,46 +45,68 @@ def paged_attention(
     out = q.new_empty((T, H, D))
     if T == 0:
         return out
-    if q.stride(2) != 1 or q.stride(1) != D or q.stride(0) % 2:  # it is read by pairs
+    if q.stride(2) != 1 or q.stride(1) != D or q.stride(0) % 2:  # bfloat16 is read by pairs
         q = q.contiguous()
     work = _work_list(meta, (H, K, P, B))
     num_threads = thread_pool.num_threads_for(work.cost * D, _LEAST_PER_THREAD)
     rows = max(TILE_ROWS, -(-(H // K) // 16) * 16)  # products go by 4 or 16 rows
-    per_thread = scratch_size(rows, D)
-    scratch = _scratch(num_threads * per_thread + work.num_partials * partial_size(rows, D))
-    finished = np.zeros(work.num_cut_tiles + 1, np.int64)
-    tables = meta.block_tables
+    per_worker = scratch_size(rows, D)
+    scratch = _scratch(num_threads * per_worker + work.num_partials * partial_size(rows, D))
+    finished_spans = np.zeros(work.num_cut_tiles, np.int64) if work.num_cut_tiles else None
     stride = k_cache.stride(0)
-    args = np.array(
-        (
-            *(0, 0, 0, num_threads, rows, per_thread, thread_pool.float_bits(scale)),
-            *(H, K, P, D, tables.shape[1], q.stride(0), q.shape[0]),
-            (B - 1) * stride + K * P * D,
-            *(len(meta.context_lens), work.num_partials, len(finished)),
-            *(0, q.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr()),
-            *(out.data_ptr(), tables.data_ptr(), meta.cu_seqlens.data_ptr()),
-            *(meta.context_lens.data_ptr(), scratch.data_ptr(), finished.ctypes.data),
-            *(q.dtype == torch.float32, stride),
-            *(NO_WINDOW if meta.window is None else meta.window, thread_pool.float_bits(softcap)),
-            *_in_place(q, P),
-        ),
-        dtype=np.int64,
+    uses_amx, uses_dot_products = _bf16_instructions(q, P)
+    args = pack(
+        Arguments(
+            next_item=0,
+            next_worker=0,
+            num_items=0,
+            items=0,
+            H=H,
+            K=K,
+            D=D,
+            P=P,
+            T=T,
+            S=len(meta.context_lens),
+            M=meta.block_tables.shape[1],
+            window=NO_WINDOW if meta.window is None else meta.window,
+            scale=thread_pool.float_bits(scale),
+            softcap=thread_pool.float_bits(softcap),
+            is_float32=q.dtype == torch.float32,
+            uses_amx=uses_amx,
+            uses_dot_products=uses_dot_products,
+            q=q.data_ptr(),
+            q_stride=q.stride(0),
+            k_cache=k_cache.data_ptr(),
+            v_cache=v_cache.data_ptr(),
+            block_stride=stride,
+            cache_size=(B - 1) * stride + K * P * D,
+            out=out.data_ptr(),
+            block_tables=meta.block_tables.data_ptr(),
+            cu_seqlens=meta.cu_seqlens.data_ptr(),
+            context_lens=meta.context_lens.data_ptr(),
+            tile_rows=rows,
+            scratch=scratch.data_ptr(),
+            scratch_per_worker=per_worker,
+            num_workers=num_threads,
+            num_partials=work.num_partials,
+            finished_spans=0 if finished_spans is None else finished_spans.ctypes.data,
+            num_cut_tiles=work.num_cut_tiles,
+        )
     )
-    for items in (work.group_items, work.items):
-        if len(items):
-            args[NEXT_ITEM], args[NEXT_WORKER] = 0, 0
-            args[NUM_ITEMS], args[ITEMS] = len(items), items.ctypes.data
-            thread_pool.launch(run_items, args, num_threads)
+    for num_items, address in work.launches:
+        args[ARG.next_item], args[ARG.next_worker] = 0, 0
+        args[ARG.num_items], args[ARG.items] = num_items, address
+        thread_pool.launch(run_items, args, num_threads)
     return out
 
 
-def _in_place(q: torch.Tensor, block_size: int) -> tuple[bool, bool]:
-    """Whether matrix tiles are used, and products of pairs for single queries. Blocks then hold
-    whole pieces of 16 keys."""
+def _bf16_instructions(q: torch.Tensor, block_size: int) -> tuple[bool, bool]:
+    """(AMX is used, dot products are used for single queries). Both need whole pieces of 16 keys
+    in a block."""
     D = q.shape[2]
     fits = q.dtype == torch.bfloat16 and block_size % 16 == 0
-    by_tiles = fits and cpu_features.HAS_TILES and D % 32 == 0
-    return by_tiles, fits and cpu_features.HAS_DOT and not by_tiles and D % 64 == 0
+    uses_amx = fits and cpu_features.HAS_AMX and D % 32 == 0
+    return uses_amx, fits and cpu_features.HAS_BF16_DOT and not uses_amx and D % 64 == 0
 
 
 def _work_list(meta: AttentionMetadata, shape: tuple[int, int, int, int]) -> WorkList:

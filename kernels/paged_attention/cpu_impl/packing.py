@@ -1,4 +1,4 @@
-"""From blocks to packed tiles: find keys and values, fetch them ahead, widen, transpose."""
+"""Packs keys and values of blocks into float32 tiles: address, prefetch, convert, transpose."""
 
 import numpy as np
 
@@ -12,11 +12,11 @@ _CACHE_LINE = 64
 
 
 @inlined
-def fetch_ahead(cache, element_size, table, begin, end, head, stride, P, D):  # type: ignore[no-untyped-def]
-    """Ask for the keys (or values) of positions begin .. end of one head, cache an address.
+def prefetch(cache, element_size, table, begin, end, head, stride, P, D):  # type: ignore[no-untyped-def]
+    """Prefetch the keys or values of positions begin .. end of one head; cache is an address.
 
-    Blocks lie anywhere, so the processor's own prefetching finds each of them too late: without
-    this, decode waits for memory most of its time.
+    Blocks are scattered, so the processor's own prefetcher finds each of them too late: without
+    this, decode spends most of its time waiting for memory.
     """
     position = begin
     while position < end:
@@ -30,10 +30,10 @@ def fetch_ahead(cache, element_size, table, begin, end, head, stride, P, D):  # 
 
 @inlined
 def locate_keys(starts, table, begin, first_key, num_keys, head, stride, P, D):  # type: ignore[no-untyped-def]
-    """Where the keys (and values) of a span start in the caches; `stride`: of a block.
+    """starts[key] = offset of each key (and value) of a span in the cache; `stride` of a block.
 
-    Before `first_key` the first one is repeated, and up to a multiple of 16 the last: packing goes
-    by 64 and by 16, and what nobody sees must not be read.
+    Entries before `first_key` repeat the first one, and entries up to a multiple of 16 the last:
+    packing goes by 64 and by 16, and positions outside the window must not be read.
     """
     position = begin + first_key
     key = first_key
@@ -53,7 +53,7 @@ def locate_keys(starts, table, begin, first_key, num_keys, head, stride, P, D): 
 
 @inlined
 def pack_keys(k_cache, starts, first, num_keys, packed, D):  # type: ignore[no-untyped-def]
-    """packed[d, key] float32 of up to 64 keys, by squares of 16 by 16."""
+    """packed[d, key] = up to 64 keys as float32, in squares of 16 x 16."""
     whole = D // 16 * 16
     for key in range(0, num_keys, 16):
         for d in range(0, whole, 16):
@@ -65,20 +65,20 @@ def pack_keys(k_cache, starts, first, num_keys, packed, D):  # type: ignore[no-u
 
 @inlined
 def pack_keys_bfloat16(k_cache, starts, first, num_keys, packed, D):  # type: ignore[no-untyped-def]
-    """The same by rectangles of 16 keys by 32, which needs half the work."""
+    """`pack_keys` of bfloat16 in rectangles of 16 keys x 32, at half the work."""
     if D % 32:
         pack_keys(k_cache, starts, first, num_keys, packed, D)
         return
     for key in range(0, num_keys, 16):
         for d in range(0, D, 32):
-            microkernels.transpose_pairs(
+            microkernels.transpose_bf16(
                 k_cache, starts, first + key, d, packed, d * KEYS + key, KEYS
             )
 
 
 @inlined
 def pack_values(v_cache, starts, first, num_keys, packed, D):  # type: ignore[no-untyped-def]
-    """packed[key, d] float32 of up to 64 keys, zeros from D up to the next multiple of 16."""
+    """packed[key, d] = up to 64 values as float32; zeros from D to the next multiple of 16."""
     width = (D + 15) // 16 * 16
     for key in range(num_keys):
         start = starts[first + key]
@@ -86,6 +86,6 @@ def pack_values(v_cache, starts, first, num_keys, packed, D):  # type: ignore[no
             vec16.store(packed, key * width + d, vec16.load(v_cache, start + d))
         if width > D:
             whole = D // 16 * 16
-            vec16.store(packed, key * width + whole, vec16.spread(np.float32(0.0)))
+            vec16.store(packed, key * width + whole, vec16.broadcast(np.float32(0.0)))
             for d in range(whole, D):
                 packed[key * width + d] = vec16.element(v_cache, start + d)

@@ -1,7 +1,7 @@
-"""What flex_attention needs to know of a step: tiles of queries, what to copy, and masks.
+"""Plan of a step for flex_attention: tiles of queries, blocks to copy, and BlockMasks.
 
-See flex_impl.py. N tiles, C columns of the block tables to copy for each. Made on the device, from
-values there, but for the number of tiles and what they consist of, which the host knows.
+See launch.py. N tiles, C columns of the block tables to copy for each. The host computes the tiles;
+everything else is computed on the device from values there.
 """
 
 from collections.abc import Callable
@@ -14,28 +14,28 @@ import torch
 from torch.nn.attention.flex_attention import BlockMask
 
 from thothy_kernels.paged_attention import AttentionMetadata
-from thothy_kernels.paged_attention.triton_impl.decode_tables import check_blocks_exist
+from thothy_kernels.paged_attention.block_checks import check_blocks_exist
 from thothy_kernels.transfer import send
 
-# Rows of a tile that is read in place: what a program of flex's kernel computes at once.
+# Rows of a tile that is read in place: the rows that a program of flex's kernel computes at once.
 _TILE_ROWS = 64
-# Bytes of keys, and of values, that a program loads at once: in float32 with a head dim of 256 a
-# larger tile, twice in the pipeline, would not fit in shared memory beside the queries.
+# Bytes of keys, and of values, that a program loads at once. In float32 with a head dim of 256, two
+# larger tiles in the pipeline would not fit in shared memory beside the queries.
 _LOAD_BYTES = 16384
 _COPY_BLOCK = 128  # keys in a block of the BlockMask over copies
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a plan is made for, beyond its metadata."""
+    """Shape and strides that a plan depends on, beside the metadata. G = H // K."""
 
     K: int
     G: int
     D: int
     P: int
     B: int
-    apart: int  # pages from block to block; 0: not to be read in place
-    item_bytes: int
+    block_pages: int  # stride of a block in pages [P, D]; 0: blocks are copied, not read in place
+    item_bytes: int  # of the dtype
 
     def to_rows(self, q: torch.Tensor) -> torch.Tensor:
         """[N, queries, H, D] -> [N * K, 1, queries * G, D]"""
@@ -49,15 +49,19 @@ class Layout:
         return by_head.transpose(1, 2).reshape(-1, self.K * self.G, self.D)
 
     def tile_queries(self, max_query_len: int) -> int:
-        """How many queries a tile has. A copy is made for each tile: then one for a sequence."""
-        return min(max_query_len, max(1, _TILE_ROWS // self.G)) if self.apart else max_query_len
+        """Queries of a tile. Without reads in place a tile is a sequence, so blocks are copied
+        once."""
+        return (
+            min(max_query_len, max(1, _TILE_ROWS // self.G)) if self.block_pages else max_query_len
+        )
 
     def kernel_options(self, num_rows: int) -> dict[str, Any]:
-        block_n = gcd(64, self.P) if self.apart else 64
+        """Options of flex's Triton kernel for tiles of `num_rows` rows."""
+        block_n = gcd(64, self.P) if self.block_pages else 64
         while block_n > 16 and block_n * self.D * self.item_bytes > _LOAD_BYTES:
             block_n //= 2
         return {
-            "FORCE_USE_FLEX_ATTENTION": True,  # the one for decoding compiles for a batch's size
+            "FORCE_USE_FLEX_ATTENTION": True,  # the decode kernel recompiles per batch size
             "BLOCK_M": block_m(num_rows),
             "BLOCK_N": block_n,
             "num_stages": 2,
@@ -70,63 +74,66 @@ def block_m(num_rows: int) -> int:
 
 
 def layout_of(q: torch.Tensor, k_cache: torch.Tensor) -> Layout:
+    """The layout of q [T, H, D] and a cache [B, K, P, D]. ValueError for a head dim below 16 on a
+    device."""
     B, K, P, D = k_cache.shape
     if q.is_cuda and D < 16:
         raise ValueError(f"paged_attention: flex on a device needs a head dim of 16, not {D}")
-    apart = _pages_apart(k_cache) if _reads_in_place(k_cache) else 0
-    return Layout(K, q.shape[1] // K, D, P, B, apart, q.element_size())
+    block_pages = _block_pages(k_cache) if _reads_in_place(k_cache) else 0
+    return Layout(K, q.shape[1] // K, D, P, B, block_pages, q.element_size())
 
 
 def _reads_in_place(k_cache: torch.Tensor) -> bool:
     return k_cache.is_cuda and k_cache.shape[2] % 16 == 0
 
 
-def _pages_apart(k_cache: torch.Tensor) -> int:
-    """From block to block, in pages of [P, D]; 0 where rows of the pool cannot be numbered so."""
+def _block_pages(k_cache: torch.Tensor) -> int:
+    """Stride of a block in pages [P, D]; 0 if the pool's rows cannot be numbered so."""
     B, _, P, D = k_cache.shape
-    apart, rest = divmod(k_cache.stride(0), P * D)
-    # Flex's kernel computes where a row lies in 32 bits.
-    return apart if not rest and B * k_cache.stride(0) < 2**31 else 0
+    block_pages, rest = divmod(k_cache.stride(0), P * D)
+    # Flex's kernel computes offsets in 32 bits.
+    return block_pages if not rest and B * k_cache.stride(0) < 2**31 else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """N tiles of `queries` queries each; the last of a tile's queries fills it up."""
+    """N tiles of `queries` queries each; a tile's last query is repeated to fill it."""
 
     rows: torch.Tensor  # int64 [N, queries]: row of q
-    places: torch.Tensor  # int64 [T]: where in N * queries each row of q is
+    places: torch.Tensor  # int64 [T]: index of each row of q within N * queries
     block_ids: torch.Tensor  # int64 [N, C]: blocks to copy
-    is_seen: torch.Tensor  # bool [N, C, P]: slots of them that the tile may see
+    is_visible: torch.Tensor  # bool [N, C, P]: slots of them that the tile attends to
     copied: BlockMask
     in_place: BlockMask | None
 
 
 def plan_of(meta: AttentionMetadata, layout: Layout) -> Plan:
+    """The plan of a step. ValueError for a bad block table, or without host values."""
     host = meta.host if meta.host is not None else meta
     if host.context_lens.device.type != "cpu":
         raise ValueError("paged_attention: metadata on a device needs its host's values in `host`")
-    check_blocks_exist(host, (layout.P, layout.B))
+    check_blocks_exist(host, layout.P, layout.B)
     tiles = _tiles(host.cu_seqlens.numpy(), layout.tile_queries(meta.max_query_len))
     device = meta.context_lens.device
     seqs, rows, behind, places = (send(torch.from_numpy(part), device) for part in tiles)
-    seen = _Seen(meta.context_lens[seqs][:, None] - behind, meta.window, layout)
+    visible = _Visible(meta.context_lens[seqs][:, None] - behind, meta.window, layout)
     tables = meta.block_tables[seqs]
-    columns, is_seen = seen.copied_columns(tables.shape[1])
+    columns, is_visible = visible.copied_columns(tables.shape[1])
     positions = columns[..., None] * layout.P + torch.arange(layout.P, device=device)
-    positions = torch.where(is_seen, positions, -1).flatten(1)
+    positions = torch.where(is_visible, positions, -1).flatten(1)
     return Plan(
         rows,
         places,
         _ids(tables, columns, layout.B),
-        is_seen,
-        seen.mask_of_copies(positions),
-        seen.mask_in_place(tables) if layout.apart else None,
+        is_visible,
+        visible.mask_of_copies(positions),
+        visible.mask_in_place(tables) if layout.block_pages else None,
     )
 
 
 def _tiles(cu: np.ndarray, queries: int) -> tuple[np.ndarray, ...]:
-    """Sequences [N], rows of q [N, queries], how far those lie behind the context's end, places of
-    q's rows [T]."""
+    """(sequences [N], rows of q and their distance from the context's end [N, queries], places
+    [T])."""
     num_queries = (cu[1:] - cu[:-1]).astype(np.int64)
     num_tiles = -(-num_queries // queries)
     seqs = np.repeat(np.arange(len(num_tiles)), num_tiles)
@@ -139,14 +146,14 @@ def _tiles(cu: np.ndarray, queries: int) -> tuple[np.ndarray, ...]:
 
 
 def _ids(tables: torch.Tensor, columns: torch.Tensor, B: int) -> torch.Tensor:
-    """Blocks at `columns` [N, C] of `tables` [N, M]; some block or other outside of them."""
+    """Blocks at `columns` [N, C] of `tables` [N, M]; any valid block outside the table."""
     inside = columns.clamp(0, tables.shape[1] - 1).long()
     return tables.gather(1, inside).clamp(0, B - 1).long()
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What tiles see: positions int32 [N, queries] of their queries, ascending."""
+class _Visible:
+    """Visible positions of tiles, from the positions int32 [N, queries] of their queries."""
 
     positions: torch.Tensor
     window: int | None
@@ -154,7 +161,7 @@ class _Seen:
 
     @property
     def begin(self) -> torch.Tensor:
-        """int32 [N, 1]: the first position that the tile's first query sees."""
+        """int32 [N, 1]: the first position that the tile's first query attends to."""
         first = self.positions[:, :1]
         return (
             torch.zeros_like(first) if self.window is None else (first + 1 - self.window).clamp(0)
@@ -162,19 +169,19 @@ class _Seen:
 
     @property
     def end(self) -> torch.Tensor:
-        """int32 [N, 1]: behind the last position that the tile's last query sees."""
+        """int32 [N, 1]: one past the last position that the tile's last query attends to."""
         return self.positions[:, -1:] + 1
 
     def is_whole(self, columns: torch.Tensor) -> torch.Tensor:
-        """Whether blocks are read in place: all their slots are seen by some query of the tile."""
+        """True for blocks read in place: every slot is visible to some query of the tile."""
         P = self.layout.P
         return (columns * P >= self.begin) & ((columns + 1) * P <= self.end)
 
     def copied_columns(self, M: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Columns [N, C] of the block tables to copy; which slots [N, C, P] of them are seen."""
+        """(columns [N, C] of the block tables to copy, visible slots bool [N, C, P] of them)."""
         P, begin, end = self.layout.P, self.begin, self.end
         first, last = begin // P, (end - 1) // P
-        if self.layout.apart:
+        if self.layout.block_pages:
             columns = torch.cat((first, last), 1)
             is_copied = ~self.is_whole(columns)
             is_copied[:, 1:] &= last != first
@@ -188,7 +195,7 @@ class _Seen:
         return columns, is_copied[..., None] & inside
 
     def mask_of_copies(self, key_positions: torch.Tensor) -> BlockMask:
-        """key_positions int32 [N, keys]; -1: nobody sees it."""
+        """BlockMask over copied keys. key_positions int32 [N, keys]; -1: not visible."""
         device, num_keys = key_positions.device, key_positions.shape[1]
         num_blocks = -(-num_keys // _COPY_BLOCK)
         blocks = torch.arange(num_blocks, dtype=torch.int32, device=device)
@@ -200,30 +207,31 @@ class _Seen:
         return self._mask(num, blocks[None, None, None], _COPY_BLOCK, num_keys, position_of)
 
     def mask_in_place(self, tables: torch.Tensor) -> BlockMask:
-        """tables int32 [N, M]: the block tables of the tiles' sequences."""
-        K, P, B, apart = self.layout.K, self.layout.P, self.layout.B, self.layout.apart
+        """BlockMask over the pool. tables int32 [N, M]: block tables of the tiles' sequences."""
+        K, P, B = self.layout.K, self.layout.P, self.layout.B
+        block_pages = self.layout.block_pages
         (N, M), device = tables.shape, tables.device
         column = torch.arange(M, dtype=torch.int32, device=device)
         is_whole = self.is_whole(column)
         columns = -(-self.begin // P) + column
         heads = torch.arange(K, device=device)[None, :, None]
-        pages = (_ids(tables, columns, B)[:, None] * apart + heads).int().view(N * K, 1, 1, M)
+        pages = (_ids(tables, columns, B)[:, None] * block_pages + heads).int().view(N * K, 1, 1, M)
         num = is_whole.sum(1, dtype=torch.int32).repeat_interleave(K).view(N * K, 1, 1)
-        # A block behind the pool takes what is not to be read.
+        # Column B, one past the pool, absorbs blocks that are not read.
         columns_of = torch.full((N, B + 1), -1, dtype=torch.int32, device=device)
         targets = torch.where(is_whole, tables.clamp(0, B - 1), B).long()
         columns_of.scatter_(1, targets, column.expand(N, M).contiguous())
-        page_size, pages_apart = (torch.full((), x, device=device) for x in (P, apart))
+        page_size, stride = (torch.full((), x, device=device) for x in (P, block_pages))
 
         def position_of(
             tile: torch.Tensor, kv_head: torch.Tensor, key: torch.Tensor
         ) -> torch.Tensor:
             page = key // page_size
-            column = columns_of[tile, page // pages_apart]
-            is_there = (column >= 0) & (page % pages_apart == kv_head)
-            return torch.where(is_there, column * page_size + key % page_size, -1)
+            column = columns_of[tile, page // stride]
+            is_listed = (column >= 0) & (page % stride == kv_head)
+            return torch.where(is_listed, column * page_size + key % page_size, -1)
 
-        return self._mask(num, pages, P, ((B - 1) * apart + K) * P, position_of)
+        return self._mask(num, pages, P, ((B - 1) * block_pages + K) * P, position_of)
 
     def _mask(
         self,
@@ -233,7 +241,10 @@ class _Seen:
         num_keys: int,
         position_of: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
     ) -> BlockMask:
-        """Tensors alone are captured: torch.compile would take each integer for another input."""
+        """BlockMask of keys whose position is visible to a row.
+
+        mask_mod captures only tensors: torch.compile would specialise on each captured integer.
+        """
         K, G, device = self.layout.K, self.layout.G, blocks.device
         last = self.positions.repeat_interleave(G, 1)
         first = torch.zeros_like(last) if self.window is None else (last + 1 - self.window).clamp(0)

@@ -1,22 +1,24 @@
 """paged_attention by torch's flex_attention: for masks without a kernel, and as a second oracle.
 
-Queries are dealt out in tiles, each of one sequence. An element of flex's batch is a tile and a kv
+Queries are cut into tiles, each of one sequence. An element of flex's batch is a tile and a kv
 head; its rows are the tile's queries times the G query heads that share the kv head.
 
-On a device the cache is read in place. [B, K, P, D] is no view of [1, K, B * P, D], for K lies
-between B and P; but rows of D follow one another, so that the pool is a view of [1, 1, rows, D], in
-which a page, P rows, is what a block holds of one kv head: page block * apart + head, where blocks
-lie `apart` pages apart. A BlockMask lists the pages that each tile and kv head needs; its mask_mod
-turns a row of the pool back into a position of the sequence.
+On a device the cache is read in place. [B, K, P, D] is not a view of [1, K, B * P, D], because K is
+between B and P. But rows of D are consecutive, so the pool is a view of [1, 1, rows, D], in which a
+page of P rows holds one kv head of a block: page block * block_pages + head, where block_pages is
+the stride of a block in pages. A BlockMask lists the pages of each tile and kv head; its mask_mod
+maps a row of the pool back to a position of the sequence.
 
-Flex masks scores, not values, and a weight of 0 times NaN is NaN. So blocks in place are those
-whose slots are all seen by the tile. The one or two others, where what it sees begins and ends, are
-copied, with zeros for slots that it must not see; both results are merged by their log-sum-exps.
+Flex masks scores, not values, and a weight of 0 times NaN is NaN. Blocks are therefore read in
+place only if the tile attends to all of their slots. The one or two others, at the ends of its
+visible positions, are copied, with zeros in slots that are not visible; both results are merged by
+their log-sum-exps.
 
-On the CPU flex_attention is not compiled and computes every score, whatever the BlockMask lists:
-there all blocks that a tile needs are copied, once a call, in float32. So they are on a device, in
-their dtype, if blocks have no multiple of 16 slots, lie no whole number of pages apart, or span
-over 2^31 elements. On a device head dims are 16 at least: flex's kernel takes no less.
+On the CPU flex_attention is not compiled and computes every score regardless of the BlockMask, so
+all blocks of a tile are copied, once a call, in float32. A device copies them too, in their dtype,
+if the block size is not a multiple of 16, the stride of a block is not a whole number of pages, or
+the pool spans over 2^31 elements. On a device the head dim is at least 16, the least that flex's
+kernel takes.
 """
 
 import warnings
@@ -44,7 +46,7 @@ def paged_attention(
     plan = meta.plans.get(layout)
     if not isinstance(plan, Plan):
         plan = meta.plans[layout] = plan_of(meta, layout)
-    # Eager flex rounds weights to the dtype of the values: on a CPU sums are float32.
+    # Eager flex rounds weights to the dtype of the values, so the CPU computes in float32.
     dtype = q.dtype if q.is_cuda else torch.float32
     rows = layout.to_rows(q[plan.rows]).to(dtype)
     options = layout.kernel_options(rows.shape[2])
@@ -59,15 +61,15 @@ def paged_attention(
 
 
 def _copies(pool: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """[N * K, 1, C * P, D]: the blocks of each tile, zeros in slots that it must not see."""
+    """Copied blocks of each tile [N * K, 1, C * P, D], zeros in slots that are not visible."""
     blocks = pool[plan.block_ids]
-    blocks = blocks.masked_fill_(~plan.is_seen[:, :, None, :, None], 0.0)
+    blocks = blocks.masked_fill_(~plan.is_visible[:, :, None, :, None], 0.0)
     N, C, K, P, D = blocks.shape
     return blocks.transpose(1, 2).reshape(N * K, 1, C * P, D)
 
 
 def _as_rows(pool: torch.Tensor) -> torch.Tensor:
-    """A view [1, 1, rows, D] from the pool's first block to its last, all between them included."""
+    """The pool as a view [1, 1, rows, D], from its first block to its last with all between."""
     B, K, P, D = pool.shape
     num_rows = ((B - 1) * pool.stride(0) + K * P * D) // D
     return pool.as_strided((1, 1, num_rows, D), (num_rows * D, num_rows * D, D, 1))
@@ -82,13 +84,13 @@ def _attend(
     softcap: float,
     options: dict[str, Any],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Results like q and log-sum-exps [N * K, 1, rows]; 0 and -inf in rows that see nothing."""
+    """(results like q, log-sum-exps [N * K, 1, rows]); 0 and -inf in rows without a visible key."""
 
     def capped(score: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
         return softcap * torch.tanh(score / softcap)
 
     flex = _compiled() if q.is_cuda else flex_attention
-    # A scale is a constant of the kernel; each model, cap and lone tile is compiled for itself.
+    # The scale is a constant of the kernel; each model, cap and single tile compiles its own.
     settings = torch._dynamo.config.patch(specialize_float=True, recompile_limit=64)
     with settings, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
@@ -109,7 +111,7 @@ def _compiled() -> Any:
 
 
 def _merge(parts: list[tuple[torch.Tensor, ...]]) -> torch.Tensor:
-    """Results over disjoint keys as one: each has the share of its log-sum-exp."""
+    """Merge results over disjoint keys, weighted by the softmax of their log-sum-exps."""
     if len(parts) == 1:
         return parts[0][0]
     outs, sums = zip(*parts, strict=True)

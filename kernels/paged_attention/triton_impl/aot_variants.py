@@ -1,6 +1,6 @@
-"""The launches of paged_attention's kernels for models in use: what is compiled ahead of time.
+"""Ahead-of-time variants of the paged_attention kernels, for models in use.
 
-With their default settings alone: candidates are compiled where a device chooses among them.
+Variants use default launch settings only: tuning compiles other candidates on the device.
 """
 
 import torch
@@ -20,7 +20,7 @@ _COUNTS = (
     *("num_chunks", "num_rows", "num_programs", "table_stride", "window"),
     *("q_stride", "block_stride"),
 )
-# Multiples of 16 in every pool and model: what whole vectors are loaded by.
+# Multiples of 16 in every pool and model, which allows vector loads.
 _STRIDES = ("q_stride", "block_stride")
 
 # Llama-3.1-8B, Qwen3-0.6B, Phi (96), stories (80), Gemma 2 and 3 (soft cap, window).
@@ -37,6 +37,7 @@ _CASES = (
 
 
 def variants() -> list[Variant]:
+    """One variant of count, prefill, decode and merge per case."""
     found = [_counting()]
     for shape, group_rows, has_window, has_softcap in _CASES:
         flags = {"HAS_WINDOW": has_window, "HAS_SOFTCAP": has_softcap}

@@ -1,8 +1,8 @@
-"""What the launch settings of paged_attention are chosen by: a decode step and a prompt chunk.
+"""Tuning trials of paged_attention: a decode step and a prompt chunk.
 
-R rows decode in contexts of mixed lengths, once each over its own blocks and once with half of them
-behind a common beginning; a chunk of a prompt follows as many tokens that are computed. Neither has
-a window or a soft cap: layers with them take the same settings.
+R rows decode in contexts of mixed lengths, once over blocks of their own and once with half of them
+behind a shared prefix. A chunk of a prompt follows as many computed tokens. Neither has a window or
+a soft cap: layers with them use the same settings.
 """
 
 from collections.abc import Callable
@@ -15,16 +15,19 @@ from thothy_kernels.paged_attention.triton_impl.launch import paged_attention
 from thothy_kernels.paged_attention.triton_impl.shapes import DECODE, PREFILL, AttentionShape
 from thothy_kernels.tuning import Outputs, Trial, normal
 
-# Enough rows that every multiprocessor has some under each of a few kv heads.
+# Enough rows to occupy every multiprocessor with few kv heads.
 _NUM_ROWS = 64
-# Of a Hopper's multiprocessor, where none is there.
+# Shared memory of a Hopper multiprocessor, assumed in the interpreter.
 _SHARED_BYTES = 228 << 10
 Cache = tuple[torch.Tensor, torch.Tensor]
 
 
 def trials(num_heads: int, cache: Cache, *, longest: int, num_rows: int = _NUM_ROWS) -> list[Trial]:
-    """Of decoding and of prefill, in contexts of up to `longest` tokens. Overwrites the blocks of
-    `cache`, keys and values [B, K, P, D] of one layer; where they are too few, rows share them."""
+    """Trials of decode and prefill in contexts of up to `longest` tokens.
+
+    Overwrites blocks of `cache`, keys and values [B, K, P, D] of one layer; rows share blocks if
+    there are too few.
+    """
     keys = cache[0]
     _, K, P, D = keys.shape
     shape = AttentionShape(num_heads, K, D, P, keys.dtype)
@@ -47,14 +50,14 @@ def trials(num_heads: int, cache: Cache, *, longest: int, num_rows: int = _NUM_R
 
 
 def _mixed_lens(longest: int, num_rows: int) -> list[int]:
-    """From a quarter of the longest up to it, ascending."""
+    """Context lengths from a quarter of the longest up to it, ascending."""
     return [longest // 4 + 3 * longest // 4 * (row + 1) // num_rows for row in range(num_rows)]
 
 
 def _decoding(shape: AttentionShape, cache: Cache, lens: list[int]) -> Callable[[], Outputs]:
     tables = _tables(lens, shape.P, cache)
     half = len(lens) // 2
-    # What the longer half has in common: a third of the longest, in whole blocks.
+    # The longer half shares a third of the longest context, in whole blocks.
     num_shared = max(1, lens[-1] // 3 // shape.P)
     grouped = tables.clone()
     grouped[half:, :num_shared] = grouped[half, :num_shared]
@@ -77,7 +80,7 @@ def _prefilling(shape: AttentionShape, cache: Cache, longest: int) -> Callable[[
 def _launches(
     shape: AttentionShape, cache: Cache, num_queries: int, metas: tuple[AttentionMetadata, ...]
 ) -> Callable[[], Outputs]:
-    """Attention with each of metas, planned at the first launch."""
+    """A launch of attention with each of metas, planned at the first launch."""
     device = cache[0].device
     q = normal((num_queries, shape.H, shape.D), shape.dtype, device, seed=1)
     scale = shape.D**-0.5
@@ -110,7 +113,7 @@ def _metadata(
     cache: Cache,
     shared: torch.Tensor | None = None,
 ) -> AttentionMetadata:
-    """Metadata on the device, with the host's."""
+    """Metadata on the device, with its host copy."""
     cu_seqlens = torch.tensor([0, *query_lens]).cumsum(0).int()
     tensors = (cu_seqlens, torch.tensor(lens, dtype=torch.int32), tables)
     host = AttentionMetadata(*tensors, max(query_lens), shared=shared)

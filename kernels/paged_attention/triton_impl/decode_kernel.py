@@ -1,15 +1,15 @@
-"""Attention of decoding rows over paged KV, split evenly over the device (Triton).
+"""Decode attention over paged KV, split evenly over the device (Triton).
 
-Work is a line of tiles of TILE positions: head by head, first the chunks (positions that up to
-GROUP_ROWS / G sequences share, read once for all of them), then every row's own positions. Each
-program takes an equal stretch of that line, wherever its ends fall (Stream-K: Osama et al. 2023,
-arXiv:2301.03598), so a long context among short ones keeps no multiprocessor waiting, and how many
-programs there are depends on no length: the launch can be replayed while contexts grow.
+Work is one sequence of tiles of TILE positions: head by head, first the chunks (positions that up
+to GROUP_ROWS / G sequences share, read once for all of them), then every row's own positions. Each
+program computes an equal stretch of it, across row boundaries (Stream-K: Osama et al. 2023,
+arXiv:2301.03598), so a long context among short ones leaves no multiprocessor idle. The number of
+programs depends on no length: the launch can be replayed while contexts grow.
 
-A piece is what one program computes of one row or chunk. A row that is one piece and shares nothing
-is written out at once; all others leave their states, which `merge_kernel` brings together. The
-state of a piece lies at number (row or chunk, under its head) + program: unique, since along the
-line each new piece has a higher row or a higher program.
+A piece is the part of one row or chunk that one program computes. A row that is a single piece and
+shares nothing is written out at once; all other pieces store their states, which `merge_kernel`
+merges. The state of a piece is stored at index (row or chunk under its head) + program. The index
+is unique, because each next piece has a higher row or a higher program.
 """
 
 import triton
@@ -26,13 +26,13 @@ from thothy_kernels.paged_attention.triton_impl.online_softmax import (
 
 @triton.jit
 def stretch_of(num_tiles, num_programs):  # type: ignore[no-untyped-def]
-    """Tiles that each program takes: few enough to use them all, enough to be worth a start."""
+    """Tiles per program: at least two, so that a program is worth starting."""
     return tl.maximum(tl.cdiv(num_tiles, num_programs), 2)
 
 
 @triton.jit
 def _segment_at(cu_tiles, num_segments, tile):  # type: ignore[no-untyped-def]
-    """The segment that holds `tile`: the last that begins at or before it and is not empty."""
+    """The segment of `tile`: the last non-empty one that begins at or before it."""
     low = 0
     high = num_segments
     while high - low > 1:
@@ -46,7 +46,7 @@ def _segment_at(cu_tiles, num_segments, tile):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _store_state(state, to, number, ROWS: tl.constexpr, D: tl.constexpr, rows, row_mask):  # type: ignore[no-untyped-def]
-    """State of a piece: D values, the maximum and the sum for each of its ROWS rows, float32."""
+    """Store a piece's state, float32: D values, maximum and sum for each of its ROWS rows."""
     maximum, total, values = state
     WIDTH: tl.constexpr = values.shape[1]
     at = to + (number.to(tl.int64) * ROWS + rows) * (D + 2)
@@ -64,8 +64,10 @@ def _attend(  # type: ignore[no-untyped-def]
     P: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
     ROWS: tl.constexpr, HAS_SOFTCAP: tl.constexpr, HAS_SKIPS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """State of q_tile's rows over the tiles begin .. stop of the positions offset .. end, of which
-    two stretches (first, length each) are skipped."""
+    """State of q_tile's rows over tiles begin .. stop of positions offset .. end.
+
+    skips holds two ranges (first, length) of positions to skip.
+    """
     state = empty_state(ROWS, WIDTH)
     for tile in tl.range(begin, stop, num_stages=STAGES):
         positions = offset + tile * TILE + tl.arange(0, TILE)
@@ -88,7 +90,7 @@ def _chunk_piece(  # type: ignore[no-untyped-def]
     G: tl.constexpr, P: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
     GROUP_ROWS: tl.constexpr, TILE: tl.constexpr, HAS_SOFTCAP: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Tiles begin .. stop of a chunk under one head, for all its rows."""
+    """Compute tiles begin .. stop of a chunk under one head, for all its rows."""
     first_row = tl.load(chunk)
     rows = tl.arange(0, GROUP_ROWS)
     row_mask = rows < tl.load(chunk + 1) * G
@@ -116,7 +118,7 @@ def _row_piece(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr, TILE: tl.constexpr, HAS_SKIPS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr, HAS_WINDOW: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Tiles begin .. stop of a row's own num_tiles under one head."""
+    """Compute tiles begin .. stop of a row's own num_tiles under one head."""
     rows = tl.arange(0, ROWS)
     row_mask = rows < G
     token = tl.load(cu_seqlens + seq).to(tl.int64)
@@ -151,7 +153,7 @@ def decode_kernel(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr, GROUP_ROWS: tl.constexpr, TILE: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr, HAS_WINDOW: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """One stretch of the line. GROUP_ROWS 0: no chunks. See `device_plan` for the tables."""
+    """Compute one program's stretch. GROUP_ROWS is 0 without chunks; tables: see DecodeTables."""
     num_segments = num_chunks + num_rows
     per_head = tl.load(cu_tiles + num_segments)
     program = tl.program_id(0)

@@ -1,7 +1,7 @@
-"""What a decode step's launches need beside its tensors, made from tables on the device.
+"""Plans of a step's launches: settings, tables and workspace of the decode and prefill kernels.
 
-With tables at fixed addresses, padded to a fixed number of rows and chunks, a CUDA graph can hold
-the launches: contexts, tables and who shares what are read on the device.
+With tables at fixed addresses, padded to a fixed number of rows and chunks, a CUDA graph can
+capture the launches: contexts, tables and prefix groups are read on the device.
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from thothy_kernels.paged_attention.triton_impl.merge_kernel import count_tiles_
 from thothy_kernels.paged_attention.triton_impl.shapes import AttentionShape
 from thothy_kernels.tuning import LaunchSettings
 
-# Programs of the decode kernel in the interpreter, where a multiprocessor would have two: enough
-# that pieces are cut everywhere.
+# Programs of the decode kernel in the interpreter at two per multiprocessor: enough to cut pieces
+# everywhere.
 _INTERPRETED_PROGRAMS = 7
 
 
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
-    """The decode launches of one step; the same for all layers of a group."""
+    """Decode launches of one step; the same for all layers of a group."""
 
-    settings: LaunchSettings  # of all launches: tiles are counted as they are computed
+    settings: LaunchSettings  # of all launches, so that tiles are counted as they are computed
     tables: DecodeTables
     group_rows: int
     num_programs: int
@@ -36,7 +36,7 @@ class DecodePlan:
 
 @dataclass(frozen=True, slots=True)
 class PrefillPlan:
-    """The launch for the prompt chunks of one step."""
+    """Prefill launch of one step."""
 
     settings: LaunchSettings
     tiles: torch.Tensor  # int32 [N, 2], see prefill_tiles
@@ -50,32 +50,34 @@ class StepPlan:
     prefill: PrefillPlan | None
 
     def contexts_grew(self, meta: AttentionMetadata) -> None:
-        """Count the decode tiles anew, on the device."""
+        """Recount the decode tiles on the device."""
         if self.decode is not None:
             count_tiles(self.decode, meta)
 
 
 def plan_decode(meta: AttentionMetadata, tables: DecodeTables, shape: AttentionShape) -> None:
-    """Plan a step whose sequences all decode, from tables on its device. Waits for nothing."""
+    """Plan a step whose sequences all decode, from tables on its device, without synchronising."""
     decode = decode_plan(tables, shape)
     count_tiles(decode, meta)
     meta.plans[shape] = StepPlan(decode, None)
 
 
 def decode_plan(tables: DecodeTables, shape: AttentionShape) -> DecodePlan:
+    """Plan of the decode launches, with uninitialised workspace; `count_tiles` completes it."""
     device, settings = tables.row_seqs.device, shape.decode_settings
     programs = _num_programs(device, settings)
     group_rows = shape.group_rows(tables.group_rows)
     chunks, rows = tables.num_chunks, tables.num_rows
     floats = shape.D + 2
-    of_chunks = (shape.K * chunks + programs) * group_rows * floats
-    of_rows = (shape.K * rows + programs) * shape.G * floats
-    states = (torch.empty(size, device=device) for size in (of_chunks, of_rows))
+    chunk_floats = (shape.K * chunks + programs) * group_rows * floats
+    row_floats = (shape.K * rows + programs) * shape.G * floats
+    states = (torch.empty(size, device=device) for size in (chunk_floats, row_floats))
     cu_tiles = torch.empty(chunks + rows + 1, dtype=torch.int32, device=device)
     return DecodePlan(settings, tables, group_rows, programs, cu_tiles, *states)
 
 
 def count_tiles(plan: DecodePlan, meta: AttentionMetadata) -> None:
+    """Compute plan.cu_tiles from meta.context_lens, on the device."""
     tables = plan.tables
     count_tiles_kernel[(1,)](
         *(plan.cu_tiles, meta.context_lens, tables.row_seqs, tables.skips, tables.chunks),
@@ -87,10 +89,10 @@ def count_tiles(plan: DecodePlan, meta: AttentionMetadata) -> None:
 
 
 def pad_tables(tables: DecodeTables, num_rows: int) -> dict[str, np.ndarray]:
-    """skips, levels and chunks of a step on the host, int32 [num_rows, 4] each: rows that are
-    padding skip nothing and have no chunk, chunks that are padding hold no position.
+    """skips, levels and chunks of a step on the host, padded to int32 [num_rows, 4] each.
 
-    There are never more chunks than rows: at each of two levels one has two rows at least.
+    Padding rows skip nothing and have no chunk; padding chunks hold no position. Chunks never
+    outnumber rows: there are two levels, and each chunk has at least two rows.
     """
     padded = {name: np.zeros((num_rows, 4), np.int32) for name in ("skips", "levels", "chunks")}
     padded["levels"][:, ::2] = -1

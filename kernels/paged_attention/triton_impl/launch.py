@@ -1,8 +1,8 @@
-"""paged_attention on a CUDA device: decoding rows and prompt chunks by a kernel each.
+"""paged_attention on a CUDA device: one kernel for decode rows, one for prompt chunks.
 
-Compiled for what a step cannot change: heads, head dim, block size, dtype. How many rows, tiles and
-positions there are is read on the device or passed as plain integers. Nothing here waits for the
-device: what the host must know it takes from `meta.host`.
+Kernels are compiled for constants of a model: heads, head dim, block size, dtype. Numbers of rows,
+tiles and positions are read on the device or passed as plain integers. Nothing here synchronises:
+values that the host needs come from `meta.host`.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import torch
 
 from thothy_kernels.launch import LOG2E, check_device
 from thothy_kernels.paged_attention import AttentionMetadata
+from thothy_kernels.paged_attention.block_checks import check_blocks_exist
 from thothy_kernels.paged_attention.triton_impl.decode_kernel import decode_kernel
 from thothy_kernels.paged_attention.triton_impl.decode_plan import (
     DecodePlan,
@@ -19,11 +20,7 @@ from thothy_kernels.paged_attention.triton_impl.decode_plan import (
     count_tiles,
     decode_plan,
 )
-from thothy_kernels.paged_attention.triton_impl.decode_tables import (
-    check_blocks_exist,
-    decode_tables,
-    prefill_tiles,
-)
+from thothy_kernels.paged_attention.triton_impl.decode_tables import decode_tables, prefill_tiles
 from thothy_kernels.paged_attention.triton_impl.merge_kernel import merge_kernel
 from thothy_kernels.paged_attention.triton_impl.prefill_kernel import prefill_kernel
 from thothy_kernels.paged_attention.triton_impl.shapes import MERGE_WARPS, AttentionShape
@@ -63,7 +60,7 @@ def _plan(meta: AttentionMetadata, shape: AttentionShape, num_blocks: int) -> St
     host = meta.host if meta.host is not None else meta
     if host.context_lens.device.type != "cpu":
         raise ValueError("paged_attention: metadata on a device needs its host's values in `host`")
-    check_blocks_exist(host, (shape.P, num_blocks))
+    check_blocks_exist(host, shape.P, num_blocks)
     device = meta.context_lens.device
     settings = shape.prefill_settings
     tiles = send(prefill_tiles(host, shape.prefill_queries(settings)), device)
@@ -119,8 +116,7 @@ def _prefill(
 
 @dataclass(frozen=True, slots=True)
 class _Arguments:
-    """What both kernels are told alike: three strides, the scale, cap and window; and whether the
-    last two are there."""
+    """Arguments common to both kernels: strides, scale, cap, window; flags for the last two."""
 
     numbers: tuple[float, ...]
     flags: dict[str, bool]
@@ -130,7 +126,7 @@ def _arguments(
     q: torch.Tensor, k_cache: torch.Tensor, meta: AttentionMetadata, scale: float, softcap: float
 ) -> _Arguments:
     strides = (q.stride(0), k_cache.stride(0), meta.block_tables.stride(0))
-    # Scores are powers of two: log2(e) is in the scale, unless a cap lies between.
+    # Weights are powers of two: log2(e) is folded into the scale unless a cap is applied between.
     factor = scale if softcap else scale * LOG2E
     return _Arguments(
         (*strides, factor, softcap, meta.window or 0),

@@ -1,4 +1,4 @@
-"""Brings together what `decode_kernel` left in pieces (Triton), and counts its tiles."""
+"""Merges the pieces of `decode_kernel`, and counts its tiles (Triton)."""
 
 import triton
 import triton.language as tl
@@ -12,9 +12,9 @@ def count_tiles_kernel(  # type: ignore[no-untyped-def]
     cu_tiles, context_lens, row_seqs, skips, chunks, num_chunks, num_rows, window,
     TILE: tl.constexpr, BLOCK: tl.constexpr, HAS_WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """cu_tiles int32 [num_chunks + num_rows + 1]: where each segment's tiles begin under a head.
+    """cu_tiles int32 [num_chunks + num_rows + 1] = first tile of each segment under a head.
 
-    One program. It reads context_lens on the device: they grow from step to step.
+    One program. It reads context_lens on the device, because they grow from step to step.
     """
     segments = tl.arange(0, BLOCK)
     is_chunk = segments < num_chunks
@@ -28,7 +28,7 @@ def count_tiles_kernel(  # type: ignore[no-untyped-def]
         own = tl.minimum(own, window)
     own -= tl.load(skips + 4 * rows + 1, mask=is_row, other=0)
     own -= tl.load(skips + 4 * rows + 3, mask=is_row, other=0)
-    own = tl.maximum(own, 0)  # a row that became padding has no context, but still its skips
+    own = tl.maximum(own, 0)  # a row that became padding has no context, but keeps its skips
     num_tiles = tl.cdiv(tl.where(is_chunk, shared, own), TILE)
     ends = tl.cumsum(num_tiles, 0)
     tl.store(cu_tiles, 0)
@@ -41,8 +41,8 @@ def _add_pieces(  # type: ignore[no-untyped-def]
     PIECE_ROWS: tl.constexpr, G: tl.constexpr, D: tl.constexpr,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Add the pieces of a segment whose tiles are tile .. end of the whole line; a row that is
-    padding has none."""
+    """Merge the pieces of a segment, tiles tile .. end of all work, into state. Padding rows have
+    none."""
     rows = tl.arange(0, ROWS)
     row_mask = rows < G
     offs_d = tl.arange(0, WIDTH)
@@ -69,7 +69,7 @@ def merge_kernel(  # type: ignore[no-untyped-def]
     K: tl.constexpr, G: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
     ROWS: tl.constexpr, GROUP_ROWS: tl.constexpr,
 ):  # fmt: skip
-    """One row under one kv head per program: its chunks, then its own pieces, in order."""
+    """Merge one row under one kv head per program: its chunks, then its own pieces, in order."""
     row = tl.program_id(0) // K
     head = tl.program_id(0) % K
     num_segments = num_chunks + num_rows

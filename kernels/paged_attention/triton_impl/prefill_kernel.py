@@ -1,9 +1,9 @@
-"""Attention of prompt chunks over paged KV (Triton).
+"""Prefill attention of prompt chunks over paged KV (Triton).
 
-A program takes a tile of BLOCK_M rows: QUERIES consecutive queries of one sequence times the G
-heads that share a kv head, so that a tile of KV serves all of them. It walks the positions that any
-of its rows sees: those that all rows see without a mask, the ends with one. KV of the step itself
-has been written before, so cached prefixes and new tokens are read alike.
+A program computes a tile of BLOCK_M rows: QUERIES consecutive queries of one sequence times the G
+heads that share a kv head, so that a tile of KV serves all of them. It iterates over positions that
+are visible to any of its rows: without a mask where all rows attend, with one at both ends. KV of
+the step itself has been written before, so cached prefixes and new tokens are read alike.
 """
 
 import triton
@@ -21,17 +21,17 @@ from thothy_kernels.paged_attention.triton_impl.online_softmax import (
 @triton.jit
 def _walk(  # type: ignore[no-untyped-def]
     state, q, k_cache, v_cache, table, head, row_positions, begin, end,
-    seen_begin, seen_end, scale, softcap, window, block_stride,
+    visible_begin, visible_end, scale, softcap, window, block_stride,
     P: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr, HAS_WINDOW: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Add the tiles from position `begin` to `end`; nothing is read but
-    seen_begin .. seen_end, what any row sees."""
+    """The state after tiles from position `begin` to `end`. Reads only visible_begin ..
+    visible_end, the positions that any row attends to."""
     for start in tl.range(begin, end, TILE):
         positions = start + tl.arange(0, TILE)
-        inside = positions < seen_end
+        inside = positions < visible_end
         if HAS_WINDOW:
-            inside = inside & (positions >= seen_begin)
+            inside = inside & (positions >= visible_begin)
         k = load_kv(k_cache, table, positions, inside, head, block_stride, P, D, WIDTH)
         scores = scores_of(q, k, scale, softcap, HAS_SOFTCAP)
         if MASKED:
@@ -52,7 +52,7 @@ def prefill_kernel(  # type: ignore[no-untyped-def]
     BLOCK_M: tl.constexpr, QUERIES: tl.constexpr, TILE: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr, HAS_WINDOW: tl.constexpr,
 ):  # fmt: skip
-    """One tile of `tiles` int32 [N, 2] (sequence, first query) under one kv head per program."""
+    """Compute one tile of tiles int32 [N, 2] (sequence, first query) under one kv head."""
     head = tl.program_id(0) % K
     tile = tl.program_id(0) // K
     seq = tl.load(tiles + 2 * tile)
@@ -74,26 +74,26 @@ def prefill_kernel(  # type: ignore[no-untyped-def]
         q + (token * q_stride + q_heads * D)[:, None] + offs_d[None, :], mask=mask, other=0.0
     )
 
-    # Positions below all_end are seen by every row, unless they slid out of a window.
-    seen_end = first_position + tl.minimum(first_query + QUERIES, num_queries)
+    # Every row attends to positions below all_end, unless they are outside its window.
+    visible_end = first_position + tl.minimum(first_query + QUERIES, num_queries)
     all_end = (first_position + first_query + 1) // TILE * TILE
-    seen_begin = 0
+    visible_begin = 0
     begin = 0
     unmasked = 0
     if HAS_WINDOW:
-        seen_begin = tl.maximum(first_position + first_query + 1 - window, 0)
-        begin = seen_begin // TILE * TILE
-        unmasked = tl.cdiv(tl.maximum(seen_end - window, 0), TILE) * TILE
+        visible_begin = tl.maximum(first_position + first_query + 1 - window, 0)
+        begin = visible_begin // TILE * TILE
+        unmasked = tl.cdiv(tl.maximum(visible_end - window, 0), TILE) * TILE
         all_end = tl.maximum(all_end, begin)
         unmasked = tl.minimum(tl.maximum(unmasked, begin), all_end)
 
-    # Three walks: what begins to slide out of the window, what all rows see, what some do not yet.
+    # Three ranges: partly outside the window, visible to all rows, not yet visible to some.
     state = empty_state(BLOCK_M, WIDTH)
-    edges = (begin, unmasked, all_end, seen_end)
+    edges = (begin, unmasked, all_end, visible_end)
     for walk in tl.static_range(0 if HAS_WINDOW else 1, 3):
         state = _walk(
             state, q_tile, k_cache, v_cache, table, head, row_positions, edges[walk],
-            edges[walk + 1], seen_begin, seen_end, scale, softcap, window, block_stride,
+            edges[walk + 1], visible_begin, visible_end, scale, softcap, window, block_stride,
             P, D, WIDTH, TILE, HAS_SOFTCAP, HAS_WINDOW, walk != 1,
         )  # fmt: skip
     result = result_of(state)

@@ -1,12 +1,13 @@
-"""sample and penalize_repetition, compiled, a row per turn of a thread."""
+"""sample and penalize_repetition on the CPU: threads sample one row at a time."""
 
 import numpy as np
 import torch
 
 from thothy_kernels.numba_simd import thread_pool
+from thothy_kernels.numba_simd.arguments import pack
 from thothy_kernels.numba_simd.functions import kernel
 from thothy_kernels.sample import SamplingTensors
-from thothy_kernels.sample.cpu_impl.row_kernel import sample_rows
+from thothy_kernels.sample.cpu_impl.row_kernel import Arguments, sample_rows
 
 # Logits that a thread should have before a second one is started: about 20 microseconds' work.
 _LEAST_PER_THREAD = 1 << 17
@@ -20,28 +21,28 @@ def sample(logits: torch.Tensor, params: SamplingTensors) -> torch.Tensor:
     if logits.stride(1) != 1:
         logits = logits.contiguous()
     num_threads = thread_pool.num_threads_for(R * V, _LEAST_PER_THREAD)
-    values = [
-        value.contiguous()
-        for value in (
-            params.temperature,
-            params.top_k,
-            params.top_p,
-            params.seeds,
-            params.positions,
-        )
-    ]
-    # Ids and weights of the tokens that top-k and top-p consider, per thread.
-    chooses = bool(((params.top_k > 0) | (params.top_p < 1.0)).any())
-    scratch = torch.empty((num_threads, 2, V) if chooses else 0, dtype=torch.float64)
-    args = np.array(
-        (
-            *(0, 0, R, V, logits.stride(0), logits.data_ptr()),
-            *(value.data_ptr() for value in values),
-            *(tokens.data_ptr(), scratch.data_ptr()),
-        ),
-        dtype=np.int64,
+    temperature, top_k, top_p = (
+        value.contiguous() for value in (params.temperature, params.top_k, params.top_p)
     )
-    thread_pool.launch(sample_rows, args, num_threads)
+    seeds, positions = params.seeds.contiguous(), params.positions.contiguous()
+    has_filters = bool(((params.top_k > 0) | (params.top_p < 1.0)).any())
+    scratch = torch.empty((num_threads, 2, V) if has_filters else 0, dtype=torch.float64)
+    arguments = Arguments(
+        next_row=0,
+        next_worker=0,
+        R=R,
+        V=V,
+        stride=logits.stride(0),
+        logits=logits.data_ptr(),
+        temperature=temperature.data_ptr(),
+        top_k=top_k.data_ptr(),
+        top_p=top_p.data_ptr(),
+        seeds=seeds.data_ptr(),
+        positions=positions.data_ptr(),
+        tokens=tokens.data_ptr(),
+        scratch=scratch.data_ptr(),
+    )
+    thread_pool.launch(sample_rows, pack(arguments), num_threads)
     if int(tokens.min()) < 0:
         row = int(tokens.argmin())
         raise ValueError(f"sample: row {row} of the logits holds NaN, or its maximum is infinite")
@@ -64,7 +65,7 @@ def penalize_repetition(
 
 @kernel("void(float32[:, :], int64[::1], int64[::1], float32[::1])")
 def _penalize(logits, rows, tokens, penalty):  # type: ignore[no-untyped-def]
-    # All are read before one is written: a pair that is named twice is penalised once.
+    # All pairs are read before one is written, so a pair given twice is penalised once.
     values = np.empty(len(rows), np.float32)
     for i in range(len(rows)):
         value = logits[rows[i], tokens[i]]

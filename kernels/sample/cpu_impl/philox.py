@@ -1,4 +1,4 @@
-"""Philox-4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), compiled."""
+"""Philox-4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") in Numba."""
 
 import math
 
@@ -13,7 +13,7 @@ _32 = np.uint64(32)
 
 @inlined
 def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    """Four random words uint32 of a counter of four words and a key of two, all uint32."""
+    """Four random words from a counter of four words and a key of two, all uint32."""
     for _ in range(10):
         product_0 = np.uint64(c0) * _MULTIPLIER_0
         product_1 = np.uint64(c2) * _MULTIPLIER_1
@@ -30,7 +30,7 @@ def philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
 
 @inlined
 def gumbel(seed, position, token):  # type: ignore[no-untyped-def]
-    """-log(-log u) float64 of a token, u in (0, 1)."""
+    """-log(-log u) of a token, float64, u in (0, 1)."""
     words = philox(
         np.uint32(token // 4),
         np.uint32(0),
@@ -52,7 +52,7 @@ def gumbel(seed, position, token):  # type: ignore[no-untyped-def]
 
 @inlined
 def complements(seed, position, first_token, out):  # type: ignore[no-untyped-def]
-    """1 - u of the tokens from first_token (a multiple of 4) on, to about 7 digits, as float32."""
+    """out = 1 - u of the tokens from first_token (a multiple of 4) on, float32, to 7 digits."""
     position_low, position_high = np.uint32(position), np.uint32(position >> 32)
     seed_low, seed_high = np.uint32(seed), np.uint32(seed >> 32)
     unit = np.float32(2.0**-32)

@@ -1,21 +1,23 @@
-"""One row of logits to one token.
+"""Worker `sample_rows`: samples one token from each row of logits.
 
 Gumbel-max needs two logarithms per token, but few tokens can win: token i beats the best score so
 far only if u_i > exp(-t), t = exp(z_i - best), and then 1 - u_i < t, since 1 - u <= -log u. That
-test costs one float32 exponential in a vector of 16; what passes (a handful of a row) is computed
-in float64.
+test costs one float32 exponential in a vector of 16; the handful of tokens per row that pass are
+computed in float64.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from thothy_kernels.numba_simd import raw_memory, vec16
+from thothy_kernels.numba_simd.arguments import indices_of
 from thothy_kernels.numba_simd.exp import exp
 from thothy_kernels.numba_simd.functions import inlined, worker
 from thothy_kernels.sample.cpu_impl.philox import complements, gumbel
 
-# Logits looked at together: their random numbers lie in the level 1 cache.
+# Logits per pass: their random numbers stay in the level 1 cache.
 _CHUNK = 1024
 _MINUS_INFINITY = np.float32(-np.inf)
 _ZERO = np.float32(0.0)
@@ -23,14 +25,35 @@ _ZERO = np.float32(0.0)
 _NEGLIGIBLE = -60.0
 
 
+class Arguments(NamedTuple):
+    """One launch of `sample_rows`: counters, sizes, and addresses of tensors."""
+
+    next_row: int  # counter shared by the threads: the row that is sampled next
+    next_worker: int  # counter shared by the threads: the scratch memory that is free
+    R: int
+    V: int
+    stride: int  # elements from row to row of logits
+    logits: int  # float32 [R, V]
+    temperature: int  # float32 [R]
+    top_k: int  # int32 [R]
+    top_p: int  # float32 [R]
+    seeds: int  # int64 [R]
+    positions: int  # int64 [R]
+    tokens: int  # int64 [R]: the result; -1 for a row with NaN or an infinite maximum
+    scratch: int  # ids int64 [V] and weights float64 [V] per thread; unused without filters
+
+
+ARG = indices_of(Arguments)
+
+
 @inlined
 def _highest(line):  # type: ignore[no-untyped-def]
-    """The lowest id with the highest logit; -1 if that is infinite, or if there is a NaN."""
+    """The lowest id with the highest logit; -1 if that logit is infinite or the row holds NaN."""
     V = len(line)
     best, best_chunk = _MINUS_INFINITY, 0
-    nan = vec16.spread(_ZERO)
+    nan = vec16.broadcast(_ZERO)
     for chunk in range(0, V, _CHUNK):
-        highest = vec16.spread(_MINUS_INFINITY)
+        highest = vec16.broadcast(_MINUS_INFINITY)
         for i in range(chunk, min(chunk + _CHUNK, V), 16):
             if i + 16 <= V:
                 value = vec16.load(line, i)
@@ -39,10 +62,10 @@ def _highest(line):  # type: ignore[no-untyped-def]
                 value = vec16.first_lanes(value, V - i, _MINUS_INFINITY)
             highest = vec16.maximum(highest, value)
             nan = vec16.flag_nan(nan, value)
-        maximum = vec16.largest(highest)
+        maximum = vec16.reduce_max(highest)
         if maximum > best:
             best, best_chunk = maximum, chunk
-    if vec16.largest(nan) > _ZERO or math.isinf(best):
+    if vec16.reduce_max(nan) > _ZERO or math.isinf(best):
         return -1
     for i in range(best_chunk, V):
         if line[i] == best:
@@ -52,18 +75,19 @@ def _highest(line):  # type: ignore[no-untyped-def]
 
 @inlined
 def _score(line, token, temperature):  # type: ignore[no-untyped-def]
+    """logit / temperature in float64."""
     return np.float64(line[token]) / temperature
 
 
 @inlined
 def _draw(line, highest, temperature, seed, position, noise):  # type: ignore[no-untyped-def]
-    """The winner among all tokens."""
+    """The token with the highest logit / temperature + g of all."""
     V = len(line)
     winner = highest
     best = _score(line, highest, temperature) + gumbel(seed, position, highest)
-    shift = vec16.spread(line[highest])
-    inverse = vec16.spread(np.float32(1.0 / temperature))
-    # What float32 may lose in (logit - highest) / temperature, as a factor of its exponential.
+    shift = vec16.broadcast(line[highest])
+    inverse = vec16.broadcast(np.float32(1.0 / temperature))
+    # Bound of the float32 error of (logit - highest) / temperature, an exponent.
     lost = 4e-7 * (1.0 + abs(np.float64(line[highest]))) / temperature + 1e-4
     for chunk in range(0, V, _CHUNK):
         complements(seed, position, chunk, noise)
@@ -72,14 +96,14 @@ def _draw(line, highest, temperature, seed, position, noise):  # type: ignore[no
             value = vec16.load(line, i) if count == 16 else vec16.load_first(line, i, count)
             distance = np.float32(_score(line, highest, temperature) - best + lost)
             z = vec16.multiply(vec16.subtract(value, shift), inverse)
-            chance = exp(vec16.add(z, vec16.spread(distance)))
-            # 2^-32 for the rounding of the noise, and where the exponential is cut to 0.
-            chance = vec16.add(chance, vec16.spread(np.float32(2.0**-32)))
+            chance = exp(vec16.add(z, vec16.broadcast(distance)))
+            # 2^-32 covers the rounding of the noise and exponentials that are cut to 0.
+            chance = vec16.add(chance, vec16.broadcast(np.float32(2.0**-32)))
             if not vec16.any_below(vec16.load(noise, i - chunk), chance):
                 continue
             for token in range(i, i + count):
                 score = _score(line, token, temperature)
-                # No u gives more than -log(-log(1 - 2^-33)) = 22.9.
+                # g never exceeds -log(-log(1 - 2^-33)) = 22.9.
                 if score + 23.0 > best:
                     score += gumbel(seed, position, token)
                     if score > best:
@@ -89,6 +113,7 @@ def _draw(line, highest, temperature, seed, position, noise):  # type: ignore[no
 
 @inlined
 def _draw_from(line, temperature, seed, position, ids, count):  # type: ignore[no-untyped-def]
+    """The token with the highest logit / temperature + g of ids[:count]."""
     winner, best = ids[0], -np.inf
     for i in range(count):
         score = _score(line, ids[i], temperature) + gumbel(seed, position, ids[i])
@@ -98,8 +123,8 @@ def _draw_from(line, temperature, seed, position, ids, count):  # type: ignore[n
 
 
 @inlined
-def _choose(line, highest, temperature, top_k, top_p, ids, weights):  # type: ignore[no-untyped-def]
-    """Write what top-k and top-p keep to the front of ids; how many."""
+def _filter(line, highest, temperature, top_k, top_p, ids, weights):  # type: ignore[no-untyped-def]
+    """Write the tokens that top-k and top-p keep to ids; returns their number."""
     V = len(line)
     floor = _MINUS_INFINITY
     if 0 < top_k < V:
@@ -112,7 +137,7 @@ def _choose(line, highest, temperature, top_k, top_p, ids, weights):  # type: ig
         z = _score(line, token, temperature) - top
         if line[token] >= floor and z >= _NEGLIGIBLE:
             total += math.exp(z)
-    # The highest tokens that hold more than top_p, found by their distance from the highest.
+    # Widen the distance from the highest logit until the tokens within it hold more than top_p.
     reach = 4.0
     while True:
         count, mass = 0, 0.0
@@ -131,6 +156,7 @@ def _choose(line, highest, temperature, top_k, top_p, ids, weights):  # type: ig
 
 @inlined
 def _gather(line, floor, ids):  # type: ignore[no-untyped-def]
+    """Write the tokens whose logit is at least `floor` to ids; returns their number."""
     count = 0
     for token in range(len(line)):
         if line[token] >= floor:
@@ -141,7 +167,7 @@ def _gather(line, floor, ids):  # type: ignore[no-untyped-def]
 
 @inlined
 def _kth_highest(line, k, heap):  # type: ignore[no-untyped-def]
-    """The k-th highest logit. heap [>= k]: scratch for the k highest, the lowest at the root."""
+    """The k-th highest logit. heap [>= k] is scratch for the k highest, the lowest at the root."""
     for i in range(k):
         heap[i] = line[i]
     for i in range(k // 2 - 1, -1, -1):
@@ -155,6 +181,7 @@ def _kth_highest(line, k, heap):  # type: ignore[no-untyped-def]
 
 @inlined
 def _sink(heap, at, size):  # type: ignore[no-untyped-def]
+    """Restore a min-heap of `size` values below the entry `at`."""
     while True:
         child = 2 * at + 1
         if child >= size:
@@ -169,28 +196,29 @@ def _sink(heap, at, size):  # type: ignore[no-untyped-def]
 
 @inlined
 def _nucleus(line, wanted, ids, weights, count):  # type: ignore[no-untyped-def]
-    """Bring the tokens before which less than `wanted` lies to the end of ids, then to its front.
+    """Move the tokens with less than `wanted` weight before them to the front of ids.
 
-    ids and weights [count] become a heap with the highest token at its root; the root is taken
-    until enough weight is taken.
+    Returns their number. ids and weights [count] become a heap with the highest token at its root;
+    roots are removed, to the end of ids, until their weight suffices.
     """
     for i in range(count // 2 - 1, -1, -1):
         _sink_token(line, ids, weights, i, count)
-    taken, before = 0, 0.0
-    while taken < count and (taken == 0 or before < wanted):
-        taken += 1
-        last = count - taken
+    num_kept, before = 0, 0.0
+    while num_kept < count and (num_kept == 0 or before < wanted):
+        num_kept += 1
+        last = count - num_kept
         before += weights[0]
         ids[0], ids[last] = ids[last], ids[0]
         weights[0] = weights[last]
         _sink_token(line, ids, weights, 0, last)
-    for i in range(taken):
-        ids[i] = ids[count - taken + i]
-    return taken
+    for i in range(num_kept):
+        ids[i] = ids[count - num_kept + i]
+    return num_kept
 
 
 @inlined
 def _sink_token(line, ids, weights, at, size):  # type: ignore[no-untyped-def]
+    """Restore a max-heap of `size` tokens, ordered by `_before`, below the entry `at`."""
     while True:
         child = 2 * at + 1
         if child >= size:
@@ -206,21 +234,25 @@ def _sink_token(line, ids, weights, at, size):  # type: ignore[no-untyped-def]
 
 @inlined
 def _before(line, a, b):  # type: ignore[no-untyped-def]
-    """Whether token a stands before token b: a higher logit, or an equal one and a lower id."""
+    """True if token a ranks before token b: a higher logit, or an equal one and a lower id."""
     return line[a] > line[b] or (line[a] == line[b] and a < b)
 
 
 @worker
 def sample_rows(args):  # type: ignore[no-untyped-def]
-    R, V, stride = args[2], args[3], args[4]
-    logits = raw_memory.float32_at(args[5], (R - 1) * stride + V)
-    temperatures, top_ks = raw_memory.float32_at(args[6], R), raw_memory.int32_at(args[7], R)
-    top_ps, seeds = raw_memory.float32_at(args[8], R), raw_memory.int64_at(args[9], R)
-    positions, tokens = raw_memory.int64_at(args[10], R), raw_memory.int64_at(args[11], R)
-    scratch = args[12] + 16 * V * raw_memory.fetch_add(args, 1, 1)
+    """Sample rows of logits until none is left; see `Arguments`."""
+    R, V, stride = args[ARG.R], args[ARG.V], args[ARG.stride]
+    logits = raw_memory.float32_at(args[ARG.logits], (R - 1) * stride + V)
+    temperatures = raw_memory.float32_at(args[ARG.temperature], R)
+    top_ks = raw_memory.int32_at(args[ARG.top_k], R)
+    top_ps = raw_memory.float32_at(args[ARG.top_p], R)
+    seeds = raw_memory.int64_at(args[ARG.seeds], R)
+    positions = raw_memory.int64_at(args[ARG.positions], R)
+    tokens = raw_memory.int64_at(args[ARG.tokens], R)
+    scratch = args[ARG.scratch] + 16 * V * raw_memory.fetch_add(args, ARG.next_worker, 1)
     noise = np.empty(_CHUNK, np.float32)
     while True:
-        row = raw_memory.fetch_add(args, 0, 1)
+        row = raw_memory.fetch_add(args, ARG.next_row, 1)
         if row >= R:
             return
         line = logits[row * stride : row * stride + V]
@@ -232,7 +264,7 @@ def sample_rows(args):  # type: ignore[no-untyped-def]
             if 0 < top_k < V or top_p < 1.0:
                 ids = raw_memory.int64_at(scratch, V)
                 weights = raw_memory.float64_at(scratch + 8 * V, V)
-                kept = _choose(line, best, temperature, top_k, top_p, ids, weights)
+                kept = _filter(line, best, temperature, top_k, top_p, ids, weights)
                 best = _draw_from(line, temperature, seed, position, ids, kept)
             else:
                 best = _draw(line, best, temperature, seed, position, noise)

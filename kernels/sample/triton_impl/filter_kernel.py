@@ -1,8 +1,8 @@
-"""Rows with top-k or top-p (Triton): exact thresholds from few groups of tokens, then the draw.
+"""Samples rows with top-k or top-p (Triton): exact thresholds from few groups, then the draw.
 
-The k-th highest of the groups' maxima is no higher than the k-th highest logit: only groups that
-reach it are read for top-k. For top-p groups are added from the highest down until they hold
-enough. A row without any peak has all its groups read in each round of the search.
+The k-th highest of the groups' maxima is no higher than the k-th highest logit, so top-k reads only
+groups that reach it. Top-p adds groups from the highest down until they hold enough probability. In
+a flat row all groups are read in each round of the search.
 """
 
 import triton
@@ -19,8 +19,8 @@ from thothy_kernels.sample.triton_impl.radix_threshold import (
 from thothy_kernels.sample.triton_impl.scan_kernel import INFINITY, filters_of
 from thothy_kernels.sample.triton_impl.winner_kernel import highest_of
 
-# Distance from the highest logit, in units of the temperature, that is tried first for top-p: a
-# confident model has its nucleus within. Beyond the farthest all groups are listed.
+# First distance from the highest logit, in units of the temperature, that top-p searches: it holds
+# the nucleus of a confident model. Beyond the farthest all groups are listed.
 _REACH, _FARTHEST = tl.constexpr(4.0), tl.constexpr(64.0)
 
 
@@ -29,6 +29,7 @@ def _kth_highest(  # type: ignore[no-untyped-def]
     line, maxima, listed, k, top, V, num_groups,
     GROUP: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, BITS: tl.constexpr,
 ):  # fmt: skip
+    """The k-th highest logit of a row."""
     wanted = k.to(tl.float64)
     bottom = tl.full((), float("-inf"), tl.float32)
     bound = bottom
@@ -46,7 +47,7 @@ def _kth_highest(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _whole_mass(masses, num_chunks, top, inverse, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Weight of all tokens of a row, from the masses of its chunks."""
+    """Total weight of a row, from the masses of its chunks."""
     mass = tl.zeros((BLOCK,), tl.float64)
     for base in range(0, num_chunks, BLOCK):
         chunks = base + tl.arange(0, BLOCK)
@@ -62,7 +63,7 @@ def _nucleus(  # type: ignore[no-untyped-def]
     line, maxima, masses, listed, k, p, floor, top, temperature, V, num_chunks, num_groups,
     GROUP: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, BITS: tl.constexpr,
 ):  # fmt: skip
-    """(The lowest logit that top-p keeps, weight above it, weight before which tokens are kept)."""
+    """(lowest logit that top-p keeps, weight above it, weight before which tokens are kept)."""
     inverse = 1.0 / temperature.to(tl.float64)
     lowest = floor
     reach = tl.full((), _REACH, tl.float64)
@@ -79,7 +80,7 @@ def _nucleus(  # type: ignore[no-untyped-def]
             lowest = tl.where(reach > _FARTHEST, float("-inf"), farther.to(tl.float32))
             num_listed = list_groups(maxima, num_groups, lowest, listed, BLOCK)
             mass = mass_of(line, listed, num_listed, V, lowest, top, inverse, TILE, GROUP)
-    # The highest logit weighs 1: of a p of 0 it alone remains.
+    # The highest logit has weight 1, so p = 0 keeps it alone.
     boundary, above = find_threshold(
         line, listed, num_listed, V, lowest, top, tl.maximum(wanted, 1e-30), top, inverse,
         False, True, TILE, GROUP, BITS,
@@ -92,8 +93,11 @@ def _drawn_from(  # type: ignore[no-untyped-def]
     line, listed, num_listed, boundary, above, wanted, top, temperature, seed, position, V,
     TILE: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """The token with the highest logit / temperature + g, of those above the boundary and the first
-    at the boundary: as many as have less than `wanted` before them, and one at least."""
+    """The token with the highest logit / temperature + g among those kept.
+
+    Kept are tokens above the boundary, and at the boundary the first ones with less than `wanted`
+    weight before them, at least one.
+    """
     weight = weight_of(boundary, top, 1.0 / temperature.to(tl.float64))
     best = tl.full((), float("-inf"), tl.float64)
     winner = tl.full((), -1, tl.int32)
@@ -125,8 +129,10 @@ def filter_kernel(  # type: ignore[no-untyped-def]
     V, row_stride, num_chunks, num_groups,
     GROUP: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, BITS: tl.constexpr,
 ):  # fmt: skip
-    """One row; rows without top-k and top-p are left to `winner_kernel`. lists int32
-    [R, num_groups] is scratch. winners int64 [R]: -1 for NaN or an infinite maximum."""
+    """Sample one row; `winner_kernel` samples rows without top-k and top-p.
+
+    lists int32 [R, num_groups] is scratch. winners int64 [R]: -1 for NaN or an infinite maximum.
+    """
     row = tl.program_id(0).to(tl.int64)
     temperature = tl.load(temperatures + row)
     k, p = filters_of(row, top_ks, top_ps, V)

@@ -1,13 +1,12 @@
-"""sample and both penalties on a CUDA device: nothing is sorted, and nothing waits.
+"""sample and both penalties on a CUDA device, without a sort and without synchronising.
 
-Three launches, whatever the rows want: `scan_kernel` reads the logits once, in chunks over the
-whole device; then each row is finished by a program of one of two kernels, the other leaving it at
-once. Draws are computed in float64 where they are close, and so are the sums for top-p: a kept set
-differs from the reference's only where top_p of the weight and the weight before a token agree to
-about 1e-12 of the whole.
+There are always three launches: `scan_kernel` reads the logits once, in chunks over the whole
+device; then one of two kernels finishes each row, and the other one's program exits at once. Close
+draws and the sums for top-p are computed in float64: a kept set differs from the reference's only
+where top_p of the weight and the weight before a token agree to about 1e-12 of the whole.
 
-A row that would be refused (NaN, an infinite maximum) gets token -1, and a pair outside the logits
-is skipped: raising would have to wait for the device.
+A row that the contract refuses (NaN, an infinite maximum) gets token -1, and a pair outside the
+logits is skipped: raising would synchronise.
 """
 
 from collections.abc import Callable
@@ -31,16 +30,16 @@ from thothy_kernels.tuning import (
     settings_of,
 )
 
-# Tokens of a group: a warp reads one in one go, and its maximum is 1/128 more to write.
+# Tokens of a group: one vector load of a warp, and its maximum adds 1/128 of the row to the writes.
 _GROUP = 128
 # Tokens of a program of the scan: 16 kB in flight, 16 logits a thread; a row of 151,936 has 38.
 _CHUNK, _SCAN_WARPS = 4096, 8
-# Maxima looked at together; a row of 262,144 has 2,048.
+# Maxima per pass; a row of 262,144 tokens has 2,048.
 _BLOCK = 1024
-# One group is computed: with more threads than it has tokens, there would be nothing for them.
+# One group is computed at a time: threads beyond its tokens would idle.
 _WINNER_WARPS = 4
-# Bits found by a round of the search: 8 bins times the 4 tokens of a thread in float64 take 64 of
-# its registers, which leaves room for two programs on a multiprocessor.
+# Bits per round of the search: 8 bins times the 4 tokens of a thread in float64 take 64 of its
+# registers, which leaves room for two programs on a multiprocessor.
 _TILE, _BITS, _FILTER_WARPS = 1024, 3, 8
 _PAIRS = 256
 # Words of a program of `penalize_seen`: 2,048 tokens, 16 a thread.
@@ -105,7 +104,7 @@ def _scan_default() -> LaunchSettings:
 
 
 def trial(V: int, device: torch.device, num_rows: int = 64) -> Trial:
-    """Of the scan, in draws without a filter: it is most of what they take."""
+    """Tuning trial of the scan, which dominates sampling without filters."""
 
     def prepare() -> Callable[[], Outputs]:
         logits = normal((num_rows, V), torch.float32, device)
@@ -152,6 +151,7 @@ def penalize_seen(
 
 
 def variants() -> list[Variant]:
+    """Variants of all sampling kernels."""
     rows = {
         "logits": "*fp32",
         "temperatures": "*fp32",
@@ -192,7 +192,7 @@ def _penalty_variant(writes: bool) -> Variant:
 
 
 def _seen_variant() -> Variant:
-    """The vocabulary of Qwen3: 151,936 tokens in 4,748 words."""
+    """Variant for the vocabulary of Qwen3: 151,936 tokens in 4,748 words."""
     table = {"logits": "*fp32", "seen": "*i32", "slots": "*i64", "penalty": "*fp32"}
     sizes = dict.fromkeys(("V", "row_stride", "num_slots", "num_words"), "i32")
     constants = {"token_stride": 1, "CHUNKS": triton.cdiv(4748, _WORDS), "WORDS": _WORDS}

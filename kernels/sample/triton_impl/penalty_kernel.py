@@ -10,11 +10,10 @@ def penalty_kernel(  # type: ignore[no-untyped-def]
     R, V, row_stride, token_stride, num_pairs,
     WRITES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """First launch: the new logit of each pair, float32 [num_pairs], to `penalised`. Second
-    (WRITES): from there to the logits.
+    """Write each pair's new logit to penalised, float32 [num_pairs]; with WRITES, to the logits.
 
-    All are read before one is written, or a pair that is named twice could be penalised twice.
-    Pairs outside the logits are skipped.
+    The second launch has WRITES. All pairs are read before one is written, so a repeated pair is
+    penalised once. Pairs outside the logits are skipped.
     """
     pairs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     is_pair = pairs < num_pairs
@@ -27,6 +26,6 @@ def penalty_kernel(  # type: ignore[no-untyped-def]
     else:
         value = tl.load(at, mask=is_inside, other=0.0)
         factor = tl.load(penalty + pairs, mask=is_pair, other=1.0)
-        # div_rn: a device's plain float32 division is not rounded correctly, the reference's is.
+        # div_rn rounds correctly, like the reference; plain float32 division on a device does not.
         value = tl.where(value < 0.0, value * factor, tl.div_rn(value, factor))
         tl.store(penalised + pairs, value, mask=is_inside)

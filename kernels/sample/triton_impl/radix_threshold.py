@@ -1,7 +1,7 @@
-"""Which logits of a row reach a wanted weight, without a sort (Triton).
+"""Radix search for the logit above which a row holds a wanted weight (Triton), without a sort.
 
-Floats are searched as integers in the same order, some bits at a time from the highest on. Only
-listed groups of tokens are read: those whose maximum says that they may matter.
+Floats are searched as integers of the same order, some bits at a time from the highest on. Only
+listed groups of tokens are read: those whose maximum is high enough to matter.
 """
 
 import triton
@@ -13,7 +13,7 @@ _ALL = tl.constexpr(0xFFFFFFFF)
 
 @triton.jit
 def key_of(value):  # type: ignore[no-untyped-def]
-    """uint32 in the order of float32, -0.0 like 0.0. Not for NaN."""
+    """uint32 keys in the order of float32, with -0.0 equal to 0.0. NaN is not supported."""
     bits = value.to(tl.uint32, bitcast=True)
     bits = tl.where(bits == _SIGN, 0, bits)
     return tl.where(bits >= _SIGN, bits ^ _ALL, bits | _SIGN)
@@ -27,8 +27,8 @@ def value_of(key):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def list_groups(maxima, num_groups, least, listed, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Write to `listed` the groups whose maximum is at least `least`, ascending; how many."""
-    tl.debug_barrier()  # all threads have read what it held
+    """Write groups whose maximum is at least `least` to listed, ascending; returns their number."""
+    tl.debug_barrier()  # all threads have read the previous list
     count = tl.full((), 0, tl.int32)
     for base in range(0, num_groups, BLOCK):
         groups = base + tl.arange(0, BLOCK)
@@ -43,7 +43,7 @@ def list_groups(maxima, num_groups, least, listed, BLOCK: tl.constexpr):  # type
 
 @triton.jit
 def listed_tokens(listed, num_listed, tile, TILE: tl.constexpr, GROUP: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Tokens [TILE] of the tile-th stretch of the listed groups, ascending; negative: none."""
+    """Tokens [TILE] of the tile-th part of the listed groups, ascending; negative: none."""
     offs = tl.arange(0, TILE)
     at = tile * (TILE // GROUP) + offs // GROUP
     group = tl.load(listed + at, mask=at < num_listed, other=-1)
@@ -54,7 +54,7 @@ def listed_tokens(listed, num_listed, tile, TILE: tl.constexpr, GROUP: tl.conste
 def _tile_of(  # type: ignore[no-untyped-def]
     line, listed, num_listed, V, tile, LISTED: tl.constexpr, TILE: tl.constexpr, GROUP: tl.constexpr
 ):
-    """(values, whether each is one)."""
+    """(values [TILE], mask of valid ones)."""
     if LISTED:
         tokens = listed_tokens(listed, num_listed, tile, TILE, GROUP)
     else:
@@ -74,7 +74,7 @@ def weight_of(value, top, inverse):  # type: ignore[no-untyped-def]
 def mass_of(  # type: ignore[no-untyped-def]
     line, listed, num_listed, V, least, top, inverse, TILE: tl.constexpr, GROUP: tl.constexpr
 ):
-    """Weight of the tokens of the listed groups whose logit is at least `least`."""
+    """Total weight of tokens of the listed groups whose logit is at least `least`."""
     mass = tl.zeros((TILE,), tl.float64)
     for tile in range(0, tl.cdiv(num_listed, TILE // GROUP)):
         value, is_token = _tile_of(line, listed, num_listed, V, tile, True, TILE, GROUP)
@@ -88,11 +88,12 @@ def find_threshold(  # type: ignore[no-untyped-def]
     COUNTS: tl.constexpr, LISTED: tl.constexpr,
     TILE: tl.constexpr, GROUP: tl.constexpr, BITS: tl.constexpr,
 ):  # fmt: skip
-    """The highest value t within lowest .. highest such that the values from t up weigh `wanted`
-    (above 0) or more; lowest, if all weigh less. Returns (t, weight of the values above t).
+    """(t, weight of the values above t) for the highest t in lowest .. highest that qualifies.
 
-    A value weighs 1 (COUNTS), or what `weight_of` says. LISTED: line holds V logits, of which the
-    listed groups hold all from lowest up; else line holds V values. No value is above highest.
+    t qualifies if the values >= t weigh at least `wanted`, which is above 0; lowest if none does. A
+    value has weight 1 (COUNTS) or that of `weight_of`. With LISTED, line holds V logits, and the
+    listed groups hold all of them >= lowest; otherwise line holds V values. No value exceeds
+    highest.
     """
     BINS: tl.constexpr = 1 << BITS
     bins = tl.arange(0, BINS)
@@ -106,7 +107,7 @@ def find_threshold(  # type: ignore[no-untyped-def]
         shift += BITS
     above = tl.full((), 0.0, tl.float64)
     while shift >= 0:
-        # t lies in one of BINS bins of 2^shift keys from `low` up; `above` is what lies beyond.
+        # t is in one of BINS bins of 2^shift keys from `low` up; `above` is the weight beyond them.
         from_bin = tl.zeros((BINS, TILE), tl.float64)
         for tile in range(0, num_tiles):
             value, is_token = _tile_of(line, listed, num_listed, V, tile, LISTED, TILE, GROUP)

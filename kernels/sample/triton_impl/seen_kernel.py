@@ -1,4 +1,4 @@
-"""The repetition penalty from a table of the tokens that occurred (Triton), in place."""
+"""The repetition penalty from a table of seen tokens (Triton), in place."""
 
 import triton
 import triton.language as tl
@@ -9,9 +9,9 @@ def seen_kernel(  # type: ignore[no-untyped-def]
     logits, seen, slots, penalty, V, row_stride, token_stride, num_slots, num_words,
     CHUNKS: tl.constexpr, WORDS: tl.constexpr,
 ):  # fmt: skip
-    """WORDS words of seen int32 [num_slots, num_words], one of the CHUNKS of a row per program.
+    """Penalise one of the CHUNKS of a row: WORDS words of seen int32 [num_slots, num_words].
 
-    A logit whose bit is not set is not even read: of a long vocabulary most never occurred.
+    A logit whose bit is not set is not read: most tokens of a large vocabulary never occurred.
     """
     row = (tl.program_id(0) // CHUNKS).to(tl.int64)
     factor = tl.load(penalty + row)
@@ -24,6 +24,6 @@ def seen_kernel(  # type: ignore[no-untyped-def]
         is_seen = (((words[:, None] >> bits[None, :]) & 1) != 0) & (tokens < V)
         at = logits + row * row_stride + tokens.to(tl.int64) * token_stride
         value = tl.load(at, mask=is_seen, other=0.0)
-        # div_rn: a device's plain float32 division is not rounded correctly, the reference's is.
+        # div_rn rounds correctly, like the reference; plain float32 division on a device does not.
         value = tl.where(value < 0.0, value * factor, tl.div_rn(value, factor))
         tl.store(at, value, mask=is_seen)

@@ -1,4 +1,4 @@
-"""Rows without top-k and top-p (Triton): from the groups that `scan_kernel` saw to the token."""
+"""Samples rows without top-k and top-p (Triton), from the groups of `scan_kernel`."""
 
 import triton
 import triton.language as tl
@@ -6,9 +6,9 @@ import triton.language as tl
 from thothy_kernels.sample.triton_impl.philox import gumbel_of, words_of
 from thothy_kernels.sample.triton_impl.scan_kernel import INFINITY, MOST, filters_of, rough_inverse
 
-# Twice what the score of a group can be wrong by (2.7e-5), and as much again.
+# Twice the error of a group's score (2.7e-5), with a factor of two to spare.
 _MARGIN = tl.constexpr(1e-4)
-# Two steps of a float64, relative: what the definition's own sum logit / temperature + g may lose.
+# Two float64 ulps, relative: the error of the definition's own sum logit / temperature + g.
 _DOUBLE_STEPS = tl.constexpr(4.5e-16)
 
 
@@ -40,7 +40,7 @@ def _first_token(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _group_scores(maxima, scores, groups, num_groups, top, inverse):  # type: ignore[no-untyped-def]
-    """Scores of groups relative to the row's highest logit: comparable among groups."""
+    """Scores of groups relative to the row's highest logit, comparable among groups."""
     is_group = groups < num_groups
     highest = tl.load(maxima + groups, mask=is_group, other=float("-inf"))
     score = tl.load(scores + groups, mask=is_group, other=float("-inf"))
@@ -49,6 +49,7 @@ def _group_scores(maxima, scores, groups, num_groups, top, inverse):  # type: ig
 
 @triton.jit
 def _best_score(maxima, scores, num_groups, top, inverse, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The highest score of a row's groups."""
     best = tl.full((BLOCK,), float("-inf"), tl.float32)
     for base in range(0, num_groups, BLOCK):
         groups = base + tl.arange(0, BLOCK)
@@ -75,10 +76,10 @@ def _drawn(  # type: ignore[no-untyped-def]
     line, maxima, scores, top, temperature, seed, position, V, num_groups,
     GROUP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The token with the highest logit / temperature + g, of all.
+    """The token with the highest logit / temperature + g of all.
 
-    Scores of groups are rough: each group that may hold the winner, most often one, is computed
-    in float64.
+    Scores of groups are approximate: each group that may hold the token, usually one, is
+    recomputed in float64.
     """
     inverse = rough_inverse(temperature)
     lost = tl.abs(top).to(tl.float64) * inverse.to(tl.float64) * _DOUBLE_STEPS
@@ -106,8 +107,10 @@ def winner_kernel(  # type: ignore[no-untyped-def]
     V, row_stride, num_groups,
     GROUP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One row. winners int64 [R]: -1 for a row with NaN or an infinite maximum; rows with top-k or
-    top-p are left to `filter_kernel`."""
+    """Sample one row; `filter_kernel` samples rows with top-k or top-p.
+
+    winners int64 [R]: -1 for a row with NaN or an infinite maximum.
+    """
     row = tl.program_id(0).to(tl.int64)
     temperature = tl.load(temperatures + row)
     k, p = filters_of(row, top_ks, top_ps, V)

@@ -1,4 +1,4 @@
-"""bfloat16 products by float32 instructions: what any processor can run is tested on any."""
+"""bfloat16 products by float32 instructions, which any processor can run."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from thothy_kernels.linear.bf16_fallback import Widened
+from thothy_kernels.linear.bf16_fallback import Bf16Fallback
 from thothy_kernels.linear.cpu_impl import pack
 from thothy_kernels.linear.invariance import Prepacked
 from thothy_kernels.linear.register_tile import TILE_OUTPUTS, TILE_ROWS
@@ -30,7 +30,7 @@ def _matrices(N, K, rows):
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_sums_are_float32_rounded_once(shape, has_bias):
     weight, bias, x = _matrices(*shape, max(BATCHES))
-    y = Widened(weight, bias if has_bias else None)(x)
+    y = Bf16Fallback(weight, bias if has_bias else None)(x)
     summands = weight.double().abs()
     exact = x.double() @ weight.double().T + (bias.double() if has_bias else 0.0)
     sizes = x.double().abs() @ summands.T + bias.double().abs()
@@ -43,7 +43,7 @@ def test_sums_are_float32_rounded_once(shape, has_bias):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_row_has_the_same_bits_in_every_batch_and_on_any_threads(shape):
     weight, bias, x = _matrices(*shape, max(BATCHES))
-    linear = Widened(weight, bias)
+    linear = Bf16Fallback(weight, bias)
     whole = linear(x)
     for size in BATCHES:
         assert torch.equal(linear(x[:size]), whole[:size]), f"first {size} rows"
@@ -60,7 +60,7 @@ def test_a_row_has_the_same_bits_in_every_batch_and_on_any_threads(shape):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_row_that_is_no_number_spoils_no_other(bad):
     weight, bias, x = _matrices(TILE_OUTPUTS + 1, 40, TILE_ROWS + 3)
-    linear = Widened(weight, bias)
+    linear = Bf16Fallback(weight, bias)
     good = linear(x)
     for row in (0, TILE_ROWS - 1, TILE_ROWS + 2):
         spoilt = x.clone()
@@ -74,26 +74,26 @@ def test_a_row_that_is_no_number_spoils_no_other(bad):
 def test_nothing_is_read_beside_rows_and_weights():
     for N, K, T in [(50, 33, 20), (16, 16, 3), (1, 5, 9), (64, 512, 512)]:
         weight, bias, x = _matrices(N, K, T)
-        expected = Widened(weight, bias)(x)
+        expected = Bf16Fallback(weight, bias)(x)
         beside = []
         for tensor in (weight, bias, x):
             whole = torch.full((tensor.numel() + 65,), float("nan"), dtype=tensor.dtype)
             beside.append(whole[33 : 33 + tensor.numel()].view(tensor.shape))
             beside[-1].copy_(tensor)
-        assert torch.equal(Widened(beside[0], beside[1])(beside[2]), expected)
+        assert torch.equal(Bf16Fallback(beside[0], beside[1])(beside[2]), expected)
 
 
 def test_rows_and_weights_may_lie_anywhere():
     weight, bias, x = _matrices(50, 64, 20)
-    expected = Widened(weight, bias)(x)
-    turned = Widened(weight.T.contiguous().T, torch.stack((bias, bias), 1)[:, 0])
+    expected = Bf16Fallback(weight, bias)(x)
+    turned = Bf16Fallback(weight.T.contiguous().T, torch.stack((bias, bias), 1)[:, 0])
     assert torch.equal(turned(x.T.contiguous().T), expected)
 
 
 def test_the_weight_is_not_kept_and_not_changed():
     weight, _, x = _matrices(48, 32, 5)
     before = weight.clone()
-    linear = Widened(weight, None)
+    linear = Bf16Fallback(weight, None)
     expected = linear(x)
     assert torch.equal(weight, before)
     weight.zero_()
@@ -102,19 +102,19 @@ def test_the_weight_is_not_kept_and_not_changed():
 
 def test_it_is_chosen_where_there_are_no_instructions_for_bfloat16():
     chosen = pack(torch.ones((4, 4), dtype=torch.bfloat16), None)
-    assert isinstance(chosen, Prepacked if cpu_features.MULTIPLIES_BFLOAT16 else Widened)
+    assert isinstance(chosen, Prepacked if cpu_features.MULTIPLIES_BFLOAT16 else Bf16Fallback)
     if platform.machine() not in ("x86_64", "AMD64"):
         return  # no levels
     code = (
         "import torch; from thothy_kernels.linear.cpu_impl import pack; "
         "print(type(pack(torch.ones((4, 4), dtype=torch.bfloat16), None)).__name__)"
     )
-    assert _said_by([sys.executable, "-c", code], {"THOTHY_CPU_ISA": "base"}) == "Widened"
+    assert _said_by([sys.executable, "-c", code], {"THOTHY_CPU_ISA": "base"}) == "Bf16Fallback"
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="not an x86 processor")
 def test_the_small_tile_of_processors_without_wide_registers():
-    """In a process of its own: tiles are chosen when the kernels are imported."""
+    """Runs in a process of its own, because the tile size is chosen at import."""
     said = _said_by([sys.executable, __file__], {"NUMBA_CPU_NAME": "haswell"})
     assert said == "4 rows, worst 0.0"
 
@@ -127,13 +127,13 @@ def _said_by(command, changes):
 
 
 def _worst_difference():
-    """From float32 products, of whole numbers small enough that every sum is exact."""
+    """Largest difference from float32 products of whole numbers, whose sums are all exact."""
     worst = 0.0
     for N, K in SHAPES:
         weight = torch.randint(-3, 4, (N, K)).bfloat16()
         x = torch.randint(0, 2, (37, K)).bfloat16()
         exact = (x.float() @ weight.float().T).bfloat16()
-        worst = max(worst, float((Widened(weight, None)(x) - exact).abs().max()))
+        worst = max(worst, float((Bf16Fallback(weight, None)(x) - exact).abs().max()))
     return worst
 
 

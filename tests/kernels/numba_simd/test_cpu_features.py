@@ -1,7 +1,7 @@
-"""bfloat16 attention with each set of instructions that this processor has, in a process each.
+"""bfloat16 attention with each instruction level of this processor, in a process each.
 
-The compiled kernels choose by the processor when they are imported (`compiled.processor`), so what
-an older one would do is tested with THOTHY_CPU_ISA. A level that is not there falls to the next.
+The kernels choose instructions at import (`numba_simd.cpu_features`), so THOTHY_CPU_ISA tests older
+processors. A missing level falls to the next lower one.
 """
 
 import json
@@ -17,7 +17,7 @@ from attention_oracle import Night, bound_of
 from thothy_kernels.numba_simd import cpu_features
 
 FOLDER = Path(__file__).resolve().parent
-# H, K, D: heads of real models; one that pairs of vectors do not divide; a group above a tile.
+# H, K, D: heads of real models; a D that pairs of vectors do not divide; a group above a tile.
 SHAPES = [(4, 2, 128), (8, 2, 64), (2, 2, 96), (4, 1, 80), (3, 1, 256), (24, 1, 64)]
 # (context, queries): decoding, drafts, chunks and whole prompts, around pieces, blocks and spans.
 LENS = [(1, 1), (15, 1), (17, 17), (255, 1), (257, 8), (300, 70), (530, 1), (31, 3), (513, 2)]
@@ -27,7 +27,7 @@ STEP = torch.finfo(torch.bfloat16).eps
 
 
 def worst_error() -> float:
-    """As a share of its bound, over all shapes, windows, softcaps and block sizes."""
+    """Worst error as a share of its bound, over all shapes, windows, softcaps and block sizes."""
     worst = 0.0
     for number, shape in enumerate(SHAPES):
         for window, softcap, block_size in ((None, 0.0, 16), (100, 0.0, 32), (None, 5.0, 48)):
@@ -63,12 +63,12 @@ def test_attention_is_exact_with_the_instructions_of(isa: str) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    # What is not there falls to the next.
+    # A missing level falls to the next lower one.
     assert found["level"] == min(isa, HERE, key=LEVELS.index)
     assert found["worst"] <= 0.1  # the bound is generous; weights of 8 bits would be above 1
 
 
-def test_a_level_that_nobody_knows_is_refused() -> None:
+def test_an_unknown_level_is_refused() -> None:
     environment = {**os.environ, "THOTHY_CPU_ISA": "sse"}
     code = "import thothy_kernels.numba_simd.cpu_features"
     done = subprocess.run(

@@ -1,10 +1,11 @@
-"""What the compiled kernels stand on: exact vector operations, threads, and the code cache."""
+"""Building blocks of the Numba kernels: exact vector operations, threads, and the code cache."""
 
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 import thothy_kernels
 from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
+from thothy_kernels.numba_simd.arguments import indices_of, pack
 from thothy_kernels.numba_simd.exp import exp
 from thothy_kernels.numba_simd.functions import kernel, worker
 from thothy_kernels.rms_norm import rms_norm
@@ -34,17 +36,26 @@ def _through_bfloat16(x, narrow, wide):
 def _sum_first(x, sums):
     for count in range(17):
         part = vec16.load_first(x, 0, count)
-        sums[count] = vec16.total(part) + vec16.total(
+        sums[count] = vec16.reduce_add(part) + vec16.reduce_add(
             vec16.first_lanes(vec16.load(x, 0), count, np.float32(0.0))
         )
 
 
+class _Arguments(NamedTuple):
+    next_index: int
+    num_values: int
+    values: int
+
+
+_ARG = indices_of(_Arguments)
+
+
 @worker
 def _count_up(args):
-    values = raw_memory.int64_at(args[2], args[1])
+    values = raw_memory.int64_at(args[_ARG.values], args[_ARG.num_values])
     while True:
-        i = raw_memory.fetch_add(args, 0, 1)
-        if i >= args[1]:
+        i = raw_memory.fetch_add(args, _ARG.next_index, 1)
+        if i >= args[_ARG.num_values]:
             return
         values[i] += i
 
@@ -91,11 +102,23 @@ def test_partial_vectors_hold_zeros_behind_their_end():
 def test_every_index_is_taken_once(num_threads, pool, monkeypatch):
     if pool == "python":
         monkeypatch.setattr(thread_pool, "_openmp_parallel", lambda: None)
-    assert thread_pool.pool_name() == pool
+    else:
+        assert thread_pool._openmp_parallel() is not None
     values = np.zeros(10_000, np.int64)
-    args = np.array((0, len(values), values.ctypes.data), np.int64)
-    thread_pool.launch(_count_up, args, num_threads)
+    arguments = _Arguments(next_index=0, num_values=len(values), values=values.ctypes.data)
+    thread_pool.launch(_count_up, pack(arguments), num_threads)
     assert (values == np.arange(10_000)).all()
+
+
+def test_arguments_are_filled_by_name():
+    packed = pack(_Arguments(values=7, num_values=5, next_index=3))
+    assert packed.dtype == np.int64
+    assert packed.tolist() == [3, 5, 7]
+    assert [packed[i] for i in (_ARG.next_index, _ARG.num_values, _ARG.values)] == [3, 5, 7]
+    with pytest.raises(TypeError, match="num_values"):
+        _Arguments(next_index=0, values=0)
+    with pytest.raises(TypeError, match="count"):
+        _Arguments(next_index=0, num_values=0, values=0, count=0)
 
 
 def test_importing_a_contract_compiles_nothing():
@@ -145,7 +168,7 @@ def test_kernels_run_from_a_tree_that_cannot_be_written(tmp_path):
             "XDG_CACHE_HOME": str(place / "cache"),
         }
         command = [sys.executable, "-c", _SMALL_NORM]
-        # Two at once: they may not disturb each other's cache.
+        # Two at once must not corrupt each other's cache.
         runs = [
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
             for _ in range(2)

@@ -1,4 +1,4 @@
-"""The tests of this folder need a CUDA device; THOTHY_GPU_DRY_RUN=1 tries them without one.
+"""Fixtures of tests that need a CUDA device; THOTHY_GPU_DRY_RUN=1 tries them without one.
 
 Helpers and oracles are those of the operations' own tests, which compute in the interpreter.
 """

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.gpu
 
 
 def attend(night: Night, softcap: float = 0.0, *, grouped: bool = False) -> torch.Tensor:
-    """Not by the contract, which refuses the float16 of a dry run."""
+    """Call the implementation directly: the contract refuses the float16 of a dry run."""
     k, v = pool_on_device(night.k), pool_on_device(night.v)
     meta = on_device(night.meta(grouped=grouped))
     out = triton_impl.paged_attention(night.q.to(DEVICE), k, v, meta, night.scale, softcap)
@@ -75,7 +75,7 @@ def test_groups_change_nothing(
 
 
 def test_contexts_grow_under_a_plan() -> None:
-    """Decode steps follow one another on the device: only context_lens changes."""
+    """Consecutive decode steps on the device change only context_lens."""
     night = Night(STEPS["decode"][1:], shape=(8, 2, 64), dtype=HALF)
     k, v = pool_on_device(night.k), pool_on_device(night.v)
     meta, q = on_device(night.meta()), night.q.to(DEVICE)

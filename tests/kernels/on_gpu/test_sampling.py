@@ -20,7 +20,7 @@ def assert_same_tokens(logits: torch.Tensor, params: own.SamplingTensors) -> Non
 @pytest.mark.parametrize("deviation", [3.0, 8.0])
 @pytest.mark.parametrize("size", SIZES)
 def test_mixed_batches_draw_the_references_tokens(size: tuple[int, int], deviation: float) -> None:
-    """All ways to draw side by side; half of the rows as bfloat16 weights make them, with ties."""
+    """All sampling modes in one batch; half of the rows are rounded to bfloat16, with ties."""
     generator = own._seeded(size[1])
     logits = torch.randn(size, generator=generator) * deviation
     logits[::2] = logits[::2].bfloat16().float()

@@ -81,7 +81,7 @@ def test_a_row_alone_is_the_row_in_a_batch() -> None:
 
 
 def test_traced_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it runs outside of these tests."""
+    """Flex compiled by dynamo, as outside of these tests."""
     monkeypatch.setattr(flex_module, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", False, raising=False)
     assert_float32(Night(DECODE), 20.0)
 
@@ -108,12 +108,12 @@ def test_contexts_may_grow_under_a_plan() -> None:
 
 @pytest.fixture
 def reads_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a device. Eager flex multiplies what a mask hides: such pools must be finite."""
+    """Read blocks in place, as on a device. Pools must be finite: eager flex computes all keys."""
     monkeypatch.setattr(block_masks, "_reads_in_place", lambda _: True)
 
 
 def finite(night: Night) -> Night:
-    """With ones instead of NaN, between the blocks too."""
+    """Replace NaN by ones, between the blocks too."""
     for name in ("k", "v"):
         pool = getattr(night, name)
         pool.as_strided((pool.untyped_storage().nbytes() // pool.itemsize,), (1,), 0).nan_to_num_(
@@ -191,7 +191,7 @@ def test_torchs_kernel_says_why_it_cannot_run() -> None:
 
 
 def tensors_there(night: Night) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """q, and pools whose blocks lie as far apart as the night's."""
+    """q and pools with the block stride of the night's."""
     return night.q.to(DEVICE), pool_on_device(night.k), pool_on_device(night.v)
 
 

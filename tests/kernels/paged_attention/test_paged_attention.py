@@ -19,7 +19,7 @@ WORK = [(1, 1), (5, 5), (1, 255), (2, 256), (1, 257), (19, 300), (40, 530)]
 
 
 class Pool:
-    """Sequences whose KV lies in shuffled blocks; everything else in the pool is NaN."""
+    """Sequences whose KV is in shuffled blocks; everything else in the pool is NaN."""
 
     def __init__(
         self,

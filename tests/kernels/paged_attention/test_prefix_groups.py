@@ -1,4 +1,4 @@
-"""Windows, soft caps, strided pools and shared beginnings: exactness, and bits that do not move."""
+"""Windows, soft caps, strided pools and prefix groups: exactness and batch-invariant bits."""
 
 from random import Random
 from typing import Any
@@ -48,7 +48,7 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch(impl: str, window: int | N
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("window", [3, 100, 300])
 def test_a_chunk_has_the_same_bits_as_its_rows_one_by_one(impl: str, window: int) -> None:
-    """The first span that rows of a tile see differs from row to row."""
+    """The first visible span differs from row to row of a tile."""
     night = Night([(SPAN + 130, 200)], window=window)
     whole = night.run(impl)
     for row in range(0, 200, 7):
@@ -148,7 +148,7 @@ def test_a_group_is_seen_by_all_queries() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(4, 2, 32), (16, 1, 64), (70, 1, 32)])
 def test_members_may_have_several_queries(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
-    """As rows have that verify drafts; the third has more of them than a tile holds."""
+    """Several queries per sequence, as when verifying drafts; the third has more than a tile."""
     lens = [(970, 1), (983, 8), (1010, 70), (991, 3), (975, 8), (972, 1)]
     night = Night(lens, shape=shape, shared=((0, 6, 0, 20), (1, 5, 20, 48)), dtype=dtype)
     plain = night.run("cpu")

@@ -74,7 +74,7 @@ def test_any_heads(shape: tuple[int, int, int], window: int | None, block_size: 
 def test_where_pieces_are_cut_changes_nothing(
     num_programs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From one program for all to more programs than there are tiles."""
+    """One program for all tiles up to more programs than tiles."""
     monkeypatch.setattr(decode_plan, "_INTERPRETED_PROGRAMS", num_programs)
     lens = [(970 + 13 * i, 1) for i in range(4)] + [(3, 1), (70, 1)]
     night = Night(lens, shape=(4, 2, 16), shared=((0, 4, 0, 50), (0, 2, 50, 55)))
@@ -131,7 +131,7 @@ def test_a_window_leaves_groups_alone() -> None:
 
 @pytest.mark.parametrize("impl", ["cpu", "triton"])
 def test_contexts_may_grow_under_a_plan(impl: str) -> None:
-    """A decode step follows another: only context_lens changes, and what was derived from them."""
+    """Consecutive decode steps change only context_lens and values derived from them."""
     lens = [(410 + 7 * i, 1) for i in range(4)]
     later = Night(lens, shared=((0, 4, 0, 20),))
     meta = later.meta(grouped=True)

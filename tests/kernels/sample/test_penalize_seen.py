@@ -1,4 +1,4 @@
-"""The penalty from a state table is the repetition penalty of the tokens it has seen, in bits."""
+"""penalize_seen equals penalize_repetition of the seen tokens, bit for bit."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Sampling: exact draws from softmax, exact filters, draws that depend on the row alone."""
+"""Sampling: exact draws from the softmax, exact filters, batch-invariant draws."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Sampling in Triton: the reference's tokens, whatever the row, the split and the neighbours."""
+"""Sampling in Triton: the reference's tokens for any row, split and batch."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ INF = float("inf")
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    """Pieces so small that a row of a few hundred logits has several of each."""
+    """Shrink the pieces, so that a row of a few hundred logits has several of each."""
     for name, value in {"_CHUNK": 256, "_BLOCK": 2, "_TILE": 128, "_BITS": 4}.items():
         monkeypatch.setattr(launch, name, value)
 
@@ -34,7 +34,7 @@ def _params(num_rows, temperature=1.0, top_k=0, top_p=1.0, seed=0):
 
 
 def _mixed(num_rows, generator):
-    """All ways to draw in one batch, filters from the narrowest to the widest."""
+    """All sampling modes in one batch, with filters from the narrowest to the widest."""
     on = torch.rand(3, num_rows, generator=generator) > 0.4
     spread = torch.rand(num_rows, generator=generator)
     return SamplingTensors(

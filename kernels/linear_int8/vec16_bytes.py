@@ -1,4 +1,4 @@
-"""What `lanes` lacks for bytes: the largest magnitude, and rounding to whole numbers of 8 bits."""
+"""Byte operations on `vec16`: the largest magnitude, and rounding to 8-bit whole numbers."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ _byte_array = types.Array(types.uint8, 1, "C")
 
 @intrinsic
 def larger_magnitude(typingctx: Any, a: Any, b: Any) -> Any:
-    """The larger of a and |b|, lane by lane, of an a that is not negative; NaN once there is one.
+    """The larger of a and |b| in each lane, for a >= 0; NaN if either is NaN.
 
-    Compared as whole numbers: the bits of floats without sign have their order, NaN at the end.
+    Compares bits as integers: for floats without a sign the order is the same, with NaN highest.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -26,12 +26,12 @@ def larger_magnitude(typingctx: Any, a: Any, b: Any) -> Any:
         larger = builder.select(builder.icmp_signed(">", b, a), b, a)
         return builder.bitcast(larger, vec16.vector_type)
 
-    return vec16.lanes_type(vec16.lanes_type, vec16.lanes_type), codegen
+    return vec16.vec16_type(vec16.vec16_type, vec16.vec16_type), codegen
 
 
 @intrinsic
 def largest_magnitude(typingctx: Any, value: Any) -> Any:
-    """The largest of lanes that are not negative; NaN where there is one."""
+    """The largest lane of a value >= 0; NaN if a lane is NaN."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         whole = ir.IntType(32)
@@ -43,22 +43,22 @@ def largest_magnitude(typingctx: Any, value: Any) -> Any:
         bits = builder.call(reduce, [builder.bitcast(args[0], vec16.int_vector_type)])
         return builder.bitcast(bits, ir.FloatType())
 
-    return types.float32(vec16.lanes_type), codegen
+    return types.float32(vec16.vec16_type), codegen
 
 
 def _rounded(builder: Any, value: Any, shift: Any) -> Any:
-    """The nearest whole numbers, ties to even, plus `shift`, as 16 bytes."""
+    """Emit the nearest whole numbers, ties to even, plus `shift`, as 16 bytes."""
     whole = builder.fptosi(vec16.call(builder, "llvm.rint", value), vec16.int_vector_type)
-    # The one way from a number to a vector that `lanes` has leads over float32.
+    # `vec16` broadcasts float32 only, so the integer is passed as the bits of one.
     shift = builder.trunc(shift, ir.IntType(32))
-    spread = vec16.spread_scalar(builder, builder.bitcast(shift, ir.FloatType()))
-    whole = builder.add(whole, builder.bitcast(spread, vec16.int_vector_type))
+    shifts = vec16.broadcast_scalar(builder, builder.bitcast(shift, ir.FloatType()))
+    whole = builder.add(whole, builder.bitcast(shifts, vec16.int_vector_type))
     return builder.trunc(whole, _BYTES)
 
 
 @intrinsic
 def store_bytes(typingctx: Any, array: Any, offset: Any, value: Any, shift: Any) -> Any:
-    """array[offset : offset + 16] = value to the nearest whole number, plus shift, modulo 256."""
+    """array[offset : offset + 16] = value rounded to whole numbers, plus shift, modulo 256."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array, offset, value, shift = args
@@ -67,24 +67,24 @@ def store_bytes(typingctx: Any, array: Any, offset: Any, value: Any, shift: Any)
         builder.store(rounded, builder.bitcast(target, _BYTES.as_pointer()), align=1)
         return context.get_dummy_value()
 
-    return types.void(_byte_array, types.intp, vec16.lanes_type, types.intp), codegen
+    return types.void(_byte_array, types.intp, vec16.vec16_type, types.intp), codegen
 
 
 @intrinsic
 def store_first_bytes(
     typingctx: Any, array: Any, offset: Any, value: Any, shift: Any, count: Any
 ) -> Any:
-    """The same of the first lanes, count <= 16."""
+    """`store_bytes` of the first `count` lanes, count <= 16."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array, offset, value, shift, count = args
-        parked = cgutils.alloca_once(builder, _BYTES, zfill=False)
-        builder.store(_rounded(builder, value, shift), parked)
+        on_stack = cgutils.alloca_once(builder, _BYTES, zfill=False)
+        builder.store(_rounded(builder, value, shift), on_stack)
         target = vec16.pointer(context, builder, signature.args[0], array, offset)
-        cgutils.raw_memcpy(builder, target, parked, count, 1)
+        cgutils.raw_memcpy(builder, target, on_stack, count, 1)
         return context.get_dummy_value()
 
-    return types.void(_byte_array, types.intp, vec16.lanes_type, types.intp, types.intp), codegen
+    return types.void(_byte_array, types.intp, vec16.vec16_type, types.intp, types.intp), codegen
 
 
 @intrinsic
