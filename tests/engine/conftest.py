@@ -12,7 +12,7 @@ from thothy_batch.engine.execution.launcher import Launcher, SyncLauncher
 from thothy_batch.engine.fake_model import ByteTokenizer
 from thothy_batch.engine.in_process import InProcessEngine
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.records import EngineSpec, Request, RequestResult, Sampling
 
 
@@ -40,7 +40,7 @@ def make_shadow_engine(
     """`lookahead`: launches in flight on a device that is late; None: the CPU, step by step."""
     config = make_config(**settings)
     runner = ShadowRunner(config.layout, config.num_pages)
-    rules = StopRules({STOP_ID}, ByteTokenizer())
+    rules = StopChecker({STOP_ID}, ByteTokenizer())
     launcher: Launcher = SyncLauncher(runner)
     if lookahead is not None:
         launcher = LateLauncher(runner, lookahead, max_steps)
@@ -84,7 +84,7 @@ def run_to_end(engine: LLMEngine, max_steps: int = 100_000) -> dict[int, Request
         engine.step()
         engine.check_integrity()
     assert not engine.has_work, f"still busy after {max_steps} steps"
-    return {result.request_id: result for result in engine.take_update().results}
+    return {result.request_id: result for result in engine.pop_update().results}
 
 
 def run_model(spec: EngineSpec, requests: Iterable[Request]) -> tuple[list[RequestResult], Any]:

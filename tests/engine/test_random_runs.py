@@ -191,7 +191,7 @@ def check(night: Night) -> bool:
     is_kept = result.prefill_tokens == promised
     if not is_ample(night, plan):
         # Who found no room for what it would leave to others went without its prefixes.
-        assert is_kept != any(seq.state.is_loner for seq in ended.values())
+        assert is_kept != any(seq.state.skips_prefixes for seq in ended.values())
         assert result.prefill_tokens >= promised
         return False
     assert is_kept, f"{result.prefill_tokens} tokens computed, {promised} promised"
@@ -228,7 +228,7 @@ def check_engine(night: Night, engine: LLMEngine, expected: Any, finish: Any) ->
     for request in night.requests:
         got = [completion.token_ids for completion in results[request.request_id].completions]
         assert got == expected(request)
-    assert engine.take_update().blocks_used == 0, "a block leaked"
+    assert engine.pop_update().blocks_used == 0, "a block leaked"
     totals, promised = engine.totals, plan.computed_prompt_tokens
     assert not totals.num_preempted or not night.is_exact
     if promised is not None and not totals.num_preempted and is_ample(night, plan):

@@ -50,13 +50,13 @@ def digest(engine: Any) -> Any:
          s.state.wasted_tokens, s.state.output_tokens, s.state.started_at)
         for s in order
     ]  # fmt: skip
-    return sorted(sequences), engine._ledger.totals, scheduler._kept.num_kept
+    return sorted(sequences), engine.totals, scheduler._pinned.num_pinned
 
 
 def fail_one_step(engine: Any, runner: Any) -> None:
     before = digest(engine)
     unread = len(engine._in_flight)
-    preempted = engine._scheduler._num_preempted
+    preempted = engine._scheduler._decode_blocks.num_preempted
     runner.fail_next = True
     try:
         engine.step()
@@ -67,8 +67,9 @@ def fail_one_step(engine: Any, runner: Any) -> None:
         runner.fail_next = False
         assert unread, "no step was launched, though no tokens were under way"
         return
-    # Before somebody is preempted all tokens are read: whoever has ended by then has ended.
-    if engine._scheduler._num_preempted == preempted and len(engine._in_flight) == unread:
+    # Before a preemption all tokens are read, whereby sequences may finish.
+    is_preempted = engine._scheduler._decode_blocks.num_preempted != preempted
+    if not is_preempted and len(engine._in_flight) == unread:
         assert digest(engine) == before
 
 
@@ -89,7 +90,7 @@ def test_any_trace_gives_every_row_its_own_output_and_leaks_no_block(
 
     def harvest() -> None:
         nonlocal refused
-        update = engine.take_update()
+        update = engine.pop_update()
         refused += len(update.failures)
         for result in update.results:
             assert result.request_id not in results, "a request was answered twice"
@@ -117,9 +118,10 @@ def test_any_trace_gives_every_row_its_own_output_and_leaks_no_block(
         got = [completion.token_ids for completion in result.completions]
         assert got == expected(requests[request_id])
         assert result.output_tokens == sum(map(len, got))
-    assert engine.take_update().blocks_used == 0, "a block leaked"
+    assert engine.pop_update().blocks_used == 0, "a block leaked"
     assert not engine._in_flight, "a launch was never read"
-    assert engine._slots is None or not len(engine._slots), "a slot leaked"
+    slots = engine._executor._slots
+    assert slots is None or not len(slots), "a slot leaked"
     totals = engine.totals
     answered = [requests[i] for i in results]
     assert totals.prefill_tokens + totals.cached_prompt_tokens == sum(

@@ -21,7 +21,7 @@ from thothy_batch.engine.execution.cuda_graphs import row_buckets
 from thothy_batch.engine.in_process import InProcessEngine
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.model_loader import load_runner
-from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.model.config.model_config import kv_bytes_per_token, layer_groups
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.model.kv_pool import KVPool
@@ -142,7 +142,7 @@ def test_a_night_sizes_its_pool_and_replays_its_graphs(
     engine = LLMEngine(
         config,
         loaded.launcher,
-        StopRules(model.stop_token_ids, model.tokenizer),
+        StopChecker(model.stop_token_ids, model.tokenizer),
         vocab_size=model.config.vocab_size,
         has_tokenizer=model.tokenizer is not None,
     )

@@ -151,7 +151,7 @@ def test_shared_blocks_are_computed_once_and_nothing_is_preempted(
     assert totals.prefill_tokens + totals.cached_prompt_tokens == sum(
         len(r.prompt_token_ids) for r in requests
     )
-    assert engine.take_update().blocks_used == 0, "a block leaked"
+    assert engine.pop_update().blocks_used == 0, "a block leaked"
 
 
 @pytest.mark.parametrize("shape", LAYOUTS)
@@ -188,7 +188,7 @@ def test_any_night_gives_every_row_its_own_output(
     smallest = smallest_pool(config_of(**config), requests)
     engine, runner = shadow_engine(**config, num_blocks=smallest + room)
     withheld = [r for r in requests if random.random() < 0.2]
-    engine.withdraw(withheld)
+    engine.cancel_planned(withheld)
     submitted = [r for r in requests if r not in withheld]
     results: dict[int, Any] = {}
     for request in submitted:
@@ -200,10 +200,10 @@ def test_any_night_gives_every_row_its_own_output(
                     engine.step()
                 engine.check_integrity()
         runner.fail_next = False
-        results |= {r.request_id: r for r in engine.take_update().results}
+        results |= {r.request_id: r for r in engine.pop_update().results}
     results |= finish(engine, max_steps=20_000)
     check_outputs(submitted, results, expected, LAYOUTS[shape][0].window)
-    assert engine.take_update().blocks_used == 0, "a block leaked"
+    assert engine.pop_update().blocks_used == 0, "a block leaked"
 
 
 def test_a_prefix_outlives_its_first_reader_and_ends_with_its_last(
@@ -216,13 +216,13 @@ def test_a_prefix_outlives_its_first_reader_and_ends_with_its_last(
     engine.submit([first])
     while engine.has_work:
         engine.step()
-    assert engine.take_update().blocks_used == 2, "kept for the second"
+    assert engine.pop_update().blocks_used == 2, "kept for the second"
     engine.submit([second])
     engine.step()
     assert engine.totals.cached_prompt_tokens == 8
     while engine.has_work:
         engine.step()
-    assert engine.take_update().blocks_used == 0
+    assert engine.pop_update().blocks_used == 0
 
 
 def test_what_is_kept_goes_when_its_readers_are_withdrawn(
@@ -236,10 +236,10 @@ def test_what_is_kept_goes_when_its_readers_are_withdrawn(
     engine.submit(requests[:1])
     while engine.has_work:
         engine.step()
-    engine.withdraw(requests[1:2])
-    assert engine.take_update().blocks_used == 2
-    engine.withdraw(requests[2:])
-    assert engine.take_update().blocks_used == 0
+    engine.cancel_planned(requests[1:2])
+    assert engine.pop_update().blocks_used == 2
+    engine.cancel_planned(requests[2:])
+    assert engine.pop_update().blocks_used == 0
 
 
 def test_samples_and_neighbours_stand_in_groups(shadow_engine: Any, request_of: Any) -> None:
@@ -254,7 +254,7 @@ def test_samples_and_neighbours_stand_in_groups(shadow_engine: Any, request_of: 
         ]
     )
     engine.step()
-    span = engine._scheduler.schedule()
-    batch = engine._builder.build(span)
-    assert len(span.decoding) == 4
+    scheduled = engine._scheduler.schedule()
+    batch = engine._executor._builder.build(scheduled)
+    assert len(scheduled.decoding) == 4
     assert batch.shared.tolist() == [[0, 4, 0, 4], [2, 4, 4, 12]]

@@ -8,13 +8,13 @@ import pytest
 from thothy_batch.engine.core.sequence import Clock, Sequence
 from thothy_batch.engine.fake_model import ByteTokenizer
 from thothy_batch.engine.output import repetition
-from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.records import Completion, FinishReason
 
 
 def complete(request: Any, output: bytes, decoder: Any = None) -> tuple[Completion, int]:
     """Feed output bytes until the rules say stop; the completion and how many were taken."""
-    rules = StopRules({0}, decoder or ByteTokenizer())
+    rules = StopChecker({0}, decoder or ByteTokenizer())
     seq = Sequence.first_of(request, Clock())
     for taken, token_id in enumerate(output, 1):
         seq.output_ids.append(token_id)
@@ -105,7 +105,7 @@ def test_repetition_is_left_alone_when_asked(request_of: Any) -> None:
 
 
 def test_a_model_without_a_tokenizer_gives_no_text(request_of: Any) -> None:
-    rules = StopRules({0}, None)
+    rules = StopChecker({0}, None)
     seq = Sequence.first_of(request_of(0, [1], 1), Clock())
     seq.output_ids.append(5)
     seq.finish_reason = rules.finish_reason(seq)

@@ -90,8 +90,8 @@ def test_who_is_aside_comes_in_when_the_engine_is_faster_again(engine: InProcess
     """Beside long prompts a token took long; what was put off for that is started after all."""
     engine.submit([request(0, 20, None)])
     run(engine)
-    limits = engine.engine._times
-    limits._token.note(100.0, 1.0, 0.0)  # 100 s a token, so it seems
+    gate = engine.engine._gate
+    gate._token.note(100.0, 1.0, 0.0)  # 100 s a token, so it seems
     engine.submit([request(1, 40, None), request(2, 20, 30.0)])
     update = run(engine)
     assert ids(update) == [1, 2]
@@ -134,7 +134,7 @@ def test_before_the_first_step_the_cost_model_says(left_s: float | None, starts:
     """1,000 tokens at 10 ms; it may be wrong by a factor of two, as nothing was measured yet."""
     speed = StepSpeed(((1.0, 0.01),), ((1.0, 0.0),), 0.0, 0.0, 0.0)
     cost = CostModel(ModelWork(1, 1, 4, 1, 1, (GroupWork(1, None, 1),)), speed)
-    limits = DeadlineGate(time.monotonic, cost)
+    gate = DeadlineGate(time.monotonic, cost)
     seq = Sequence.first_of(request(0, 1000, left_s), Clock())
     for alone in (True, False):
-        assert limits.can_finish_in_time(seq, 0, alone=alone) == starts
+        assert gate.can_finish_in_time(seq, 0, alone=alone) == starts

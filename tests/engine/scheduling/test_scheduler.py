@@ -47,9 +47,9 @@ def test_samples_share_their_prompt_and_copy_its_last_block_only(
     engine.submit([request])
     engine.step()
     assert runner.num_tokens == [len(PROMPT)], "the prompt is computed once"
-    assert engine.take_update().blocks_used == 2 + 4 * 2, "two full blocks are shared"
-    span = schedule(engine)
-    assert len(span.copies) == 3, "the origin writes on in place"
+    assert engine.pop_update().blocks_used == 2 + 4 * 2, "two full blocks are shared"
+    batch = schedule(engine)
+    assert len(batch.copies) == 3, "the origin writes on in place"
     result = finish(engine)[0]
     assert [c.token_ids for c in result.completions] == expected(request)
     assert len(set(expected(request))) == 4
@@ -71,11 +71,11 @@ def test_a_span_lasts_until_the_next_length_finish(shadow_engine: Any, request_o
     engine, _ = shadow_engine(block_size=2)
     engine.submit([request_of(i, PROMPT, 5 + 3 * i, ignore_eos=True) for i in range(2)])
     engine.step()
-    span = schedule(engine)
-    assert (len(span.decoding), len(span.parts), span.num_steps) == (2, 0, 4)
+    batch = schedule(engine)
+    assert (len(batch.decoding), len(batch.chunks), batch.num_steps) == (2, 0, 4)
     for _ in range(4):
         engine.step()
-    assert [r.request_id for r in engine.take_update().results] == [0]
+    assert [r.request_id for r in engine.pop_update().results] == [0]
     assert schedule(engine).num_steps == 3
 
 
@@ -86,7 +86,7 @@ def test_a_submission_ends_a_span_early(shadow_engine: Any, request_of: Any) -> 
     engine.step()
     engine.submit([request_of(1, PROMPT, 20, ignore_eos=True)])
     engine.step()
-    assert engine.take_update().num_running == 2
+    assert engine.pop_update().num_running == 2
 
 
 def test_a_long_prompt_is_computed_in_chunks_while_others_decode(
@@ -115,7 +115,7 @@ def test_reservation_never_preempts_and_optimism_does(
         assert len(results) == 6
         assert (engine.totals.num_preempted > 0) == preempts
         assert (engine.totals.wasted_tokens > 0) == preempts
-        steps = engine.take_update().steps or []
+        steps = engine.pop_update().steps or []
         assert sum(step.num_preempted for step in steps) in (0, engine.totals.num_preempted)
 
 
@@ -153,7 +153,7 @@ def test_what_can_never_fit_fails_with_its_three_numbers(
 ) -> None:
     engine, _ = shadow_engine(num_blocks=8, block_size=4)
     engine.submit([request_of(7, [1] * prompt_len, max_tokens, num_samples=num_samples)])
-    (failure,) = engine.take_update().failures
+    (failure,) = engine.pop_update().failures
     assert failure.request_id == 7
     assert failure.code is FailureCode.PROMPT_TOO_LONG
     assert all(number in failure.message for number in numbers), failure.message
@@ -180,7 +180,7 @@ def test_an_unusable_prompt_fails_alone(
 def test_an_unusable_prompt_is_invalid_input(shadow_engine: Any, request_of: Any) -> None:
     engine, _ = shadow_engine()
     engine.submit([request_of(0, [1, 99])])
-    (failure,) = engine.take_update().failures
+    (failure,) = engine.pop_update().failures
     assert failure.code is FailureCode.INVALID_INPUT
     assert "99" in failure.message
 
@@ -192,10 +192,10 @@ def test_stop_admitting_finishes_what_was_started_and_forgets_the_rest(
     engine.submit([request_of(i, [i + 1, i + 2], 8, ignore_eos=True) for i in range(9)])
     while not engine.totals.num_preempted:
         engine.step()
-    started = engine.take_update()
+    started = engine.pop_update()
     engine.stop_admitting()
     engine.submit([request_of(9, PROMPT)])
-    update = engine.take_update()
+    update = engine.pop_update()
     assert update.num_waiting == 0
     results = finish(engine)
     assert len(results) + len(started.results) == started.num_running + len(started.results)
@@ -222,7 +222,8 @@ def test_a_failed_step_does_not_leave_overwritten_blocks_findable(
         engine.step()
     engine.stop_admitting()
     again, _ = shadow_engine(num_blocks=4, block_size=4)
-    again._scheduler, again._runner = engine._scheduler, runner
+    again._scheduler = again._intake._scheduler = engine._scheduler
+    again._executor._launcher._runner = runner
     request = request_of(2, PROMPT, 2)
     again.submit([request])
     result = finish(again)[2]
@@ -243,7 +244,7 @@ def test_a_prompt_that_goes_on_after_the_stop_keeps_nothing_for_those_who_were_d
     while engine.has_work:
         engine.step()
         engine.check_integrity()
-    assert engine.take_update().blocks_used == 0
+    assert engine.pop_update().blocks_used == 0
 
 
 def test_who_stops_admitting_still_reads_all_that_was_launched(
@@ -253,13 +254,13 @@ def test_who_stops_admitting_still_reads_all_that_was_launched(
     for seed in range(40):
         engine, _ = shadow_engine(lookahead=3, max_steps=2, max_seqs=1)
         engine.submit([request_of(i, PROMPT, 12, temperature=1.0, seed=seed) for i in range(2)])
-        while not engine.has_news:
+        while not engine.has_update:
             engine.step()
         engine.stop_admitting()
         while engine.has_work:
             engine.step()
         assert not engine._in_flight
-        results = engine.take_update().results
+        results = engine.pop_update().results
         assert engine.totals.wasted_tokens == sum(result.wasted_tokens for result in results)
 
 
@@ -273,10 +274,9 @@ def test_rows_take_blocks_ahead_of_time_so_that_spans_last(
             lookahead=lookahead, max_steps=4, block_size=4, num_blocks=1500, max_seqs=40,
             max_step_tokens=1000, admission="optimistic",
         )  # fmt: skip
-        build, calls = engine._builder.build, []
-        engine._builder.build = lambda span, build=build, calls=calls: (
-            calls.append(1) or build(span)
-        )
+        builder = engine._executor._builder
+        build, calls = builder.build, []
+        builder.build = lambda batch, build=build, calls=calls: calls.append(1) or build(batch)
         engine.submit([request_of(i, [1] * (10 + i), 60, ignore_eos=True) for i in range(40)])
         assert len(finish(engine)) == 40
         begun[lookahead] = len(calls)

@@ -12,10 +12,11 @@ from shadow_model import STOP_ID, VOCAB, ShadowRunner, next_token
 
 from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.core.sequence import Sequence
-from thothy_batch.engine.execution.launcher import SyncLauncher, verified
+from thothy_batch.engine.execution.in_flight import verified
+from thothy_batch.engine.execution.launcher import SyncLauncher
 from thothy_batch.engine.fake_model import ByteTokenizer
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.engine.speculative.policy import Drafts, Speculation
 from thothy_batch.engine.speculative.prompt_lookup import MAX_NGRAM, PromptLookup
 from thothy_batch.records import LayerGroup, Request, RequestResult
@@ -58,7 +59,7 @@ class Oracle:
 
 def speculating(config: Any, speculation: Speculation) -> tuple[LLMEngine, ShadowRunner]:
     runner = ShadowRunner(config.layout, config.num_pages)
-    rules = StopRules({STOP_ID}, ByteTokenizer())
+    rules = StopChecker({STOP_ID}, ByteTokenizer())
     launcher = SyncLauncher(runner)
     return LLMEngine(config, launcher, rules, vocab_size=VOCAB, speculation=speculation), runner
 
@@ -98,7 +99,7 @@ def run(engine: LLMEngine, runner: ShadowRunner, requests: list[Request], random
     while engine.has_work:
         engine.step()
         engine.check_integrity()
-    results |= {result.request_id: result for result in engine.take_update().results}
+    results |= {result.request_id: result for result in engine.pop_update().results}
     return results
 
 
@@ -133,7 +134,7 @@ def test_outputs_are_those_of_single_steps(
     assert max(runner.num_tokens) <= step
     assert totals.accepted_tokens <= totals.drafted_tokens
     assert totals.output_tokens == sum(result.output_tokens for result in results.values())
-    assert engine.take_update().blocks_used == 0, "a block leaked"
+    assert engine.pop_update().blocks_used == 0, "a block leaked"
     rejected = totals.drafted_tokens - totals.accepted_tokens
     if not totals.num_preempted:
         assert totals.wasted_tokens == rejected
@@ -168,7 +169,7 @@ def test_a_loop_ends_where_it_would_without_drafts(config_of: Any, request_of: A
         engine = LLMEngine(
             config,
             SyncLauncher(runner),
-            StopRules({STOP_ID}, ByteTokenizer()),
+            StopChecker({STOP_ID}, ByteTokenizer()),
             vocab_size=VOCAB,
             speculation=speculation,
         )
