@@ -39,7 +39,7 @@ class Clocked:
         self.seqs = []
         for number, prompt in enumerate(prompts):
             seq = Sequence.first_of(request_of(number, prompt, 10_000), self.clock)
-            seq.join()
+            seq.start_decoding()
             self.seqs.append(seq)
         self.num_steps = self.num_drafted = self.num_drawn = 0
         self.seconds = 0.0

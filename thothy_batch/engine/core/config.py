@@ -204,7 +204,7 @@ def _num_blocks(
     if spec.num_blocks is not None:
         if not layout.num_pages(spec.num_blocks):
             raise EngineError(
-                f"engine.num_blocks {spec.num_blocks} is smaller than one large page of this model's "
+                f"engine.num_blocks {spec.num_blocks} is less than one large page of this model's "
                 f"KV pool ({layout.blocks_of_pages(1)} blocks)",
                 hint=f"raise it to {layout.blocks_of_pages(len(layout.groups))} or more",
             )

@@ -34,9 +34,9 @@ from thothy_kernels.step_state import (
     record_tokens,
 )
 
-# Launches in flight while the host decides on the next batch, and decode steps of a launch. Together
-# they hide the host's time per launch (some milliseconds for 500 sequences); each further step may
-# be wasted on a sequence that ended at a stop token.
+# Launches in flight while the host decides on the next batch, and decode steps of a launch.
+# Together they hide the host's time per launch (some milliseconds for 500 sequences); each further
+# step may be wasted on a sequence that ended at a stop token.
 _LOOKAHEAD, _MAX_STEPS = 1, 4
 # All samples of a request run at once, even if the settings allow fewer sequences.
 _MIN_ROWS = 64
@@ -262,7 +262,7 @@ class DeviceRunner:
 
     @torch.inference_mode()
     def capture(self) -> None:
-        """Capture the graphs of all decode steps, the largest first: the others reuse its memory."""
+        """Capture the graphs of all decode steps, largest first: the others reuse its memory."""
         # If all layers have a window nothing is grouped.
         kinds = (True, False) if self._layout.groups[0].window is None else (False,)
         for num_rows in reversed(self._buckets):

@@ -133,9 +133,7 @@ class PinnedPrefixes:
             entry = self._entries[prefix.prefix_id] = _Entry(prefix, num_pending)
         return entry
 
-    def _pin(
-        self, entry: _Entry, start: int, tables: abc.Sequence[abc.Sequence[int]]
-    ) -> None:
+    def _pin(self, entry: _Entry, start: int, tables: abc.Sequence[abc.Sequence[int]]) -> None:
         P, end = self._layout.block_size, entry.prefix.end
         parts = []
         for group, table in zip(self._layout.groups, tables, strict=True):
