@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from layouts import uniform_layout
 from shadow_model import STOP_ID, VOCAB, LateLauncher, ShadowRunner, next_token
 
 from thothy_batch.engine.core.config import EngineConfig
-from thothy_batch.engine.core.kv_layout import uniform_layout
 from thothy_batch.engine.execution.launcher import Launcher, SyncLauncher
 from thothy_batch.engine.fake_model import ByteTokenizer
 from thothy_batch.engine.in_process import InProcessEngine

@@ -121,7 +121,7 @@ def test_any_trace_gives_every_row_its_own_output_and_leaks_no_block(
     assert engine.pop_update().blocks_used == 0, "a block leaked"
     assert not engine._in_flight, "a launch was never read"
     slots = engine._executor._slots
-    assert slots is None or not len(slots), "a slot leaked"
+    assert slots is None or not slots._slots, "a slot leaked"
     totals = engine.totals
     answered = [requests[i] for i in results]
     assert totals.prefill_tokens + totals.cached_prompt_tokens == sum(

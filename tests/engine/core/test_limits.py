@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layouts import uniform_layout
 
-from thothy_batch.engine.core.kv_layout import KVLayout, uniform_layout
+from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.core.limits import Limits, blocks_needed, why_unfit
 from thothy_batch.records import LayerGroup, Request, Sampling
 

@@ -153,7 +153,7 @@ def test_a_launch_that_fails_midway_is_the_end_of_its_runner(
     engine.submit(night()[2:3])
     with pytest.raises(RuntimeError, match="a step failed"):
         tokens_of(engine, [])
-    with pytest.raises(EngineError, match="started anew"):
+    with pytest.raises(EngineError, match="must be restarted"):
         engine.step()
 
 

@@ -137,7 +137,7 @@ def test_a_night_sizes_its_pool_and_replays_its_graphs(
     model, config = loaded.model, loaded.config
     num_bytes = config.pool_tokens * kv_bytes_per_token(model.config, model.dtype)
     assert 0 < num_bytes <= share * torch.cuda.mem_get_info()[1]
-    assert loaded.runner.num_graphs == 2 * len(row_buckets(64))
+    assert len(loaded.runner._graphs._graphs) == 2 * len(row_buckets(64))
     assert num_replayed == 0, "capturing replays nothing"
     engine = LLMEngine(
         config,

@@ -102,8 +102,3 @@ Needs = tuple[int, ...]
 def page_units(groups: tuple[LayerGroup, ...]) -> int:
     """Return the units of a large page: the least common multiple of the groups' layer counts."""
     return math.lcm(*(len(group.layers) for group in groups))
-
-
-def uniform_layout(block_size: int, num_layers: int = 1) -> KVLayout:
-    """Return the layout of a model whose layers all keep the whole context."""
-    return KVLayout((LayerGroup(tuple(range(num_layers))),), block_size)

@@ -36,9 +36,6 @@ class DecodeGraphs:
     def replay(self, key: tuple[int, bool]) -> None:
         self._graphs[key].replay()
 
-    def __len__(self) -> int:
-        return len(self._graphs)
-
     def __contains__(self, key: tuple[int, bool]) -> bool:
         return key in self._graphs
 

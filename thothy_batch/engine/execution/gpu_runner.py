@@ -109,11 +109,6 @@ class DeviceRunner:
         self._is_first = True
         self._is_broken = False
 
-    @property
-    def num_graphs(self) -> int:
-        """Captured decode steps."""
-        return len(self._graphs)
-
     @torch.inference_mode()
     def begin(self, batch: Batch) -> None:
         """Prepare a batch's first step."""

@@ -18,10 +18,6 @@ class StateSlots:
         self._free: list[int] = []
         self._num_slots = 0
 
-    def __len__(self) -> int:
-        """Count the assigned slots."""
-        return len(self._slots)
-
     def of(self, seq: Sequence, sample: int) -> int:
         """Return the slot of a sequence, or of a sample that will be forked from it."""
         key = seq.state.request.request_id, sample
