@@ -1,4 +1,4 @@
-"""Engines on the shadow model and on real ones, and what they are asked and must answer."""
+"""Engines on the shadow model and on real ones, with requests and expected outputs."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -37,7 +37,7 @@ def make_config(**settings: Any) -> EngineConfig:
 def make_shadow_engine(
     lookahead: int | None = None, max_steps: int = 1, **settings: Any
 ) -> tuple[LLMEngine, ShadowRunner]:
-    """`lookahead`: launches in flight on a device that is late; None: the CPU, step by step."""
+    """Build an engine. `lookahead`: launches in flight on a late device; None: a CPU."""
     config = make_config(**settings)
     runner = ShadowRunner(config.layout, config.num_pages)
     rules = StopChecker({STOP_ID}, ByteTokenizer())
@@ -62,8 +62,10 @@ def make_request(
 
 
 def expected_outputs(request: Request, window: int | None = None) -> list[tuple[int, ...]]:
-    """What the samples of a request must come to, computed without an engine. `window`: tokens
-    that the model sees; None: all."""
+    """Compute the outputs of a request's samples without an engine.
+
+    `window`: tokens that the model sees; None: all.
+    """
     outputs = []
     for sample in range(request.num_samples):
         seed = (request.seed + sample * 0x9E3779B97F4A7C15) & ((1 << 63) - 1)
@@ -77,7 +79,7 @@ def expected_outputs(request: Request, window: int | None = None) -> list[tuple[
 
 
 def run_to_end(engine: LLMEngine, max_steps: int = 100_000) -> dict[int, RequestResult]:
-    """Step until nothing is left to do; results by request id."""
+    """Step until the engine is idle; returns results by request id."""
     for _ in range(max_steps):
         if not engine.has_work:
             break
@@ -88,7 +90,7 @@ def run_to_end(engine: LLMEngine, max_steps: int = 100_000) -> dict[int, Request
 
 
 def run_model(spec: EngineSpec, requests: Iterable[Request]) -> tuple[list[RequestResult], Any]:
-    """Results in the order of request ids, and the engine's totals. Blocks must not leak."""
+    """Run a real model; returns results by request id order, and totals. Checks for leaks."""
     requests = list(requests)
     engine = InProcessEngine.start(spec)
     engine.submit(requests)

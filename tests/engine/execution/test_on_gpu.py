@@ -114,7 +114,7 @@ def test_other_implementations_give_the_tokens_of_the_cpu(
 
 
 def greedy_night() -> list[Request]:
-    """What is drawn from nearly equal logits may differ by device; what is highest does not."""
+    """Samples from nearly equal logits may differ by device; the highest logit does not."""
     return [replace(r, sampling=replace(r.sampling, temperature=0.0)) for r in night()]
 
 

@@ -1,4 +1,4 @@
-"""Speculation: outputs are those of single steps, books stay right, off unless it pays."""
+"""Speculation: outputs equal those of single steps, and bookkeeping stays right."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -25,7 +25,7 @@ WINDOWED = (LayerGroup((0,)), LayerGroup((1, 2), 6))
 
 
 class Oracle:
-    """Drafts whenever it may, mostly what the shadow model will say, and then something else."""
+    """Drafts whenever it may: mostly the shadow model's next tokens, then others."""
 
     def __init__(self, random: Random, window: int | None = None) -> None:
         self.random, self.window = random, window
@@ -64,8 +64,8 @@ def speculating(config: Any, speculation: Speculation) -> tuple[LLMEngine, Shado
     return LLMEngine(config, launcher, rules, vocab_size=VOCAB, speculation=speculation), runner
 
 
-def night(random: Random, request_of: Callable[..., Request]) -> list[Request]:
-    """Greedy and sampled rows, some of one beginning, some of several samples, of any length."""
+def random_run(random: Random, request_of: Callable[..., Request]) -> list[Request]:
+    """Draw greedy and sampled requests of any length, some with a common prefix or samples."""
     head = [random.randrange(1, VOCAB) for _ in range(random.randint(1, 20))]
     requests = []
     for number in range(random.randint(1, 10)):
@@ -86,7 +86,7 @@ def night(random: Random, request_of: Callable[..., Request]) -> list[Request]:
 
 
 def run(engine: LLMEngine, runner: ShadowRunner, requests: list[Request], random: Random) -> Any:
-    """All requests, one after the other, steps that fail among them."""
+    """Submit and run all requests, with steps that fail in between."""
     results: dict[int, RequestResult] = {}
     for request in requests:
         engine.submit([request])
@@ -110,7 +110,7 @@ def test_outputs_are_those_of_single_steps(
 ) -> None:
     random = Random(seed)
     layout = KVLayout(groups, random.choice([1, 2, 4, 8]))
-    requests = night(random, request_of)
+    requests = random_run(random, request_of)
     step = random.choice([3, 5, 9, 40])  # as many as the samples of a request, or more
     largest = max(
         layout.smallest_pool(len(r.prompt_token_ids), r.sampling.max_tokens, r.num_samples, step)
@@ -152,7 +152,7 @@ def test_right_drafts_save_steps(config_of: Any, request_of: Any, expected: Any)
 
 
 def test_a_loop_ends_where_it_would_without_drafts(config_of: Any, request_of: Any) -> None:
-    """A model that repeats one token: the rule looks at every sixteenth, drafts go across it."""
+    """The model repeats one token: every sixteenth token is checked, and drafts span it."""
 
     class Stuck(ShadowRunner):
         def run(self, batch: Any) -> Any:
@@ -184,7 +184,9 @@ def test_a_loop_ends_where_it_would_without_drafts(config_of: Any, request_of: A
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(1, 10))
 @settings(deadline=None)
-def test_a_draft_is_what_followed_the_longest_earlier_ngram(tokens: list[int], size: int) -> None:
+def test_a_draft_equals_the_tokens_after_the_longest_earlier_ngram(
+    tokens: list[int], size: int
+) -> None:
     drafter = PromptLookup(tokens[:7])
     for token in tokens[7:]:
         drafter.extend([token])
@@ -201,7 +203,7 @@ def test_a_draft_is_what_followed_the_longest_earlier_ngram(tokens: list[int], s
     assert (ngram, draft) == (0, [])
 
 
-def test_verified_tokens_end_behind_the_first_wrong_one() -> None:
+def test_verified_tokens_end_after_the_first_wrong_one() -> None:
     assert verified([], [5]) == [5]
     assert verified([5, 6], [5, 6, 7]) == [5, 6, 7]
     assert verified([5, 6], [5, 9, 7]) == [5, 9]

@@ -92,7 +92,7 @@ class DummyBatches:
         )
 
     def grouped_decode(self, num_rows: int, shared_blocks: int) -> Batch:
-        """Rows that decode over a common beginning of whole blocks and one block of their own."""
+        """Return decoding sequences with a shared prefix of whole blocks and one own block each."""
         blocks = np.tile(np.arange(shared_blocks + 1), (num_rows, 1))
         own = self._num_blocks - shared_blocks
         blocks[:, -1] = shared_blocks + np.arange(num_rows) % own

@@ -24,7 +24,6 @@ from thothy_kernels.rms_norm import triton_impl as norm_in_triton
 from thothy_kernels.rope_and_write import triton_impl as rope_in_triton
 from thothy_kernels.sample import triton_impl as sample_in_triton
 from thothy_kernels.tuning import (
-    Key,
     LaunchSettings,
     Timer,
     Trial,
@@ -43,17 +42,6 @@ _MIN_CONTEXT = 1024
 _NUM_TOKENS = 2048  # of a step, for kernels that work token by token
 
 
-class SettingsCache(MeasurementCache):
-    """Reads and writes a device's settings for all shapes measured there."""
-
-    def load_settings(self, device: str) -> dict[Key, LaunchSettings]:
-        """Return the settings chosen last; empty if there are none that still apply."""
-        return self._load(self.kernels_file(device), _key_of(device), parse) or {}
-
-    def store_settings(self, device: str, settings: dict[Key, LaunchSettings]) -> None:
-        self._store(self.kernels_file(device), _key_of(device), plain(settings))
-
-
 @torch.inference_mode()
 def tune_kernels(
     config: ModelConfig,
@@ -67,7 +55,7 @@ def tune_kernels(
 
     Overwrites the pool. Returns notes for the user.
     """
-    cache = SettingsCache(cache_folder)
+    cache = MeasurementCache(cache_folder)
     try:
         choose_settings(_trials(config, kv), cache, device_name(kv.k.device.type), budget_s, timer)
         if kv.k.device.type == "cuda":
@@ -80,7 +68,7 @@ def tune_kernels(
 
 def choose_settings(
     trials: abc.Sequence[Trial],
-    cache: SettingsCache,
+    cache: MeasurementCache,
     device: str,
     budget_s: float,
     timer: Timer,
@@ -91,7 +79,8 @@ def choose_settings(
     Results of a search that the budget cut short are used but not cached.
     """
     deadline = clock() + budget_s
-    known = cache.load_settings(device)
+    file, cache_key = cache.kernels_file(device), _cache_key(device)
+    known = cache.load(file, cache_key, parse) or {}
     chosen, searched = {}, []
     for trial in trials:
         key = trial.op, trial.key
@@ -105,7 +94,7 @@ def choose_settings(
             chosen[key] = known[key]
     adopt(chosen)
     if any(tuned.is_complete for tuned in searched):
-        cache.store_settings(device, known)
+        cache.store(file, cache_key, plain(known))
     cache.notes += _notes(searched, budget_s)
 
 
@@ -154,7 +143,7 @@ def _trials(config: ModelConfig, kv: KVPool) -> list[Trial]:
     ]
 
 
-def _key_of(device: str) -> dict[str, str]:
+def _cache_key(device: str) -> dict[str, str]:
     """Return the cache key: a change of device, kernels or compilers invalidates settings."""
     sources = blake2b(digest_size=8)
     root = Path(thothy_kernels.__path__[0])

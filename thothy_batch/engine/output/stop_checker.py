@@ -8,7 +8,7 @@ from thothy_batch.engine.output import repetition
 from thothy_batch.records import Completion, FinishReason, TokenIds
 
 _INCOMPLETE = "\ufffd"  # a decoder's output for the first bytes of a multi-byte character
-_MAX_PENDING = 8  # tokens of incomplete text before it is taken as it is
+_MAX_PENDING = 8  # tokens that may decode to incomplete text before it counts as final
 
 
 class Decoder(Protocol):

@@ -157,7 +157,9 @@ class Scheduler:
         if not batch.chunks:
             batch.num_steps = self._running.num_safe_steps
             batch.max_steps = self._running.num_steps_to_need
-        assert not batch.is_empty or not self.has_work, "there is work, but none was scheduled"
+        assert not batch.is_empty or not self.has_work, (
+            "no work was scheduled, though there is some"
+        )
         return batch
 
     def commit(self, batch: ScheduledBatch, num_steps: int, now: float) -> StepStats:
