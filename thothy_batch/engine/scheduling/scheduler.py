@@ -144,22 +144,13 @@ class Scheduler:
         if batch.is_short:
             return batch
         self._decode_blocks.grow_early()
-        budget = max(0, self.max_step_tokens - len(batch.decoding))
-        for seq in self._running.prefilling:
-            budget -= self._add_chunk(seq, budget, batch)
         batch.num_preempted = self._decode_blocks.num_preempted
-        may_admit = not batch.num_preempted or not len(self._running)
-        if may_admit and self._admission.has_bulk:
-            while budget and (admitted := self._admission.admit_next()) is not None:
-                batch.admitted.append(admitted)
-                budget -= self._add_chunk(admitted, budget, batch)
+        self._add_prompts(batch)
         batch.copies = list(self._copies)
         if not batch.chunks:
             batch.num_steps = self._running.num_safe_steps
             batch.max_steps = self._running.num_steps_to_need
-        assert not batch.is_empty or not self.has_work, (
-            "no work was scheduled, though there is some"
-        )
+        assert not batch.is_empty or not self.has_work, "work is left, but none was scheduled"
         return batch
 
     def commit(self, batch: ScheduledBatch, num_steps: int, now: float) -> StepStats:
@@ -231,6 +222,20 @@ class Scheduler:
         for seq in seqs:
             self.cancel_planned(seq.state.request)
         return seqs
+
+    def _add_prompts(self, batch: ScheduledBatch) -> None:
+        """Fill the step's tokens with the prefilling prompts, then with newly admitted ones.
+
+        A batch that preempts admits nothing, unless nothing is left running.
+        """
+        budget = max(0, self.max_step_tokens - len(batch.decoding))
+        for seq in self._running.prefilling:
+            budget -= self._add_chunk(seq, budget, batch)
+        may_admit = not batch.num_preempted or not len(self._running)
+        if may_admit and self._admission.has_bulk:
+            while budget and (admitted := self._admission.admit_next()) is not None:
+                batch.admitted.append(admitted)
+                budget -= self._add_chunk(admitted, budget, batch)
 
     def _add_chunk(self, seq: Sequence, budget: int, batch: ScheduledBatch) -> int:
         """Schedule as much of a prompt as the budget allows; returns its tokens."""
