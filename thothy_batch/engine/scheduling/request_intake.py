@@ -56,7 +56,8 @@ class RequestIntake:
     def close(self) -> None:
         """Drop the requests that were never started; no more can be submitted."""
         self.is_open = False
-        self.count_dropped(self._scheduler.drop_unstarted())
+        self.count_dropped(len(self._scheduler.drop_unstarted(lambda seq: True)))
+        self._scheduler.unpin_all()
 
     def count_started(self, num_requests: int) -> None:
         self.num_unstarted -= num_requests

@@ -10,7 +10,7 @@ The cost of a decision depends on the sequences that are admitted, end or need a
 number that decode.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.sequence import Clock, Sequence, SequenceStatus, live_blocks
@@ -124,10 +124,19 @@ class Scheduler:
         self.max_step_tokens = min(max_step_tokens, self._config.max_step_tokens)
         self._admission.max_seqs = min(self._config.max_seqs, self.max_step_tokens)
 
-    def drop_unstarted(self) -> int:
-        """Drop sequences that were never admitted and unpin all prefixes; returns how many."""
+    def drop_unstarted(self, is_dropped: Callable[[Sequence], bool]) -> list[Sequence]:
+        """Drop and return the sequences that `is_dropped` selects and that were never admitted.
+
+        No prefix stays pinned for them.
+        """
+        dropped = self._waiting.drop_unstarted(is_dropped)
+        for seq in dropped:
+            self._pinned.count(seq.state)
+        return dropped
+
+    def unpin_all(self) -> None:
+        """Unpin all prefixes for good: no planned request will be admitted any more."""
         self._pinned.close()
-        return self._waiting.drop_unstarted()
 
     def schedule(self, *, tokens_known: bool = True) -> ScheduledBatch:
         """Decide on the next batch and allocate its blocks.

@@ -73,14 +73,16 @@ class WaitingQueue:
         """Drop and return all deferred sequences."""
         return self.requeue_deferred(lambda seq: True)
 
-    def drop_unstarted(self) -> int:
-        """Drop sequences that were never admitted; returns how many. Preempted ones stay."""
+    def drop_unstarted(self, is_dropped: Callable[[Sequence], bool]) -> list[Sequence]:
+        """Drop and return the sequences that `is_dropped` selects and that were never admitted.
+
+        Preempted sequences stay.
+        """
         self.requeue_deferred(lambda seq: False)
-        before = len(self)
+        dropped = {seq: None for seq in self if not _is_started(seq) and is_dropped(seq)}
         for priority, line in self._lines.items():
-            kept = (seq for seq in line if _is_started(seq))
-            self._lines[priority] = deque(kept)
-        return before - len(self)
+            self._lines[priority] = deque(seq for seq in line if seq not in dropped)
+        return list(dropped)
 
     def _line_of(self, seq: Sequence) -> deque[Sequence]:
         return self._lines.setdefault(seq.state.request.priority, deque())
