@@ -14,10 +14,10 @@ from random import Random
 from provenance import short_commit
 
 from thothy_batch.engine.core.config import EngineConfig
-from thothy_batch.engine.core.kv_layout import uniform_layout
+from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed
 from thothy_batch.engine.simulation.simulator import Simulation
-from thothy_batch.records import Request, Sampling
+from thothy_batch.records import LayerGroup, Request, Sampling
 
 FLOPS, BANDWIDTH = 790e12, 4.3e12
 LAUNCH_S = {"qwen3-0.6b": 0.010, "llama-3.1-8b": 0.012}  # 28 and 32 layers, 12 launches each
@@ -58,7 +58,7 @@ def config_of(work: ModelWork) -> EngineConfig:
         device="cuda",
         impl="triton",
         dtype="bfloat16",
-        layout=uniform_layout(32, work.groups[0].num_layers),
+        layout=KVLayout((LayerGroup(tuple(range(work.groups[0].num_layers))),), 32),
         num_blocks=num_blocks,
         max_seqs=1024,
         max_step_tokens=8192,

@@ -50,7 +50,7 @@ def admitted(groups: tuple[LayerGroup, ...], context: int) -> float:
     count = 0
     while pool.fits(opening):
         for group, number in enumerate(each):
-            pool.take(group, number)
+            pool.allocate(group, number)
         count += 1
     return count / (NUM_BLOCKS // layout.blocks_for(context))
 

@@ -24,11 +24,11 @@ import pyarrow.parquet as pq
 from provenance import short_commit
 
 from thothy_batch.engine.core.config import EngineConfig
-from thothy_batch.engine.core.kv_layout import uniform_layout
+from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed
 from thothy_batch.engine.simulation.simulator import Simulation
 from thothy_batch.plan import BlockHashes, plan_requests
-from thothy_batch.records import Request, Sampling
+from thothy_batch.records import LayerGroup, Request, Sampling
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACES = ROOT.parent / "shared/data/traces"
@@ -75,7 +75,7 @@ def h200(work: ModelWork) -> tuple[EngineConfig, CostModel]:
         device="cuda",
         impl="triton",
         dtype="bfloat16",
-        layout=uniform_layout(BLOCK_SIZE),
+        layout=KVLayout((LayerGroup((0,)),), BLOCK_SIZE),
         num_blocks=int(POOL_BYTES) // (token_bytes * BLOCK_SIZE),
         max_seqs=MAX_SEQS,
         max_step_tokens=MAX_STEP_TOKENS,

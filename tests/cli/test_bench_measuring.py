@@ -79,7 +79,7 @@ def test_another_number_of_tokens_than_asked_for_is_no_figure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = lengths_workload(Lengths.parse("9/5"), num_requests=2, vocab_size=VOCAB)
-    taken = LLMEngine.take_update
+    taken = LLMEngine.pop_update
 
     def short(engine: LLMEngine) -> Any:
         update = taken(engine)
@@ -90,7 +90,7 @@ def test_another_number_of_tokens_than_asked_for_is_no_figure(
             )
         return update
 
-    monkeypatch.setattr(LLMEngine, "take_update", short)
+    monkeypatch.setattr(LLMEngine, "pop_update", short)
     with pytest.raises(EngineError, match="gave 4 tokens where 5 were asked for"):
         run_fake(made)
 

@@ -1,18 +1,18 @@
-"""Engines on the shadow model and on real ones, and what they are asked and must answer."""
+"""Engines on the shadow model and on real ones, with requests and expected outputs."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from layouts import uniform_layout
 from shadow_model import STOP_ID, VOCAB, LateLauncher, ShadowRunner, next_token
 
 from thothy_batch.engine.core.config import EngineConfig
-from thothy_batch.engine.core.kv_layout import uniform_layout
 from thothy_batch.engine.execution.launcher import Launcher, SyncLauncher
 from thothy_batch.engine.fake_model import ByteTokenizer
 from thothy_batch.engine.in_process import InProcessEngine
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.records import EngineSpec, Request, RequestResult, Sampling
 
 
@@ -37,10 +37,10 @@ def make_config(**settings: Any) -> EngineConfig:
 def make_shadow_engine(
     lookahead: int | None = None, max_steps: int = 1, **settings: Any
 ) -> tuple[LLMEngine, ShadowRunner]:
-    """`lookahead`: launches in flight on a device that is late; None: the CPU, step by step."""
+    """Build an engine. `lookahead`: launches in flight on a late device; None: a CPU."""
     config = make_config(**settings)
     runner = ShadowRunner(config.layout, config.num_pages)
-    rules = StopRules({STOP_ID}, ByteTokenizer())
+    rules = StopChecker({STOP_ID}, ByteTokenizer())
     launcher: Launcher = SyncLauncher(runner)
     if lookahead is not None:
         launcher = LateLauncher(runner, lookahead, max_steps)
@@ -62,8 +62,10 @@ def make_request(
 
 
 def expected_outputs(request: Request, window: int | None = None) -> list[tuple[int, ...]]:
-    """What the samples of a request must come to, computed without an engine. `window`: tokens
-    that the model sees; None: all."""
+    """Compute the outputs of a request's samples without an engine.
+
+    `window`: tokens that the model sees; None: all.
+    """
     outputs = []
     for sample in range(request.num_samples):
         seed = (request.seed + sample * 0x9E3779B97F4A7C15) & ((1 << 63) - 1)
@@ -77,18 +79,18 @@ def expected_outputs(request: Request, window: int | None = None) -> list[tuple[
 
 
 def run_to_end(engine: LLMEngine, max_steps: int = 100_000) -> dict[int, RequestResult]:
-    """Step until nothing is left to do; results by request id."""
+    """Step until the engine is idle; returns results by request id."""
     for _ in range(max_steps):
         if not engine.has_work:
             break
         engine.step()
         engine.check_integrity()
     assert not engine.has_work, f"still busy after {max_steps} steps"
-    return {result.request_id: result for result in engine.take_update().results}
+    return {result.request_id: result for result in engine.pop_update().results}
 
 
 def run_model(spec: EngineSpec, requests: Iterable[Request]) -> tuple[list[RequestResult], Any]:
-    """Results in the order of request ids, and the engine's totals. Blocks must not leak."""
+    """Run a real model; returns results by request id order, and totals. Checks for leaks."""
     requests = list(requests)
     engine = InProcessEngine.start(spec)
     engine.submit(requests)

@@ -169,7 +169,7 @@ def test_logits_of_a_row_have_the_same_bits_alone_and_in_any_batch(
     def logits_of(batches: list[list[Request]], **settings: Any) -> dict[tuple[int, int], Any]:
         spec = EngineSpec(model=ModelSpec(id=str(directory)), impl=impl, **settings)
         engine = InProcessEngine.start(spec)
-        tap = _Tap(engine.engine._launcher._runner)
+        tap = _Tap(engine.engine._executor._launcher._runner)
         for batch in batches:
             engine.submit(batch)
             while engine.engine.has_work:

@@ -1,5 +1,7 @@
-"""Thousands of random nights run as planned, all books checked: simulated, and some by the engine
-itself, on a model whose next token shows a wrong block."""
+"""Thousands of random runs match their plans, with all bookkeeping checked.
+
+Most are simulated; some run on the engine, with a model whose next token reveals a wrong block.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,12 +24,12 @@ UNIFORM = (LayerGroup((0, 1)),)
 WINDOWED = (LayerGroup((0,)), LayerGroup((1, 2, 3), 9))
 BLOCK_SIZES = (1, 2, 3, 4, 5, 7, 8, 16, 32)
 CHUNKS = 30
-NIGHTS = 20  # per chunk; six times as many in the slow test
+RUNS = 20  # per chunk; six times as many in the slow test
 
 
 @dataclass
-class Night:
-    """What was drawn. `is_exact`: every output is as long as was expected."""
+class RandomRun:
+    """A random run. `is_exact`: every output has its expected length."""
 
     requests: list[Request]
     outputs: dict[tuple[int, int], int]
@@ -52,7 +54,7 @@ class Night:
 
 
 def draw_prompts(random: Random, num: int) -> list[list[int]]:
-    """Prompts that part from each other at any depth, some of them equal."""
+    """Draw prompts with common prefixes of any length, some of them equal."""
     known = [[random.randrange(4) for _ in range(random.randint(1, 50))]]
     while len(known) < num:
         parent = random.choice(known)
@@ -83,8 +85,8 @@ def draw_requests(random: Random, *, is_exact: bool) -> list[Request]:
     return requests
 
 
-def draw(random: Random, config_of: Any) -> Night:
-    """A pool from the smallest that takes the largest request up to one that takes them all."""
+def draw(random: Random, config_of: Any) -> RandomRun:
+    """Draw a run; its pool fits the largest request, or up to all of them."""
     is_exact = random.random() < 0.6
     requests = draw_requests(random, is_exact=is_exact)
     samples = [(request, sample) for request in requests for sample in range(request.num_samples)]
@@ -103,7 +105,7 @@ def draw(random: Random, config_of: Any) -> Night:
     smallest = max(blocks_needed(request, Limits.of(config)) for request in requests)
     room = random.choice([0, 0, 1, 3, 7, 40, 300])
     has_deadline = random.random() < 0.3
-    return Night(
+    return RandomRun(
         requests,
         lengths if is_exact else {key: random.randint(1, n) for key, n in lengths.items()},
         random.choice(POLICIES),
@@ -114,22 +116,26 @@ def draw(random: Random, config_of: Any) -> Night:
     )
 
 
-def unique_tokens(night: Night) -> int:
-    """Prompt tokens with every shared block computed once, counted the slow way. The last token of
-    a prompt is always computed."""
-    block_size, prompts = night.config.block_size, [r.prompt_token_ids for r in night.requests]
+def unique_tokens(run: RandomRun) -> int:
+    """Count the prompt tokens with every shared block computed once, the slow way.
+
+    The last token of a prompt is always computed.
+    """
+    block_size, prompts = run.config.block_size, [r.prompt_token_ids for r in run.requests]
     heads = [tuple(p[:end]) for p in prompts for end in range(block_size, len(p), block_size)]
     return sum(map(len, prompts)) - (len(heads) - len(set(heads))) * block_size
 
 
-def is_ample(night: Night, plan: RequestPlan) -> bool:
-    """Whether each request fits the pool together with what it leaves for later readers: on its
-    way, the end of every window. Where all layers keep everything, that is what it has anyway."""
-    if len(night.config.layout.groups) == 1:
+def is_ample(run: RandomRun, plan: RequestPlan) -> bool:
+    """Return whether each request fits the pool together with the prefixes it pins.
+
+    Through a window it pins the end of each prefix. Full layers keep everything anyway.
+    """
+    if len(run.config.layout.groups) == 1:
         return True
-    pairs = zip(night.requests, plan.prefixes, strict=True)
-    # More than that: what is kept may lie scattered, and leave a page only partly used.
-    return night.config.num_pages > max(_pages(night.config, r, path or ()) for r, path in pairs)
+    pairs = zip(run.requests, plan.prefixes, strict=True)
+    # One page more: pinned blocks may be scattered and leave a page partly used.
+    return run.config.num_pages > max(_pages(run.config, r, path or ()) for r, path in pairs)
 
 
 def _pages(config: EngineConfig, request: Request, path: tuple[SharedPrefix, ...]) -> int:
@@ -144,97 +150,99 @@ def _pages(config: EngineConfig, request: Request, path: tuple[SharedPrefix, ...
     return layout.pages_for(tuple(needs))
 
 
-def simulate(night: Night, plan: RequestPlan) -> tuple[Simulated, dict[tuple[int, int], Sequence]]:
-    groups = tuple(GroupWork(len(g.layers), g.window, 64) for g in night.config.layout.groups)
+def simulate(
+    run: RandomRun, plan: RequestPlan
+) -> tuple[Simulated, dict[tuple[int, int], Sequence]]:
+    groups = tuple(GroupWork(len(g.layers), g.window, 64) for g in run.config.layout.groups)
     work = ModelWork(10_000, 1_000, 4, 2, 8, groups)
     simulation = Simulation(
-        night.config,
+        run.config,
         CostModel(work, StepSpeed.from_roofline(1e8, 1e8, work)),
-        output_len=lambda request, sample: night.outputs[request.request_id, sample],
+        output_len=lambda request, sample: run.outputs[request.request_id, sample],
         check=True,
     )
     sequences: list[Sequence] = []
     simulation.finished_s = lambda seq, seconds: sequences.append(seq)
-    simulation.run(plan.apply(night.requests))
+    simulation.run(plan.apply(run.requests))
     ended = {(seq.state.request.request_id, seq.sample): seq for seq in sequences}
     assert len(ended) == len(sequences), "a sample ended twice"
     assert simulation._scheduler.blocks_used == 0, "a block leaked"
     return simulation.result, ended
 
 
-def check_plan(night: Night, plan: RequestPlan) -> None:
-    assert sorted(plan.order) == list(range(len(night.requests)))
-    assert plan.unique_prompt_tokens == unique_tokens(night)
+def check_plan(run: RandomRun, plan: RequestPlan) -> None:
+    assert sorted(plan.order) == list(range(len(run.requests)))
+    assert plan.unique_prompt_tokens == unique_tokens(run)
     promised = plan.computed_prompt_tokens
     assert promised is None or plan.unique_prompt_tokens <= promised <= plan.prompt_tokens
-    is_one_line = len({request.priority for request in night.requests}) == 1
-    if is_one_line and night.config.prefix_sharing and night.policy in ("auto", "prefix"):
+    is_one_line = len({request.priority for request in run.requests}) == 1
+    if is_one_line and run.config.prefix_sharing and run.policy in ("auto", "prefix"):
         assert promised == plan.unique_prompt_tokens, "a shared block is computed twice"
 
 
-def check(night: Night) -> bool:
-    """Every property of a night; whether a promise was made that had to be kept."""
-    plan = night.plan()
-    check_plan(night, plan)
-    result, ended = simulate(night, plan)
-    assert {key: seq.num_output for key, seq in ended.items()} == night.outputs
-    # Nobody is overtaken: in the order of the plan, everybody begins no earlier than who is before.
-    starts = [ended[night.requests[i].request_id, 0].state.started_at for i in plan.order]
+def check(run: RandomRun) -> bool:
+    """Check every property of a run; returns whether its plan made a promise."""
+    plan = run.plan()
+    check_plan(run, plan)
+    result, ended = simulate(run, plan)
+    assert {key: seq.num_output for key, seq in ended.items()} == run.outputs
+    # In plan order no request starts before the one ahead of it.
+    starts = [ended[run.requests[i].request_id, 0].state.started_at for i in plan.order]
     assert starts == sorted(starts, key=lambda at: at or 0.0)
     assert result.prefill_tokens + result.cached_prompt_tokens == plan.prompt_tokens
-    if night.is_exact:
+    if run.is_exact:
         assert result.num_preempted == result.wasted_tokens == 0
     promised = plan.computed_prompt_tokens
     if promised is None or result.num_preempted:
-        # Who was preempted looks for equal blocks, and may find more or less than was planned.
+        # A preempted request is looked up by content and may find more or less than planned.
         return False
     is_kept = result.prefill_tokens == promised
-    if not is_ample(night, plan):
-        # Who found no room for what it would leave to others went without its prefixes.
-        assert is_kept != any(seq.state.is_loner for seq in ended.values())
+    if not is_ample(run, plan):
+        # A request without room for the prefixes it would pin skips them.
+        assert is_kept != any(seq.state.skips_prefixes for seq in ended.values())
         assert result.prefill_tokens >= promised
         return False
     assert is_kept, f"{result.prefill_tokens} tokens computed, {promised} promised"
     return True
 
 
-def check_nights(seed: int, num: int, check_one: Callable[[Night], bool], config_of: Any) -> None:
+def check_runs(seed: int, num: int, check_one: Callable[[RandomRun], bool], config_of: Any) -> None:
     kept = 0
     for number in range(num):
-        night = draw(Random(f"{seed} {number}"), config_of)
+        run = draw(Random(f"{seed} {number}"), config_of)
         try:
-            kept += check_one(night)
+            kept += check_one(run)
         except AssertionError as error:
-            raise AssertionError(f"night {number} of seed {seed}: {error}") from error
-    assert kept >= num // 8, "too few nights tested the promise"
+            raise AssertionError(f"run {number} of seed {seed}: {error}") from error
+    assert kept >= num // 8, "too few runs tested the promise"
 
 
 @pytest.mark.parametrize("seed", range(CHUNKS))
-def test_a_random_night_keeps_its_promises(seed: int, config_of: Any) -> None:
-    check_nights(seed, NIGHTS, check, config_of)
+def test_a_random_run_keeps_its_promises(seed: int, config_of: Any) -> None:
+    check_runs(seed, RUNS, check, config_of)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 100 + CHUNKS))
-def test_thousands_of_random_nights_keep_their_promises(seed: int, config_of: Any) -> None:
-    check_nights(seed, 6 * NIGHTS, check, config_of)
+def test_thousands_of_random_runs_keep_their_promises(seed: int, config_of: Any) -> None:
+    check_runs(seed, 6 * RUNS, check, config_of)
 
 
-def check_engine(night: Night, engine: LLMEngine, expected: Any, finish: Any) -> None:
-    plan = night.plan()
-    engine.submit(plan.apply(night.requests))
+def check_engine(run: RandomRun, engine: LLMEngine, expected: Any, finish: Any) -> None:
+    plan = run.plan()
+    engine.submit(plan.apply(run.requests))
     results = finish(engine)
-    assert len(results) == len(night.requests)
-    for request in night.requests:
+    assert len(results) == len(run.requests)
+    for request in run.requests:
         got = [completion.token_ids for completion in results[request.request_id].completions]
         assert got == expected(request)
-    assert engine.take_update().blocks_used == 0, "a block leaked"
+    assert engine.pop_update().blocks_used == 0, "a block leaked"
     totals, promised = engine.totals, plan.computed_prompt_tokens
-    assert not totals.num_preempted or not night.is_exact
-    if promised is not None and not totals.num_preempted and is_ample(night, plan):
+    assert not totals.num_preempted or not run.is_exact
+    if promised is not None and not totals.num_preempted and is_ample(run, plan):
         assert totals.prefill_tokens == promised
-    if promised is not None and night.is_exact:
-        done = simulate(night, plan)[0]
+    if promised is not None and run.is_exact:
+        done = simulate(run, plan)[0]
         assert (totals.prefill_tokens, totals.num_steps) == (done.prefill_tokens, done.num_steps)
 
 
@@ -243,6 +251,6 @@ def check_engine(night: Night, engine: LLMEngine, expected: Any, finish: Any) ->
 def test_the_engine_keeps_the_promise_and_every_policy_gives_the_same_tokens(
     seed: int, policy: str, config_of: Any, shadow_engine: Any, expected: Any, finish: Any
 ) -> None:
-    night = replace(draw(Random(f"{seed}"), config_of), policy=policy)
-    settings = {name: getattr(night.config, name) for name in EngineConfig.__slots__}
-    check_engine(night, shadow_engine(**settings)[0], expected, finish)
+    run = replace(draw(Random(f"{seed}"), config_of), policy=policy)
+    settings = {name: getattr(run.config, name) for name in EngineConfig.__slots__}
+    check_engine(run, shadow_engine(**settings)[0], expected, finish)

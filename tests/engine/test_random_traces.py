@@ -1,4 +1,4 @@
-"""Random traces of submit, step and failing steps: books, queues and outputs stay right."""
+"""Random traces of submit, step and failing steps: bookkeeping and outputs stay right."""
 
 from collections.abc import Callable
 from random import Random
@@ -25,7 +25,7 @@ FIXED = HealthCheck.function_scoped_fixture  # the fixtures are plain functions
 
 
 def draw_request(random: Random, number: int, request_of: Callable[..., Any]) -> Any:
-    """Few beginnings and lengths: many requests share blocks, and some are the same."""
+    """Draw from few prefixes and lengths: many requests share blocks, and some are equal."""
     head = random.choice(HEADS)[: random.randint(0, 16)]
     tail = [random.randint(1, 2) for _ in range(random.randint(not head, 2))]
     return request_of(
@@ -41,7 +41,7 @@ def draw_request(random: Random, number: int, request_of: Callable[..., Any]) ->
 
 
 def digest(engine: Any) -> Any:
-    """All that a failed step must leave as it was. What only others may find by content can go."""
+    """Return the state that a failed step must not change. Blocks findable by content may go."""
     scheduler = engine._scheduler
     order = [*scheduler._running, *scheduler._waiting]
     sequences = [
@@ -50,13 +50,13 @@ def digest(engine: Any) -> Any:
          s.state.wasted_tokens, s.state.output_tokens, s.state.started_at)
         for s in order
     ]  # fmt: skip
-    return sorted(sequences), engine._ledger.totals, scheduler._kept.num_kept
+    return sorted(sequences), engine.totals, scheduler._pinned.num_pinned
 
 
 def fail_one_step(engine: Any, runner: Any) -> None:
     before = digest(engine)
     unread = len(engine._in_flight)
-    preempted = engine._scheduler._num_preempted
+    preempted = engine._scheduler._decode_blocks.num_preempted
     runner.fail_next = True
     try:
         engine.step()
@@ -67,14 +67,15 @@ def fail_one_step(engine: Any, runner: Any) -> None:
         runner.fail_next = False
         assert unread, "no step was launched, though no tokens were under way"
         return
-    # Before somebody is preempted all tokens are read: whoever has ended by then has ended.
-    if engine._scheduler._num_preempted == preempted and len(engine._in_flight) == unread:
+    # Before a preemption all tokens are read, whereby sequences may finish.
+    is_preempted = engine._scheduler._decode_blocks.num_preempted != preempted
+    if not is_preempted and len(engine._in_flight) == unread:
         assert digest(engine) == before
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[FIXED])
 @given(config=SETTINGS, num_operations=st.integers(0, 80), seed=st.integers(0, 2**32))
-def test_any_trace_gives_every_row_its_own_output_and_leaks_no_block(
+def test_any_trace_gives_every_request_its_output_and_leaks_no_block(
     config: dict[str, Any],
     num_operations: int,
     seed: int,
@@ -89,10 +90,10 @@ def test_any_trace_gives_every_row_its_own_output_and_leaks_no_block(
 
     def harvest() -> None:
         nonlocal refused
-        update = engine.take_update()
+        update = engine.pop_update()
         refused += len(update.failures)
         for result in update.results:
-            assert result.request_id not in results, "a request was answered twice"
+            assert result.request_id not in results, "a request was completed twice"
             results[result.request_id] = result
 
     for _ in range(num_operations):
@@ -107,7 +108,7 @@ def test_any_trace_gives_every_row_its_own_output_and_leaks_no_block(
         engine.check_integrity()
         harvest()
     # Each step computes a token that was never computed, or recomputes after a preemption; far
-    # more than that means that somebody starves or goes in circles.
+    # more than that means starvation or an endless loop.
     work = sum((len(r.prompt_token_ids) + r.sampling.max_tokens) * r.num_samples for r in requests)
     results |= finish(engine, max_steps=20 + 4 * work * len(requests))
     harvest()
@@ -117,9 +118,10 @@ def test_any_trace_gives_every_row_its_own_output_and_leaks_no_block(
         got = [completion.token_ids for completion in result.completions]
         assert got == expected(requests[request_id])
         assert result.output_tokens == sum(map(len, got))
-    assert engine.take_update().blocks_used == 0, "a block leaked"
+    assert engine.pop_update().blocks_used == 0, "a block leaked"
     assert not engine._in_flight, "a launch was never read"
-    assert engine._slots is None or not len(engine._slots), "a slot leaked"
+    slots = engine._executor._slots
+    assert slots is None or not slots._slots, "a slot leaked"
     totals = engine.totals
     answered = [requests[i] for i in results]
     assert totals.prefill_tokens + totals.cached_prompt_tokens == sum(

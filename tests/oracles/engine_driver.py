@@ -1,4 +1,4 @@
-"""Drives an engine by its protocol alone."""
+"""Engine driver: runs an engine through its protocol alone."""
 
 import time
 from typing import Any
@@ -7,7 +7,7 @@ from thothy_batch.records import EngineUpdate
 
 
 def drain(engine: Any, timeout_s: float = 20.0) -> EngineUpdate:
-    """Poll until nothing waits and nothing runs; all that was reported, as one."""
+    """Poll until the engine is idle; returns all updates as one."""
     whole = EngineUpdate()
     until = time.monotonic() + timeout_s
     is_busy = True

@@ -1,4 +1,4 @@
-"""A model whose KV memory is simulated, so that a wrong block shows in the next token."""
+"""Shadow model: simulates KV memory, so that a wrong block shows in the next token."""
 
 import copy
 import zlib
@@ -15,12 +15,12 @@ VOCAB = 16
 
 
 def next_token(context: Sequence[int], seed: int) -> int:
-    """The model: any change anywhere in the context changes what follows."""
+    """Return a token that changes with any token of the context."""
     return zlib.crc32(np.asarray([*context, seed], np.int64).tobytes()) % VOCAB
 
 
 class ShadowRunner:
-    """Keeps in every slot the token whose KV would lie there, and reads contexts from there.
+    """Stores in every slot the token whose KV would be there, and reads contexts from slots.
 
     Each layer group has its own slots, in the same memory: group g's block b is its part of large
     page b // blocks_per_page[g]. A window's layers must hold what the window sees.
@@ -56,12 +56,12 @@ class ShadowRunner:
         return np.array(drawn, np.int64)
 
     def _blocks(self, g: int) -> np.ndarray:
-        """The slots of a group: [B, layers, block_size]."""
+        """Return the slots of a group: [B, layers, block_size]."""
         num_layers = len(self.layout.groups[g].layers)
         return self.kv.reshape(-1, num_layers, self.layout.block_size)
 
     def _context(self, batch: Batch, seq: int, length: int) -> list[int]:
-        """What the first group's layers see; the others must hold the same."""
+        """Return the tokens the first group sees; the other groups must hold the same."""
         seen: list[int] = []
         for g, group in enumerate(self.layout.groups):
             first = 0 if group.window is None else max(0, length - group.window)
@@ -76,7 +76,7 @@ class ShadowRunner:
         return seen
 
     def _check_groups(self, batch: Batch) -> None:
-        """Sequences of a group have the same blocks, which all of their queries see."""
+        """Check that sequences of a group share blocks that all of their queries see."""
         table, block_size = batch.block_tables[0], self.layout.block_size
         for first, end, start, stop in batch.shared.tolist():
             assert start % block_size == stop % block_size == 0
@@ -91,10 +91,10 @@ class ShadowRunner:
 
 
 class LateLauncher:
-    """Launches on the shadow model as on a device: several steps at a time, tokens read later.
+    """Launches on the shadow model as a device does: several steps at a time, tokens read later.
 
-    It knows the last token of each slot by itself, and shows it to nobody before it is read; rows
-    that have reached their limit are left out.
+    It keeps the last token of each slot and reveals it only when it is read. Sequences that have
+    reached their limit are masked.
     """
 
     keeps_state = True
@@ -107,7 +107,7 @@ class LateLauncher:
         self._seen: dict[int, list[int]] = {}
         self._batch: Batch | None = None
         self._width = 0
-        self._kept = np.empty(0, np.int64)  # rows of the span that go on
+        self._kept = np.empty(0, np.int64)  # rows that are not masked
         self._is_first = True
         self.unread: list[np.ndarray] = []
 

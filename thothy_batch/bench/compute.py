@@ -71,7 +71,7 @@ def _run(
 
 
 def _collect(engine: LLMEngine, names: dict[int, str], outcome: Outcome) -> None:
-    update = engine.take_update()
+    update = engine.pop_update()
     outcome.results |= {result.request_id: result for result in update.results}
     outcome.refused += [
         Refusal(names[failure.request_id], failure.message) for failure in update.failures

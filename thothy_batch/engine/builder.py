@@ -22,7 +22,7 @@ from thothy_batch.engine.fake_model import (
 )
 from thothy_batch.engine.hardware.host_memory import num_cores
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.engine.speculative.policy import SpeculationPolicy
 from thothy_batch.records import EngineInfo, EngineSpec
 
@@ -63,7 +63,7 @@ def _build_fake(
     tokenizer = ByteTokenizer()
     runner = FakeModelRunner(knobs, config.num_blocks, config.block_size)
     info = _info(config, {"name": spec.model.id, "dtype": config.dtype}, started_at)
-    rules = StopRules(tokenizer.stop_token_ids, tokenizer)
+    rules = StopChecker(tokenizer.stop_token_ids, tokenizer)
     engine = LLMEngine(config, SyncLauncher(runner), rules, vocab_size=tokenizer.vocab_size)
     return engine, info
 
@@ -112,7 +112,7 @@ def _build_real(
     engine = LLMEngine(
         config,
         loaded.launcher,
-        StopRules(model.stop_token_ids, model.tokenizer),
+        StopChecker(model.stop_token_ids, model.tokenizer),
         vocab_size=model.config.vocab_size,
         has_tokenizer=model.tokenizer is not None,
         speculation=SpeculationPolicy() if config.speculation else None,

@@ -1,13 +1,14 @@
-"""A model and a tokenizer that need no weights: engine, runner and command line are tested on them.
+"""Fake model: a model and tokenizer without weights, for tests of engine, runner and CLI.
 
-The next token is a function of the last token, its position and, where the row is sampled, the
+The next token is a function of the last token, its position and, unless sampling is greedy, the
 row's seed. `builtin:fake?step_ms=5&fail=memory&fail_at_step=20` sets the knobs below.
 """
 
 import os
 import signal
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import abc
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
@@ -20,7 +21,7 @@ from thothy_batch.records import TokenIds
 FAKE_ID = "builtin:fake"
 FAKE_CONTEXT = 4096
 FAKE_STOP_ID = 0
-FAKE_BYTES_PER_TOKEN = 64  # of its KV, which is bookkeeping alone
+FAKE_BYTES_PER_TOKEN = 64  # of its KV, which exists in the bookkeeping only
 _LETTERS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz aeiou e t n", dtype=np.uint8)
 
 
@@ -30,7 +31,7 @@ def is_fake(model_id: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class FakeKnobs:
-    """How the fake behaves."""
+    """Settings of the fake model's behaviour."""
 
     step_ms: float = 0.0
     load_ms: float = 0.0
@@ -38,11 +39,11 @@ class FakeKnobs:
     fail: str = ""  # memory | error | exit | segv | kill | hang
     fail_at_step: int = 0
     poison: int = -1  # fail only in steps that compute this token
-    fail_once: str = ""  # a file: fail only where there is none, and make it
+    fail_once: str = ""  # a file: fail only if it does not exist, and create it
 
     @classmethod
     def of(cls, model_id: str) -> "FakeKnobs":
-        """Read the knobs of "builtin:fake?name=value&..."; ModelError for one that is not there."""
+        """Parse "builtin:fake?name=value&..."; raises ModelError for an unknown knob."""
         given = dict(parse_qsl(model_id.partition("?")[2], strict_parsing=False))
         try:
             return cls(
@@ -60,7 +61,7 @@ class FakeKnobs:
 
 
 class FakeModelRunner:
-    """Computes nothing, but refuses a batch that no model could compute."""
+    """Computes nothing, but asserts that a real model could compute the batch."""
 
     def __init__(self, knobs: FakeKnobs, num_blocks: int, block_size: int) -> None:
         self._knobs = knobs
@@ -68,9 +69,9 @@ class FakeModelRunner:
         self._step = 0
 
     def run(self, batch: Batch) -> Int64Array:
-        """Next token of each row that samples, int64 [R]."""
+        """Return the next token of each sampled row, int64 [R]."""
         self._step += 1
-        if self._knobs.fail and self._shall_fail(batch):
+        if self._knobs.fail and self._should_fail(batch):
             self._fail()
         assert batch.slot_mappings[0].max(initial=-1) < self._num_slots
         if self._knobs.step_ms:
@@ -79,7 +80,7 @@ class FakeModelRunner:
         seeds = np.where(batch.temperature > 0, batch.seeds, 0)
         return next_tokens(batch.token_ids[rows], batch.positions[rows], seeds)
 
-    def _shall_fail(self, batch: Batch) -> bool:
+    def _should_fail(self, batch: Batch) -> bool:
         knobs = self._knobs
         if self._step < knobs.fail_at_step:
             return False
@@ -106,7 +107,7 @@ class FakeModelRunner:
 
 
 def next_tokens(last: Int64Array, positions: Int64Array, seeds: Int64Array) -> Int64Array:
-    """A letter or a space, or now and then the stop token."""
+    """Return letters and spaces, and in 1 of 64 cases the stop token."""
     with np.errstate(over="ignore"):
         mixed = (
             last.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -121,7 +122,7 @@ def next_tokens(last: Int64Array, positions: Int64Array, seeds: Int64Array) -> I
 
 
 class ByteTokenizer:
-    """Token ids are the bytes of the text in UTF-8. Byte 0 ends a completion."""
+    """Maps text to its UTF-8 bytes. Byte 0 ends a completion."""
 
     has_chat_template = False
     stop_token_ids = frozenset({FAKE_STOP_ID})
@@ -133,26 +134,26 @@ class ByteTokenizer:
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_batch(self, texts: abc.Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
     def encode_raw(self, text: str) -> list[int]:
         return self.encode(text)
 
-    def encode_raw_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_raw_batch(self, texts: abc.Sequence[str]) -> list[list[int]]:
         return self.encode_batch(texts)
 
     def decode(self, token_ids: TokenIds | Iterable[int], skip_special: bool = True) -> str:
         kept = (i for i in token_ids if not (skip_special and i == FAKE_STOP_ID))
         return bytes(kept).decode(errors="replace")
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def render_chat(self, messages: abc.Sequence[Mapping[str, str]]) -> str:
         return "".join(message["content"] + "\n\n" for message in messages)
 
-    def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def chat_ids(self, messages: abc.Sequence[Mapping[str, str]]) -> list[int]:
         return self.encode(self.render_chat(messages))
 
     def chat_ids_batch(
-        self, conversations: Sequence[Sequence[Mapping[str, str]]]
+        self, conversations: abc.Sequence[abc.Sequence[Mapping[str, str]]]
     ) -> list[list[int]]:
         return [self.chat_ids(messages) for messages in conversations]

@@ -32,7 +32,7 @@ class InProcessEngine:
         self._engine.submit(requests)
 
     def withdraw(self, requests: Sequence[Request]) -> None:
-        self._engine.withdraw(requests)
+        self._engine.cancel_planned(requests)
 
     def poll(self, timeout_s: float) -> EngineUpdate:
         """Computes until something can be reported, the time is up, or nothing is left to do.
@@ -42,9 +42,9 @@ class InProcessEngine:
         until = time.monotonic() + timeout_s
         while self._engine.has_work:
             self._engine.step()
-            if self._engine.has_news or time.monotonic() >= until:
+            if self._engine.has_update or time.monotonic() >= until:
                 break
-        return self._engine.take_update()
+        return self._engine.pop_update()
 
     def stop_admitting(self) -> None:
         self._engine.stop_admitting()

@@ -1,45 +1,38 @@
-"""The engine itself: requests in, steps, results out. One thread; knows no process and no pipe."""
+"""LLM engine: requests in, steps, results out. Single-threaded; knows no process and no pipe."""
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import partial
 
 from thothy_batch.engine.core.config import EngineConfig
-from thothy_batch.engine.core.limits import Limits, why_invalid, why_unfit
 from thothy_batch.engine.core.sequence import Sequence, SequenceStatus
 from thothy_batch.engine.cost.cost_model import CostModel
-from thothy_batch.engine.execution.batch import BatchBuilder
-from thothy_batch.engine.execution.launcher import InFlight, Launcher
-from thothy_batch.engine.execution.state_slots import StateSlots
+from thothy_batch.engine.execution.batch_executor import BatchExecutor
+from thothy_batch.engine.execution.in_flight import InFlight, Launch
+from thothy_batch.engine.execution.launcher import Launcher
 from thothy_batch.engine.output.engine_stats import EngineStats, PoolState
-from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.output.result_collector import ResultCollector
+from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.engine.scheduling.deadlines import DeadlineGate
+from thothy_batch.engine.scheduling.request_intake import RequestIntake
 from thothy_batch.engine.scheduling.scheduled_batch import ScheduledBatch
 from thothy_batch.engine.scheduling.scheduler import Scheduler
-from thothy_batch.engine.speculative.policy import Speculation, with_drafts
-from thothy_batch.records import (
-    EngineTotals,
-    EngineUpdate,
-    FailureCode,
-    Request,
-    RequestFailure,
-    RequestResult,
-)
+from thothy_batch.engine.speculative.policy import Speculation, add_drafts
+from thothy_batch.records import EngineTotals, EngineUpdate, Request
 
 
 class LLMEngine:
-    """Scheduler, batch builder and launcher, one launch after another.
+    """Schedules batches, launches their steps, and turns the sampled tokens into results.
 
-    A step counts when it is launched; its tokens are read up to `launcher.lookahead` launches
-    later. Whoever then turns out to have ended has drawn some tokens too many: they are dropped.
+    A step is committed when it is launched; its tokens are read up to `launcher.lookahead` launches
+    later. Tokens sampled past a sequence's end are discarded.
     """
 
     def __init__(
         self,
         config: EngineConfig,
         launcher: Launcher,
-        rules: StopRules,
+        stop_checker: StopChecker,
         *,
         vocab_size: int,
         has_tokenizer: bool = True,
@@ -48,248 +41,194 @@ class LLMEngine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
-        self._limits = Limits.of(config)
-        self._launcher = launcher
-        self._rules = rules
-        self._why_invalid = partial(
-            why_invalid,
-            vocab_size=vocab_size,
-            most_samples=launcher.max_samples,
-            has_tokenizer=has_tokenizer,
-        )
         self._clock = clock
         self._ready_at = clock()
-        ahead = launcher.max_steps if launcher.keeps_state else 0
-        self._times = DeadlineGate(clock, cost)
-        can_start = self._may_start
-        self._scheduler = Scheduler(
-            config, self.drain_in_flight, grow_ahead=ahead, can_finish_in_time=can_start
+        self._gate = DeadlineGate(clock, cost)
+        grow_ahead = launcher.max_steps if launcher.keeps_state else 0
+        self._scheduler = Scheduler(config, grow_ahead=grow_ahead, gate=self._gate)
+        self._intake = RequestIntake(
+            config,
+            self._scheduler,
+            vocab_size=vocab_size,
+            max_samples=launcher.max_samples,
+            has_tokenizer=has_tokenizer,
         )
-        self._too_late: list[int] = []
-        self._slots = StateSlots() if launcher.keeps_state else None
-        self._builder = BatchBuilder(config.layout, self._slots)
-        # A launcher that keeps state knows a row's last token alone.
+        self._executor = BatchExecutor(config.layout, launcher)
+        # A launcher that keeps state holds only a sequence's last token, not a draft.
         self._speculation = None if launcher.keeps_state else speculation
-        self._ledger = EngineStats()
-        self._span: ScheduledBatch | None = None  # that has begun and goes on
+        self._stop_checker = stop_checker
+        self._results = ResultCollector(stop_checker)
+        self._stats = EngineStats()
+        self._batch: ScheduledBatch | None = None  # started, with steps left
         self._in_flight: deque[InFlight] = deque()
-        self._num_unstarted = 0  # requests
-        self._num_unfinished = 0  # requests, the unstarted ones among them
-        self._admits = True
-        self._results: list[RequestResult] = []
-        self._failures: list[RequestFailure] = []
 
     @property
     def has_work(self) -> bool:
-        return self._num_unfinished > 0
+        return self._intake.num_unfinished > 0
 
     @property
-    def has_news(self) -> bool:
-        """Whether a result or failure waits to be taken."""
-        return bool(self._results or self._failures or self._too_late)
+    def has_update(self) -> bool:
+        """True if a result, a failure or an expired request is ready for `pop_update`."""
+        return len(self._results) > 0
 
     @property
     def totals(self) -> EngineTotals:
-        return self._ledger.totals
+        return self._stats.totals
 
     def submit(self, requests: Iterable[Request]) -> None:
         """Queue requests; those that can never run fail at once."""
-        if not self._admits:
+        if not self._intake.is_open:
             return
-        for request in requests:
-            if message := self._why_invalid(request):
-                self._fail(request, FailureCode.INVALID_INPUT, message)
-                self._scheduler.cancel_planned(request)
-                continue
-            if message := why_unfit(request, self._limits):
-                self._fail(request, FailureCode.PROMPT_TOO_LONG, message)
-                self._scheduler.cancel_planned(request)
-                continue
-            self._scheduler.add(self._scheduler.sequence_of(request))
-            self._num_unstarted += 1
-            self._num_unfinished += 1
-        self._span = None  # a newcomer may be admitted now
+        self._results.fail(self._intake.submit(requests))
+        self._batch = None  # a new request may be admitted now
 
-    def withdraw(self, requests: Iterable[Request]) -> None:
-        """Planned requests will not come: nothing is kept for them."""
+    def cancel_planned(self, requests: Iterable[Request]) -> None:
+        """Stop keeping prefixes for planned requests that will not arrive."""
         for request in requests:
             self._scheduler.cancel_planned(request)
 
     def step(self) -> None:
-        """Launch the next steps and read the tokens of earlier ones. When the first step of a
-        launch raises, nothing of it counts and it can be tried again; a later one, and what shows
-        only as tokens are read, ends the engine."""
-        is_idle = not self._scheduler.has_work
-        if self._scheduler.num_deferred and (self._times.is_due() or is_idle):
-            self._give_up(self._scheduler.requeue_deferred(self._times.is_over))
-            self._span = None  # who came back may be admitted now
+        """Schedule a batch, launch it, commit it, and read the tokens of earlier launches.
+
+        If the first step of a launch raises, nothing of it counts and it can be tried again. An
+        error in a later step, or one that shows only as tokens are read, ends the engine.
+        """
+        was_idle = not self._scheduler.has_work
+        self._requeue_deferred(is_idle=was_idle)
         if self._scheduler.has_work:
-            self._launch()
-        if is_idle and not self._scheduler.has_work:  # not even alone would they be in time
-            self._give_up(self._scheduler.requeue_deferred(lambda seq: True))
-        while len(self._in_flight) > self._num_ahead:
-            self._harvest()
+            batch = self._schedule()
+            if not batch.is_empty:
+                self._commit(self._run(batch))
+        if was_idle and not self._scheduler.has_work:
+            # Deferred requests would miss their deadlines even alone.
+            self._expire(self._scheduler.drop_deferred())
+        while len(self._in_flight) > self._max_in_flight:
+            self._read_oldest()
 
     def stop_admitting(self) -> None:
-        """Forget the requests that were never started, and all that are submitted later."""
-        self._admits = False
-        num_dropped = self._scheduler.drop_unstarted()
-        self._num_unstarted -= num_dropped
-        self._num_unfinished -= num_dropped
-        # Who ended may have launches under way that nobody else would read.
-        if not self.has_work and not self.drain_in_flight():
-            self._ledger.flush(self._pool_state(), self._now())
+        """Drop the requests that were never started, and ignore later ones."""
+        self._intake.close()
+        if not self.has_work:
+            self._drain()  # sequences that ended may still have launches in flight
+            self._stats.flush(self._pool_state(), self._now())
 
     def limit_steps(self, max_step_tokens: int) -> None:
-        """Steps have at most so many tokens from now on."""
+        """Limit the tokens of later steps."""
         self._scheduler.limit_steps(max_step_tokens)
 
-    def take_update(self) -> EngineUpdate:
-        """What happened since the last call."""
+    def pop_update(self) -> EngineUpdate:
+        """Return everything that happened since the last call."""
         state = self._pool_state()
         update = EngineUpdate(
-            results=self._results,
-            failures=self._failures,
-            steps=self._ledger.take_samples(),
-            totals=self._ledger.totals,
-            num_running=self._num_unfinished - self._num_unstarted,
-            num_waiting=self._num_unstarted,
+            steps=self._stats.pop_samples(),
+            totals=self._stats.totals,
+            num_running=self._intake.num_running,
+            num_waiting=self._intake.num_unstarted,
             blocks_used=state.blocks_used,
             blocks_total=state.blocks_total,
-            expired=self._too_late,
             num_deferred=self._scheduler.num_deferred,
         )
-        self._results, self._failures, self._too_late = [], [], []
+        self._results.pop_into(update)
         return update
 
     def check_integrity(self) -> None:
         self._scheduler.check_integrity()
 
-    def _launch(self) -> None:
-        """One launch of the current span, or the first of a new one."""
-        span, self._span = self._span, None
-        if span is None:
-            span = self._scheduler.schedule()
-            self._forget(span.preempted)
-            if span.is_empty:
-                return  # all who were left turned out to have ended
+    def _schedule(self) -> ScheduledBatch:
+        """Return the batch that has steps left, or decide on a new one.
+
+        Preemption needs every token: if blocks run short, those in flight are read first.
+        """
+        if self._batch is not None:
+            return self._batch
+        batch = self._scheduler.schedule(tokens_known=not self._in_flight)
+        while batch.is_short:
+            self._drain()
+            batch = self._scheduler.schedule()
+        self._executor.release(batch.preempted)
+        return batch
+
+    def _run(self, batch: ScheduledBatch) -> Launch:
+        """Launch the batch's next steps: forward pass and sampling."""
+        self._batch = None
         started_at = self._now()
         if self._speculation is not None:
-            most = self._scheduler.max_step_tokens
-            span = with_drafts(span, self._speculation, self.config, most)
-        num_steps = self._num_steps(span)
+            max_tokens = self._scheduler.max_step_tokens
+            batch = add_drafts(batch, self._speculation, self.config, max_tokens)
+        num_steps = self._executor.num_steps(batch)
         try:
-            if not span.num_done:
-                self._launcher.begin(self._builder.build(span))
-            drawn = self._launcher.launch(num_steps)
+            drawn = self._executor.launch(batch, num_steps)
         except BaseException:
-            self._abandon(span)
+            self._executor.rollback(batch)
+            self._scheduler.rollback(batch)
             raise
-        rows = span.decoding.rows
-        outcome = self._scheduler.advance(span, num_steps, started_at)
-        self._num_unstarted -= outcome.num_started
-        launched = InFlight([*rows, *outcome.joined], drawn, outcome, started_at, span)
-        self._in_flight.append(launched)
-        if not span.is_over:
-            self._span = span
-            return
-        ended = [seq for seq in launched.rows if seq.num_tokens >= seq.max_len]
-        for seq in ended:
-            if idle := seq.num_tokens - seq.max_len:
-                launched.idle_steps[seq] = idle
-        outcome.forget(sum(launched.idle_steps.values()))
-        self._retire(ended)
+        return Launch(batch, num_steps, drawn, started_at)
 
-    def _num_steps(self, span: ScheduledBatch) -> int:
-        """Steps of the next launch. On a device they go on when somebody ends, while others do
-        not: a visit of the host takes longer than a row that is empty for some steps."""
-        left = span.num_steps - span.num_done
-        most = self._launcher.max_steps
-        if self._launcher.keeps_state and left < most and not span.parts:
-            longest = max(seq.max_len - seq.num_tokens for seq in span.decoding)
-            left = max(left, min(span.max_steps - span.num_done, longest))
-        return min(left, most)
+    def _commit(self, launch: Launch) -> None:
+        """Count the launched steps; finish sequences that reached their length limit."""
+        batch, decoding = launch.batch, launch.batch.decoding.seqs
+        stats = self._scheduler.commit(batch, launch.num_steps, launch.started_at)
+        self._intake.count_started(stats.num_started)
+        in_flight = InFlight(launch, [*decoding, *stats.joined], stats)
+        self._in_flight.append(in_flight)
+        if batch.is_over:
+            self._finish(in_flight.mask_ended())
+        else:
+            self._batch = batch
 
     @property
-    def _num_ahead(self) -> int:
-        """Launches that may stay in flight: none where no further one follows."""
-        return self._launcher.lookahead if self._scheduler.has_work else 0
+    def _max_in_flight(self) -> int:
+        """Launches that may stay in flight: none if no further one follows."""
+        return self._executor.lookahead if self._scheduler.has_work else 0
 
-    def _harvest(self) -> None:
-        """Read the tokens of the oldest launch."""
-        launched = self._in_flight.popleft()
-        finished = launched.collect(self._rules.finish_reason)
+    def _drain(self) -> None:
+        """Read the tokens of all launches in flight."""
+        while self._in_flight:
+            self._read_oldest()
+
+    def _read_oldest(self) -> None:
+        """Read the tokens of the oldest launch, and collect the sequences that finished."""
+        in_flight = self._in_flight.popleft()
+        launch, stats = in_flight.launch, in_flight.stats
+        finished = in_flight.read(self._stop_checker.finish_reason)
         now = self._now()
-        if launched.span.drafts:
-            self._scheduler.accept_drafted(launched.span, launched.outcome)
-        if self._speculation is not None and not launched.span.parts:
-            num_tokens = len(launched.rows) + launched.span.num_drafted
-            self._speculation.learn(num_tokens, now - launched.started_at)
-        running = [seq for seq in finished if seq.status is SequenceStatus.RUNNING]
-        if running:
-            self._retire(running)
-            self._span = None
-        outcome = launched.outcome
-        seconds = self._ledger.add(outcome, self._pool_state(), launched.started_at, now)
-        self._times.learn(launched.span, outcome, len(launched.rows), seconds)
+        if launch.batch.drafts:
+            self._scheduler.accept_drafted(launch.batch, stats)
+        if self._speculation is not None and not launch.batch.chunks:
+            num_tokens = len(in_flight.seqs) + launch.batch.num_drafted
+            self._speculation.learn(num_tokens, now - launch.started_at)
+        stopped = [seq for seq in finished if seq.status is SequenceStatus.RUNNING]
+        if stopped:
+            self._finish(stopped)
+            self._batch = None
+        seconds = self._stats.add(stats, self._pool_state(), launch.started_at, now)
+        self._gate.learn(launch.batch, stats, len(in_flight.seqs), seconds)
         for seq in finished:
             self._complete(seq, now)
         if not self.has_work:
-            self._ledger.flush(self._pool_state(), now)
+            self._stats.flush(self._pool_state(), now)
 
-    def drain_in_flight(self) -> bool:
-        """Read all tokens that are under way; False: there are none."""
-        if not self._in_flight:
-            return False
-        while self._in_flight:
-            self._harvest()
-        return True
-
-    def _retire(self, seqs: list[Sequence]) -> None:
-        """Sequences need no further step."""
+    def _finish(self, seqs: list[Sequence]) -> None:
+        """Free the blocks and state slots of sequences that need no further step."""
         self._scheduler.finish(seqs)
-        self._forget(seqs)
-
-    def _forget(self, seqs: Iterable[Sequence]) -> None:
-        if self._slots is not None:
-            self._slots.free(seqs)
-
-    def _abandon(self, span: ScheduledBatch) -> None:
-        """Take back what a failed launch would have begun."""
-        if self._slots is not None and not span.num_done:
-            for part in span.parts:
-                self._slots.free_samples(part.seq)
-        self._scheduler.rollback(span)
+        self._executor.release(seqs)
 
     def _complete(self, seq: Sequence, now: float) -> None:
-        """All tokens of a sample are known; the last sample's makes the result."""
-        state = seq.state
-        state.finished_at = now
+        """Collect a finished sequence; all of its tokens are known."""
         if self._speculation is not None:
             self._speculation.forget([seq])
-        state.output_tokens += len(seq.output_ids)
-        num_drawn = min(seq.num_tokens, seq.max_len) - seq.prompt_len
-        state.wasted_tokens += num_drawn - len(seq.output_ids)
-        state.num_unfinished -= 1
-        state.completions[seq.sample] = self._rules.completion(seq)
-        if state.num_unfinished:
-            return
-        self._num_unfinished -= 1
-        self._results.append(state.result())
+        if self._results.complete(seq, now):
+            self._intake.count_complete()
 
-    def _may_start(self, seq: Sequence, num_cached: int) -> bool:
-        return self._times.can_finish_in_time(
-            seq, num_cached, alone=not self._scheduler.num_running
-        )
+    def _requeue_deferred(self, *, is_idle: bool) -> None:
+        """Reconsider deferred requests about once a second, or if nothing else can run."""
+        if self._scheduler.num_deferred and (self._gate.is_recheck_due() or is_idle):
+            self._expire(self._scheduler.requeue_deferred())
+            self._batch = None  # a requeued request may be admitted now
 
-    def _give_up(self, seqs: list[Sequence]) -> None:
-        """They were not started, and cannot be answered in time any more."""
-        self._too_late += [seq.state.request.request_id for seq in seqs]
-        self._num_unstarted -= len(seqs)
-        self._num_unfinished -= len(seqs)
-
-    def _fail(self, request: Request, code: FailureCode, message: str) -> None:
-        self._failures.append(RequestFailure(request.request_id, code, message))
+    def _expire(self, seqs: list[Sequence]) -> None:
+        self._results.expire(seqs)
+        self._intake.count_dropped(len(seqs))
 
     def _pool_state(self) -> PoolState:
         return PoolState(

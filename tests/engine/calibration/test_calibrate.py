@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from layouts import uniform_layout
 
 from thothy_batch.engine.calibration.calibrate import calibrate
-from thothy_batch.engine.core.kv_layout import uniform_layout
 from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed, StepWork
 from thothy_batch.engine.execution.batch import Batch
 from thothy_batch.engine.execution.dummy_batches import step_work

@@ -1,4 +1,4 @@
-"""Settings are resolved once, and what cannot be is refused by name."""
+"""Settings are resolved once; an impossible one is refused by name."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def resolve(free_bytes: int = GIB, **settings: Any) -> EngineConfig:
     )
 
 
-def test_auto_takes_the_cpu_and_half_of_free_memory() -> None:
+def test_auto_picks_the_cpu_and_half_of_free_memory() -> None:
     config = resolve()
     assert (config.device, config.impl, config.admission) == ("cpu", "cpu", "reserve")
     assert (config.max_seqs, config.max_step_tokens) == (256, 2048)
@@ -43,7 +43,7 @@ def test_auto_takes_the_cpu_and_half_of_free_memory() -> None:
         ({"needed_tokens": 1000, "kv_memory": 0.5}, GIB // 2 // 32768),
     ],
 )
-def test_the_pool_is_as_large_as_asked_or_needed(settings: Any, num_blocks: int) -> None:
+def test_the_pool_has_the_requested_or_the_needed_size(settings: Any, num_blocks: int) -> None:
     assert resolve(**settings).num_blocks == num_blocks
 
 
@@ -63,7 +63,7 @@ def test_no_more_sequences_run_than_a_step_has_tokens() -> None:
         ({"max_seqs": -1}, "max_seqs"),
     ],
 )
-def test_what_does_not_exist_is_refused_with_what_does(
+def test_an_unknown_setting_is_refused_with_the_known_ones(
     settings: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
@@ -73,7 +73,7 @@ def test_what_does_not_exist_is_refused_with_what_does(
     assert error.value.hint
 
 
-def test_a_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_used_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Gpu("NVIDIA H200", 141 * GIB, 140 * GIB, "570.1", "9.0", "GPU-1")
     monkeypatch.setattr("thothy_batch.engine.core.config.find_gpu", lambda: gpu)
     config = resolve()

@@ -1,12 +1,13 @@
-"""Requests that can never run, and the smallest pool that would take them."""
+"""Requests that can never run, and the smallest pool that fits them."""
 
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layouts import uniform_layout
 
-from thothy_batch.engine.core.kv_layout import KVLayout, uniform_layout
+from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.core.limits import Limits, blocks_needed, why_unfit
 from thothy_batch.records import LayerGroup, Request, Sampling
 
@@ -28,7 +29,7 @@ def test_blocks_of_the_prompt_are_shared_by_samples(
     assert blocks_needed(request(prompt_len, max_tokens, num_samples), limits) == blocks
 
 
-def test_unfit_requests_are_told_the_numbers_and_the_smallest_pool() -> None:
+def test_the_message_names_the_numbers_and_the_smallest_pool() -> None:
     assert why_unfit(request(95, 6), LIMITS) == (
         "prompt of 95 tokens + max_tokens 6 is more than the model's context of 100 tokens"
     )
@@ -38,12 +39,12 @@ def test_unfit_requests_are_told_the_numbers_and_the_smallest_pool() -> None:
     )
 
 
-def test_a_request_that_fits_exactly_is_kept() -> None:
+def test_a_request_that_fits_exactly_is_accepted() -> None:
     assert not why_unfit(request(60, 40), replace(LIMITS, num_blocks=7))
     assert why_unfit(request(60, 40), replace(LIMITS, num_blocks=6))
 
 
-def test_a_pool_that_is_not_known_refuses_nobody_for_it() -> None:
+def test_an_unknown_pool_refuses_no_request() -> None:
     assert not why_unfit(request(60, 40, num_samples=50), replace(LIMITS, num_blocks=None))
 
 
@@ -54,7 +55,7 @@ def test_a_pool_that_is_not_known_refuses_nobody_for_it() -> None:
     st.sampled_from([1, 4, 16]),
     st.booleans(),
 )
-def test_the_smallest_pool_takes_it_and_one_block_less_does_not(
+def test_a_request_fits_the_smallest_pool_and_not_one_block_less(
     prompt_len: int, max_tokens: int, num_samples: int, block_size: int, windowed: bool
 ) -> None:
     groups = (LayerGroup((0, 1)), LayerGroup((2, 3, 4), 9)) if windowed else (LayerGroup((0,)),)

@@ -17,7 +17,7 @@ from thothy_batch.engine.execution.cuda_graphs import bucket_of, row_buckets
 from thothy_batch.engine.execution.gpu_runner import DeviceRunner
 from thothy_batch.engine.execution.host_to_device import PackedLayout, upload
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.errors import EngineError
 from thothy_batch.model.config.model_config import kv_bytes_per_token, layer_groups
 from thothy_batch.model.kv_pool import KVPool
@@ -153,7 +153,7 @@ def test_a_launch_that_fails_midway_is_the_end_of_its_runner(
     engine.submit(night()[2:3])
     with pytest.raises(RuntimeError, match="a step failed"):
         tokens_of(engine, [])
-    with pytest.raises(EngineError, match="started anew"):
+    with pytest.raises(EngineError, match="must be restarted"):
         engine.step()
 
 
@@ -220,7 +220,7 @@ def device_engine(
         model.config, config.num_pages, config.block_size, model.dtype, device, impl=ops
     )
     runner = DeviceRunner(model.decoder, kv, config.layout, max_seqs=config.max_seqs, **more)
-    rules = StopRules(model.stop_token_ids, None)
+    rules = StopChecker(model.stop_token_ids, None)
     engine = LLMEngine(
         config, runner, rules, vocab_size=model.config.vocab_size, has_tokenizer=False
     )
@@ -236,7 +236,7 @@ def tokens_of(engine: LLMEngine, requests: list[Request]) -> list[list[tuple[int
     while engine.has_work:
         engine.step()
         engine.check_integrity()
-    results = {result.request_id: result for result in engine.take_update().results}
+    results = {result.request_id: result for result in engine.pop_update().results}
     return completions([results[request.request_id] for request in requests])
 
 

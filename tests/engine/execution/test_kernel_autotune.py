@@ -12,12 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from thothy_batch.engine.cost.measurement_cache import MeasurementCache
 from thothy_batch.engine.execution import kernel_autotune
-from thothy_batch.engine.execution.kernel_autotune import (
-    SettingsCache,
-    choose_settings,
-    tune_kernels,
-)
+from thothy_batch.engine.execution.kernel_autotune import choose_settings, tune_kernels
 from thothy_batch.model.config.model_config import ModelConfig, load_config
 from thothy_batch.model.kv_pool import KVPool
 from thothy_kernels import tuning
@@ -55,10 +52,10 @@ class Bench:
         return 1.0 / self.current[1].tile
 
     def start(self, *ops: str, device: str = DEVICE) -> list[str]:
-        """What an engine does before it is ready, in a process of its own. Returns the notes."""
+        """Choose settings as an engine does before it is ready; returns the notes."""
         tuning._table.clear()
         self.measured.clear()
-        cache = SettingsCache(self.folder)
+        cache = MeasurementCache(self.folder)
         trials = [self.trial(op) for op in ops]
         choose_settings(trials, cache, device, self.budget_s, self.timer, lambda: self.now)
         return cache.notes

@@ -21,7 +21,7 @@ from thothy_batch.engine.execution.cuda_graphs import row_buckets
 from thothy_batch.engine.in_process import InProcessEngine
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.model_loader import load_runner
-from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.model.config.model_config import kv_bytes_per_token, layer_groups
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
 from thothy_batch.model.kv_pool import KVPool
@@ -114,7 +114,7 @@ def test_other_implementations_give_the_tokens_of_the_cpu(
 
 
 def greedy_night() -> list[Request]:
-    """What is drawn from nearly equal logits may differ by device; what is highest does not."""
+    """Samples from nearly equal logits may differ by device; the highest logit does not."""
     return [replace(r, sampling=replace(r.sampling, temperature=0.0)) for r in night()]
 
 
@@ -137,12 +137,12 @@ def test_a_night_sizes_its_pool_and_replays_its_graphs(
     model, config = loaded.model, loaded.config
     num_bytes = config.pool_tokens * kv_bytes_per_token(model.config, model.dtype)
     assert 0 < num_bytes <= share * torch.cuda.mem_get_info()[1]
-    assert loaded.runner.num_graphs == 2 * len(row_buckets(64))
+    assert len(loaded.runner._graphs._graphs) == 2 * len(row_buckets(64))
     assert num_replayed == 0, "capturing replays nothing"
     engine = LLMEngine(
         config,
         loaded.launcher,
-        StopRules(model.stop_token_ids, model.tokenizer),
+        StopChecker(model.stop_token_ids, model.tokenizer),
         vocab_size=model.config.vocab_size,
         has_tokenizer=model.tokenizer is not None,
     )

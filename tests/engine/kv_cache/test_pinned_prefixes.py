@@ -1,4 +1,4 @@
-"""Planned prefixes: computed once, kept for their readers, freed; on uniform and mixed pools."""
+"""Planned prefixes are computed once, pinned for their readers and freed, in any KV layout."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +16,7 @@ FIXED = HealthCheck.function_scoped_fixture  # the fixtures are plain functions
 
 
 def groups_of(*shape: tuple[int, int | None]) -> tuple[LayerGroup, ...]:
-    """Layer groups from (number of layers, window)."""
+    """Build layer groups from (number of layers, window)."""
     groups, first = [], 0
     for num_layers, window in shape:
         groups.append(LayerGroup(tuple(range(first, first + num_layers)), window))
@@ -34,7 +34,7 @@ LAYOUTS = {
 
 
 def tree_of(prompts: list[list[int]], block_size: int) -> list[tuple[SharedPrefix, ...]]:
-    """Paths in the tree of shared beginnings, found the slow way."""
+    """Return each prompt's path in the tree of shared prefixes, found the slow way."""
     readers: dict[tuple[int, ...], int] = {}
     for prompt in prompts:
         for end in range(block_size, len(prompt), block_size):
@@ -55,7 +55,7 @@ def tree_of(prompts: list[list[int]], block_size: int) -> list[tuple[SharedPrefi
     return paths
 
 
-def planned_night(
+def planned_run(
     random: Random, block_size: int, request_of: Callable[..., Request], **more: Any
 ) -> tuple[list[Request], int]:
     """Requests depth first through the tree of what they share, and the prompt tokens that have
@@ -132,10 +132,10 @@ def test_shared_blocks_are_computed_once_and_nothing_is_preempted(
     expected: Any,
     finish: Any,
 ) -> None:
-    """Exact lengths, any pool that takes the largest request: the plan comes true to the token."""
+    """With exact lengths and any pool that fits the largest request the plan is met exactly."""
     layout = KVLayout(LAYOUTS[shape], block_size)
     random = Random(seed)
-    requests, promised = planned_night(random, block_size, request_of, ignore_eos=True)
+    requests, promised = planned_run(random, block_size, request_of, ignore_eos=True)
     config = {"layout": layout, "max_seqs": max_seqs, "max_step_tokens": max_step_tokens}
     smallest = smallest_pool(config_of(**config), requests)
     engine, _ = shadow_engine(**config, num_blocks=smallest + room)
@@ -145,13 +145,13 @@ def test_shared_blocks_are_computed_once_and_nothing_is_preempted(
     totals = engine.totals
     assert totals.num_preempted == totals.wasted_tokens == 0
     assert totals.prefill_tokens >= promised
-    # In the smallest pools the kept end of a window may find no room beside its first reader.
+    # In the smallest pools a pinned window may find no room beside its first reader.
     if shape == "uniform" or room >= 60:
         assert totals.prefill_tokens == promised
     assert totals.prefill_tokens + totals.cached_prompt_tokens == sum(
         len(r.prompt_token_ids) for r in requests
     )
-    assert engine.take_update().blocks_used == 0, "a block leaked"
+    assert engine.pop_update().blocks_used == 0, "a block leaked"
 
 
 @pytest.mark.parametrize("shape", LAYOUTS)
@@ -163,7 +163,7 @@ def test_shared_blocks_are_computed_once_and_nothing_is_preempted(
     admission=st.sampled_from(["reserve", "optimistic"]),
     seed=st.integers(0, 2**32),
 )
-def test_any_night_gives_every_row_its_own_output(
+def test_any_run_gives_every_request_its_output(
     shape: str,
     block_size: int,
     room: int,
@@ -180,15 +180,13 @@ def test_any_night_gives_every_row_its_own_output(
     come: outputs are right and no block leaks."""
     layout = KVLayout(LAYOUTS[shape], block_size)
     random = Random(seed)
-    requests, _ = planned_night(
-        random, block_size, request_of, expected_tokens=random.randint(1, 14)
-    )
+    requests, _ = planned_run(random, block_size, request_of, expected_tokens=random.randint(1, 14))
     random.shuffle(requests)
     config = {"layout": layout, "max_step_tokens": max_step_tokens, "admission": admission}
     smallest = smallest_pool(config_of(**config), requests)
     engine, runner = shadow_engine(**config, num_blocks=smallest + room)
     withheld = [r for r in requests if random.random() < 0.2]
-    engine.withdraw(withheld)
+    engine.cancel_planned(withheld)
     submitted = [r for r in requests if r not in withheld]
     results: dict[int, Any] = {}
     for request in submitted:
@@ -200,10 +198,10 @@ def test_any_night_gives_every_row_its_own_output(
                     engine.step()
                 engine.check_integrity()
         runner.fail_next = False
-        results |= {r.request_id: r for r in engine.take_update().results}
+        results |= {r.request_id: r for r in engine.pop_update().results}
     results |= finish(engine, max_steps=20_000)
     check_outputs(submitted, results, expected, LAYOUTS[shape][0].window)
-    assert engine.take_update().blocks_used == 0, "a block leaked"
+    assert engine.pop_update().blocks_used == 0, "a block leaked"
 
 
 def test_a_prefix_outlives_its_first_reader_and_ends_with_its_last(
@@ -216,16 +214,16 @@ def test_a_prefix_outlives_its_first_reader_and_ends_with_its_last(
     engine.submit([first])
     while engine.has_work:
         engine.step()
-    assert engine.take_update().blocks_used == 2, "kept for the second"
+    assert engine.pop_update().blocks_used == 2, "pinned for the second"
     engine.submit([second])
     engine.step()
     assert engine.totals.cached_prompt_tokens == 8
     while engine.has_work:
         engine.step()
-    assert engine.take_update().blocks_used == 0
+    assert engine.pop_update().blocks_used == 0
 
 
-def test_what_is_kept_goes_when_its_readers_are_withdrawn(
+def test_a_pinned_prefix_is_freed_when_its_readers_are_cancelled(
     shadow_engine: Any, request_of: Any
 ) -> None:
     engine, _ = shadow_engine(block_size=4, num_blocks=40)
@@ -236,13 +234,15 @@ def test_what_is_kept_goes_when_its_readers_are_withdrawn(
     engine.submit(requests[:1])
     while engine.has_work:
         engine.step()
-    engine.withdraw(requests[1:2])
-    assert engine.take_update().blocks_used == 2
-    engine.withdraw(requests[2:])
-    assert engine.take_update().blocks_used == 0
+    engine.cancel_planned(requests[1:2])
+    assert engine.pop_update().blocks_used == 2
+    engine.cancel_planned(requests[2:])
+    assert engine.pop_update().blocks_used == 0
 
 
-def test_samples_and_neighbours_stand_in_groups(shadow_engine: Any, request_of: Any) -> None:
+def test_samples_and_prompts_with_a_common_prefix_form_groups(
+    shadow_engine: Any, request_of: Any
+) -> None:
     engine, _ = shadow_engine(block_size=4, num_blocks=64, max_seqs=16, max_step_tokens=64)
     path = (SharedPrefix(0, 4, 3), SharedPrefix(1, 12, 2))
     head, document = [1, 2, 3, 4], [5, 6, 7, 8, 9, 1, 2, 3]
@@ -254,7 +254,7 @@ def test_samples_and_neighbours_stand_in_groups(shadow_engine: Any, request_of: 
         ]
     )
     engine.step()
-    span = engine._scheduler.schedule()
-    batch = engine._builder.build(span)
-    assert len(span.decoding) == 4
+    scheduled = engine._scheduler.schedule()
+    batch = engine._executor._builder.build(scheduled)
+    assert len(scheduled.decoding) == 4
     assert batch.shared.tolist() == [[0, 4, 0, 4], [2, 4, 4, 12]]

@@ -1,4 +1,4 @@
-"""When completions end, and what text is left of them."""
+"""Stop checker: ends of completions, and the text that remains."""
 
 from array import array
 from typing import Any
@@ -8,13 +8,13 @@ import pytest
 from thothy_batch.engine.core.sequence import Clock, Sequence
 from thothy_batch.engine.fake_model import ByteTokenizer
 from thothy_batch.engine.output import repetition
-from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.records import Completion, FinishReason
 
 
 def complete(request: Any, output: bytes, decoder: Any = None) -> tuple[Completion, int]:
-    """Feed output bytes until the rules say stop; the completion and how many were taken."""
-    rules = StopRules({0}, decoder or ByteTokenizer())
+    """Feed output bytes until the checker stops; returns the completion and the bytes consumed."""
+    rules = StopChecker({0}, decoder or ByteTokenizer())
     seq = Sequence.first_of(request, Clock())
     for taken, token_id in enumerate(output, 1):
         seq.output_ids.append(token_id)
@@ -83,7 +83,7 @@ def test_a_cycle_is_found_once_it_is_long_enough(period: int) -> None:
     assert not repetition.repeats_itself(looping[: 50 + needed - 1])
 
 
-def test_text_that_only_nearly_repeats_is_left_alone() -> None:
+def test_text_that_only_nearly_repeats_continues() -> None:
     almost = array("i", list(range(16)) * 8)
     almost[-30] += 1
     assert not repetition.repeats_itself(almost)
@@ -91,7 +91,7 @@ def test_text_that_only_nearly_repeats_is_left_alone() -> None:
     assert not repetition.repeats_itself(array("i", list(range(65)) * 5)), "too long a period"
 
 
-def test_a_loop_ends_where_its_output_alone_says(request_of: Any) -> None:
+def test_the_end_of_a_loop_depends_on_its_output_alone(request_of: Any) -> None:
     output = b"intro: " + b"abc" * 200
     for prompt in (b"x", b"abc" * 30):
         completion, taken = complete(request_of(0, prompt, 500, repetition_stop=True), output)
@@ -99,13 +99,13 @@ def test_a_loop_ends_where_its_output_alone_says(request_of: Any) -> None:
         assert taken == 80, "7 + 64 tokens, rounded up to a multiple of 16"
 
 
-def test_repetition_is_left_alone_when_asked(request_of: Any) -> None:
+def test_the_repetition_check_can_be_turned_off(request_of: Any) -> None:
     completion, _ = complete(request_of(0, b"x", 300, repetition_stop=False), b"a" * 400)
     assert completion.finish_reason is FinishReason.LENGTH
 
 
 def test_a_model_without_a_tokenizer_gives_no_text(request_of: Any) -> None:
-    rules = StopRules({0}, None)
+    rules = StopChecker({0}, None)
     seq = Sequence.first_of(request_of(0, [1], 1), Clock())
     seq.output_ids.append(5)
     seq.finish_reason = rules.finish_reason(seq)

@@ -1,4 +1,4 @@
-"""Who cannot be answered in time is not started: with the fake model, whose step takes 20 ms."""
+"""Requests that would miss their deadline are not started; a fake model with steps of 20 ms."""
 
 import time
 from typing import Any
@@ -32,7 +32,7 @@ def engine() -> InProcessEngine:
 
 
 def run(engine: InProcessEngine, patience_s: float = 60.0) -> EngineUpdate:
-    """Until the engine has nothing left to do; what it reported, as one."""
+    """Run the engine until it is idle; returns all updates as one."""
     whole, until = EngineUpdate(), time.monotonic() + patience_s
     while engine.engine.has_work:
         update = engine.poll(0.1)
@@ -40,7 +40,7 @@ def run(engine: InProcessEngine, patience_s: float = 60.0) -> EngineUpdate:
         whole.results += update.results
         whole.failures += update.failures
         whole.expired += update.expired
-        assert time.monotonic() < until, "it does not come to an end"
+        assert time.monotonic() < until, "the engine does not become idle"
     last = engine.poll(0)
     whole.expired += last.expired
     assert last.num_running == last.num_waiting == last.num_deferred == 0
@@ -52,12 +52,12 @@ def ids(update: EngineUpdate) -> list[int]:
     return sorted(result.request_id for result in update.results)
 
 
-def test_without_limits_everybody_is_answered(engine: InProcessEngine) -> None:
+def test_without_deadlines_every_request_completes(engine: InProcessEngine) -> None:
     engine.submit([request(i, 5, None) for i in range(10)])
     assert ids(run(engine)) == list(range(10))
 
 
-def test_whose_time_is_over_is_never_started(engine: InProcessEngine) -> None:
+def test_an_expired_request_is_never_started(engine: InProcessEngine) -> None:
     engine.submit([request(0, 5, None), request(1, 5, -1.0), request(2, 5, 60.0)])
     update = run(engine)
     assert ids(update) == [0, 2]
@@ -65,7 +65,7 @@ def test_whose_time_is_over_is_never_started(engine: InProcessEngine) -> None:
     assert update.failures == []
 
 
-def test_long_rows_are_left_and_short_ones_behind_them_run(engine: InProcessEngine) -> None:
+def test_long_requests_are_skipped_and_shorter_ones_run(engine: InProcessEngine) -> None:
     engine.submit([request(0, 20, None)])
     run(engine)  # how long a token takes is known now
     began = time.monotonic()
@@ -75,7 +75,7 @@ def test_long_rows_are_left_and_short_ones_behind_them_run(engine: InProcessEngi
     update = run(engine)
     assert ids(update) == list(range(9, 17))
     assert sorted(update.expired) == list(range(1, 9))
-    assert time.monotonic() - began < 4.0, "nobody waits for the end of a time that is of no use"
+    assert time.monotonic() - began < 4.0, "no request waits for a deadline that it cannot meet"
 
 
 def test_later_stages_count(engine: InProcessEngine) -> None:
@@ -86,19 +86,19 @@ def test_later_stages_count(engine: InProcessEngine) -> None:
     assert (ids(update), update.expired) == ([2], [1])
 
 
-def test_who_is_aside_comes_in_when_the_engine_is_faster_again(engine: InProcessEngine) -> None:
-    """Beside long prompts a token took long; what was put off for that is started after all."""
+def test_a_deferred_request_is_admitted_once_the_engine_is_faster(engine: InProcessEngine) -> None:
+    """Beside long prompts tokens were slow; requests deferred for that are started later."""
     engine.submit([request(0, 20, None)])
     run(engine)
-    limits = engine.engine._times
-    limits._token.note(100.0, 1.0, 0.0)  # 100 s a token, so it seems
+    gate = engine.engine._gate
+    gate._token.note(100.0, 1.0, 0.0)  # 100 s a token, so it seems
     engine.submit([request(1, 40, None), request(2, 20, 30.0)])
     update = run(engine)
     assert ids(update) == [1, 2]
     assert update.expired == []
 
 
-def test_a_stop_gives_those_aside_back_like_all_that_wait(engine: InProcessEngine) -> None:
+def test_a_stop_drops_deferred_requests_like_waiting_ones(engine: InProcessEngine) -> None:
     engine.submit([request(0, 20, None)])
     run(engine)
     engine.submit([request(1, 200, None), request(2, 2000, 4.0)])
@@ -123,18 +123,18 @@ def test_smaller_steps_compute_the_same(engine: InProcessEngine) -> None:
         peak = max(peak, update.num_running)
         again |= {r.request_id: r.completions for r in update.results}
     assert again == whole
-    assert peak == 2, "no more rows than a step has tokens"
+    assert peak == 2, "no more sequences than a step has tokens"
     engine.engine.limit_steps(10**9)
     engine.submit(requests)
     assert {r.request_id: r.completions for r in run(engine).results} == whole
 
 
 @pytest.mark.parametrize(("left_s", "starts"), [(4.0, False), (6.0, True), (None, True)])
-def test_before_the_first_step_the_cost_model_says(left_s: float | None, starts: bool) -> None:
-    """1,000 tokens at 10 ms; it may be wrong by a factor of two, as nothing was measured yet."""
+def test_before_the_first_step_the_cost_model_decides(left_s: float | None, starts: bool) -> None:
+    """1,000 tokens at 10 ms, halved because nothing was measured yet."""
     speed = StepSpeed(((1.0, 0.01),), ((1.0, 0.0),), 0.0, 0.0, 0.0)
     cost = CostModel(ModelWork(1, 1, 4, 1, 1, (GroupWork(1, None, 1),)), speed)
-    limits = DeadlineGate(time.monotonic, cost)
+    gate = DeadlineGate(time.monotonic, cost)
     seq = Sequence.first_of(request(0, 1000, left_s), Clock())
     for alone in (True, False):
-        assert limits.can_finish_in_time(seq, 0, alone=alone) == starts
+        assert gate.can_finish_in_time(seq, 0, alone=alone) == starts

@@ -1,4 +1,4 @@
-"""When drafts are verified: only where they pay, whatever the steps take."""
+"""Speculation policy: drafts are verified only where they pay, whatever the step times."""
 
 from collections.abc import Callable
 from random import Random
@@ -30,7 +30,7 @@ def test_a_size_that_was_not_measured_takes_its_share_of_others_at_the_least() -
 
 
 class Clocked:
-    """A row or some and a device whose steps take `step_s(tokens)`; says what was decided."""
+    """Some sequences, and a device whose steps take `step_s(tokens)`; records the decisions."""
 
     def __init__(
         self, speculator: SpeculationPolicy, prompts: list[list[int]], request_of: Any
@@ -39,7 +39,7 @@ class Clocked:
         self.seqs = []
         for number, prompt in enumerate(prompts):
             seq = Sequence.first_of(request_of(number, prompt, 10_000), self.clock)
-            seq.join()
+            seq.start_decoding()
             self.seqs.append(seq)
         self.num_steps = self.num_drafted = self.num_drawn = 0
         self.seconds = 0.0
@@ -86,8 +86,8 @@ def test_it_drafts_where_outputs_copy_and_tokens_are_cheap(request_of: Any) -> N
     assert night.num_drawn / night.seconds > 2.5 * 4 / reads_weights(4)
 
 
-def test_rows_that_end_call_for_no_step_without_drafts(request_of: Any) -> None:
-    """What pays even beside the shortest step that is thinkable is not put off to measure one."""
+def test_sequences_that_end_require_no_step_without_drafts(request_of: Any) -> None:
+    """Drafts that pay even against the shortest possible step are not delayed to measure one."""
 
     def step_s(num_tokens: int) -> float:
         return 0.05 + 0.001 * num_tokens
@@ -104,13 +104,13 @@ def test_rows_that_end_call_for_no_step_without_drafts(request_of: Any) -> None:
 
 
 @pytest.mark.parametrize("step_s", [reads_weights, in_proportion])
-def test_it_costs_next_to_nothing_where_guesses_are_wrong(request_of: Any, step_s: Any) -> None:
+def test_it_costs_next_to_nothing_where_drafts_are_wrong(request_of: Any, step_s: Any) -> None:
     random = Random(5)
     night = Clocked(SpeculationPolicy(), PROMPTS, request_of)
     night.run(100, lambda seq: random.randrange(200), step_s)
     night.num_drafted, night.num_drawn, night.seconds = 0, 0, 0.0
     night.run(1000, lambda seq: random.randrange(200), step_s)
-    # A guess that was right by luck is followed up for some steps.
+    # A draft that was right by chance is followed up for some steps.
     assert night.num_drafted < 0.05 * 4 * 1000
     assert night.num_drawn / night.seconds > 0.97 * 4 / step_s(4)
 
@@ -121,7 +121,7 @@ def test_it_does_not_draft_where_tokens_cost_in_proportion(request_of: Any) -> N
     assert night.num_drawn / night.seconds > 0.97 * 4 / in_proportion(4)
 
 
-def test_it_begins_again_when_outputs_begin_to_copy(request_of: Any) -> None:
+def test_it_resumes_when_outputs_begin_to_copy(request_of: Any) -> None:
     random = Random(5)
     night = Clocked(SpeculationPolicy(), PROMPTS, request_of)
     night.run(1000, lambda seq: random.randrange(200), reads_weights)
@@ -132,7 +132,7 @@ def test_it_begins_again_when_outputs_begin_to_copy(request_of: Any) -> None:
 
 
 def test_noise_does_not_mislead_it(request_of: Any) -> None:
-    """Now and then a step takes thrice as long."""
+    """Some steps take three times as long."""
     noise = Random(9)
     night = Clocked(SpeculationPolicy(), PROMPTS, request_of)
     night.run(400, copies, lambda n: reads_weights(n) * (3 if noise.random() < 0.15 else 1))

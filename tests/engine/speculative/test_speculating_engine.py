@@ -1,4 +1,4 @@
-"""The whole engine with drafts: the tokens of single steps, for real models and real guesses."""
+"""The engine with prompt lookup on real models: outputs equal those of single steps."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +27,10 @@ def drafts_always_pay(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tokens_are_those_without_drafts(
     impl: str, quantization: str, request_of: Callable[..., Any], run_all: Any
 ) -> None:
-    """Greedy rows verify; others, with a temperature or a penalty, run beside them. In float32
-    no operation's bits depend on what else is in a step."""
+    """Greedy sequences verify drafts beside sampled and penalized ones.
+
+    In float32 no operation's bits depend on the rest of the step.
+    """
     model = ModelSpec(id=str(EMBEDDED), quantization=quantization)
     requests = [
         request_of(

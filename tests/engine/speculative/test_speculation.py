@@ -1,4 +1,4 @@
-"""Speculation: outputs are those of single steps, books stay right, off unless it pays."""
+"""Speculation: outputs equal those of single steps, and bookkeeping stays right."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -12,10 +12,11 @@ from shadow_model import STOP_ID, VOCAB, ShadowRunner, next_token
 
 from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.core.sequence import Sequence
-from thothy_batch.engine.execution.launcher import SyncLauncher, verified
+from thothy_batch.engine.execution.in_flight import verified
+from thothy_batch.engine.execution.launcher import SyncLauncher
 from thothy_batch.engine.fake_model import ByteTokenizer
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.engine.speculative.policy import Drafts, Speculation
 from thothy_batch.engine.speculative.prompt_lookup import MAX_NGRAM, PromptLookup
 from thothy_batch.records import LayerGroup, Request, RequestResult
@@ -24,7 +25,7 @@ WINDOWED = (LayerGroup((0,)), LayerGroup((1, 2), 6))
 
 
 class Oracle:
-    """Drafts whenever it may, mostly what the shadow model will say, and then something else."""
+    """Drafts whenever it may: mostly the shadow model's next tokens, then others."""
 
     def __init__(self, random: Random, window: int | None = None) -> None:
         self.random, self.window = random, window
@@ -58,13 +59,13 @@ class Oracle:
 
 def speculating(config: Any, speculation: Speculation) -> tuple[LLMEngine, ShadowRunner]:
     runner = ShadowRunner(config.layout, config.num_pages)
-    rules = StopRules({STOP_ID}, ByteTokenizer())
+    rules = StopChecker({STOP_ID}, ByteTokenizer())
     launcher = SyncLauncher(runner)
     return LLMEngine(config, launcher, rules, vocab_size=VOCAB, speculation=speculation), runner
 
 
-def night(random: Random, request_of: Callable[..., Request]) -> list[Request]:
-    """Greedy and sampled rows, some of one beginning, some of several samples, of any length."""
+def random_run(random: Random, request_of: Callable[..., Request]) -> list[Request]:
+    """Draw greedy and sampled requests of any length, some with a common prefix or samples."""
     head = [random.randrange(1, VOCAB) for _ in range(random.randint(1, 20))]
     requests = []
     for number in range(random.randint(1, 10)):
@@ -85,7 +86,7 @@ def night(random: Random, request_of: Callable[..., Request]) -> list[Request]:
 
 
 def run(engine: LLMEngine, runner: ShadowRunner, requests: list[Request], random: Random) -> Any:
-    """All requests, one after the other, steps that fail among them."""
+    """Submit and run all requests, with steps that fail in between."""
     results: dict[int, RequestResult] = {}
     for request in requests:
         engine.submit([request])
@@ -98,7 +99,7 @@ def run(engine: LLMEngine, runner: ShadowRunner, requests: list[Request], random
     while engine.has_work:
         engine.step()
         engine.check_integrity()
-    results |= {result.request_id: result for result in engine.take_update().results}
+    results |= {result.request_id: result for result in engine.pop_update().results}
     return results
 
 
@@ -109,7 +110,7 @@ def test_outputs_are_those_of_single_steps(
 ) -> None:
     random = Random(seed)
     layout = KVLayout(groups, random.choice([1, 2, 4, 8]))
-    requests = night(random, request_of)
+    requests = random_run(random, request_of)
     step = random.choice([3, 5, 9, 40])  # as many as the samples of a request, or more
     largest = max(
         layout.smallest_pool(len(r.prompt_token_ids), r.sampling.max_tokens, r.num_samples, step)
@@ -133,7 +134,7 @@ def test_outputs_are_those_of_single_steps(
     assert max(runner.num_tokens) <= step
     assert totals.accepted_tokens <= totals.drafted_tokens
     assert totals.output_tokens == sum(result.output_tokens for result in results.values())
-    assert engine.take_update().blocks_used == 0, "a block leaked"
+    assert engine.pop_update().blocks_used == 0, "a block leaked"
     rejected = totals.drafted_tokens - totals.accepted_tokens
     if not totals.num_preempted:
         assert totals.wasted_tokens == rejected
@@ -151,7 +152,7 @@ def test_right_drafts_save_steps(config_of: Any, request_of: Any, expected: Any)
 
 
 def test_a_loop_ends_where_it_would_without_drafts(config_of: Any, request_of: Any) -> None:
-    """A model that repeats one token: the rule looks at every sixteenth, drafts go across it."""
+    """The model repeats one token: every sixteenth token is checked, and drafts span it."""
 
     class Stuck(ShadowRunner):
         def run(self, batch: Any) -> Any:
@@ -168,7 +169,7 @@ def test_a_loop_ends_where_it_would_without_drafts(config_of: Any, request_of: A
         engine = LLMEngine(
             config,
             SyncLauncher(runner),
-            StopRules({STOP_ID}, ByteTokenizer()),
+            StopChecker({STOP_ID}, ByteTokenizer()),
             vocab_size=VOCAB,
             speculation=speculation,
         )
@@ -183,7 +184,9 @@ def test_a_loop_ends_where_it_would_without_drafts(config_of: Any, request_of: A
 
 @given(st.lists(st.integers(0, 3), max_size=60), st.integers(1, 10))
 @settings(deadline=None)
-def test_a_draft_is_what_followed_the_longest_earlier_ngram(tokens: list[int], size: int) -> None:
+def test_a_draft_equals_the_tokens_after_the_longest_earlier_ngram(
+    tokens: list[int], size: int
+) -> None:
     drafter = PromptLookup(tokens[:7])
     for token in tokens[7:]:
         drafter.extend([token])
@@ -200,7 +203,7 @@ def test_a_draft_is_what_followed_the_longest_earlier_ngram(tokens: list[int], s
     assert (ngram, draft) == (0, [])
 
 
-def test_verified_tokens_end_behind_the_first_wrong_one() -> None:
+def test_verified_tokens_end_after_the_first_wrong_one() -> None:
     assert verified([], [5]) == [5]
     assert verified([5, 6], [5, 6, 7]) == [5, 6, 7]
     assert verified([5, 6], [5, 9, 7]) == [5, 9]

@@ -17,7 +17,7 @@ from thothy_batch.engine.execution.batch import Batch, Int64Array
 from thothy_batch.engine.execution.dummy_batches import DummyBatches, step_work
 from thothy_batch.engine.execution.launcher import Runner, SyncLauncher
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.records import Request, Sampling
 
 Clock = Callable[[], float]
@@ -171,7 +171,7 @@ def _host_part(config: EngineConfig, clock: Clock) -> tuple[float, float]:
 def _host_step(config: EngineConfig, clock: Clock, num_rows: int) -> float:
     """Seconds of a step of rows that decode, without what the runner does in it."""
     launcher = SyncLauncher(_Idle())
-    engine = LLMEngine(config, launcher, StopRules((), None), vocab_size=2, has_tokenizer=False)
+    engine = LLMEngine(config, launcher, StopChecker((), None), vocab_size=2, has_tokenizer=False)
     num_tokens = min(_HOST_TOKENS, config.max_model_len - 1, config.pool_tokens // num_rows - 1)
     if num_tokens < 1:
         return 0.0

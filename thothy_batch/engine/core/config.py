@@ -10,13 +10,13 @@ from thothy_batch.records import EngineSpec, LayerGroup
 
 IMPLS = ("reference", "cpu", "triton", "flex")
 _FASTEST = {"cpu": "cpu", "cuda": "triton"}  # by device
-# A TiB where a GiB was meant: the pool's bookkeeping alone would use up the machine.
+# Catches a TiB where a GiB was meant: the pool's bookkeeping alone would exhaust host memory.
 _MAX_BLOCKS = 2**24
 
 
 @dataclass(frozen=True, slots=True)
 class _Defaults:
-    """What `auto` means on a device."""
+    """The values that `auto` stands for on a device."""
 
     step_tokens: int
     max_seqs: int
@@ -25,32 +25,32 @@ class _Defaults:
 
 
 _DEFAULTS = {
-    # A step's cost on a CPU grows with its tokens from about eight on: larger steps save nothing,
-    # they only make finished rows wait and need more memory for activations.
+    # Above about eight tokens a CPU step costs in proportion to its tokens. Larger steps save
+    # nothing: they delay finished sequences and need more memory for activations.
     "cpu": _Defaults(step_tokens=2048, max_seqs=256, memory_share=0.5, bulk_tokens=0),
-    # A GPU's matrix products reach their rate at some thousands of rows, and a decode step reads
-    # the weights once for all of its rows. Nobody else uses its memory.
+    # A GPU's matrix products reach their peak rate at some thousands of tokens, and a decode step
+    # reads the weights once for all of its sequences. No other program uses the GPU's memory.
     "cuda": _Defaults(step_tokens=8192, max_seqs=1024, memory_share=0.92, bulk_tokens=4096),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Every setting that the scheduler and the runner go by. Lengths in tokens."""
+    """Settings of scheduler and model runner. Lengths in tokens."""
 
     device: str
     impl: str
     dtype: str
     layout: KVLayout
-    num_blocks: int  # the pool's memory, in blocks of all layers
+    num_blocks: int  # size of the pool, in blocks of all layers
     max_seqs: int
     max_step_tokens: int
     max_model_len: int
     admission: str  # reserve | optimistic
     prefix_sharing: bool
     threads: int = 1
-    speculation: bool = False  # verify drafts of greedy rows where it pays
-    bulk_tokens: int = 0  # prompt tokens that are worth a step beside rows that decode; 0: any
+    speculation: bool = False  # verify drafts of greedy sequences where that is faster
+    bulk_tokens: int = 0  # fewest prompt tokens for a step that also decodes; 0: any number
 
     @property
     def block_size(self) -> int:
@@ -63,11 +63,11 @@ class EngineConfig:
 
     @property
     def pool_tokens(self) -> int:
-        """Tokens that the pool holds in all layers."""
+        """Capacity of the pool in tokens of all layers."""
         return self.num_blocks * self.block_size
 
     def as_json(self) -> dict[str, object]:
-        """Every setting as plain values, as it is stored with a run."""
+        """Return every setting as plain values, in the form stored with a run."""
         settings = {name: getattr(self, name) for name in self.__slots__ if name != "layout"}
         groups = [
             {"num_layers": len(group.layers), "window": group.window}
@@ -77,8 +77,10 @@ class EngineConfig:
 
 
 def resolve_device(device: str) -> str:
-    """The device to compute on; `auto`: a GPU where one can be used. ModelError for one that is
-    not there."""
+    """Return the device to compute on; `auto` picks a GPU if one is usable.
+
+    Raises ModelError for an unknown or unusable device.
+    """
     if device == "cpu":
         return "cpu"
     if device not in ("auto", "cuda"):
@@ -91,18 +93,18 @@ def resolve_device(device: str) -> str:
     if gpu is not None:
         raise ModelError(
             f"engine.device cuda: {gpu.name} has compute capability {gpu.capability}, and "
-            f"{LEAST_CAPABILITY} is the least that can be used",
+            f"{LEAST_CAPABILITY} is the lowest that is supported",
             hint="set engine.device to cpu or auto",
         )
     raise ModelError(
-        "engine.device cuda: no NVIDIA GPU can be used here (nvidia-smi names none, or torch is "
-        "installed without CUDA)",
+        "engine.device cuda: no usable NVIDIA GPU (nvidia-smi lists none, or torch is installed "
+        "without CUDA)",
         hint="set engine.device to cpu or auto, or install a torch with CUDA",
     )
 
 
 def resolve_impl(impl: str, device: str) -> str:
-    """The implementation of the kernels; `auto` picks the fastest of the device."""
+    """Return the kernel implementation; `auto` picks the fastest one for the device."""
     if impl == "auto":
         return _FASTEST[device]
     if impl not in IMPLS:
@@ -114,17 +116,17 @@ def resolve_impl(impl: str, device: str) -> str:
             f"engine.impl cpu does not compute on engine.device {device}",
             hint="use engine.impl auto, or engine.device cpu",
         )
-    # The interpreter is for tests: it takes seconds for a token.
+    # The interpreter is for tests: it takes seconds per token.
     if impl == "triton" and device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ModelError(
-            "engine.impl triton computes on an NVIDIA GPU, and the engine would compute on the CPU",
-            hint="use engine.impl auto (TRITON_INTERPRET=1 interprets it, for tests)",
+            "engine.impl triton needs an NVIDIA GPU, and engine.device is the CPU",
+            hint="use engine.impl auto (for tests, TRITON_INTERPRET=1 runs the interpreter)",
         )
     return impl
 
 
 def ops_impl(impl: str, device: str) -> str:
-    """The implementation of all operations but attention: `flex` is one of attention alone."""
+    """Return the implementation of all operations but attention; `flex` covers attention only."""
     return _FASTEST[device] if impl == "flex" else impl
 
 
@@ -138,15 +140,15 @@ def resolve_config(
     layer_groups: tuple[LayerGroup, ...] = (LayerGroup((0,)),),
     threads: int = 1,
 ) -> EngineConfig:
-    """Fill in what the manifest left to `auto`.
+    """Replace every `auto` of the manifest by a value.
 
-    `bytes_per_token`: KV of one token in all layers; `free_bytes`: memory that could be taken now.
+    `bytes_per_token`: KV of one token in all layers; `free_bytes`: memory available now.
     """
     _check_counts(spec)
     device = resolve_device(spec.device)
     layout = KVLayout(layer_groups, spec.block_size)
     max_step_tokens = spec.max_step_tokens or _DEFAULTS[device].step_tokens
-    # Every running sequence decodes in every step: more of them than a step holds would only wait.
+    # Every running sequence decodes in every step: those beyond a step's tokens would only wait.
     max_seqs = min(spec.max_seqs or _DEFAULTS[device].max_seqs, max_step_tokens)
     return EngineConfig(
         device=device,
@@ -168,7 +170,7 @@ def resolve_config(
 
 
 def step_tokens(spec: EngineSpec) -> int:
-    """Most tokens that one step computes."""
+    """Return the limit of tokens per step."""
     return spec.max_step_tokens or _DEFAULTS[resolve_device(spec.device)].step_tokens
 
 
@@ -188,7 +190,7 @@ def _check_counts(spec: EngineSpec) -> None:
 
 
 def _pool_bytes(spec: EngineSpec, device: str, free_bytes: int) -> int:
-    """The pool's memory: as asked for, or a share of what is free."""
+    """Return the pool's size in bytes: the one requested, or a share of free memory."""
     if isinstance(spec.kv_memory, int):
         return spec.kv_memory
     share = _DEFAULTS[device].memory_share if spec.kv_memory is None else spec.kv_memory
@@ -198,7 +200,7 @@ def _pool_bytes(spec: EngineSpec, device: str, free_bytes: int) -> int:
 def _num_blocks(
     spec: EngineSpec, layout: KVLayout, max_seqs: int, bytes_per_token: int, limit: int
 ) -> int:
-    """Blocks of the pool: as asked for, or what the night needs within `limit` bytes."""
+    """Return the pool's blocks: as requested, or what the run needs within `limit` bytes."""
     if spec.num_blocks is not None:
         if not layout.num_pages(spec.num_blocks):
             raise EngineError(
@@ -210,10 +212,10 @@ def _num_blocks(
     block_size = spec.block_size
     num_blocks = min(limit // (bytes_per_token * block_size), _MAX_BLOCKS)
     if spec.kv_memory is None and spec.needed_tokens is not None:
-        # The sum is over requests, but each of those that run at once rounds up to whole blocks.
+        # The sum is over requests; each running one rounds up to whole blocks.
         needed = -(-spec.needed_tokens // block_size) + max_seqs
         needed = max(needed, -(-(spec.longest_tokens or 0) // block_size))
-        # Pages are rounded: where groups differ, each may leave part of one unused.
+        # With several groups each may leave part of a large page unused.
         needed += layout.blocks_of_pages(len(layout.groups) - 1)
         num_blocks = min(num_blocks, needed)
     if not layout.num_pages(num_blocks):

@@ -1,10 +1,10 @@
-"""How the KV pool is divided among layers that keep different tokens. Knows no tensors.
+"""KV layout: division of the pool among layer groups that keep different tokens. No tensors.
 
-The pool is one row of units; a unit holds one layer's keys and values of `block_size` tokens. A
-block of a layer group is one unit for each of its layers, side by side. Models whose layers all
-keep the whole context have one group. Where windowed layers stand beside full ones, the pool is
-handed out in large pages, whose size is the least common multiple of the groups' block sizes, and
-each page is cut into blocks of one group (Jenga, arXiv 2503.18292).
+The pool is an array of units; a unit holds one layer's keys and values of `block_size` tokens. A
+block of a layer group is one unit per layer of the group, adjacent in memory. Models whose layers
+all keep the whole context have one group. Models with full and windowed layers allocate the pool in
+large pages; the page size is the least common multiple of the groups' block sizes, and each page is
+split into blocks of one group (Jenga, arXiv 2503.18292).
 """
 
 import math
@@ -15,7 +15,7 @@ from thothy_batch.records import LayerGroup
 
 @dataclass(frozen=True, slots=True)
 class KVLayout:
-    """Layer groups, the one that keeps everything first if there is one. Lengths in tokens."""
+    """Layer groups; a group with full attention comes first. Lengths in tokens."""
 
     groups: tuple[LayerGroup, ...]
     block_size: int
@@ -31,29 +31,29 @@ class KVLayout:
 
     @property
     def blocks_per_page(self) -> tuple[int, ...]:
-        """Blocks that a large page is cut into, for each group."""
+        """Blocks per large page, by group."""
         return tuple(self.page_units // len(group.layers) for group in self.groups)
 
     def num_pages(self, num_blocks: int) -> int:
-        """Large pages within the memory of `num_blocks` blocks of all layers."""
+        """Return the large pages that fit the memory of `num_blocks` blocks of all layers."""
         return num_blocks * self.num_layers // self.page_units
 
     def blocks_of_pages(self, num_pages: int) -> int:
-        """The smallest number of blocks of all layers whose memory makes that many pages."""
+        """Return the fewest blocks of all layers whose memory holds that many pages."""
         return -(-num_pages * self.page_units // self.num_layers)
 
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
 
     def window_blocks(self, window: int, num_new: int = 1) -> int:
-        """Blocks that `num_new` consecutive tokens see at most, through a sliding window."""
+        """Return the most blocks that `num_new` consecutive tokens see through a window."""
         return 1 + -(-(window + num_new - 2) // self.block_size)
 
     def needs(self, prompt_len: int, length: int, max_len: int, samples: int, step: int) -> "Needs":
-        """Blocks of each group that a request takes at admission, when it shares none.
+        """Return the blocks of each group that admission allocates to a request without sharing.
 
-        `length`: tokens that full layers make room for, of at most `max_len`; `step`: most tokens
-        of it that one step computes. What full prompt blocks hold counts once over the samples.
+        `length`: tokens that full layers reserve, at most `max_len`; `step`: most of its tokens
+        computed in one step. Full prompt blocks count once for all samples.
         """
         return tuple(
             self._full_need(prompt_len, length, samples)
@@ -63,18 +63,18 @@ class KVLayout:
         )
 
     def pages_for(self, needs: "Needs") -> int:
-        """Large pages of an empty pool that hold these blocks."""
+        """Return the large pages of an empty pool that hold these blocks."""
         per_page = self.blocks_per_page
         return sum(-(-need // per_page[g]) for g, need in enumerate(needs))
 
     def smallest_pool(self, prompt_len: int, max_tokens: int, samples: int, step: int) -> int:
-        """The fewest blocks of all layers in which such a request can run."""
+        """Return the fewest blocks of all layers in which such a request can run."""
         max_len = prompt_len + max_tokens
         needs = self.needs(prompt_len, max_len, max_len, samples, step)
         return self.blocks_of_pages(self.pages_for(needs))
 
     def fork_need(self, group: int, prompt_len: int, length: int, max_len: int) -> int:
-        """Blocks of a further sample: those behind the prompt's full blocks."""
+        """Return the blocks of a further sample: those after the prompt's full blocks."""
         window = self.groups[group].window
         if window is None:
             return self.blocks_for(length) - prompt_len // self.block_size
@@ -91,7 +91,7 @@ class KVLayout:
         first = min(self.blocks_for(max_len), self.window_blocks(window, max(step, 1)))
         if samples == 1:
             return first
-        # A block that samples share comes back to the last of them alone: each has its own window.
+        # A shared block is freed by its last sample only, so every sample counts its own window.
         rest = self.blocks_for(max_len) - prompt_len // self.block_size
         return first + samples * min(rest, self.window_blocks(window))
 
@@ -100,10 +100,5 @@ Needs = tuple[int, ...]
 
 
 def page_units(groups: tuple[LayerGroup, ...]) -> int:
-    """Units of a large page: the least common multiple of the groups' numbers of layers."""
+    """Return the units of a large page: the least common multiple of the groups' layer counts."""
     return math.lcm(*(len(group.layers) for group in groups))
-
-
-def uniform_layout(block_size: int, num_layers: int = 1) -> KVLayout:
-    """The layout of a model whose layers all keep the whole context."""
-    return KVLayout((LayerGroup(tuple(range(num_layers))),), block_size)

@@ -1,4 +1,4 @@
-"""Which requests can never run: prompt and output together beyond the context or the KV pool."""
+"""Request limits: requests that can never run, because of model context, KV pool or bad input."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from thothy_batch.records import Request
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an engine can hold. Lengths in tokens."""
+    """Capacity of an engine. Lengths in tokens."""
 
     max_model_len: int
     layout: KVLayout
@@ -22,14 +22,14 @@ class Limits:
 
 
 def blocks_needed(request: Request, limits: Limits) -> int:
-    """The smallest pool, in blocks of all layers, in which all samples of a request run at once."""
+    """Return the smallest pool, in blocks of all layers, that runs all samples of a request."""
     prompt_len, max_tokens = len(request.prompt_token_ids), request.sampling.max_tokens
     step = min(prompt_len + max_tokens, limits.max_step_tokens)
     return limits.layout.smallest_pool(prompt_len, max_tokens, request.num_samples, step)
 
 
 def why_unfit(request: Request, limits: Limits) -> str:
-    """The sentence that says why a request can never run (prompt_too_long); "": it can."""
+    """Return why a request can never run (prompt_too_long), as a sentence; "" if it can."""
     prompt_len, max_tokens = len(request.prompt_token_ids), request.sampling.max_tokens
     sizes = f"prompt of {prompt_len} tokens + max_tokens {max_tokens}"
     if prompt_len + max_tokens > limits.max_model_len:
@@ -49,17 +49,19 @@ def why_unfit(request: Request, limits: Limits) -> str:
 
 
 def why_invalid(
-    request: Request, *, vocab_size: int, most_samples: int | None, has_tokenizer: bool
+    request: Request, *, vocab_size: int, max_samples: int | None, has_tokenizer: bool
 ) -> str:
-    """Why no engine of this model could compute a request; "" if it can. `most_samples`: rows of a
-    step, None: any number."""
+    """Return why a request is invalid for this model; "" if it is valid.
+
+    `max_samples`: most samples of a request; None: any number.
+    """
     sampling = request.sampling
     if not len(request.prompt_token_ids):
         return "the prompt is empty"
     if sampling.max_tokens < 1 or request.num_samples < 1:
         return f"max_tokens {sampling.max_tokens} x {request.num_samples} samples is no output"
-    if most_samples is not None and request.num_samples > most_samples:
-        return f"{request.num_samples} samples are more than the {most_samples} rows of a step"
+    if max_samples is not None and request.num_samples > max_samples:
+        return f"{request.num_samples} samples are more than the {max_samples} rows of a step"
     if sampling.stop and not has_tokenizer:
         return "stop strings need a tokenizer, and the model has none"
     lowest, highest = min(request.prompt_token_ids), max(request.prompt_token_ids)

@@ -1,7 +1,7 @@
-"""A request within the engine: its sequences (one per sample), their tokens and their blocks."""
+"""Sequences: a request within the engine, one sequence per sample, with tokens and blocks."""
 
 from array import array
-from collections.abc import Sequence as Seq
+from collections import abc
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -18,7 +18,7 @@ _NO_BLOCK = -1
 
 
 class SequenceStatus(StrEnum):
-    """waiting → running → finished; a preempted one goes from running back to waiting."""
+    """Life cycle: waiting → running → finished; preemption leads from running back to waiting."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -27,14 +27,14 @@ class SequenceStatus(StrEnum):
 
 @dataclass(slots=True)
 class Clock:
-    """Decode steps so far. All decoding sequences move on with it, one token a step."""
+    """Decode steps so far. Every decoding sequence gains one token per step."""
 
     steps: int = 0
 
 
 @dataclass(slots=True)
 class RequestState:
-    """What is known of a request beyond its sequences: cost, times, finished samples."""
+    """State of a request across its samples: token counts, times, completions."""
 
     request: Request
     num_unfinished: int  # samples
@@ -42,10 +42,10 @@ class RequestState:
     cached_prompt_tokens: int = 0
     wasted_tokens: int = 0
     output_tokens: int = 0  # of finished samples
-    started_at: float | None = None  # seconds since engine ready: its first computed token
-    finished_at: float = 0.0  # its last token
-    is_counted: bool = False  # as a reader of its planned prefixes
-    is_loner: bool = False  # shares no planned prefix after all: the pool is too small for it
+    started_at: float | None = None  # first computed token, in seconds since engine ready
+    finished_at: float = 0.0  # last token
+    is_counted: bool = False  # as an admitted reader of its planned prefixes
+    skips_prefixes: bool = False  # the pool is too small to also hold its planned prefixes
 
     @classmethod
     def of(cls, request: Request) -> "RequestState":
@@ -53,11 +53,11 @@ class RequestState:
 
     @property
     def prefixes(self) -> tuple[SharedPrefix, ...]:
-        """The planned prefixes that it reads or leaves for others."""
-        return () if self.is_loner else self.request.prefixes or ()
+        """The planned prefixes that it reads or computes for later readers."""
+        return () if self.skips_prefixes else self.request.prefixes or ()
 
     def result(self) -> RequestResult:
-        """Once all samples are finished."""
+        """Return the result. All samples must be finished."""
         completions = tuple(each for each in self.completions if each is not None)
         assert len(completions) == self.request.num_samples
         started_at = self.started_at or 0.0
@@ -77,9 +77,9 @@ class RequestState:
 class Sequence:
     """One sample of a request. The first computes the prompt; the others are forked from it.
 
-    `tables` has a block table for each layer group: block i holds positions i * block_size on, -1
-    where a window has slid past it. `spare` has blocks of each group set aside for this sequence.
-    While it decodes, `num_tokens` and so all counts move on with the clock.
+    `tables`: a block table per layer group; entry i holds positions from i * block_size on, -1
+    once the window has slid past it. `spare`: blocks of each group reserved for this sequence.
+    While it decodes, `num_tokens` and all counts derived from it advance with the clock.
     """
 
     state: RequestState
@@ -87,15 +87,15 @@ class Sequence:
     seed: int
     prompt_len: int
     max_len: int  # prompt + max_tokens
-    expected_len: int  # prompt and output that admission makes room for
-    num_unforked: int  # samples that wait for this sequence's prompt
+    expected_len: int  # prompt and output that admission reserves blocks for
+    num_unforked: int  # samples still to be forked when this sequence's prompt is computed
     clock: Clock
     status: SequenceStatus = SequenceStatus.WAITING
     output_ids: "array[int]" = field(default_factory=lambda: array("i"))
     num_prefilled: int = 0  # tokens computed, while it does not decode
-    num_known: int = 0  # tokens of prompt and output when it last started or stopped to decode
-    joined_at: int | None = None  # decode steps on the clock when it began to decode; else None
-    num_ever_computed: int = 0  # the most that was computed, or shared, before a preemption
+    num_known: int = 0  # tokens of prompt and output when it last started or stopped decoding
+    joined_at: int | None = None  # the clock's steps when it started decoding; else None
+    num_ever_computed: int = 0  # most tokens computed or shared before a preemption
     tables: tuple["array[int]", ...] = ()
     spare: tuple[list[int], ...] = ()
     finish_reason: FinishReason | None = None
@@ -103,7 +103,7 @@ class Sequence:
 
     @classmethod
     def first_of(cls, request: Request, clock: Clock) -> "Sequence":
-        """The sequence that computes the prompt of a request."""
+        """Create the sequence that computes the prompt of a request."""
         prompt_len = len(request.prompt_token_ids)
         max_tokens = request.sampling.max_tokens
         expected = max_tokens if request.sampling.ignore_eos else request.expected_tokens
@@ -122,7 +122,7 @@ class Sequence:
         )
 
     def fork(self, sample: int) -> "Sequence":
-        """Another sample that goes on behind the prompt; it has no blocks yet."""
+        """Create another sample that continues after the prompt; it has no blocks yet."""
         return Sequence(
             state=self.state,
             sample=sample,
@@ -145,14 +145,14 @@ class Sequence:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of prompt and output that are known."""
+        """Tokens of prompt and output, counted at launch."""
         if self.joined_at is None:
             return self.num_known
         return self.num_known + self.clock.steps - self.joined_at
 
     @property
     def num_computed(self) -> int:
-        """Tokens whose KV is there. In decode all but the last."""
+        """Tokens with KV in the pool; while decoding, all but the last."""
         return self.num_prefilled if self.joined_at is None else self.num_tokens - 1
 
     @property
@@ -165,36 +165,36 @@ class Sequence:
 
     @property
     def num_slots(self) -> int:
-        """How many sequences this one becomes."""
+        """Sequences this one becomes, its forks included."""
         return 1 + self.num_unforked
 
     @property
     def last_token(self) -> int:
         return self.output_ids[-1] if self.output_ids else self.state.request.prompt_token_ids[-1]
 
-    def join(self) -> None:
-        """Begin to decode: all tokens but the last are computed."""
+    def start_decoding(self) -> None:
+        """Advance with the clock from now on. All tokens but the last must be computed."""
         self.joined_at = self.clock.steps
 
     def accept_drafted(self, num_tokens: int) -> None:
-        """It drew so many tokens more than the clock counted, and goes on behind them."""
-        self.leave()
+        """Count accepted draft tokens, beyond the one per step that the clock counts."""
+        self.stop_decoding()
         self.num_known += num_tokens
         self.num_prefilled += num_tokens
-        self.join()
+        self.start_decoding()
 
-    def leave(self) -> None:
-        """Stop to decode; what is known and computed stays as it is now."""
+    def stop_decoding(self) -> None:
+        """Freeze the counts at the clock's current step."""
         if self.joined_at is not None:
             self.num_known, self.num_prefilled = self.num_tokens, self.num_computed
             self.joined_at = None
 
     def seed_of(self, sample: int) -> int:
-        """The seed of a sample that is forked from this sequence, or of this one itself."""
+        """Return the seed of this sequence or of a sample forked from it."""
         return (self.seed + (sample - self.sample) * _SEED_STEP) & _SEED_BITS
 
     def tokens(self, start: int, end: int) -> npt.NDArray[np.int32]:
-        """Token ids of prompt and output from position `start` to before `end`, int32."""
+        """Return token ids of positions [start, end) of prompt and output, int32."""
         prompt = self.state.request.prompt_token_ids
         if end <= self.prompt_len:
             return np.asarray(prompt[start:end], np.int32)
@@ -203,7 +203,7 @@ class Sequence:
         return np.fromiter(chain(prompt[start : self.prompt_len], tail), np.int32, end - start)
 
     def block_hash(self, index: int, block_size: int) -> bytes:
-        """Hash of the tokens of full block `index` and of all before it. Computed once."""
+        """Return the chained hash of full block `index` and all blocks before it. Memoized."""
         while len(self._hashes) <= index:
             start = len(self._hashes) * block_size
             parent = self._hashes[-1] if self._hashes else b""
@@ -212,16 +212,16 @@ class Sequence:
         return self._hashes[index]
 
     def covered_len(self, block_size: int) -> int:
-        """Tokens for which every layer group has a block."""
+        """Return the tokens for which every layer group has a block."""
         return min(map(len, self.tables)) * block_size
 
-    def drop_blocks(self) -> tuple[tuple[Seq[int], ...], tuple[list[int], ...]]:
-        """Forget tables and spare blocks; returns them."""
+    def drop_blocks(self) -> tuple[tuple[abc.Sequence[int], ...], tuple[list[int], ...]]:
+        """Clear tables and spare blocks, and return them."""
         dropped = self.tables, self.spare
         self.tables, self.spare = (), ()
         return dropped
 
 
-def live_blocks(table: Seq[int]) -> list[int]:
-    """The blocks of a table that no window has slid past."""
+def live_blocks(table: abc.Sequence[int]) -> list[int]:
+    """Return the blocks of a table that no window has slid past."""
     return [block_id for block_id in table if block_id != _NO_BLOCK]

@@ -80,18 +80,18 @@ class MeasurementCache:
             bandwidth = _positive(value["bandwidth"])
             return DeviceLimits(device, threads, flops, bandwidth, _moment(value["measured_at"]))
 
-        return self._load(self.device_file(device, threads), key, parse)
+        return self.load(self.device_file(device, threads), key, parse)
 
     def store_device(self, figures: DeviceLimits) -> None:
         key = {"device": figures.device, "threads": figures.threads}
-        self._store(self.device_file(figures.device, figures.threads), key, asdict(figures))
+        self.store(self.device_file(figures.device, figures.threads), key, asdict(figures))
 
     def load_speed(self, key: SpeedKey) -> StepSpeed | None:
         """The speed as measured last; None where there is none that can be used."""
-        return self._load(self._speed_file(key), _plain(key), _speed_of)
+        return self.load(self._speed_file(key), _plain(key), _speed_of)
 
     def store_speed(self, key: SpeedKey, speed: StepSpeed) -> None:
-        self._store(self._speed_file(key), _plain(key), asdict(speed))
+        self.store(self._speed_file(key), _plain(key), asdict(speed))
 
     def _user_folder(self) -> Path | None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or "")
@@ -110,9 +110,10 @@ class MeasurementCache:
         digest = blake2b(json.dumps(_plain(key), sort_keys=True).encode(), digest_size=8)
         return self._file(f"speed-{digest.hexdigest()}.json")
 
-    def _load(
+    def load(
         self, path: Path | None, key: dict[str, Any], parse: Callable[[dict[str, Any]], T]
     ) -> T | None:
+        """Parse the value that was stored for `key`; None if there is none that can be used."""
         if path is None:
             return None
         try:
@@ -129,7 +130,7 @@ class MeasurementCache:
             self.notes.append(f"{path} is not as it was written ({_said(error)}): measured again")
         return None
 
-    def _store(self, path: Path | None, key: dict[str, Any], value: dict[str, Any]) -> None:
+    def store(self, path: Path | None, key: dict[str, Any], value: dict[str, Any]) -> None:
         if path is None:
             return
         document = {"format": _FORMAT, "key": key, "value": value}

@@ -1,4 +1,4 @@
-"""Turns a batch into tensors, runs the decoder over it and draws tokens."""
+"""CPU model runner: turns a batch into tensors, runs the decoder and samples tokens."""
 
 import numpy as np
 import torch
@@ -23,9 +23,9 @@ class ModelRunner:
 
     @torch.inference_mode()
     def run(self, batch: Batch) -> Int64Array:
-        """One step: copy blocks, write KV, draw int64 [R].
+        """Compute one step: copy blocks, write KV, draw int64 [R].
 
-        Overwrites only blocks and slots that the batch names, so a failed step can be repeated.
+        Overwrites only blocks and slots that the batch lists, so a failed step can be repeated.
         """
         logits_RV = self.forward(batch)
         if not len(batch.logits_rows):
@@ -33,7 +33,7 @@ class ModelRunner:
         return self._sampler.sample(logits_RV, batch)
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Float32 logits [R, V]."""
+        """Compute float32 logits [R, V]."""
         for group in {group for group, _, _ in batch.copies}:
             pairs = [(source, target) for g, source, target in batch.copies if g == group]
             self._kv.copy_blocks(group, pairs)
@@ -46,14 +46,14 @@ class ModelRunner:
         return self._decoder.forward(inputs, self._kv)
 
     def _group(self, batch: Batch, g: int) -> GroupInputs:
-        """Where the layers of a group write and what they attend to."""
+        """Return slot mapping and attention metadata of a layer group."""
         meta = host_metadata(batch, g, self._layout.groups[g].window)
         return GroupInputs(torch.from_numpy(batch.slot_mappings[g]), meta)
 
     def warm_up(self) -> None:
-        """Compute one throw-away token greedily and one sampled, so that all code is compiled.
+        """Compute one greedy and one sampled token, so that all code is compiled.
 
-        Writes into block 0, which nobody owns yet.
+        Writes into block 0, which must be free.
         """
         for temperature in (0.0, 1.0):
             self.run(_single_token(temperature, len(self._layout.groups)))

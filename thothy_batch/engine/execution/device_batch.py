@@ -1,4 +1,4 @@
-"""A step of any batch on a device, built on the host but for the tokens that it does not know."""
+"""Device batch: the tensors of one step, built on the host except for tokens still unread."""
 
 from dataclasses import dataclass
 
@@ -15,19 +15,21 @@ from thothy_kernels.sample import SamplingTensors
 
 @dataclass(frozen=True, slots=True)
 class DeviceBatch:
-    """What a step computes from. R rows sample."""
+    """Inputs of a step on a device. R rows of logits are sampled."""
 
     inputs: ForwardInputs
     sampling: SamplingTensors
-    slots: torch.Tensor  # int64 [R]: of the state table
+    slots: torch.Tensor  # int64 [R]: rows of the state table
     penalty: torch.Tensor  # float32 [R]
 
 
 def to_device(
     batch: Batch, groups: tuple[LayerGroup, ...], last_tokens: torch.Tensor
 ) -> DeviceBatch:
-    """Send a batch to the device of `last_tokens` int64 [N + 1]: of each slot the token drawn last,
-    which is the one that its row computes if it decodes."""
+    """Send a batch to the device of `last_tokens`, int64 [N + 1].
+
+    `last_tokens`: the token drawn last by slot, the input of a decoding sequence.
+    """
     sent = upload(_arrays(batch), last_tokens.device)
     token_ids, slots = sent["token_ids"], sent["slots"]
     if batch.num_decoding:
@@ -53,7 +55,7 @@ def to_device(
 
 
 def _group(batch: Batch, sent: dict[str, torch.Tensor], g: int, window: int | None) -> GroupInputs:
-    """Where the layers of a group write and what they attend to."""
+    """Return slot mapping and attention metadata of a layer group."""
     host = host_metadata(batch, g, window)
     meta = AttentionMetadata(
         cu_seqlens=sent["cu_seqlens"],
@@ -68,7 +70,7 @@ def _group(batch: Batch, sent: dict[str, torch.Tensor], g: int, window: int | No
 
 
 def _arrays(batch: Batch) -> dict[str, AnyArray]:
-    """All of a batch that a device is told."""
+    """Return the arrays of a batch that are sent to a device."""
     arrays: dict[str, AnyArray] = {name: getattr(batch, name) for name in _NAMES}
     for g, (table, mapping) in enumerate(zip(batch.block_tables, batch.slot_mappings, strict=True)):
         arrays |= {f"block_table{g}": table, f"slot_mapping{g}": mapping}

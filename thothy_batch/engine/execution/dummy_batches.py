@@ -1,4 +1,4 @@
-"""Batches that nobody asked for: what a runner is measured with, over blocks that nobody owns."""
+"""Dummy batches: made-up steps over unused blocks, to warm up and measure a runner."""
 
 import numpy as np
 
@@ -7,18 +7,18 @@ from thothy_batch.engine.cost.cost_model import StepWork
 from thothy_batch.engine.execution.batch import Batch, Int32Array
 from thothy_batch.engine.kv_cache.page_pool import PagePool
 
-# Any vocabulary has so many tokens.
+# Every vocabulary has at least this many tokens.
 _NUM_IDS = 16
 
 
 def step_work(batch: Batch) -> StepWork:
-    """What a batch asks for. A prompt's part of one token counts as a decode row: it is one."""
+    """Return the work of a batch. A chunk of one token counts as a decoding sequence."""
     query_lens = np.diff(batch.cu_seqlens).astype(np.int64)
     context_lens = batch.context_lens.astype(np.int64)
     decodes = query_lens == 1
     new, seen = query_lens[~decodes], (context_lens - query_lens)[~decodes]
     first, end, start, stop = batch.shared.astype(np.int64).T
-    # The first row of a group reads what they share, the others only multiply by it.
+    # The first sequence of a group reads the shared prefix, the others only multiply by it.
     shared_pairs = int(((end - first - 1) * (stop - start)).sum())
     return StepWork(
         num_tokens=len(batch.token_ids),
@@ -31,9 +31,9 @@ def step_work(batch: Batch) -> StepWork:
 
 
 class DummyBatches:
-    """Makes batches over one run of blocks per layer group, of at most `max_tokens` tokens.
+    """Makes batches over one range of blocks per layer group, of at most `max_tokens` tokens.
 
-    Nothing else may use the pool meanwhile; what lies in it afterwards means nothing.
+    Nothing else may use the pool meanwhile; its content is meaningless afterwards.
     """
 
     def __init__(self, config: EngineConfig, max_tokens: int) -> None:
@@ -43,7 +43,9 @@ class DummyBatches:
         num_blocks = min(layout.blocks_for(max_tokens), config.num_pages * max(per_page))
         while not pool.fits([num_blocks] * len(per_page)):
             num_blocks -= 1
-        self._tables = [np.array(pool.take(g, num_blocks), np.int32) for g in range(len(per_page))]
+        self._tables = [
+            np.array(pool.allocate(g, num_blocks), np.int32) for g in range(len(per_page))
+        ]
         self.block_size = config.block_size
         self._num_blocks = num_blocks
         self.max_rows = config.max_seqs
@@ -53,11 +55,11 @@ class DummyBatches:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that the blocks hold."""
+        """Capacity of the blocks in tokens."""
         return self._num_blocks * self.block_size
 
     def fill(self) -> list[Batch]:
-        """Batches that write all of the blocks once, so that reading them reads memory."""
+        """Return batches that write every block once, so that reading them reads real memory."""
         first = self.chunk(0, min(self.max_chunk, 8 * self.block_size))
         done = -(-len(first.token_ids) // self.block_size)
         copies = self.chunk(0, 1)
@@ -69,20 +71,19 @@ class DummyBatches:
         return [first, copies]
 
     def chunk(self, start: int, num_tokens: int) -> Batch:
-        """A part of a prompt, behind `start` tokens that are computed; nothing is sampled."""
+        """Return a prefill chunk after `start` computed tokens; nothing is sampled."""
         num_blocks = -(-(start + num_tokens) // self.block_size)
         return self._batch([start], num_tokens, np.arange(num_blocks)[None], sampled=False)
 
     def decode(self, num_rows: int, context: int) -> Batch:
-        """Rows that decode, each over blocks of its own as far as there are enough."""
+        """Return decoding sequences, each with its own blocks as far as there are enough."""
         each = -(-context // self.block_size)
         lanes = np.arange(num_rows) % (self._num_blocks // each)
         blocks = lanes[:, None] * each + np.arange(each)
         return self._batch([context - 1] * num_rows, 1, blocks, sampled=True)
 
     def full_step(self) -> Batch:
-        """As many tokens as a step computes at most, of prompts that all lie in the same blocks,
-        and a row that samples for each of them."""
+        """Return the largest step: prompts that all use the same blocks, one sample each."""
         length = self.max_chunk
         num_prompts = max(1, min(self._max_step_tokens // length, self.max_rows))
         blocks = np.arange(-(-length // self.block_size))
@@ -91,7 +92,7 @@ class DummyBatches:
         )
 
     def grouped_decode(self, num_rows: int, shared_blocks: int) -> Batch:
-        """Rows that decode over a common beginning of whole blocks and one block of their own."""
+        """Return decoding sequences with a shared prefix of whole blocks and one own block each."""
         blocks = np.tile(np.arange(shared_blocks + 1), (num_rows, 1))
         own = self._num_blocks - shared_blocks
         blocks[:, -1] = shared_blocks + np.arange(num_rows) % own
@@ -103,7 +104,10 @@ class DummyBatches:
     def _batch(
         self, starts: list[int], num_tokens: int, blocks: np.ndarray, *, sampled: bool
     ) -> Batch:
-        """`num_tokens` tokens of each sequence, from its start on; `blocks` [S, M] of the run."""
+        """Return a step of `num_tokens` tokens per sequence from its start on.
+
+        `blocks` [S, M]: indices into the range of blocks.
+        """
         num_seqs = len(starts)
         positions = (np.array(starts)[:, None] + np.arange(num_tokens)).ravel()
         seq_of = np.repeat(np.arange(num_seqs), num_tokens)

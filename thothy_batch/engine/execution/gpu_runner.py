@@ -1,11 +1,11 @@
-"""Computes launches on a device without waiting for it.
+"""GPU model runner: launches steps asynchronously, without a host synchronization per step.
 
-What a sequence drew last, and which tokens it has, is kept on the device in a table with a slot
-for each. Decode steps read fixed buffers, which the device itself advances; on a CUDA device they
-are replayed from graphs. Steps with parts of prompts are launched one by one. Drawn tokens go to a
-ring on the device, and from there, on a second stream, to the host.
+The last token of each sequence and the set of its tokens are kept on the device, in a state table
+with a slot per sequence. Decode steps read fixed buffers that the device itself advances; on CUDA
+they are replayed from graphs. Steps with prefill chunks are launched kernel by kernel. Drawn tokens
+go to a ring buffer on the device, and on a second stream from there to the host.
 
-In Triton's interpreter the same runs on the CPU, without graphs and streams.
+In Triton's interpreter the same code runs on the CPU, without graphs and streams.
 """
 
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ from thothy_kernels.step_state import (
     record_tokens,
 )
 
-# Launches under way while the host decides on the next, and decode steps of a launch. Together they
-# hide what the host does for a launch (some milliseconds for 500 rows); each further step is one
-# that a row which ended at a stop token may compute for nothing.
+# Launches in flight while the host decides on the next batch, and decode steps of a launch.
+# Together they hide the host's time per launch (some milliseconds for 500 sequences); each further
+# step may be wasted on a sequence that ended at a stop token.
 _LOOKAHEAD, _MAX_STEPS = 1, 4
-# A request's samples all run at once, however few sequences the settings allow.
-_LEAST_ROWS = 64
-# Steps whose drawn tokens the device keeps: more than can be under way.
+# All samples of a request run at once, even if the settings allow fewer sequences.
+_MIN_ROWS = 64
+# Steps whose drawn tokens the device keeps: more than can be in flight.
 _RING = 32
 
 
@@ -59,7 +59,7 @@ class _Read:
 
 
 class DeviceRunner:
-    """A decoder, its KV pool and the state of its sequences. A Launcher, and a Runner."""
+    """A decoder, its KV pool and the state of its sequences; both a Launcher and a Runner."""
 
     keeps_state = True
 
@@ -76,45 +76,42 @@ class DeviceRunner:
         buckets: list[int] | None = None,
     ) -> None:
         """`max_seqs`: most sequences that run at once, unless one request has more samples.
-        `buckets`: numbers of rows that decode steps are rounded up to."""
-        max_seqs = max(max_seqs, _LEAST_ROWS)
+
+        `buckets`: numbers of rows that decode steps are padded to.
+        """
+        max_seqs = max(max_seqs, _MIN_ROWS)
         assert (lookahead + 1) * max_steps <= _RING
         config = decoder.config
         self.lookahead, self.max_samples = lookahead, max_seqs
         self._decoder, self._kv, self._layout = decoder, kv, layout
         self._device = decoder.device
         self._is_cuda = self._device.type == "cuda"
-        # Fixed buffers need kernels that read everything on the device.
+        # Fixed buffers need kernels that read all of their inputs on the device.
         self._is_fixed = decoder.attention_impl == "triton"
-        # Steps that are built on the host do not leave out rows that have reached their limit.
+        # Steps built on the host do not mask sequences that have reached their limit.
         self.max_steps = max_steps if self._is_fixed else 1
         self._state = StateTable.allocate(max_seqs, config.vocab_size, self._device)
         self._ring = torch.zeros((_RING, max_seqs), dtype=torch.int64, device=self._device)
-        # Those of all buckets: one span at a time decodes.
+        # Shared by all buckets: only one batch decodes at a time.
         columns = self._layout.blocks_for(config.max_model_len)
         self._block_tables = tuple(
             torch.full((max_seqs, columns), -1, dtype=torch.int32, device=self._device)
             for _ in layout.groups
         )
         self._counter = torch.zeros(1, dtype=torch.int64, device=self._device)
-        self._num_steps = 0  # as the counter has it
+        self._num_steps = 0  # the counter's value on the host
         self._buckets = buckets or row_buckets(max_seqs)
         self._buffers: dict[int, GraphBuffers] = {}
         self._graphs = DecodeGraphs() if graphs is None else graphs
         self._reading = torch.cuda.Stream() if self._is_cuda else None  # type: ignore[no-untyped-call]
         self._batch: Batch | None = None
-        self._fixed: GraphBuffers | None = None  # of the current span, if all of it decodes
+        self._fixed: GraphBuffers | None = None  # of the current batch, if all of it decodes
         self._is_first = True
         self._is_broken = False
 
-    @property
-    def num_graphs(self) -> int:
-        """Decode steps that are captured."""
-        return len(self._graphs)
-
     @torch.inference_mode()
     def begin(self, batch: Batch) -> None:
-        """Take over a span's batch."""
+        """Prepare a batch's first step."""
         self._batch, self._fixed, self._is_first = batch, None, True
         for group in {group for group, _, _ in batch.copies}:
             pairs = [(source, target) for g, source, target in batch.copies if g == group]
@@ -129,8 +126,8 @@ class DeviceRunner:
 
     @torch.inference_mode()
     def launch(self, num_steps: int) -> _Read:
-        """Compute the span's next steps."""
-        assert self._batch is not None, "a span begins with its batch"
+        """Compute the batch's next steps."""
+        assert self._batch is not None, "begin comes before launch"
         first = self._num_steps
         for _ in range(num_steps):
             self._next_step(self._batch, is_first=self._num_steps == first)
@@ -138,10 +135,12 @@ class DeviceRunner:
         return self._read(first, num_steps, len(self._batch.logits_rows))
 
     def _next_step(self, batch: Batch, *, is_first: bool) -> None:
-        """`is_first`: of a launch. Should a later one fail, the state on the device is ahead of
-        what the engine counts: nothing right can come of it any more."""
+        """Compute one step. `is_first`: of a launch.
+
+        If a later step fails, the device's state is ahead of the engine's counts for good.
+        """
         if self._is_broken:
-            raise EngineError("a launch failed midway: the engine has to be started anew")
+            raise EngineError("a launch failed midway: the engine must be restarted")
         try:
             if self._fixed is not None:
                 self._fixed_step(self._fixed, grouped=len(batch.shared) > 0)
@@ -152,7 +151,7 @@ class DeviceRunner:
             raise
 
     def run(self, batch: Batch) -> Int64Array:
-        """Compute one step at once, for measuring. int64 [R]."""
+        """Compute one step and wait for its tokens, int64 [R]. For warm-up and measurements."""
         self.begin(batch)
         tokens: Int64Array = self.launch(1).tokens()[0]
         if self._is_cuda and not len(batch.logits_rows):
@@ -167,7 +166,7 @@ class DeviceRunner:
             self._compute_fixed(buffers, grouped)
 
     def _compute_fixed(self, buffers: GraphBuffers, grouped: bool) -> None:
-        """One decode step, from buffers to the buffers of the next: what a graph holds."""
+        """Compute one decode step from fixed buffers and advance them: the content of a graph."""
         impl = self._decoder.impl
         logits_RV = self._decoder.forward(buffers.forward_inputs(grouped=grouped), self._kv)
         penalize_seen(logits_RV, self._state.seen, buffers.inputs.slots, buffers.penalty, impl=impl)
@@ -183,7 +182,7 @@ class DeviceRunner:
         )
 
     def _step(self, batch: Batch) -> None:
-        """One step of any batch, built on the host."""
+        """Compute one step of any batch, built on the host."""
         if not self._is_first:
             batch.advance(np.zeros(len(batch.token_ids), np.int64))
         self._is_first = False
@@ -198,7 +197,7 @@ class DeviceRunner:
         self._counter.add_(1)
 
     def _mark_seen(self, batch: Batch) -> None:
-        """Remember all tokens of sequences whose repetitions are to be penalised."""
+        """Record all tokens of sequences with a repetition penalty."""
         lens = [len(tokens) for _, tokens in batch.seen]
         slots = np.array([slot for slot, _ in batch.seen], np.int64)
         arrays = {
@@ -211,7 +210,7 @@ class DeviceRunner:
         mark_seen(self._state, on_device["slots"], on_device["token_ids"], impl=self._decoder.impl)
 
     def _read(self, first: int, num_steps: int, num_rows: int) -> _Read:
-        """Send the tokens of steps first .. first + num_steps to the host."""
+        """Send the tokens of steps [first, first + num_steps) to the host."""
         host = torch.empty((num_steps, num_rows), dtype=torch.int64, pin_memory=self._is_cuda)
         if self._reading is None:
             self._copy_ring(host, first)
@@ -243,9 +242,11 @@ class DeviceRunner:
         return buffers
 
     def warm_up(self, batches: DummyBatches) -> list[str]:
-        """Tune, and compile whatever a night may launch; notes for the user. Overwrites what lies
-        in the pool."""
-        # Before graphs are captured: they hold launches as they were compiled.
+        """Tune and compile all kernels that a run may launch. Overwrites the pool.
+
+        Returns notes for the user.
+        """
+        # Graphs keep the launch settings they were captured with, so tuning comes first.
         has_graphs = self._is_cuda and self._is_fixed
         notes = tune_kernels(self._decoder.config, self._kv) if has_graphs else []
         self.run(batches.chunk(0, min(2, batches.max_chunk)))
@@ -256,8 +257,8 @@ class DeviceRunner:
 
     @torch.inference_mode()
     def capture(self) -> None:
-        """Capture the graphs of all decode steps, the largest first: their memory serves all."""
-        # Where all layers have a window nothing is grouped.
+        """Capture the graphs of all decode steps, largest first: the others reuse its memory."""
+        # If all layers have a window nothing is grouped.
         kinds = (True, False) if self._layout.groups[0].window is None else (False,)
         for num_rows in reversed(self._buckets):
             for grouped in kinds:

@@ -1,7 +1,7 @@
-"""A decode step's inputs at fixed addresses, for a number of rows that is rounded up.
+"""Graph buffers: the inputs of a decode step at fixed addresses, for one bucket of rows.
 
-The host fills them once a span; from one step to the next they are advanced on the device. Rows
-beyond those of the span are padding: they have no context, write no KV and draw for nobody.
+The host fills them once per batch; the device advances them from step to step. Rows beyond those of
+the batch are padding: they have no context and write no KV, and their tokens are ignored.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ from thothy_kernels.transfer import send
 
 
 class GraphBuffers:
-    """The inputs of decode steps of up to `num_rows` rows. M blocks of a sequence at most."""
+    """Inputs of decode steps of up to `num_rows` sequences, with at most M blocks each."""
 
     def __init__(
         self,
@@ -38,8 +38,10 @@ class GraphBuffers:
         shape: AttentionShape,
         device: torch.device,
     ) -> None:
-        """`block_tables`: int32 [>= num_rows, M] of each layer group, which steps of other numbers
-        of rows use too. `padding_slot`: of rows that are padding."""
+        """`block_tables`: int32 [>= num_rows, M] per layer group, shared with other buckets.
+
+        `padding_slot`: state slot of padding rows.
+        """
         self.num_rows = num_rows
         self._groups = groups
         self._shape = shape
@@ -47,11 +49,11 @@ class GraphBuffers:
         self._layout = PackedLayout(self._blank)
         self._packed = send(self._layout.pack(self._blank), device)
         self._fixed = self._layout.views(self._packed)
-        # They are far the largest: only what a span has of them is sent.
+        # Block tables are by far the largest input: only the batch's part is sent.
         self._block_tables = tuple(table[:num_rows] for table in block_tables)
         self._rows = torch.arange(num_rows + 1, dtype=torch.int32, device=device)
         self._logits_rows = self._rows[:-1].long()
-        # Of layers whose rows share nothing.
+        # For layers without shared prefixes.
         self._no_skips = torch.zeros((num_rows, 4), dtype=torch.int32, device=device)
         self._no_levels = self._no_skips.clone()
         self._no_levels[:, ::2].fill_(-1)
@@ -67,7 +69,7 @@ class GraphBuffers:
         self.penalty = self._fixed["penalty"]
 
     def fill(self, batch: Batch) -> None:
-        """Take over a batch of rows that all decode. Token ids are not among what is filled."""
+        """Fill in a batch of decoding sequences. Token ids are not filled."""
         R = len(batch.context_lens)
         arrays = {name: value.copy() for name, value in self._blank.items()}
         for name in (*_PER_ROW, *_SAMPLING, "penalty"):
@@ -83,8 +85,10 @@ class GraphBuffers:
             fixed[:R, :width].copy_(sent[:, :width])
 
     def forward_inputs(self, *, grouped: bool) -> ForwardInputs:
-        """What the decoder takes. `grouped`: rows may share beginnings. Launches what plans the
-        attention of one step: it belongs to each step."""
+        """Return the decoder's inputs, and launch the kernels that plan the step's attention.
+
+        Called once per step. `grouped`: sequences may share prefixes.
+        """
         groups = []
         for g, group in enumerate(self._groups):
             meta = AttentionMetadata(
@@ -121,17 +125,17 @@ _SAMPLING = ("temperature", "top_k", "top_p", "seeds")
 
 
 def attention_shape(config: ModelConfig, block_size: int, dtype: torch.dtype) -> AttentionShape:
-    """What the attention kernels are compiled for."""
+    """Return the shape that the attention kernels are compiled for."""
     return AttentionShape(config.num_heads, config.num_kv_heads, config.head_dim, block_size, dtype)
 
 
 def _ended(block_table: Int32Array) -> Int32Array:
-    """With a column behind that is no block: what lies there on the device is of another span."""
+    """Append a column of -1: the device still holds an earlier batch's blocks there."""
     return np.pad(block_table, ((0, 0), (0, 1)), constant_values=-1)
 
 
 def _blank(num_rows: int, slot: int, num_groups: int) -> dict[str, AnyArray]:
-    """The arrays of a step of padding alone."""
+    """Return the arrays of a step that is all padding."""
     longs = ("token_ids", "positions", "sample_positions", "slots", "limits", "seeds")
     arrays: dict[str, AnyArray] = {name: np.zeros(num_rows, np.int64) for name in longs}
     arrays["slots"][:] = slot

@@ -1,4 +1,4 @@
-"""Arrays of the host as tensors on a device, all in one transfer that nobody waits for."""
+"""Host to device: sends several arrays in one asynchronous transfer."""
 
 from collections.abc import Mapping
 
@@ -8,13 +8,13 @@ import torch
 
 from thothy_kernels.transfer import send
 
-# Bytes: what a vector load of any element type wants.
+# Bytes: the alignment of the widest vector load.
 _ALIGNMENT = 16
 AnyArray = npt.NDArray[np.generic]
 
 
 class PackedLayout:
-    """Where arrays of fixed names, shapes and dtypes lie in one run of bytes."""
+    """Offsets of arrays with fixed names, shapes and dtypes in one byte buffer."""
 
     def __init__(self, arrays: Mapping[str, AnyArray]) -> None:
         self._places: dict[str, tuple[int, AnyArray]] = {}
@@ -24,7 +24,7 @@ class PackedLayout:
             self.size += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
 
     def pack(self, arrays: Mapping[str, AnyArray]) -> torch.Tensor:
-        """uint8 [size] on the host. The arrays are those of this layout."""
+        """Copy the layout's arrays into one buffer on the host, uint8 [size]."""
         packed = np.zeros(self.size, np.uint8)
         for name, (start, like) in self._places.items():
             array = np.ascontiguousarray(arrays[name])
@@ -34,7 +34,7 @@ class PackedLayout:
         return torch.from_numpy(packed)
 
     def views(self, packed: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The arrays as tensors over `packed`, uint8 [size]."""
+        """Return the arrays as views of `packed`, uint8 [size]."""
         return {
             name: packed[start : start + like.nbytes].view(_torch_dtype(like)).view(like.shape)
             for name, (start, like) in self._places.items()
@@ -42,7 +42,7 @@ class PackedLayout:
 
 
 def upload(arrays: Mapping[str, AnyArray], device: torch.device) -> dict[str, torch.Tensor]:
-    """Each array as a tensor on the device."""
+    """Return each array as a tensor on the device."""
     layout = PackedLayout(arrays)
     return layout.views(send(layout.pack(arrays), device))
 

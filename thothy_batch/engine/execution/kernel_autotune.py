@@ -1,12 +1,13 @@
-"""Launch settings of the device's kernels: measured once per device and shape, kept on disk.
+"""Kernel autotuning: launch settings, measured once per device and shape and cached on disk.
 
-They are looked for before an engine counts as ready and before a graph holds a launch, within a
-budget; a start goes on where the last one's ended. No night fails for it: whatever goes wrong is a
-note, and the kernels keep their defaults.
+They are searched before the engine is ready and before graphs are captured, within a time budget; a
+later start resumes the search. No run fails because of it: an error becomes a note, and the kernels
+keep their defaults.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 from hashlib import blake2b
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +24,6 @@ from thothy_kernels.rms_norm import triton_impl as norm_in_triton
 from thothy_kernels.rope_and_write import triton_impl as rope_in_triton
 from thothy_kernels.sample import triton_impl as sample_in_triton
 from thothy_kernels.tuning import (
-    Key,
     LaunchSettings,
     Timer,
     Trial,
@@ -35,22 +35,11 @@ from thothy_kernels.tuning import (
     time_on_device,
 )
 
-# Contexts that are measured, in tokens: half of the longest is a chunk of a prompt.
-_LONGEST = 4096
-# With less a step is so short that its launches cost more than its kernels.
-_LEAST = 1024
-_NUM_TOKENS = 2048  # of a step, for what every token goes through
-
-
-class SettingsCache(MeasurementCache):
-    """Reads and writes the settings of a device, of all shapes that were measured there."""
-
-    def load_settings(self, device: str) -> dict[Key, LaunchSettings]:
-        """As chosen last; empty where there are none that can be used."""
-        return self._load(self.kernels_file(device), _key_of(device), parse) or {}
-
-    def store_settings(self, device: str, settings: dict[Key, LaunchSettings]) -> None:
-        self._store(self.kernels_file(device), _key_of(device), plain(settings))
+# Longest measured context in tokens; half of it is a prefill chunk.
+_MAX_CONTEXT = 4096
+# Below, a step is so short that its launches cost more than its kernels.
+_MIN_CONTEXT = 1024
+_NUM_TOKENS = 2048  # of a step, for kernels that work token by token
 
 
 @torch.inference_mode()
@@ -62,31 +51,36 @@ def tune_kernels(
     budget_s: float = 30.0,
     timer: Timer = time_on_device,
 ) -> list[str]:
-    """Take the launch settings for a model over to the kernels, and measure what is not known yet,
-    for `budget_s` at most. Returns notes. Overwrites what lies in the pool."""
-    cache = SettingsCache(cache_folder)
+    """Set the kernels' launch settings for a model, measuring missing ones for up to `budget_s`.
+
+    Overwrites the pool. Returns notes for the user.
+    """
+    cache = MeasurementCache(cache_folder)
     try:
         choose_settings(_trials(config, kv), cache, device_name(kv.k.device.type), budget_s, timer)
         if kv.k.device.type == "cuda":
-            # While a graph is captured, torch frees no memory that it keeps for later.
+            # During capture torch cannot return cached memory to the device.
             torch.cuda.empty_cache()
-    except Exception as error:  # no night fails for it
+    except Exception as error:  # no run fails because of it
         cache.notes.append(f"the kernels' launch settings could not be measured: {error!r}"[:300])
     return cache.notes
 
 
 def choose_settings(
-    trials: Sequence[Trial],
-    cache: SettingsCache,
+    trials: abc.Sequence[Trial],
+    cache: MeasurementCache,
     device: str,
     budget_s: float,
     timer: Timer,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Fill the kernels' table for the trials' shapes: from the cache, else by a search. Searches
-    that the budget cut short count until the next start."""
+    """Set the kernels' launch settings for the trials' shapes, from the cache or by a search.
+
+    Results of a search that the budget cut short are used but not cached.
+    """
     deadline = clock() + budget_s
-    known = cache.load_settings(device)
+    file, cache_key = cache.kernels_file(device), _cache_key(device)
+    known = cache.load(file, cache_key, parse) or {}
     chosen, searched = {}, []
     for trial in trials:
         key = trial.op, trial.key
@@ -100,7 +94,7 @@ def choose_settings(
             chosen[key] = known[key]
     adopt(chosen)
     if any(tuned.is_complete for tuned in searched):
-        cache.store_settings(device, known)
+        cache.store(file, cache_key, plain(known))
     cache.notes += _notes(searched, budget_s)
 
 
@@ -114,13 +108,13 @@ def _notes(searched: list[Tuned], budget_s: float) -> list[str]:
     ]
     if faster:
         notes.append(f"launch settings chosen by measuring: {'; '.join(faster)}")
-    # A default that failed has said so, and has no time.
+    # A default setting that failed has a note already, and no time.
     cut_short = (t for t in searched if not t.is_complete and (t.seconds or not t.notes))
     rest = [tuned.trial.op for tuned in cut_short]
     if rest:
         notes.append(
             f"the {budget_s:g} s for measuring launch settings did not suffice for "
-            f"{', '.join(rest)}: the next start goes on"
+            f"{', '.join(rest)}: the next start resumes"
         )
     return notes
 
@@ -130,12 +124,12 @@ def _microseconds(tuned: Tuned, settings: LaunchSettings) -> str:
 
 
 def _trials(config: ModelConfig, kv: KVPool) -> list[Trial]:
-    """Of all operations that a step of the model launches, what takes longest first."""
+    """Return a trial per kernel that a step launches, the slowest kernels first."""
     caches = kv.k_of(0), kv.v_of(0)
     num_blocks, _, block_size, _ = caches[0].shape
     in_pool = num_blocks * block_size
-    longest = min(_LONGEST, config.max_model_len, in_pool)
-    if longest < _LEAST:
+    longest = min(_MAX_CONTEXT, config.max_model_len, in_pool)
+    if longest < _MIN_CONTEXT:
         return []
     dtype, device = kv.k.dtype, kv.k.device
     return [
@@ -149,8 +143,8 @@ def _trials(config: ModelConfig, kv: KVPool) -> list[Trial]:
     ]
 
 
-def _key_of(device: str) -> dict[str, str]:
-    """What settings hold for: other kernels, or other compilers, are measured anew."""
+def _cache_key(device: str) -> dict[str, str]:
+    """Return the cache key: a change of device, kernels or compilers invalidates settings."""
     sources = blake2b(digest_size=8)
     root = Path(thothy_kernels.__path__[0])
     for path in sorted(root.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""How much of a GPU's memory is left for the KV pool, found out by computing the largest steps."""
+"""Memory profile: measures the GPU memory left for the KV pool by computing the largest steps."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +16,11 @@ from thothy_batch.records import EngineSpec
 if TYPE_CHECKING:
     from thothy_batch.engine.execution.launcher import Runner
 
-# What torch's allocator takes for what it hands out, and then what is held beside it: libraries'
-# workspaces, the buffers of decode steps, the state table.
+# Reserved by torch's allocator per byte allocated.
 _FRAGMENT_FACTOR = 1.25
+# Library workspaces, buffers of decode steps, the state table.
 _MARGIN_BYTES = 512 << 20
-_NUM_PAGES_LEFT = 2  # of each layer group, beside what one prompt takes
+_NUM_SPARE_PAGES = 2  # per layer group, beyond those of one prompt
 
 
 def free_after_warm_up(
@@ -28,20 +28,23 @@ def free_after_warm_up(
     resolve: Callable[[EngineSpec, int], EngineConfig],
     runner_of: Callable[[EngineConfig], "Runner"],
 ) -> int:
-    """Bytes that a pool may take: what is free beside the weights, less what the largest steps
-    took beyond a small pool, and what the graphs of decode steps will hold."""
+    """Return the bytes available to the pool.
+
+    They are the free memory beside the weights, less the peak of the largest steps and the memory
+    of the decode graphs, both measured with a small pool.
+    """
     return _measure(resolve(_with_small_pool(spec, resolve), 0), runner_of)
 
 
 @contextmanager
 def memory_named(use: str) -> Iterator[None]:
-    """Turns what CUDA says when memory runs out into an EngineError that says for what it did."""
+    """Turn CUDA's out-of-memory error into an EngineError that names the use."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise EngineError(
             f"the GPU's memory does not suffice for {use}: {str(error).splitlines()[0]}",
-            hint="free the GPU (nvidia-smi names who has its memory), lower engine.kv_memory, "
+            hint="free the GPU (nvidia-smi lists its processes), lower engine.kv_memory, "
             "engine.max_step_tokens or engine.max_seqs, or use a smaller model",
             cause="memory",
         ) from error
@@ -56,12 +59,12 @@ def _measure(config: EngineConfig, runner_of: Callable[[EngineConfig], "Runner"]
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info()
-    taken = max(of_step, of_decode) + of_decode  # of steps that are launched, and of graphs
+    taken = max(of_step, of_decode) + of_decode  # launched steps, and graphs
     return max(0, free - int(taken * _FRAGMENT_FACTOR) - _MARGIN_BYTES)
 
 
 def _largest_decodes(batches: DummyBatches) -> list[Batch]:
-    """All rows at once, each for itself and all over a common beginning."""
+    """Return the largest decode steps: without a shared prefix, and with one for all."""
     rows = batches.max_rows
     found = [batches.decode(rows, 1)]
     if rows > 1 and batches.max_context > batches.block_size:
@@ -70,7 +73,7 @@ def _largest_decodes(batches: DummyBatches) -> list[Batch]:
 
 
 def _peak_of(runner: "Runner", batch: Batch) -> int:
-    """Bytes that a step takes beyond what is held anyway."""
+    """Return the peak bytes a step allocates beyond those allocated before."""
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     runner.run(batch)
@@ -80,10 +83,10 @@ def _peak_of(runner: "Runner", batch: Batch) -> int:
 def _with_small_pool(
     spec: EngineSpec, resolve: Callable[[EngineSpec, int], EngineConfig]
 ) -> EngineSpec:
-    """A pool that one prompt of a step's length fits."""
+    """Return the spec with a pool that fits one prompt of a step's length."""
     config = resolve(replace(spec, num_blocks=1 << 20), 0)
     layout = config.layout
     length = min(config.max_step_tokens, config.max_model_len)
     pages = sum(-(-layout.blocks_for(length) // each) for each in layout.blocks_per_page)
-    pages += _NUM_PAGES_LEFT * len(layout.groups)
+    pages += _NUM_SPARE_PAGES * len(layout.groups)
     return replace(spec, num_blocks=layout.blocks_of_pages(pages))

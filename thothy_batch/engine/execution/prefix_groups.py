@@ -1,25 +1,27 @@
-"""Which rows of a decode batch read the same beginning: at most two levels of groups.
+"""Prefix groups: sequences of a decode batch that read a shared prefix once, on up to two levels.
 
-Rows with a common path stand side by side. Their tree has any depth (system text, document,
-samples of one prompt); attention takes two levels, chosen so that as little KV as possible is read
-more than once (BatchLLM, arXiv 2412.03594, does the same with one).
+Sequences with a common path are adjacent. Their tree has any depth (system text, document, samples
+of one prompt); attention supports two levels, chosen to minimize the KV that is read more than once
+(BatchLLM, arXiv 2412.03594, does the same with one level).
 """
 
+from collections import abc
 from collections.abc import Iterator
-from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 from thothy_batch.engine.core.sequence import Sequence
 
-# A row's path: what each of its beginnings is known by, and where it ends, shortest first.
+# A sequence's prefixes, shortest first: the block ids each one adds, and its end in tokens.
 Path = tuple[tuple[bytes, int], ...]
-# Rows first .. end read positions start .. end from the same blocks.
+# (first, end, start, stop): rows [first, end) read positions [start, stop) from the same blocks.
 Group = tuple[int, int, int, int]
 
 
-def row_path(seq: Sequence, block_size: int) -> Path:
-    """The beginnings that a decoding row may have in common with others, each known by its blocks:
-    planned prefixes, and its own prompt, which it shares with the other samples."""
+def prefix_path(seq: Sequence, block_size: int) -> Path:
+    """Return the prefixes that a decoding sequence may share with others, identified by blocks.
+
+    They are its planned prefixes, and its prompt, which all samples share.
+    """
     state = seq.state
     ends = [prefix.end // block_size for prefix in state.prefixes]
     if state.request.num_samples > 1:
@@ -36,25 +38,27 @@ def row_path(seq: Sequence, block_size: int) -> Path:
 class _Node:
     first: int
     end: int
-    position: int  # where the shared beginning ends
+    position: int  # end of the shared prefix
     children: list["_Node"] = field(default_factory=list)
 
     def saved(self, start: int) -> int:
-        """Positions that are not read again when this node's rows read from `start` on once."""
+        """Return the positions saved if this node's rows read from `start` on only once."""
         return (self.end - self.first - 1) * (self.position - start)
 
 
-def attention_groups(paths: Seq[Path]) -> list[Group]:
-    """The groups of rows whose paths these are, sorted by first row, a nested one after its outer.
-    Positions are in tokens."""
+def attention_groups(paths: abc.Sequence[Path]) -> list[Group]:
+    """Return the groups of rows with these paths, by first row, a nested group after its outer.
+
+    Positions are in tokens.
+    """
     groups: list[Group] = []
     for root in _trees(paths, 0, len(paths), 0):
         groups += _two_levels(root)[1]
     return groups
 
 
-def _trees(paths: Seq[Path], first: int, end: int, depth: int) -> Iterator[_Node]:
-    """The nodes below which rows first .. end part; one for each run of two rows or more."""
+def _trees(paths: abc.Sequence[Path], first: int, end: int, depth: int) -> Iterator[_Node]:
+    """Yield a node per run of two rows or more in [first, end) that share a prefix at `depth`."""
     row = first
     while row < end:
         if len(paths[row]) <= depth:
@@ -70,7 +74,7 @@ def _trees(paths: Seq[Path], first: int, end: int, depth: int) -> Iterator[_Node
 
 
 def _one_level(node: _Node, start: int) -> tuple[int, list[Group]]:
-    """What is saved at best with one level of groups from position `start` on, and how."""
+    """Return the most positions saved by one level of groups from `start` on, and the groups."""
     below = [_one_level(child, start) for child in node.children]
     saved = sum(gain for gain, _ in below)
     if node.saved(start) >= saved:
@@ -79,7 +83,7 @@ def _one_level(node: _Node, start: int) -> tuple[int, list[Group]]:
 
 
 def _two_levels(node: _Node) -> tuple[int, list[Group]]:
-    """The same with two levels from the start."""
+    """Return the most positions saved by two levels of groups from position 0, and the groups."""
     inner = [_one_level(child, node.position) for child in node.children]
     outer = [_two_levels(child) for child in node.children]
     here = node.saved(0) + sum(gain for gain, _ in inner)

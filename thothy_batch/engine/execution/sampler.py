@@ -1,4 +1,4 @@
-"""Draws the next token of each row. R rows, V vocab."""
+"""Sampler: draws the next token of each row. R rows, V vocab."""
 
 import numpy as np
 import torch
@@ -8,13 +8,13 @@ from thothy_kernels.sample import SamplingTensors, penalize_repetition, sample
 
 
 class Sampler:
-    """Repetition penalty, then a draw that depends on the row's seed and position alone."""
+    """Applies the repetition penalty, then draws by the row's seed and position alone."""
 
     def __init__(self, impl: str) -> None:
         self._impl = impl
 
     def sample(self, logits_RV: torch.Tensor, batch: Batch) -> Int64Array:
-        """Token ids int64 [R] from float32 logits, which it may change."""
+        """Draw token ids int64 [R] from float32 logits, which may be modified."""
         if batch.penalties:
             self._penalize(logits_RV, batch)
         params = SamplingTensors(
@@ -28,7 +28,7 @@ class Sampler:
         return drawn
 
     def _penalize(self, logits_RV: torch.Tensor, batch: Batch) -> None:
-        """Prompt and output count alike, as in transformers."""
+        """Penalize prompt and output tokens alike, as transformers does."""
         tokens = [np.unique(ids) for _, _, ids in batch.penalties]
         lens = [len(ids) for ids in tokens]
         rows = np.repeat(np.array([row for row, _, _ in batch.penalties], np.int64), lens)

@@ -1,4 +1,4 @@
-"""Where a device remembers each running sequence: numbers of a table that lies there."""
+"""State slots: row numbers of the device's state table, one per running sequence."""
 
 from collections.abc import Iterable
 
@@ -8,37 +8,35 @@ _Key = tuple[int, int]  # request id, sample
 
 
 class StateSlots:
-    """Hands out numbers from 0 on. A sequence keeps its own from its first drawn token until
-    it ends or is preempted."""
+    """Assigns slots from 0 on.
+
+    A sequence keeps its slot from its first drawn token until it finishes or is preempted.
+    """
 
     def __init__(self) -> None:
         self._slots: dict[_Key, int] = {}
         self._free: list[int] = []
         self._num_slots = 0
 
-    def __len__(self) -> int:
-        """Sequences that have one."""
-        return len(self._slots)
-
     def of(self, seq: Sequence, sample: int) -> int:
-        """The slot of a sequence, or of a sample that will be forked from it."""
+        """Return the slot of a sequence, or of a sample that will be forked from it."""
         key = seq.state.request.request_id, sample
         slot = self._slots.get(key)
         if slot is None:
-            slot = self._slots[key] = self._take()
+            slot = self._slots[key] = self._assign()
         return slot
 
     def free(self, seqs: Iterable[Sequence]) -> None:
-        """The device may forget them. It computes in order: a slot can be used again at once."""
+        """Free the slots of sequences. The device computes in order, so they can be reused now."""
         for seq in seqs:
             self._release((seq.state.request.request_id, seq.sample))
 
     def free_samples(self, seq: Sequence) -> None:
-        """The device may forget all samples that would have been forked from a sequence."""
+        """Free the slots of a sequence and of all samples still to be forked from it."""
         for sample in range(seq.sample, seq.sample + seq.num_slots):
             self._release((seq.state.request.request_id, sample))
 
-    def _take(self) -> int:
+    def _assign(self) -> int:
         if self._free:
             return self._free.pop()
         self._num_slots += 1

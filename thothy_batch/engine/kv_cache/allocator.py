@@ -1,7 +1,7 @@
-"""Gives sequences their blocks and takes them back, group of layers by group of layers.
+"""KV allocator: fills and frees the block tables of sequences, one layer group at a time.
 
-Full layers get at admission all blocks of the length that is expected; who outgrows it takes one
-more at a time. Windowed layers get as many as their window ever needs, and use them in turn.
+Full layers get all blocks of the expected length at admission; a sequence that outgrows it gets one
+more block at a time. Windowed layers get as many blocks as their window ever needs and reuse them.
 """
 
 from array import array
@@ -12,44 +12,44 @@ from thothy_batch.engine.core.sequence import Sequence, live_blocks
 from thothy_batch.engine.kv_cache.block_manager import BlockManager
 from thothy_batch.engine.kv_cache.pinned_prefixes import PinnedPrefixes, PrefixHit
 
-Copy = tuple[int, int, int]  # layer group, from block, to block
+Copy = tuple[int, int, int]  # layer group, source block, target block
 
 
 @dataclass(slots=True)
 class PreparedBlocks:
-    """What covering a part of a prompt made known, to be taken back if it is never computed."""
+    """Blocks that became findable before they were computed; a failed step rolls them back."""
 
-    published: list[int] = field(default_factory=list)  # ids of kept prefixes
-    registered: list[int] = field(default_factory=list)  # blocks
+    pinned: list[int] = field(default_factory=list)  # prefix ids
+    registered: list[int] = field(default_factory=list)  # block ids
 
 
 class KVAllocator:
-    """Block tables in, block tables out; the books are the block manager's."""
+    """Maps sequences to blocks; the block manager counts their readers."""
 
-    def __init__(self, config: EngineConfig, blocks: BlockManager, kept: PinnedPrefixes) -> None:
+    def __init__(self, config: EngineConfig, blocks: BlockManager, pinned: PinnedPrefixes) -> None:
         self._config = config
         self._layout = config.layout
         self._groups = config.layout.groups
         self._blocks = blocks
-        self._kept = kept
-        self._by_content = config.prefix_sharing and blocks.finds_content
+        self._pinned = pinned
+        self._prefix_lookup = config.prefix_sharing and blocks.has_prefix_lookup
 
     @property
     def num_free_tokens(self) -> int:
-        """Tokens for which all layers have free blocks, about: groups may cut pages differently."""
+        """Tokens that all layers have free blocks for; approximate where groups split pages."""
         return (self._blocks.num_blocks - self._blocks.num_used) * self._config.block_size
 
     def find_prefix(self, seq: Sequence) -> PrefixHit:
-        """Blocks that hold the sequence's first tokens already; never all of its tokens.
+        """Return blocks that already hold the sequence's first tokens, never all of its tokens.
 
-        A planned request reads what was planned, so that what it computes is known beforehand;
-        others, and those that come back after a preemption, whatever has the same content.
+        A planned request reads its planned prefixes, so that the tokens it computes are known
+        beforehand. Other requests, and preempted ones, read any block of equal content.
         """
         if not self._config.prefix_sharing:
             return PrefixHit(0, ((),) * len(self._groups))  # type: ignore[arg-type]
-        hit = self._kept.find(seq.state.prefixes)
+        hit = self._pinned.find(seq.state.prefixes)
         is_planned = seq.state.request.prefixes is not None
-        if not self._by_content or (is_planned and not seq.num_ever_computed):
+        if not self._prefix_lookup or (is_planned and not seq.num_ever_computed):
             return hit
         block_size, table = self._config.block_size, list(hit.tables[0])
         for index in range(len(table), (seq.num_tokens - 1) // block_size):
@@ -60,14 +60,14 @@ class KVAllocator:
         return PrefixHit(len(table) * block_size, (table,))
 
     def needs(self, seq: Sequence, hit: PrefixHit) -> tuple[int, ...]:
-        """Blocks of each group to be taken at admission, shared ones left out."""
+        """Return the blocks of each group to allocate at admission, shared ones excluded."""
         return tuple(
             self._full_need(seq, hit) if group.window is None else self._window_need(seq, hit, g)
             for g, group in enumerate(self._groups)
         )
 
     def has_room(self, seq: Sequence, hit: PrefixHit, reserve: int) -> bool:
-        """Whether the sequence can be admitted and `reserve` blocks of full layers are left."""
+        """Return whether admission leaves `reserve` blocks of full layers free."""
         needs = self.needs(seq, hit)
         unread = self._blocks.num_unread(hit.tables[0])
         return self._blocks.fits((needs[0] + reserve + unread, *needs[1:]))
@@ -78,40 +78,39 @@ class KVAllocator:
             self._blocks.share(g, live_blocks(table))
         tables, spare = [], []
         for g, need in enumerate(self.needs(seq, hit)):
-            taken = self._blocks.take(g, need)
+            block_ids = self._blocks.allocate(g, need)
             if self._groups[g].window is None:
                 end = self._layout.blocks_for(seq.expected_len) - len(hit.tables[g])
-                tables.append(array("i", [*hit.tables[g], *taken[:end]]))
-                spare.append(taken[end:])
+                tables.append(array("i", [*hit.tables[g], *block_ids[:end]]))
+                spare.append(block_ids[end:])
             else:
                 tables.append(array("i", hit.tables[g]))
-                spare.append(taken)
+                spare.append(block_ids)
         seq.tables, seq.spare = tuple(tables), tuple(spare)
 
     def prepare(self, seq: Sequence, start: int, end: int) -> PreparedBlocks:
-        """Make the tables reach from what position `start` sees to position `end`, and let others
-        find what will be there."""
+        """Prepare the tables for computing tokens [start, end), and make their blocks findable."""
         for g, group in enumerate(self._groups):
             if group.window is not None:
                 self._slide(seq, g, group.window, start)
                 missing = self._layout.blocks_for(end) - len(seq.tables[g])
                 for _ in range(missing):
                     seq.tables[g].append(seq.spare[g].pop())
-        covered = PreparedBlocks()
+        prepared = PreparedBlocks()
         if self._config.prefix_sharing:
-            covered.published = self._kept.pin(seq.state, seq.tables, start, end)
-            if self._by_content:
-                covered.registered = self._register(seq, start, end)
-        return covered
+            prepared.pinned = self._pinned.pin(seq.state, seq.tables, start, end)
+            if self._prefix_lookup:
+                prepared.registered = self._register(seq, start, end)
+        return prepared
 
-    def rollback(self, covered: PreparedBlocks) -> None:
-        """What was covered will not be computed now: nobody may find it."""
-        self._kept.unpin(covered.published)
-        for block_id in covered.registered:
-            self._blocks.forget(block_id)
+    def rollback(self, prepared: PreparedBlocks) -> None:
+        """Make prepared blocks unfindable: they will not be computed now."""
+        self._pinned.unpin(prepared.pinned)
+        for block_id in prepared.registered:
+            self._blocks.unregister(block_id)
 
     def trim_spare(self, seq: Sequence) -> None:
-        """The prompt is computed: give back what only its long steps needed."""
+        """Free the spare window blocks that only prefill needed. The prompt must be computed."""
         for g, group in enumerate(self._groups):
             if group.window is not None:
                 self._slide(seq, g, group.window, seq.num_tokens)
@@ -126,7 +125,7 @@ class KVAllocator:
                 del seq.spare[g][kept:]
 
     def fork(self, seq: Sequence, forks: list[Sequence]) -> None:
-        """Give further samples the prompt's full blocks and the spare ones of their origin."""
+        """Give further samples the prompt's full blocks and their part of its spare blocks."""
         full = seq.prompt_len // self._config.block_size
         for fork in forks:
             tables: list[array[int]] = []
@@ -146,15 +145,17 @@ class KVAllocator:
             fork.tables, fork.spare = tuple(tables), tuple(spare)
 
     def copies(self, seq: Sequence, fork: Sequence) -> list[Copy]:
-        """The prompt's last block, where it is partly filled: each sample writes on in its own."""
+        """Return the copies of the prompt's partly filled last block into the fork's own."""
         index, filled = divmod(seq.prompt_len, self._config.block_size)
         if not filled:
             return []
         return [(g, seq.tables[g][index], fork.tables[g][index]) for g in range(len(self._groups))]
 
     def grow(self, seq: Sequence, ahead: int = 0) -> bool:
-        """Make room for the KV of the next token, or of the one `ahead` tokens behind it where no
-        layer has a window; false, and nothing done, where a block lacks."""
+        """Ensure blocks for the next token; False if a block is missing, with no effect.
+
+        `ahead`: tokens after the next one to cover instead, where no layer has a window.
+        """
         position, block_size = seq.num_computed + ahead, self._config.block_size
         for g, group in enumerate(self._groups):
             if len(seq.tables[g]) * block_size > position:
@@ -163,14 +164,14 @@ class KVAllocator:
                 self._slide(seq, g, group.window, position)
                 seq.tables[g].append(seq.spare[g].pop())
             elif self._blocks.fits(tuple(int(i == g) for i in range(len(self._groups)))):
-                seq.tables[g].append(self._blocks.take(g, 1)[0])
+                seq.tables[g].append(self._blocks.allocate(g, 1)[0])
             else:
                 return False
         return True
 
     def release(self, seq: Sequence, *, remember: bool) -> None:
-        """Take all blocks back. `remember`: what was computed can be found again by content."""
-        if remember and self._by_content:
+        """Release all blocks. `remember`: keep computed full blocks findable by content."""
+        if remember and self._prefix_lookup:
             self._register(seq, 0, seq.num_computed)
         tables, spare = seq.drop_blocks()
         for g, table in enumerate(tables):
@@ -190,7 +191,7 @@ class KVAllocator:
         new = min(seq.num_tokens - hit.num_tokens, self._config.max_step_tokens)
         rest = self._layout.blocks_for(seq.max_len) - hit.num_tokens // self._config.block_size
         own = min(rest, self._layout.window_blocks(window, new))
-        # What is published stays behind with those that wait for it.
+        # Pinned blocks stay behind for later readers while this sequence's window moves on.
         own += sum(
             min(self._layout.window_blocks(window), prefix.end // self._config.block_size)
             for prefix in seq.state.prefixes
@@ -202,7 +203,7 @@ class KVAllocator:
         return own
 
     def _slide(self, seq: Sequence, g: int, window: int, position: int) -> None:
-        """Let go of the blocks that the query at `position` and those after it do not see."""
+        """Free the blocks that neither the query at `position` nor a later one sees."""
         table, spare = seq.tables[g], seq.spare[g]
         index = min(max(0, position - window + 1) // self._config.block_size, len(table)) - 1
         while index >= 0 and table[index] != -1:

@@ -1,4 +1,4 @@
-"""What the engine has done: sums since it was ready, and about one sample a second."""
+"""Engine statistics: totals since the engine was ready, and about one sample a second."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ SAMPLE_S = 1.0
 
 @dataclass(slots=True)
 class PoolState:
-    """How full queues and pool are at a moment."""
+    """Fill levels of queues and pool at one moment."""
 
     num_running: int
     num_waiting: int
@@ -24,7 +24,8 @@ class EngineStats:
 
     totals: EngineTotals = field(default_factory=EngineTotals)
     _samples: list[StepSample] = field(default_factory=list)
-    _since: float = 0.0
+    _sampled_at: float = 0.0
+    # Since the last sample:
     _num_steps: int = 0
     _busy_s: float = 0.0
     _busy_until: float = 0.0
@@ -32,42 +33,44 @@ class EngineStats:
     _decode: int = 0
     _preempted: int = 0
 
-    def add(self, outcome: StepStats, state: PoolState, started_at: float, now: float) -> float:
-        """Count steps that ran from `started_at`, or the end of those before, to `now`. Returns
-        their seconds."""
-        totals, rejected = self.totals, outcome.drafted_tokens - outcome.accepted_tokens
-        useless = outcome.recomputed_tokens + outcome.overrun_tokens + rejected
+    def add(self, stats: StepStats, state: PoolState, started_at: float, now: float) -> float:
+        """Count steps that ran until `now`; returns their seconds.
+
+        They began at `started_at`, or at the end of the steps before if that is later.
+        """
+        totals, rejected = self.totals, stats.drafted_tokens - stats.accepted_tokens
+        wasted = stats.recomputed_tokens + stats.overrun_tokens + rejected
         self.totals = EngineTotals(
-            engine_s=now if outcome.output_tokens else totals.engine_s,
-            prefill_tokens=totals.prefill_tokens + outcome.prefill_tokens,
-            cached_prompt_tokens=totals.cached_prompt_tokens + outcome.cached_tokens,
-            output_tokens=totals.output_tokens + outcome.output_tokens,
-            wasted_tokens=totals.wasted_tokens + useless,
-            num_preempted=totals.num_preempted + outcome.num_preempted,
-            num_steps=totals.num_steps + outcome.num_steps,
-            drafted_tokens=totals.drafted_tokens + outcome.drafted_tokens,
-            accepted_tokens=totals.accepted_tokens + outcome.accepted_tokens,
+            engine_s=now if stats.output_tokens else totals.engine_s,
+            prefill_tokens=totals.prefill_tokens + stats.prefill_tokens,
+            cached_prompt_tokens=totals.cached_prompt_tokens + stats.cached_tokens,
+            output_tokens=totals.output_tokens + stats.output_tokens,
+            wasted_tokens=totals.wasted_tokens + wasted,
+            num_preempted=totals.num_preempted + stats.num_preempted,
+            num_steps=totals.num_steps + stats.num_steps,
+            drafted_tokens=totals.drafted_tokens + stats.drafted_tokens,
+            accepted_tokens=totals.accepted_tokens + stats.accepted_tokens,
         )
-        self._num_steps += outcome.num_steps
+        self._num_steps += stats.num_steps
         # Launches overlap; time counts once.
         seconds = now - max(started_at, self._busy_until)
         self._busy_s += seconds
         self._busy_until = now
-        # Tokens of no use were work of this second like any other.
-        self._prefill += outcome.prefill_tokens + outcome.recomputed_tokens
-        self._decode += outcome.decode_tokens + outcome.overrun_tokens + rejected
-        self._preempted += outcome.num_preempted
-        if now - self._since >= SAMPLE_S:
+        # Wasted tokens were work of this second like any other.
+        self._prefill += stats.prefill_tokens + stats.recomputed_tokens
+        self._decode += stats.decode_tokens + stats.overrun_tokens + rejected
+        self._preempted += stats.num_preempted
+        if now - self._sampled_at >= SAMPLE_S:
             self._close_sample(state, now)
         return seconds
 
     def flush(self, state: PoolState, now: float) -> None:
-        """Close the sample under way, if it holds any step: the engine falls idle."""
+        """Close the current sample, if it holds any step: the engine becomes idle."""
         if self._num_steps:
             self._close_sample(state, now)
 
-    def take_samples(self) -> list[StepSample]:
-        """The samples since the last call."""
+    def pop_samples(self) -> list[StepSample]:
+        """Return the samples since the last call."""
         samples, self._samples = self._samples, []
         return samples
 
@@ -85,5 +88,5 @@ class EngineStats:
                 num_preempted=self._preempted,
             )
         )
-        self._since, self._busy_s = now, 0.0
+        self._sampled_at, self._busy_s = now, 0.0
         self._num_steps = self._prefill = self._decode = self._preempted = 0

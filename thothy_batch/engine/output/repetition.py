@@ -1,4 +1,4 @@
-"""Finds out that a completion runs in circles. A function of its token ids alone."""
+"""Repetition check: detects a completion that loops. A function of its token ids alone."""
 
 from array import array
 
@@ -9,9 +9,9 @@ MIN_TOKENS = 64
 
 
 def repeats_itself(output_ids: "array[int]") -> bool:
-    """Whether the output ends in one cycle of at most MAX_PERIOD tokens, MIN_COPIES times over.
+    """Return whether the output ends in MIN_COPIES copies of a cycle of at most MAX_PERIOD tokens.
 
-    The copies must also cover MIN_TOKENS tokens, so that "no, no, no, no" is not yet a loop.
+    The copies must also span MIN_TOKENS tokens, so that "no, no, no, no" is not yet a loop.
     """
     tail = output_ids[-MAX_PERIOD * MIN_COPIES :]
     size = len(tail)
@@ -28,5 +28,8 @@ def repeats_itself(output_ids: "array[int]") -> bool:
 
 
 def is_due(num_output: int) -> bool:
-    """Whether to look at this length: only there, so that where it ends depends on nothing else."""
+    """Return whether to check at this length.
+
+    The lengths are fixed, so that the place where a loop is cut depends on the tokens alone.
+    """
     return num_output >= MIN_TOKENS and num_output % CHECK_EVERY == 0

@@ -1,4 +1,4 @@
-"""When a completion ends, and what its text then is."""
+"""Stop checker: decides when a completion ends, and extracts its text."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -7,7 +7,8 @@ from thothy_batch.engine.core.sequence import Sequence
 from thothy_batch.engine.output import repetition
 from thothy_batch.records import Completion, FinishReason, TokenIds
 
-_UNFINISHED = "\ufffd"  # what a decoder gives for the first bytes of a longer character
+_INCOMPLETE = "\ufffd"  # a decoder's output for the first bytes of a multi-byte character
+_MAX_PENDING = 8  # tokens that may decode to incomplete text before it counts as final
 
 
 class Decoder(Protocol):
@@ -16,18 +17,18 @@ class Decoder(Protocol):
     def decode(self, token_ids: TokenIds, skip_special: bool = True) -> str: ...
 
 
-class StopRules:
-    """Looks at a sequence after each token. `decoder` is None where a model has no tokenizer."""
+class StopChecker:
+    """Checks a sequence after each token. `decoder` is None if the model has no tokenizer."""
 
     def __init__(self, stop_token_ids: Iterable[int], decoder: Decoder | None) -> None:
         self._stop_token_ids = frozenset(stop_token_ids)
         self._decoder = decoder
-        self._watches: dict[Sequence, _StopWatch] = {}
+        self._searches: dict[Sequence, _StopStringSearch] = {}
 
     def finish_reason(self, seq: Sequence) -> FinishReason | None:
-        """Why the sequence ends with its last token; None when it goes on.
+        """Return why the sequence ends with its last token; None if it continues.
 
-        A stop token goes before all; a loop that reaches its last allowed token is a loop.
+        A stop token wins over all other reasons, and a loop over the length limit.
         """
         sampling = seq.state.request.sampling
         token_id = seq.output_ids[-1]
@@ -45,32 +46,32 @@ class StopRules:
         return FinishReason.LENGTH if seq.prompt_len + num_output >= seq.max_len else None
 
     def completion(self, seq: Sequence) -> Completion:
-        """What a finished sequence came to. Without a tokenizer the text is empty."""
+        """Return the completion of a finished sequence. Without a tokenizer its text is empty."""
         assert seq.finish_reason is not None
         ids = tuple(seq.output_ids)
-        watch = self._watches.pop(seq, None)
+        search = self._searches.pop(seq, None)
         if self._decoder is None:
             return Completion(ids, "", seq.finish_reason)
         sampling = seq.state.request.sampling
         ends_in_stop_token = not sampling.ignore_eos and ids[-1] in self._stop_token_ids
         text = self._decoder.decode(ids[:-1] if ends_in_stop_token else ids)
-        if watch is not None and watch.found_at is not None:
-            text = watch.text[: watch.found_at]
+        if search is not None and search.found_at is not None:
+            text = search.text[: search.found_at]
         return Completion(ids, text, seq.finish_reason)
 
     def _finds_stop(self, seq: Sequence, stop: tuple[str, ...]) -> bool:
         assert self._decoder is not None, "stop strings were accepted without a tokenizer"
-        watch = self._watches.get(seq)
-        if watch is None:
-            watch = self._watches[seq] = _StopWatch(self._decoder, stop)
-        return watch.add(seq.output_ids[-1])
+        search = self._searches.get(seq)
+        if search is None:
+            search = self._searches[seq] = _StopStringSearch(self._decoder, stop)
+        return search.add(seq.output_ids[-1])
 
 
-class _StopWatch:
+class _StopStringSearch:
     """A completion's text as it grows, and the first stop string in it.
 
-    A token's text may depend on the one before it (spaces, characters of several tokens): what is
-    new is the difference between decoding a short window with and without the new tokens.
+    A token's text may depend on the token before it (spaces, multi-token characters). So the new
+    text is the difference between decoding a short window with and without the new tokens.
     """
 
     def __init__(self, decoder: Decoder, stop: tuple[str, ...]) -> None:
@@ -84,11 +85,11 @@ class _StopWatch:
         self.found_at: int | None = None
 
     def add(self, token_id: int) -> bool:
-        """Take in one token; true when a stop string is complete."""
+        """Add a token; return whether the text now contains a stop string."""
         self._ids.append(token_id)
         known = self._decoder.decode(self._ids[self._window : self._done])
         text = self._decoder.decode(self._ids[self._window :])
-        if text.endswith(_UNFINISHED) and len(self._ids) - self._done < 8:
+        if text.endswith(_INCOMPLETE) and len(self._ids) - self._done < _MAX_PENDING:
             return False
         searched = max(0, len(self.text) - self._overlap)
         self.text += text[len(known) :]

@@ -82,12 +82,12 @@ def _serve(engine: LLMEngine, channel: Channel) -> None:
             faults.at("engine.stepped")
         since = time.monotonic() - reported_at
         if engine.has_work:
-            is_due = since >= (REPORT_S if engine.has_news else HEARTBEAT_S)
+            is_due = since >= (REPORT_S if engine.has_update else HEARTBEAT_S)
         else:
             is_due = not is_quiet
         # A parent that reads slowly gets fewer and larger reports, never a queue of them.
         if is_due and not (engine.has_work and channel.has_backlog):
-            update = engine.take_update()
+            update = engine.pop_update()
             faults.at("engine.report")
             channel.send(Update(update, num_messages))
             reported_at = time.monotonic()
@@ -103,7 +103,7 @@ def _take_message(engine: LLMEngine, channel: Channel, *, wait: bool) -> bool:
     if isinstance(message, Submit):
         engine.submit(message.requests)
     elif isinstance(message, Withdraw):
-        engine.withdraw(message.requests)
+        engine.cancel_planned(message.requests)
     elif isinstance(message, LimitSteps):
         engine.limit_steps(message.max_step_tokens)
     elif isinstance(message, StopAdmitting):

@@ -1,7 +1,7 @@
-"""Who is still worth being started when the night comes to its end.
+"""Deadline gate: rejects requests that would miss their deadline before any work is spent on them.
 
-A row that is started and cannot be finished is work for nothing. How long one takes is known from
-those that run: the seconds of a token, and of a token of a prompt, in the latest steps.
+The time a request takes is predicted from recent steps: the seconds per decoded token and per
+prompt token.
 """
 
 import math
@@ -12,20 +12,19 @@ from thothy_batch.engine.core.sequence import Sequence
 from thothy_batch.engine.cost.cost_model import CostModel, StepWork
 from thothy_batch.engine.scheduling.scheduled_batch import ScheduledBatch, StepStats
 
-_MEMORY_S = 10.0  # of busy time, in which what was measured loses 63 % of its weight
-_MOST_S = 2.5  # that one step counts for: one that was held up says little of the next
-_LOOK_AGAIN_S = 1.0
-_UNTRIED_FACTOR = (
-    0.5  # of what a step takes by the cost model: who is left for that was never tried
-)
-_PROMPT_ROWS = 1024  # of a step of prompts, in the cost model's words
+_MEMORY_S = 10.0  # seconds of busy time after which a measurement has lost 63 % of its weight
+_MAX_DECAY_S = 2.5  # cap per step: one delayed step says little about the next
+_RECHECK_S = 1.0
+# Predicted step time is multiplied by it: a request rejected before the first step is never tried.
+_UNTRIED_FACTOR = 0.5
+_PREFILL_TOKENS = 1024  # of the step from which the cost model predicts a prompt token
 
 
 @dataclass(slots=True)
 class _Rate:
-    """Seconds a token; old measurements count less and less."""
+    """Seconds per token; old measurements lose weight."""
 
-    expected: float  # before anything is measured; 0: nothing is known
+    expected: float  # before anything is measured; 0: unknown
     seconds: float = 0.0
     tokens: float = 0.0
 
@@ -39,10 +38,9 @@ class _Rate:
 
 
 class DeadlineGate:
-    """Judges by `Request.ends_at`. `clock` is the one that it is of.
+    """Compares predicted times with `Request.ends_at`, a time of `clock`.
 
-    `cost`: what is known of the device's speed beforehand. Without it, and before the first steps,
-    everybody may start.
+    `cost`: predicted speed of the device. Without it every request passes before the first steps.
     """
 
     def __init__(self, clock: Callable[[], float], cost: CostModel | None = None) -> None:
@@ -51,41 +49,41 @@ class DeadlineGate:
         self._prompt = _Rate(0.0 if cost is None else _UNTRIED_FACTOR * _prompt_token_s(cost))
         self._least_token_s = self._token.expected
         self._least_prompt_s = self._prompt.expected
-        self._due_at = 0.0
+        self._recheck_at = 0.0
 
-    def learn(
-        self, span: ScheduledBatch, outcome: StepStats, num_rows: int, seconds: float
-    ) -> None:
-        """A launch took so long. `num_rows`: that drew tokens in it, of which the outcome tells."""
-        keep = math.exp(-min(seconds, _MOST_S) / _MEMORY_S)
-        in_prompts = sum(part.num_tokens for part in span.parts)
-        if in_prompts:
-            share = in_prompts / (in_prompts + len(span.decoding))
-            self._prompt.note(seconds * share, in_prompts, keep)
+    def learn(self, batch: ScheduledBatch, stats: StepStats, num_seqs: int, seconds: float) -> None:
+        """Learn from a launch of `seconds`, in which `num_seqs` sequences drew tokens."""
+        keep = math.exp(-min(seconds, _MAX_DECAY_S) / _MEMORY_S)
+        num_prefilled = sum(chunk.num_tokens for chunk in batch.chunks)
+        if num_prefilled:
+            share = num_prefilled / (num_prefilled + len(batch.decoding))
+            self._prompt.note(seconds * share, num_prefilled, keep)
             least = self._least_prompt_s or self._prompt.now
             self._least_prompt_s = min(least, self._prompt.now)
-        if outcome.output_tokens > 0:
-            self._token.note(seconds * num_rows, outcome.output_tokens, keep)
+        if stats.output_tokens > 0:
+            self._token.note(seconds * num_seqs, stats.output_tokens, keep)
             least = self._least_token_s or self._token.now
             self._least_token_s = min(least, self._token.now)
 
-    def is_due(self) -> bool:
-        """Whether to look again at those that may not start: about once a second."""
+    def is_recheck_due(self) -> bool:
+        """Return whether to check deferred sequences again: about once a second."""
         now = self._clock()
-        if now < self._due_at:
+        if now < self._recheck_at:
             return False
-        self._due_at = now + _LOOK_AGAIN_S
+        self._recheck_at = now + _RECHECK_S
         return True
 
-    def is_over(self, seq: Sequence) -> bool:
-        """Whether the time of a sequence that was not started has passed."""
+    def is_expired(self, seq: Sequence) -> bool:
+        """Return whether the deadline of a sequence has passed."""
         ends_at = seq.state.request.ends_at
         return ends_at is not None and self._clock() >= ends_at
 
     def can_finish_in_time(self, seq: Sequence, num_cached: int, *, alone: bool) -> bool:
-        """Whether it can be expected to end in time; of its prompt `num_cached` tokens are there.
-        `alone`: with nobody beside it a row is as fast as any was so far. Who was started before
-        goes on."""
+        """Return whether a sequence is expected to end in time; True if it was started before.
+
+        `num_cached`: prompt tokens that need not be computed. `alone`: no other sequence runs, so
+        it is expected to be as fast as the fastest so far.
+        """
         request = seq.state.request
         if request.ends_at is None or seq.state.started_at is not None:
             return True
@@ -101,10 +99,10 @@ class DeadlineGate:
 
 
 def _token_s(cost: CostModel) -> float:
-    """Of one row in a step of its own."""
+    """Predict the seconds per token of a sequence that decodes alone."""
     return cost.step_s(StepWork(1, 1, decode_context=0, num_decode=1, prefill_pairs=0))
 
 
 def _prompt_token_s(cost: CostModel) -> float:
-    step = StepWork(_PROMPT_ROWS, 0, decode_context=0, num_decode=0, prefill_pairs=0)
-    return cost.step_s(step) / _PROMPT_ROWS
+    step = StepWork(_PREFILL_TOKENS, 0, decode_context=0, num_decode=0, prefill_pairs=0)
+    return cost.step_s(step) / _PREFILL_TOKENS

@@ -1,5 +1,8 @@
-"""Blocks that the next step copies before it computes: a prompt's last, partly filled block, once
-for each further sample. Until then its content is kept from changing hands."""
+"""Pending copies: blocks that the next step copies before it computes.
+
+A prompt's partly filled last block is copied once per further sample. Until then its content must
+not be overwritten.
+"""
 
 from collections.abc import Iterator
 
@@ -9,7 +12,7 @@ from thothy_batch.engine.kv_cache.block_manager import BlockManager
 
 
 class PendingCopies:
-    """Copies by the fork that they are for; the source of each has a reader here."""
+    """Copies by the fork that needs them; each holds a reader on its source block."""
 
     def __init__(self, blocks: BlockManager) -> None:
         self._blocks = blocks
@@ -25,11 +28,11 @@ class PendingCopies:
                 self._blocks.share(group, (source,))
 
     def drop(self, fork: Sequence) -> None:
-        """The fork does not go on: nothing is copied for it."""
+        """Drop the copies of a fork that does not continue."""
         for group, source, _ in self._copies.pop(fork, ()):
             self._blocks.release(group, (source,))
 
     def clear(self) -> None:
-        """All were made."""
+        """Drop all copies: the step has made them."""
         for fork in list(self._copies):
             self.drop(fork)

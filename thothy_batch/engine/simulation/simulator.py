@@ -16,7 +16,7 @@ from itertools import islice
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.sequence import Sequence, SequenceStatus
 from thothy_batch.engine.cost.cost_model import CostModel, StepWork
-from thothy_batch.engine.execution.prefix_groups import attention_groups, row_path
+from thothy_batch.engine.execution.prefix_groups import attention_groups, prefix_path
 from thothy_batch.engine.scheduling.scheduled_batch import ScheduledBatch, StepStats
 from thothy_batch.engine.scheduling.scheduler import Scheduler
 from thothy_batch.records import Request
@@ -120,14 +120,14 @@ class Simulation:
             self._unpark()
         if span.num_preempted:
             self._context = sum(seq.num_tokens for seq in span.decoding)
-        num_steps = 1 if span.parts else min(span.num_steps, self._steps_to_end())
+        num_steps = 1 if span.chunks else min(span.num_steps, self._steps_to_end())
         result.seconds += self._cost.step_s(self._work(span, num_decode, num_steps))
         result.num_spans += 1
         result.num_steps += num_steps
-        result.num_prompt_steps += bool(span.parts)
+        result.num_prompt_steps += bool(span.chunks)
         result.peak_running = max(result.peak_running, self._scheduler.num_running)
         result.peak_blocks = max(result.peak_blocks, self._scheduler.blocks_used)
-        outcome = self._scheduler.advance(span, num_steps, result.seconds)
+        outcome = self._scheduler.commit(span, num_steps, result.seconds)
         self._context += num_decode * num_steps
         finished = self._joined(outcome) + self._ended()
         for seq in finished:
@@ -143,7 +143,7 @@ class Simulation:
 
     def _work(self, span: ScheduledBatch, num_decode: int, num_steps: int) -> StepWork:
         num_tokens, num_sampled, pairs = num_decode, num_decode, 0
-        for part in span.parts:
+        for part in span.chunks:
             n = part.num_tokens
             num_tokens += n
             num_sampled += part.num_rows
@@ -162,10 +162,10 @@ class Simulation:
 
     def _group(self, span: ScheduledBatch) -> None:
         """What groups of rows read once, counted again when somebody came or went."""
-        rows = span.decoding.sharing_rows
+        rows = span.decoding.sharing_seqs
         if rows is not self._grouped:
             block_size = self._config.block_size
-            groups = attention_groups([row_path(seq, block_size) for seq in rows])
+            groups = attention_groups([prefix_path(seq, block_size) for seq in rows])
             self._saved = sum((end - first - 1) * (stop - at) for first, end, at, stop in groups)
             self._grouped = rows
 
@@ -235,7 +235,7 @@ def _no_cycle_search() -> Iterator[None]:
 
 
 def _scheduler(config: EngineConfig, *, by_content: bool) -> Scheduler:
-    return Scheduler(config, by_content=by_content)
+    return Scheduler(config, prefix_lookup=by_content)
 
 
 def _mark(seq: Sequence) -> int:

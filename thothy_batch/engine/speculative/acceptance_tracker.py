@@ -1,23 +1,23 @@
-"""How often a guessed token turns out right: of one sequence, and of all by what was found again.
+"""Acceptance tracker: how often drafted tokens turn out right, per sequence and per n-gram length.
 
-A guess is judged whether it was computed as a draft or only made: so this is learned at no cost,
-also while drafts are not worth their time, unless not even good ones would be.
+A draft is judged whether it was verified or only proposed. So the rates are learned at no cost,
+also while drafts do not pay, unless not even good ones would.
 """
 
 from dataclasses import dataclass, field
 
 from thothy_batch.engine.speculative.prompt_lookup import MAX_NGRAM
 
-_START = 0.5  # before anything is known
-_START_TRIALS = 8.0  # tokens that this counts as
-_KEEP_ALL = 0.99  # of counts of all sequences, from one guess to the next
-_KEEP_ONE = 0.9  # of counts of one sequence
-_PRIOR_TRIALS = 4.0  # tokens of a sequence that all others count as
+_START = 0.5  # rate before anything is known
+_START_TRIALS = 8.0  # tokens that _START counts as
+_KEEP_ALL = 0.99  # decay per draft of the counts of all sequences
+_KEEP_ONE = 0.9  # decay per draft of the counts of one sequence
+_PRIOR_TRIALS = 4.0  # tokens of a sequence that the rate of all others counts as
 
 
 @dataclass(slots=True)
 class Counts:
-    """Tokens that were guessed and those that were right; old ones count less and less."""
+    """Drafted tokens and those that were right; old ones lose weight."""
 
     trials: float = 0.0
     hits: float = 0.0
@@ -32,7 +32,7 @@ class Counts:
 
 @dataclass(slots=True)
 class AcceptanceTracker:
-    """Of all sequences, by length of the n-gram that was found again."""
+    """Counts of all sequences, by length of the n-gram that was found again."""
 
     by_ngram: list[Counts] = field(
         default_factory=lambda: [
@@ -41,15 +41,15 @@ class AcceptanceTracker:
     )
 
     def rate(self, ngram: int, own: Counts) -> float:
-        """The chance that a next guessed token is right, of a sequence with these counts."""
+        """Return the chance that a sequence's next drafted token is right, given its own counts."""
         return own.rate(self.by_ngram[ngram].rate(_START, 1.0), _PRIOR_TRIALS)
 
     @property
     def best_rate(self) -> float:
-        """Of guesses by whatever was found again."""
+        """The highest rate of any n-gram length."""
         return max(counts.rate(_START, 1.0) for counts in self.by_ngram)
 
     def judge(self, ngram: int, own: Counts, num_hits: int, *, missed: bool) -> None:
-        """So many tokens of a guess were right, and whether the one behind them was wrong."""
+        """Count a draft: `num_hits` tokens were right; `missed`: the next one was wrong."""
         self.by_ngram[ngram].add(num_hits, missed=missed, keep=_KEEP_ALL)
         own.add(num_hits, missed=missed, keep=_KEEP_ONE)

@@ -1,13 +1,14 @@
-"""Decides which rows of a decode step verify drafts, and how long they are.
+"""Speculation policy: decides which sequences of a decode step verify drafts, and how long.
 
-On a CPU a step of few rows takes as long as reading the weights: some more tokens cost little, and
-each that was guessed right saves a row a step. Where rows are many, or guesses wrong, it does not
-pay. The choice is the number of drafted tokens that makes most tokens a second, predicted from the
-times of earlier steps and from how often guesses were right. No number of rows or tokens decides.
+On a CPU a step of few sequences takes as long as reading the weights: some more tokens cost little,
+and each accepted one saves a sequence a step. With many sequences or poor drafts it does not pay.
+The policy picks the number of drafted tokens with the most tokens per second, predicted from the
+times of earlier steps and from acceptance rates; there is no fixed threshold of sequences or
+tokens.
 
-What the greedy row draws at each drafted place shows whether the draft is right there: outputs are
-those of single steps, token for token where the arithmetic does not depend on the batch (float32 on
-a CPU), else up to its ties. But for those, only speed depends on what is decided here.
+The token that a greedy sequence draws at each drafted position shows whether the draft is right
+there. So outputs equal those of single steps: token for token where the arithmetic does not depend
+on the batch (float32 on a CPU), else up to ties. Apart from ties, the policy affects speed only.
 """
 
 from collections.abc import Iterable
@@ -23,48 +24,53 @@ from thothy_batch.engine.scheduling.scheduled_batch import ScheduledBatch
 from thothy_batch.engine.speculative.acceptance_tracker import AcceptanceTracker, Counts
 from thothy_batch.engine.speculative.prompt_lookup import Draft, PromptLookup, num_accepted
 
-# Tokens that each row of a step verifies behind its own; rows without a draft are left out.
+# Tokens to verify after each sequence's own; sequences without a draft are left out.
 Drafts = dict[Sequence, list[int]]
+# Chance to be right, position within the draft, sequence.
+_Gain = tuple[float, int, Sequence]
 
-# Tokens; each is right only if all before it are. As many as are worth it are taken: the bound is
-# for what deciding costs the host. With the row's own they are 32 queries, which fill matrix tiles.
+# Tokens; each is right only if all before it are, and only as many as pay are verified. The limit
+# bounds the host's time for the decision. With the sequence's own token they are 32 queries, which
+# fill matrix tiles.
 MAX_DRAFT = 31
-_LEAST_GAIN = 1.03  # below that a prediction is no better than its noise
-# At the least, for whether guesses are worth making at all: they cost the host some microseconds a
-# row.
+_MIN_GAIN = 1.03  # a smaller predicted gain is within the noise
+# Acceptance rate assumed at least, to decide whether drafts are worth proposing at all: that costs
+# the host some microseconds per sequence.
 _HOPED_RATE = 0.8
-# Steps larger than any that is known, by at most this ratio, are tried where they would pay if they
-# took no longer than the largest known one; so many times, and once more with each so many steps.
-# That bounds what is lost.
+# A step up to this ratio larger than any known one is tried if it would pay at the time of the
+# largest known one: so many times at first, and once more per so many steps. That bounds the loss.
 _TRY_RATIO, _FREE_TRIES, _STEPS_A_TRY = 1.75, 4, 64
 
 
 class Speculation(Protocol):
-    """What the engine asks about steps without parts of prompts."""
+    """Drafts for steps without prefill chunks."""
 
-    def drafts(self, rows: list[Sequence], room: dict[Sequence, int], most: int) -> Drafts:
-        """Of the next step: at most `room` tokens of each row, `most` in all. Rows that may have
-        no draft are not in `room`."""
+    def drafts(self, seqs: list[Sequence], room: dict[Sequence, int], max_tokens: int) -> Drafts:
+        """Draft for the next step: at most `room` tokens per sequence, `max_tokens` in all.
+
+        Sequences that must not have a draft are missing in `room`.
+        """
         ...
 
     def learn(self, num_tokens: int, seconds: float) -> None:
-        """The step that was asked about was computed, and its sequences know their tokens."""
+        """Learn from the step that was drafted for, once its sequences know their tokens."""
         ...
 
     def forget(self, seqs: Iterable[Sequence]) -> None:
-        """Sequences have ended."""
+        """Drop the state of finished sequences."""
         ...
 
 
 @dataclass(slots=True)
-class _Row:
-    """What is known of a sequence's guesses."""
+class _Record:
+    """Prompt lookup and acceptance counts of a sequence."""
 
-    drafter: PromptLookup
+    lookup: PromptLookup
     counts: Counts = field(default_factory=Counts)
 
-    def catch_up(self, seq: Sequence) -> None:
-        self.drafter.extend(seq.output_ids[len(self.drafter) - seq.prompt_len :])
+    def new_tokens(self, seq: Sequence) -> list[int]:
+        """Return the output tokens that the lookup does not have yet."""
+        return seq.output_ids[len(self.lookup) - seq.prompt_len :].tolist()
 
 
 class SpeculationPolicy:
@@ -73,89 +79,90 @@ class SpeculationPolicy:
     def __init__(self) -> None:
         self._times = StepTimes()
         self._acceptance = AcceptanceTracker()
-        self._rows: dict[Sequence, _Row] = {}
-        self._guesses: dict[Sequence, Draft] = {}  # of the step under way
+        self._records: dict[Sequence, _Record] = {}
+        self._proposed: dict[Sequence, Draft] = {}  # for the step in flight
         self._num_tries = 0
 
-    def drafts(self, rows: list[Sequence], room: dict[Sequence, int], most: int) -> Drafts:
-        self._guesses = {}
-        num_rows = len(rows)
-        if not room or most < 1:
+    def drafts(self, seqs: list[Sequence], room: dict[Sequence, int], max_tokens: int) -> Drafts:
+        self._proposed = {}
+        num_seqs = len(seqs)
+        if not room or max_tokens < 1:
             return {}
         lens = {seq: min(MAX_DRAFT, num_tokens) for seq, num_tokens in room.items()}
         hoped = max(_HOPED_RATE, self._acceptance.best_rate)
-        if not self._best(num_rows, _gains(lens, dict.fromkeys(lens, hoped))[:most]):
+        if not self._best(num_seqs, _gains(lens, dict.fromkeys(lens, hoped))[:max_tokens]):
             return {}
-        self._guesses = {seq: guess for seq in lens if (guess := self._guess(seq)).tokens}
-        lens = {seq: min(lens[seq], len(guess.tokens)) for seq, guess in self._guesses.items()}
+        self._proposed = {seq: draft for seq in lens if (draft := self._propose(seq)).tokens}
+        lens = {seq: min(lens[seq], len(draft.tokens)) for seq, draft in self._proposed.items()}
         rates = {
-            seq: self._acceptance.rate(guess.ngram, self._rows[seq].counts)
-            for seq, guess in self._guesses.items()
+            seq: self._acceptance.rate(draft.ngram, self._records[seq].counts)
+            for seq, draft in self._proposed.items()
         }
-        gains = _gains(lens, rates)[:most]
-        num_drafted = self._best(num_rows, gains)
-        if num_drafted and num_rows + num_drafted > self._times.most_tokens:
+        gains = _gains(lens, rates)[:max_tokens]
+        num_drafted = self._best(num_seqs, gains)
+        if num_drafted and num_seqs + num_drafted > self._times.most_tokens:
             self._num_tries += 1
         drafts: Drafts = {}
         for _, _, seq in gains[:num_drafted]:
-            drafts.setdefault(seq, []).append(self._guesses[seq].tokens[len(drafts.get(seq, ()))])
+            drafts.setdefault(seq, []).append(self._proposed[seq].tokens[len(drafts.get(seq, ()))])
         return drafts
 
     def learn(self, num_tokens: int, seconds: float) -> None:
         self._times.note(num_tokens, seconds)
-        for seq, guess in self._guesses.items():
-            row = self._rows[seq]
-            drawn = seq.output_ids[len(row.drafter) - seq.prompt_len :]
-            num_judged = min(len(drawn), len(guess.tokens))
-            num_hits = num_accepted(guess.tokens, drawn)
-            self._acceptance.judge(guess.ngram, row.counts, num_hits, missed=num_hits < num_judged)
-        self._guesses = {}
+        for seq, draft in self._proposed.items():
+            record = self._records[seq]
+            drawn = record.new_tokens(seq)
+            num_judged = min(len(drawn), len(draft.tokens))
+            num_hits = num_accepted(draft.tokens, drawn)
+            missed = num_hits < num_judged
+            self._acceptance.judge(draft.ngram, record.counts, num_hits, missed=missed)
+        self._proposed = {}
 
     def forget(self, seqs: Iterable[Sequence]) -> None:
         for seq in seqs:
-            self._rows.pop(seq, None)
-            self._guesses.pop(seq, None)
+            self._records.pop(seq, None)
+            self._proposed.pop(seq, None)
 
-    def _guess(self, seq: Sequence) -> Draft:
-        row = self._rows.get(seq)
-        if row is None:
-            row = self._rows[seq] = _Row(PromptLookup(seq.state.request.prompt_token_ids))
-        row.catch_up(seq)
-        return row.drafter.propose(MAX_DRAFT)
+    def _propose(self, seq: Sequence) -> Draft:
+        record = self._records.get(seq)
+        if record is None:
+            record = _Record(PromptLookup(seq.state.request.prompt_token_ids))
+            self._records[seq] = record
+        record.lookup.extend(record.new_tokens(seq))
+        return record.lookup.propose(MAX_DRAFT)
 
-    def _best(self, num_rows: int, gains: list[tuple[float, int, Sequence]]) -> int:
-        """How many of the drafted tokens are worth verifying; `gains` begins with each one's
-        chance to be right, likeliest first."""
+    def _best(self, num_seqs: int, gains: list[_Gain]) -> int:
+        """Return how many of the drafted tokens are worth verifying; `gains`: likeliest first."""
         if not gains:
             return 0
-        # As long as a step without drafts was not measured it is taken to be as fast as it can be:
+        # A step without drafts that was never measured is assumed to be as fast as possible:
         # drafts that pay even so need no such step, others make one happen.
-        alone_s = self._times.least_seconds(num_rows)
+        alone_s = self._times.least_seconds(num_seqs)
         if not alone_s:
             return 0
-        num_tokens = num_rows + np.cumsum([0.0, *(chance for chance, _, _ in gains)])
-        seconds = self._times.seconds(num_rows, num_rows + len(gains))
+        num_tokens = num_seqs + np.cumsum([0.0, *(chance for chance, _, _ in gains)])
+        seconds = self._times.seconds(num_seqs, num_seqs + len(gains))
         seconds[0] = min(alone_s, seconds[1])  # a smaller step that took longer was disturbed
         rates = num_tokens / seconds
         best = int(rates.argmax())
-        if rates[best] <= rates[0] * _LEAST_GAIN:
+        if rates[best] <= rates[0] * _MIN_GAIN:
             best = 0
         largest = self._times.most_tokens
         if self._num_tries >= _FREE_TRIES + self._times.num_steps / _STEPS_A_TRY:
             return best
-        edge = max(0, largest - num_rows)
-        tried = min(len(gains), int(largest * _TRY_RATIO) - num_rows)
-        # A larger step than is known takes at least as long as the largest of those that are.
-        if tried > edge and num_tokens[tried] / seconds[edge] > rates[best] * _LEAST_GAIN:
+        edge = max(0, largest - num_seqs)
+        tried = min(len(gains), int(largest * _TRY_RATIO) - num_seqs)
+        # A step larger than any known one takes at least as long as the largest known one.
+        if tried > edge and num_tokens[tried] / seconds[edge] > rates[best] * _MIN_GAIN:
             return tried
         return best
 
 
-def _gains(
-    lens: dict[Sequence, int], rates: dict[Sequence, float]
-) -> list[tuple[float, int, Sequence]]:
-    """The chance of each drafted token to be right with all before it, likeliest first; of a row
-    the earlier token always goes first."""
+def _gains(lens: dict[Sequence, int], rates: dict[Sequence, float]) -> list[_Gain]:
+    """Return each drafted token's chance to be right with all before it, likeliest first.
+
+    Within a sequence the earlier token always comes first.
+    """
     gains = [
         (min(rates[seq], 0.99) ** place, place, seq)
         for seq, num_tokens in lens.items()
@@ -164,25 +171,31 @@ def _gains(
     return sorted(gains, key=lambda gain: (-gain[0], gain[1]))
 
 
-def with_drafts(
-    span: ScheduledBatch, speculation: Speculation, config: EngineConfig, most: int
+def add_drafts(
+    batch: ScheduledBatch, speculation: Speculation, config: EngineConfig, max_step_tokens: int
 ) -> ScheduledBatch:
-    """The span, or one of a step that verifies drafts if that pays, of `most` tokens. Beside
-    prompts no row does: such a step takes as long as its tokens are many."""
-    if span.parts:
-        return span
-    rows = span.decoding.rows
-    room = _room_for_drafts(rows, config.block_size)
+    """Return the batch, or one whose next step verifies drafts if that pays.
+
+    A batch with prefill chunks gets none: its step takes as long as its tokens are many.
+    """
+    if batch.chunks:
+        return batch
+    seqs = batch.decoding.seqs
+    room = _room_for_drafts(seqs, config.block_size)
     # Each token has logits of its own: no more of them than a step without drafts may have.
-    drafts = speculation.drafts(rows, room, min(most, config.max_seqs) - len(rows))
-    return span.drafting(drafts) if drafts else span
+    max_tokens = min(max_step_tokens, config.max_seqs) - len(seqs)
+    drafts = speculation.drafts(seqs, room, max_tokens)
+    return batch.with_drafts(drafts) if drafts else batch
 
 
-def _room_for_drafts(rows: Iterable[Sequence], block_size: int) -> dict[Sequence, int]:
-    """Tokens that may be drafted for each row: greedy, without a penalty that looks at what was
-    drawn before. Their KV has blocks already, and the last token is always drawn, not drafted."""
+def _room_for_drafts(seqs: Iterable[Sequence], block_size: int) -> dict[Sequence, int]:
+    """Return the tokens that may be drafted for each greedy sequence.
+
+    Their KV already has blocks, and the last token is always drawn, not drafted. A repetition
+    penalty depends on the tokens drawn before, so it excludes drafts.
+    """
     room = {}
-    for seq in rows:
+    for seq in seqs:
         sampling = seq.state.request.sampling
         if sampling.temperature > 0 or sampling.repetition_penalty != 1.0:
             continue
