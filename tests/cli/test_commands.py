@@ -68,7 +68,7 @@ def test_plan_tells_what_is_done_and_what_fails(folder: Path) -> None:
     assert plan["first_prompt"] == "one"
     text = call("plan", folder / "manifest.yaml")
     assert text.returncode == 0
-    assert "2 answered before" in text.stdout
+    assert "2 reused" in text.stdout
 
 
 def test_plan_writes_nothing(folder: Path, tmp_path: Path) -> None:

@@ -1,13 +1,12 @@
 """What is shown: a live display on a terminal, few plain lines in a log."""
 
 import io
-from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from thothy_batch.cli.display import LineDisplay
-from thothy_batch.cli.live import LiveDisplay, _bars
+from thothy_batch.cli.live import JobBars, LiveDisplay
 from thothy_batch.runner.monitoring.progress import Snapshot
 from thothy_batch.runner.work.counts import JobCount
 
@@ -76,6 +75,6 @@ def test_what_is_noted_cannot_command_the_terminal(capsys: pytest.CaptureFixture
 def test_a_long_name_leaves_room_for_the_figures() -> None:
     job = JobCount("wide " * 1000, "raw", 5, 20.0, num_items=10, num_done=4)
     drawn = io.StringIO()
-    Console(file=drawn, width=120).print(_bars(replace(snapshot(), jobs=(job,))))
+    Console(file=drawn, width=120).print(JobBars((job,)))
     (line,) = drawn.getvalue().splitlines()
     assert "4/10" in line

@@ -91,7 +91,7 @@ def test_the_text_has_the_figures_of_the_night() -> None:
         "titles / sku-1 [de]: 5 > 4",
         "and 2 more",
         "7 artifacts, stored but worth a look",
-        "500 (25.0 %)",
+        "of which 500 (25.0 %) shared",
         "wasted: 88 (3.8 % of what was computed)",
         "-12.3 % tokens/s, +5.0 % artifacts an hour",
         "What to do: shorten the rows",
@@ -105,7 +105,7 @@ def test_the_text_has_the_figures_of_the_night() -> None:
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        ({"status": "stopped", "stop_reason": "deadline", "num_not_run": 5}, "for the deadline"),
+        ({"status": "stopped", "stop_reason": "deadline", "num_not_run": 5}, "at the deadline"),
         ({"status": "failed", "stop_reason": "killed", "wall_s": None}, "killed: its process died"),
         ({"status": "failed", "stop_reason": "disk full"}, "failed: disk full"),
         ({"status": "running", "stop_reason": None, "wall_s": None}, "is running"),
@@ -183,12 +183,12 @@ def test_the_page_shows_foreign_text_escaped() -> None:
     page = render_html(_nasty())
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[2J" in page
-    assert "&#x27;q&#x27; &quot;d&quot; &amp;amp;" in page
+    assert "&#39;q&#39; &#34;d&#34; &amp;amp;" in page
 
 
 def test_the_page_works_in_dark_and_light_and_draws_the_speed() -> None:
     page = render_html(_data())
-    assert "prefers-color-scheme:dark" in page
+    assert "prefers-color-scheme: dark" in page
     (points,) = re.findall(r'class="decode" points="([^"]*)"', page)
     pairs = [tuple(map(float, pair.split(","))) for pair in points.split()]
     assert len(pairs) == 49

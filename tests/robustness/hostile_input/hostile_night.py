@@ -14,8 +14,8 @@ from rich.console import Console
 
 from thothy_batch.cli.display import LineDisplay
 from thothy_batch.cli.live import LiveDisplay
-from thothy_batch.cli.output import print_text
-from thothy_batch.cli.render_run import summary_text
+from thothy_batch.cli.output import print_blocks
+from thothy_batch.cli.render_run import summary_blocks
 from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.engine.start import start_in_process
 from thothy_batch.manifest.settings import Overrides
@@ -80,7 +80,7 @@ def run_with_hostile_engine(
         summary = run_manifest(options, screen)
     assert summary.exit_code in GOOD, summary.error
     with contextlib.redirect_stdout(screen.terminal):
-        print_text(summary_text(summary))
+        print_blocks(summary_blocks(summary))
     check_terminal(screen.log.getvalue())
     check_terminal(screen.terminal.getvalue(), drawn=True)
     return (engines[0] if engines else None), summary.as_json()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from thothy_batch.cli.render_doctor import doctor_text
+from thothy_batch.cli.render_doctor import doctor_blocks
 from thothy_batch.engine.calibration import device_limits, measure_model
 from thothy_batch.engine.cost.cost_model import StepSpeed, model_work
 from thothy_batch.engine.cost.measurement_cache import (
@@ -20,6 +20,7 @@ from thothy_batch.engine.hardware.gpu import Gpu
 from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.model.config.model_config import load_config
 from thothy_batch.records import ModelSpec
+from thothy_batch.report.layout import to_text
 from thothy_batch.runner.commands.doctor import diagnose, model_to_measure
 from thothy_batch.runner.monitoring.progress import Silent
 
@@ -227,7 +228,7 @@ def test_a_gpu_stands_in_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
         "name": "NVIDIA H200", "driver": "570.86.15", "capability": "9.0",
         "memory_gib": 141.0, "memory_free_gib": 140.0,
     }  # fmt: skip
-    assert "gpu: NVIDIA H200 (compute capability 9.0, driver 570.86.15, 141.0 GiB" in doctor_text(
-        found
-    )
+    (line, *_) = to_text(doctor_blocks(found)).splitlines()
+    assert line.startswith("gpu ")
+    assert "NVIDIA H200 (compute capability 9.0, driver 570.86.15, 141.0 GiB memory" in line
     assert {"reference", "cpu", "flex"} <= set(found["impls"])
