@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from document_schemas import check_document
 
 from thothy_batch.cli.render_doctor import doctor_blocks
 from thothy_batch.engine.calibration import device_limits, measure_model
@@ -88,6 +89,7 @@ def _model(folder: Path, settings: dict[str, Any]) -> ModelSpec:
 def _examine(model: ModelSpec | None = None) -> dict[str, Any]:
     """As `--json` shows it."""
     found = diagnose(Silent(), model, owns_process=False)
+    check_document("doctor", found)
     return dict(json.loads(json.dumps(found, allow_nan=False)))
 
 
