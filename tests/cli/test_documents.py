@@ -131,7 +131,7 @@ def test_a_plan_with_a_refused_row_a_deadline_and_a_note(
 ) -> None:
     rows = {"id": ["a", "b"], "prompt": ["one " * 300, "two"]}
     pq.write_table(pa.table(rows), folder / "rows.parquet")
-    more = "run: {time_budget: 5h}\nengine: {num_blocks: 8}"
+    more = "run: {time_budget: 5h}\nengine: {kv_memory: 16KiB}"
     write_manifest(folder, "builtin:fake", more)
     plan = document(capsys, "plan", folder / "manifest.yaml")
     assert plan["estimate"]["time_left_s"] is not None
