@@ -53,7 +53,9 @@ def test_which_columns_fit_does_not_depend_on_the_names() -> None:
 
 def on_terminal(*blocks: object, width: int) -> str:
     file = io.StringIO()
-    Console(file=file, width=width, force_terminal=True, color_system=None).print(*blocks)
+    Console(file=file, width=width, force_terminal=True, color_system=None).print(
+        *blocks, crop=False
+    )
     return file.getvalue()
 
 
@@ -64,6 +66,12 @@ def test_a_line_is_wrapped_at_words_on_a_terminal_and_whole_in_a_pipe() -> None:
     assert len(lines) > 4
     assert all(line.startswith("    ") and cell_len(line) <= 60 for line in lines)
     assert " ".join(" ".join(lines).split()) == sentence.strip()
+
+
+def test_a_verbatim_line_is_whole_on_a_terminal_too() -> None:
+    command = "cd /srv && thothy-batch run manifest.yaml " * 5
+    lines = on_terminal(Line(command, indent=2, is_verbatim=True), width=60).splitlines()
+    assert lines == [f"  {command}"]
 
 
 def test_wide_text_wraps_within_the_terminal() -> None:

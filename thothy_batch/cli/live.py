@@ -18,7 +18,7 @@ from thothy_batch.runner.work.counts import JobCount
 
 _MAX_JOBS = 16
 # Cells. A bar shrinks first, then the name is cut; the counts stay whole.
-_BAR_WIDTH, _MIN_BAR_WIDTH = 30, 5
+_BAR_WIDTH, _MIN_BAR_WIDTH = 30, 10
 _NAME_WIDTH = 40
 
 

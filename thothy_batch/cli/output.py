@@ -44,7 +44,7 @@ def print_blocks(blocks: "Sequence[RenderableType]") -> None:
     from thothy_batch.report.layout import to_text
 
     if sys.stdout.isatty():
-        Console(file=sys.stdout).print(Group(*blocks))
+        Console(file=sys.stdout).print(Group(*blocks), crop=False)
     else:
         print(to_text(blocks), end="")
 

@@ -1,5 +1,7 @@
 """Text of `init`."""
 
+import shlex
+
 from rich.console import RenderableType
 
 from thothy_batch.report.layout import Line
@@ -8,12 +10,17 @@ from thothy_batch.runner.commands.init import InitResult
 
 def init_blocks(made: InitResult) -> list[RenderableType]:
     """The files created, and the next steps."""
+    manifest = shlex.quote(str(made.manifest))
     return [
         Line("created", style="bold"),
-        *(Line(str(path), indent=2) for path in made.files),
+        *(_verbatim(str(path)) for path in made.files),
         Line("next", style="bold"),
-        Line(f"thothy-batch plan {made.manifest}", indent=2),
-        Line(f"thothy-batch run {made.manifest}", indent=2),
+        _verbatim(f"thothy-batch plan {manifest}"),
+        _verbatim(f"thothy-batch run {manifest}"),
         Line("every night (crontab -e)", style="bold"),
-        Line(made.cron_line, indent=2),
+        _verbatim(made.cron_line),
     ]
+
+
+def _verbatim(text: str) -> Line:
+    return Line(text, indent=2, is_verbatim=True)

@@ -47,7 +47,11 @@ def plan_blocks(plan: PlanDocument) -> list[RenderableType]:
     ]
     blocks += [Line(f"note: {sanitize(note, 300)}") for note in plan["notes"]]
     if plan["first_prompt"]:
-        blocks += [Line(""), Line("first prompt:", style="bold"), Line(plan["first_prompt"])]
+        blocks += [
+            Line(""),
+            Line("first prompt:", style="bold"),
+            Line(plan["first_prompt"], is_verbatim=True),
+        ]
     return blocks
 
 

@@ -1,5 +1,6 @@
 """Text of a run: its progress as one line, its end."""
 
+import shlex
 from collections.abc import Sequence
 
 from rich.console import RenderableType
@@ -64,9 +65,10 @@ def _run_blocks(summary: RunSummary) -> list[RenderableType]:
     ]
     if len(summary.jobs) > 1:
         blocks.append(job_table(summary.jobs))
-    blocks.append(Line(f"store: {summary.store}"))
+    blocks.append(Line(f"store: {summary.store}", is_verbatim=True))
     if counts["num_failed"] or counts["num_flagged"]:
-        blocks.append(Line(f"failures and flags: thothy-batch report {summary.store}"))
+        command = f"thothy-batch report {shlex.quote(str(summary.store))}"
+        blocks.append(Line(f"failures and flags: {command}", is_verbatim=True))
     return blocks
 
 

@@ -18,21 +18,26 @@ from thothy_batch.report.formatting import escape_controls
 PIPE_WIDTH = 100
 _INDENT = 2
 _GAP = 2  # cells between two columns
+_FAIR_TEXT = 12  # mean cells of a text column, below which a table is split instead
 _MIN_TEXT = 8  # cells that a text column keeps in the narrowest window
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A sentence: wrapped at words on a terminal, one line in a pipe (`grep` finds it whole)."""
+    """A sentence: wrapped at words on a terminal, one line in a pipe (`grep` finds it whole).
+
+    `is_verbatim`: never wrapped, for commands and prompts that are copied from the terminal.
+    """
 
     text: str
     indent: int = 0
     style: str = ""
+    is_verbatim: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         text, margin = Text(escape_controls(self.text), self.style), " " * self.indent
         lines = text.split("\n", allow_blank=True)
-        if console.is_terminal:
+        if console.is_terminal and not self.is_verbatim:
             width = max(1, options.max_width - self.indent)
             lines = [part for line in lines for part in line.wrap(console, width)]  # type: ignore[assignment]
         for line in lines:
@@ -51,9 +56,9 @@ class Column:
 class FigureTable:
     """A table of rows that begin with a name.
 
-    Where the window is too narrow, the columns that do not fit follow in further tables, each
-    with the names in front. Which columns these are depends on the figures and the window, not on
-    the texts.
+    In a narrow window texts are cut first; then the columns that do not fit follow in further
+    tables, each with the names in front. Which columns these are depends on the figures and the
+    window, not on the texts.
     """
 
     columns: Sequence[Column]
@@ -67,10 +72,14 @@ class FigureTable:
             yield Padding(self._table(places, widths), (0, 0, 0, _INDENT))
 
     def _widths(self, width: int) -> list[int]:
-        """Cells of each column, text columns in proportion to what they may take at most."""
+        """Cells of each column. Text columns share in proportion to `max_width` what the figures
+        leave: all of these where that is enough for a single table, else the widest."""
         figures = [0 if c.max_width else self._natural(i) for i, c in enumerate(self.columns)]
         limits = [column.max_width or 0 for column in self.columns]
-        room = width - max(figures) - _GAP * sum(map(bool, limits))
+        num_texts = sum(map(bool, limits))
+        room = width - sum(figures) - _GAP * (len(limits) - 1)
+        if room < _FAIR_TEXT * num_texts:
+            room = width - max(figures) - _GAP * num_texts
         return [
             min(limit, max(_MIN_TEXT, room * limit // sum(limits))) if limit else figure
             for limit, figure in zip(limits, figures, strict=True)

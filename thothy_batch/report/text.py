@@ -43,7 +43,7 @@ _JOB_COLUMNS = (
     *(Column("queue\np50"), Column("queue\np95"), Column("tokens\np50"), Column("tokens\np95")),
 )
 _NIGHT_COLUMNS = (
-    *(Column("started", 16), Column("status", 12), Column("artifacts"), Column("failed")),
+    *(Column("started", 16), Column("status", 10), Column("artifacts"), Column("failed")),
     *(Column("engine"), Column("artifacts/h"), Column("tokens/s")),
 )
 
