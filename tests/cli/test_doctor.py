@@ -1,4 +1,4 @@
-"""`doctor` from outside, and what it prints for people."""
+"""`doctor` as a command, and its text."""
 
 import json
 import os
@@ -107,7 +107,7 @@ def doctor_text(found: Any) -> str:
     return to_text(doctor_blocks(found))
 
 
-def test_the_text_tells_figures_in_their_units() -> None:
+def test_the_text_shows_figures_in_their_units() -> None:
     found = FOUND | {"model": MODEL, "notes": ["not kept"]}
     lines = [" ".join(line.split()) for line in doctor_text(found).splitlines()]
     for line in (
@@ -125,14 +125,14 @@ def test_the_text_tells_figures_in_their_units() -> None:
         assert line in lines, line
 
 
-def test_the_text_leaves_out_what_was_not_measured() -> None:
+def test_the_text_omits_unmeasured_figures() -> None:
     assert "model" not in doctor_text(FOUND)
     text = doctor_text(FOUND | {"model": {**MODEL, "linears": [], "kv_gb_s": None, "capacity": []}})
     for word in ("tokens/s", "KV"):
         assert word not in text
 
 
-def test_foreign_text_does_not_reach_the_terminal_as_it_is() -> None:
+def test_untrusted_text_is_escaped() -> None:
     nasty = "\x1b[2J\n\x07"
     model = {**MODEL, "name": nasty, "architecture": nasty}
     text = doctor_text(FOUND | {"model": model, "notes": [nasty], "warnings": [nasty]})

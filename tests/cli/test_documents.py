@@ -1,4 +1,4 @@
-"""What `--json` prints has the keys and types of its schema, in every state of a command."""
+"""`--json` prints documents with just the keys and types of their schemas, in every state."""
 
 import json
 import subprocess

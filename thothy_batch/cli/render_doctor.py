@@ -12,7 +12,7 @@ from thothy_batch.runner.commands.doctor_document import (
 
 
 def doctor_blocks(found: DoctorDocument) -> list[RenderableType]:
-    """What a machine can do."""
+    """The capabilities and measured speed of a machine."""
     blocks: list[RenderableType] = [pairs_table(_machine(found))]
     if found["model"] is not None:
         blocks += [Line(""), *_model(found["model"])]

@@ -73,7 +73,7 @@ def _run_blocks(summary: RunSummary) -> list[RenderableType]:
 
 
 def job_table(jobs: Sequence[JobDocument]) -> FigureTable:
-    """How the entries of each job ended so far."""
+    """The entries of each job by how they ended so far."""
     rows = [
         [
             sanitize(job["name"], 40),

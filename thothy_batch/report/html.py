@@ -106,7 +106,7 @@ def _page(report: ReportDocument) -> Page:
     return Page(
         title=sanitize(f"{run['name'] or 'thothy-batch'}: {began}", _LIMIT),
         run_id=sanitize(run["run_id"], _LIMIT),
-        heading=sanitize(run["name"] or "Night report", _LIMIT),
+        heading=sanitize(run["name"] or "Run report", _LIMIT),
         state=_state(run),
         ending=sanitize(ending(run), _LIMIT),
         place=f"{began} to {ended} on {sanitize(run['host'], _LIMIT)}",
@@ -222,24 +222,24 @@ def _events(events: Sequence[EventRow]) -> Table:
 
 def _nights(nights: Sequence[NightRow]) -> Table:
     """Empty where the reported run is the only one."""
-    measured = any(night.get("roofline_fraction") is not None for night in nights)
+    measured = any(run.get("roofline_fraction") is not None for run in nights)
     head = (
         *("started", "status", "artifacts", "failed", "engine", "artifacts/h", "tokens/s"),
         *(("change", "roofline") if measured else ("change",)),
     )
     rows = [
         (
-            clock(night["started_at"]),
-            sanitize(night["status"], 20),
-            count(night["num_done"]),
-            count(night["num_failed"]),
-            duration(night["engine_s"]),
-            rate(night["artifacts_per_hour"]),
-            rate(night["output_tokens_per_s"]),
-            change(night["output_tokens_per_s_change"]),
-            *((roofline(night) or NOTHING,) if measured else ()),
+            clock(run["started_at"]),
+            sanitize(run["status"], 20),
+            count(run["num_done"]),
+            count(run["num_failed"]),
+            duration(run["engine_s"]),
+            rate(run["artifacts_per_hour"]),
+            rate(run["output_tokens_per_s"]),
+            change(run["output_tokens_per_s_change"]),
+            *((roofline(run) or NOTHING,) if measured else ()),
         )
-        for night in nights
+        for run in nights
     ]
     return Table(head, rows if len(rows) > 1 else [], num_texts=2)
 

@@ -1,4 +1,4 @@
-"""Sentences of the report: how the run ended, what a failure code means, what to do about it."""
+"""Sentences of the report: the end of the run, failure codes and what to do about them."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ def advice(code: str) -> str:
 
 
 def ending(run: RunRow) -> str:
-    """How the run ended, in words."""
+    """The end of the run in words."""
     reason = sanitize(run["stop_reason"] or "")
     if run["status"] == "running":
         return "is running"
@@ -44,7 +44,7 @@ def ending(run: RunRow) -> str:
 
 
 def next_step(run: RunRow) -> str:
-    """What the reader should do now; empty where the run left nothing to do."""
+    """The reader's next step; empty where the run left nothing to do."""
     if run["status"] == "running" or not (run["num_not_run"] or run["status"] == "failed"):
         return ""
     left = f"{count(run['num_not_run'])} entries are left. " if run["num_not_run"] else ""

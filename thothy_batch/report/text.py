@@ -184,20 +184,20 @@ def _nights(nights: Sequence[NightRow]) -> list[RenderableType]:
     newest = compared(nights)
     if newest is None:
         return []
-    measured = any(night.get("roofline_fraction") is not None for night in nights)
+    measured = any(run.get("roofline_fraction") is not None for run in nights)
     columns = [*_NIGHT_COLUMNS, *([Column("roofline")] if measured else [])]
     rows = [
         [
-            clock(night["started_at"]),
-            sanitize(night["status"], 12),
-            count(night["num_done"]),
-            count(night["num_failed"]),
-            duration(night["engine_s"]),
-            rate(night["artifacts_per_hour"]),
-            rate(night["output_tokens_per_s"]),
-            *([roofline(night) or NOTHING] if measured else []),
+            clock(run["started_at"]),
+            sanitize(run["status"], 12),
+            count(run["num_done"]),
+            count(run["num_failed"]),
+            duration(run["engine_s"]),
+            rate(run["artifacts_per_hour"]),
+            rate(run["output_tokens_per_s"]),
+            *([roofline(run) or NOTHING] if measured else []),
         ]
-        for night in nights
+        for run in nights
     ]
     title = (
         f"Against the {newest['num_compared']} runs before it: "
