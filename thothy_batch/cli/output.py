@@ -37,14 +37,14 @@ def print_json(document: object) -> None:
 
 
 def print_blocks(blocks: "Sequence[RenderableType]") -> None:
-    """Prints a command's text, laid out for the terminal, or for a pipe at a fixed width."""
+    """Prints a command's text, laid out for the terminal's width, or for a pipe at a fixed one."""
     # Imported late, as everything that --help and --json do without.
     from rich.console import Console, Group
 
     from thothy_batch.report.layout import to_text
 
     if sys.stdout.isatty():
-        Console(file=sys.stdout).print(Group(*blocks), crop=False)
+        Console(file=sys.stdout, color_system=None).print(Group(*blocks), crop=False)
     else:
         print(to_text(blocks), end="")
 

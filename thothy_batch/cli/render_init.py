@@ -12,12 +12,12 @@ def init_blocks(made: InitResult) -> list[RenderableType]:
     """The files created, and the next steps."""
     manifest = shlex.quote(str(made.manifest))
     return [
-        Line("created", style="bold"),
+        Line("created"),
         *(_verbatim(str(path)) for path in made.files),
-        Line("next", style="bold"),
+        Line("next"),
         _verbatim(f"thothy-batch plan {manifest}"),
         _verbatim(f"thothy-batch run {manifest}"),
-        Line("every night (crontab -e)", style="bold"),
+        Line("every night (crontab -e)"),
         _verbatim(made.cron_line),
     ]
 

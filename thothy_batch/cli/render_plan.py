@@ -49,7 +49,7 @@ def plan_blocks(plan: PlanDocument) -> list[RenderableType]:
     if plan["first_prompt"]:
         blocks += [
             Line(""),
-            Line("first prompt:", style="bold"),
+            Line("first prompt:"),
             Line(plan["first_prompt"], is_verbatim=True),
         ]
     return blocks

@@ -31,15 +31,14 @@ class Line:
 
     text: str
     indent: int = 0
-    style: str = ""
     is_verbatim: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        text, margin = Text(escape_controls(self.text), self.style), " " * self.indent
-        lines = text.split("\n", allow_blank=True)
+        text, margin = Text(escape_controls(self.text)), " " * self.indent
+        lines = list(text.split("\n", allow_blank=True))
         if console.is_terminal and not self.is_verbatim:
             width = max(1, options.max_width - self.indent)
-            lines = [part for line in lines for part in line.wrap(console, width)]  # type: ignore[assignment]
+            lines = [part for line in lines for part in line.wrap(console, width)]
         for line in lines:
             yield Text(margin, no_wrap=True, overflow="ignore") + line
 
@@ -101,7 +100,7 @@ class FigureTable:
         yield places
 
     def _table(self, places: Sequence[int], widths: Sequence[int]) -> Table:
-        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="")
         for place in places:
             is_text = self.columns[place].max_width is not None
             table.add_column(

@@ -57,7 +57,7 @@ def report_blocks(report: ReportDocument) -> list[RenderableType]:
     """The report's sections, with a blank line between two."""
     run = report["run"]
     sections: tuple[list[RenderableType], ...] = (
-        [Line(headline(run), style="bold"), *_summary(run)],
+        [Line(headline(run)), *_summary(run)],
         _jobs(report["jobs"]),
         _failures(report["failures"]),
         _flags(report["jobs"], report["flags"]),
@@ -110,11 +110,11 @@ def _jobs(jobs: Sequence[JobRow]) -> list[RenderableType]:
         [sanitize(job["job"], 32), sanitize(job["kind"], 24), *job_figures(job, timed=timed)]
         for job in jobs
     ]
-    return [Line("Jobs", style="bold"), FigureTable(columns, rows)]
+    return [Line("Jobs"), FigureTable(columns, rows)]
 
 
 def _failures(failures: Sequence[FailureGroup]) -> list[RenderableType]:
-    lines: list[RenderableType] = [Line("Failures", style="bold")] if failures else []
+    lines: list[RenderableType] = [Line("Failures")] if failures else []
     for group in failures:
         lines.append(Line(f"{sanitize(group['code'])}: {count(group['num'])}", indent=2))
         lines.append(Line(f"What to do: {advice(group['code'])}.", indent=4))
@@ -133,7 +133,7 @@ def _flags(jobs: Sequence[JobRow], flags: Sequence[FlagCount]) -> list[Renderabl
     if not flagged:
         return []
     title = f"Flagged by the checks: {count(flagged)} artifacts, stored but worth a look"
-    lines: list[RenderableType] = [Line(title, style="bold")]
+    lines: list[RenderableType] = [Line(title)]
     rows = [[sanitize(f["job"], 32), sanitize(f["flag"], 40), count(f["num"])] for f in flags]
     if rows:
         columns = (Column("job", 32), Column("flag", 40), Column("artifacts"))
@@ -151,7 +151,7 @@ def _events(events: Sequence[EventRow]) -> list[RenderableType]:
     ]
     more = len(events) - _MAX_EVENTS
     rest = [Line(f"and {more} more events", indent=2)] if more > 0 else []
-    return [Line("The engine", style="bold"), *lines, *rest]
+    return [Line("The engine"), *lines, *rest]
 
 
 def _work(run: RunRow) -> list[RenderableType]:
@@ -177,7 +177,7 @@ def _work(run: RunRow) -> list[RenderableType]:
         ("roofline", fraction and f"{fraction} of what this device can do at most"),
     )
     lines = [Line(f"{name}: {text}", indent=2) for name, text in figures if text]
-    return [Line("Work", style="bold"), *lines]
+    return [Line("Work"), *lines]
 
 
 def _nights(nights: Sequence[NightRow]) -> list[RenderableType]:
@@ -205,4 +205,4 @@ def _nights(nights: Sequence[NightRow]) -> list[RenderableType]:
         f"{change(newest['artifacts_per_hour_change'])} artifacts an hour, "
         f"{change(newest['engine_s_change'])} engine time"
     )
-    return [Line(title, style="bold"), FigureTable(columns, rows)]
+    return [Line(title), FigureTable(columns, rows)]

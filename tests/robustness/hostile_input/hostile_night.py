@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hostile_checks import check_counts, check_exports, check_json, check_terminal
-from hostile_commands import Said, command
+from hostile_commands import Said, command, piped
 from hostile_engine import HostileEngine
 from hostile_files import HostileFolder
 from hostile_page import check_page, check_text
@@ -117,7 +117,8 @@ def check_morning(store: Path, folder: Path) -> dict[str, dict[str, int]]:
 
 
 def _check_report(store: Path, run_id: str, data: dict[str, Any], folder: Path) -> None:
-    text = _good("report", store, "--run", run_id).out
+    _good("report", store, "--run", run_id)
+    text = piped("report", store, "--run", run_id).out
     assert text == render_text(data)
     check_text(text, data)
     assert check_json(_good("report", store, "--run", run_id, "--json").out) == data
