@@ -24,7 +24,10 @@ VIEWS = ("latest_artifacts", "latest_failures", "job_throughput", "nights")
 
 
 def help_text() -> str:
-    parts = ["## Commands\n"]
+    parts = [
+        "## Commands\n",
+        "Documents printed by `--json` have a JSON Schema each, in `docs/schema`.\n",
+    ]
     for name in COMMANDS:
         parts.append(f"```text\n$ thothy-batch {name} --help\n{plain_help(name)}\n```\n")
     return "\n".join(parts)

@@ -21,7 +21,7 @@ def bench(
     workload: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[WORKLOAD]",
+            metavar="WORKLOAD",
             help="Parquet with prompt_token_ids and max_tokens, or a trace of lengths (Parquet or "
             "CSV) with prompt_tokens and output_tokens.",
         ),
@@ -79,16 +79,16 @@ def bench(
         typer.Option(metavar="auto|reference|cpu|triton|flex", help="Kernel implementation."),
     ] = "auto",
     max_seqs: Annotated[
-        int | None, typer.Option(metavar="N", help="Most sequences running at once.")
+        int | None, typer.Option(metavar="N", help="Maximum number of running sequences.")
     ] = None,
     max_step_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="Most tokens computed in one step.")
+        int | None, typer.Option(metavar="N", help="Maximum number of tokens in a step.")
     ] = None,
     kv_memory: Annotated[
         str, typer.Option(metavar="auto|8GiB|0.9", help="Memory for KV blocks.")
     ] = "auto",
     no_prefix_sharing: Annotated[
-        bool, typer.Option("--no-prefix-sharing", help="Compute shared prompt prefixes every time.")
+        bool, typer.Option("--no-prefix-sharing", help="Do not share the KV of common prefixes.")
     ] = False,
     order: Annotated[
         str, typer.Option(metavar="auto|fifo|length|prefix", help="Order of the requests.")

@@ -7,13 +7,11 @@ import typer
 
 from thothy_batch.cli.output import print_blocks, print_json, say
 
-StorePath = Annotated[Path, typer.Argument(metavar="[STORE]", help="The store's DuckDB file.")]
+StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="The store's DuckDB file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 RunId = Annotated[
     str | None,
-    typer.Option(
-        "--run", metavar="RUN", help="A run_id or a prefix of one. Default: the last run."
-    ),
+    typer.Option("--run", metavar="RUN", help="A run_id or a prefix of one."),
 ]
 DEFAULT_STORE = Path("artifacts.duckdb")
 
@@ -35,7 +33,7 @@ def report(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Report on a run: what was made, what failed and why, and how fast."""
+    """Report on a run (default: the last): what was made, what failed and why, how fast."""
     from thothy_batch.report.text import report_blocks
     from thothy_batch.runner.commands.report import report_document, write_page
 

@@ -50,10 +50,11 @@ def run(
     job: JobNames = None,
     limit: Limit = None,
     deadline: Annotated[
-        str | None, typer.Option(metavar="06:00|ISO", help="Stop at this time of day or date.")
+        str | None,
+        typer.Option(metavar="06:00|ISO", help="Stop at this time of day, or date and time."),
     ] = None,
     time_budget: Annotated[
-        str | None, typer.Option(metavar="5h", help="Stop after this long: 90s, 30m, 5h.")
+        str | None, typer.Option(metavar="5h", help="Stop after this duration: 90s, 30m, 5h.")
     ] = None,
     if_locked: Annotated[
         str,

@@ -127,7 +127,7 @@ class Forecast:
         return (output_tokens - tokens) / elapsed if elapsed > _MIN_WINDOW_S else 0.0
 
 
-def take_snapshot(
+def make_snapshot(
     *,
     state: str,
     run_id: str,

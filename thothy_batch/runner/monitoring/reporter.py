@@ -10,7 +10,7 @@ from pathlib import Path
 
 from thothy_batch.records import EngineUpdate
 from thothy_batch.runner.monitoring.event_log import EventLog
-from thothy_batch.runner.monitoring.progress import Forecast, Observer, take_snapshot
+from thothy_batch.runner.monitoring.progress import Forecast, Observer, make_snapshot
 from thothy_batch.runner.monitoring.prometheus import write_metrics
 from thothy_batch.runner.work.counts import RunCounts
 from thothy_batch.store.files import status_path
@@ -81,7 +81,7 @@ class ProgressReporter:
         if update.totals.num_steps:
             self.store.record_totals(update.totals)
         self.store.tick()
-        now = take_snapshot(
+        now = make_snapshot(
             state="stopping" if stopping else update.condition or "running",
             run_id=self.status.run_id,
             began=self.began,
