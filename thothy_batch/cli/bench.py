@@ -1,6 +1,5 @@
 """`bench`: measures the speed of the engine on a workload."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -111,7 +110,7 @@ def bench(
         ),
         device=device,
         impl=impl,
-        kv_memory=_memory(kv_memory),
+        kv_memory=_parse_kv_memory(kv_memory),
         max_seqs=max_seqs,
         max_step_tokens=max_step_tokens,
         prefix_sharing=not no_prefix_sharing,
@@ -122,7 +121,7 @@ def bench(
         print_json(figures.as_json())
     else:
         print_blocks(bench_blocks(figures))
-        print(json.dumps(figures.as_json()))
+        print_json(figures.as_json(), is_line=True)
     # As with a run, refused requests are no success.
     raise typer.Exit(1 if figures.num_refused else 0)
 
@@ -136,7 +135,7 @@ def _measure(choice: "Choice", spec: "EngineSpec", order: str) -> "BenchFigures"
     with choose_display(quiet=False) as display:
         display.phase("generating the workload")
         workload = choice.make(vocabulary_of(spec.model))
-        with _alone_on(spec.device):
+        with _gpu_held(spec.device):
             return run_bench(
                 spec,
                 workload.requests,
@@ -150,7 +149,7 @@ def _measure(choice: "Choice", spec: "EngineSpec", order: str) -> "BenchFigures"
 
 
 @contextmanager
-def _alone_on(device: str) -> Iterator[None]:
+def _gpu_held(device: str) -> Iterator[None]:
     """Holds the GPU as a run does, since each would slow the other down. Raises LockedError."""
     from thothy_batch.engine.core.config import resolve_device
     from thothy_batch.errors import LockedError
@@ -166,7 +165,7 @@ def _alone_on(device: str) -> Iterator[None]:
         raise
 
 
-def _memory(text: str) -> int | float | None:
+def _parse_kv_memory(text: str) -> int | float | None:
     from thothy_batch.errors import ManifestError
     from thothy_batch.manifest.units import parse_memory
 

@@ -30,9 +30,10 @@ class InterruptError(ThothyError):
         )
 
 
-def print_json(document: object) -> None:
-    """Prints the one JSON document of a command."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, default=str)
+def print_json(document: object, *, is_line: bool = False) -> None:
+    """Prints the one JSON document of a command, indented or as a single line."""
+    indent = None if is_line else 2
+    text = json.dumps(document, indent=indent, ensure_ascii=False, default=str)
     print(_OBEYED_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
