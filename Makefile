@@ -55,7 +55,7 @@ format: $(STAMP) ## rewrite the code as ruff formats it
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --quiet .
 
-docs: $(STAMP) ## rewrite the generated parts of README.md
+docs: $(STAMP) ## rewrite the generated parts of README.md, and docs/schema
 	$(BIN)/python tests/docs.py --write
 
 gpu: ## on a CUDA device: kernel and engine tests, kernel benchmarks, whole runs (PARTS="kernels engine bench runs")

@@ -1,7 +1,7 @@
-"""The generated parts of README.md: --help, the manifest's keys, the tables of the store.
+"""Generates parts of README.md (--help, the manifest's keys, the store's tables) and docs/schema.
 
-python tests/docs.py           # exit 1 when README.md is out of date
-python tests/docs.py --write   # rewrite it (make docs)
+python tests/docs.py           # exit 1 when one of them is out of date
+python tests/docs.py --write   # rewrite them (make docs)
 """
 
 import json
@@ -17,13 +17,17 @@ from thothy_batch.manifest.settings import json_schema
 from thothy_batch.store.database.schema import ensure_file
 from thothy_batch.store.files import journal_folder
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
 COMMANDS = ("run", "plan", "status", "report", "export", "doctor", "bench", "init")
 VIEWS = ("latest_artifacts", "latest_failures", "job_throughput", "nights")
 
 
 def help_text() -> str:
-    parts = ["## Commands\n"]
+    parts = [
+        "## Commands\n",
+        "Documents printed by `--json` have a JSON Schema each, in `docs/schema`.\n",
+    ]
     for name in COMMANDS:
         parts.append(f"```text\n$ thothy-batch {name} --help\n{plain_help(name)}\n```\n")
     return "\n".join(parts)
@@ -101,14 +105,23 @@ def rendered(text: str) -> str:
 
 
 def main() -> int:
-    old = README.read_text(encoding="utf-8")
-    new = rendered(old)
+    sys.path.append(str(ROOT / "tests" / "oracles"))
+    import document_schemas
+
+    files = {README: rendered(README.read_text(encoding="utf-8")), **document_schemas.files()}
+    old = [
+        path
+        for path, text in files.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
     if "--write" in sys.argv:
-        README.write_text(new, encoding="utf-8")
+        for path in old:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files[path], encoding="utf-8")
         return 0
-    if new != old:
-        print("README.md is out of date: run `make docs`", file=sys.stderr)
-    return int(new != old)
+    for path in old:
+        print(f"{path} is out of date: run `make docs`", file=sys.stderr)
+    return int(bool(old))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ OWNERS = {
     "pydantic": {"yaml_source"},
     "yaml": {"yaml_source"},
     "typer": {"cli"},
-    "rich": {"cli"},
+    "rich": {"cli", "report"},
     "jinja2": {"templating", "kinds", "model"},
     "tokenizers": {"model"},
     "safetensors": {"model"},

@@ -15,7 +15,7 @@ PLACES = {
     "jobs": "thothy_batch/_jobs",
     "sample_data": "thothy_batch/_sample_data",
 }
-DATA = (".py", ".yaml", ".parquet", ".json", ".safetensors", ".md")
+DATA = (".py", ".yaml", ".parquet", ".json", ".safetensors", ".md", ".j2", ".css")
 
 
 @pytest.fixture(scope="module")

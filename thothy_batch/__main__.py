@@ -1,4 +1,4 @@
-"""`python -m thothy_batch` is the same program as `thothy-batch`."""
+"""Entry point of `thothy-batch` and `python -m thothy_batch`."""
 
 from typing import NoReturn
 
@@ -6,7 +6,7 @@ from thothy_batch.cli import signals
 
 
 def main() -> NoReturn:
-    """Runs the command line. The signals come first: importing the rest takes a while."""
+    """Installs the signal handlers, then imports and runs the command line, which takes a while."""
     signals.install()
     from thothy_batch.cli.main import main as program
 

@@ -10,7 +10,8 @@ ThothyError
 """
 
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from typing import NotRequired, TypedDict
 
 _PASSWORDS = (
     # scheme://user:password@host
@@ -41,6 +42,25 @@ def without_passwords(text: str) -> str:
     return text
 
 
+class ProblemDocument(TypedDict):
+    """A problem as `--json` shows it."""
+
+    message: str
+    path: str
+    line: int | None
+    hint: str
+
+
+class ErrorDocument(TypedDict):
+    """An error as `--json` shows it; a ManifestError lists its problems."""
+
+    type: str
+    message: str
+    hint: str
+    exit_code: int
+    problems: NotRequired[list[ProblemDocument]]
+
+
 class ThothyError(Exception):
     """Base of all errors meant for a user. `hint` says what to do next."""
 
@@ -52,7 +72,7 @@ class ThothyError(Exception):
         self.message = message
         self.hint = without_passwords(hint)
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> ErrorDocument:
         """The error as `--json` shows it."""
         return {
             "type": type(self).__name__,
@@ -87,9 +107,13 @@ class ManifestError(ThothyError):
         self.problems = [replace(p, message=without_passwords(p.message)) for p in found]
         super().__init__("\n".join(str(p) for p in self.problems), hint=hint)
 
-    def as_json(self) -> dict[str, object]:
-        """With each problem by itself."""
-        return {**super().as_json(), "problems": [asdict(problem) for problem in self.problems]}
+    def as_json(self) -> ErrorDocument:
+        """Lists each problem by itself."""
+        problems: list[ProblemDocument] = [
+            {"message": p.message, "path": p.path, "line": p.line, "hint": p.hint}
+            for p in self.problems
+        ]
+        return {**super().as_json(), "problems": problems}
 
 
 class ModelError(ThothyError):

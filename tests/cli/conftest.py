@@ -1,4 +1,4 @@
-"""Helpers lie beside the tests, and the environment is left as it was found."""
+"""Imports of helpers beside the tests; the environment is restored after each test."""
 
 import sys
 from pathlib import Path
@@ -11,5 +11,5 @@ pytest.register_assert_rewrite("bench_cases")
 
 @pytest.fixture(autouse=True)
 def _as_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a command sets in its own process is taken back."""
+    """Restores what a command sets in its own process."""
     monkeypatch.setenv("GOMP_SPINCOUNT", "2000")

@@ -15,12 +15,13 @@ from thothy_batch.bench import measure
 from thothy_batch.bench.compute import compute
 from thothy_batch.bench.measure import run_bench
 from thothy_batch.bench.workload import Lengths, documents_workload, greedy, lengths_workload
-from thothy_batch.cli.render_bench import bench_text
+from thothy_batch.cli.render_bench import bench_blocks
 from thothy_batch.engine.builder import build_engine
 from thothy_batch.engine.cost.measurement_cache import DeviceLimits, MeasurementCache, device_name
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.errors import EngineError
 from thothy_batch.records import Completion, EngineSpec, FinishReason, ModelSpec, RequestResult
+from thothy_batch.report.layout import to_text
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -70,9 +71,9 @@ def test_notes_of_the_engine_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(measure, "build_engine", noting)
     made = lengths_workload(Lengths.parse("9/5"), num_requests=2, vocab_size=VOCAB)
-    document = run_fake(made).as_json()
-    assert list(document["notes"]) == ["figures are not kept\x1b[2J"]
-    assert "note: figures are not kept\\x1b[2J" in bench_text(document).splitlines()
+    figures = run_fake(made)
+    assert list(figures.as_json()["notes"]) == ["figures are not kept\x1b[2J"]
+    assert "note: figures are not kept\\x1b[2J" in to_text(bench_blocks(figures)).splitlines()
 
 
 def test_another_number_of_tokens_than_asked_for_is_no_figure(

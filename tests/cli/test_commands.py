@@ -27,8 +27,8 @@ def call(*args: object, **more: Any) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small night with one bad row, run once."""
-    folder = tmp_path_factory.mktemp("night")
+    """A manifest with one bad row, run once."""
+    folder = tmp_path_factory.mktemp("folder")
     rows = {"id": ["a", "b", "c"], "prompt": ["one", "two", None]}
     pq.write_table(pa.table(rows), folder / "rows.parquet")
     (folder / "manifest.yaml").write_text(
@@ -54,13 +54,13 @@ def test_json_is_one_document_and_progress_goes_to_stderr(folder: Path, command:
     assert "checking the manifest" in done.stderr
 
 
-def test_the_second_run_says_that_nothing_was_left(folder: Path) -> None:
+def test_a_second_run_finds_nothing_left_to_do(folder: Path) -> None:
     done = call("run", folder / "manifest.yaml")
     assert done.returncode == 1
     assert "nothing left to do" in done.stdout
 
 
-def test_plan_tells_what_is_done_and_what_fails(folder: Path) -> None:
+def test_plan_shows_reused_and_failing_entries(folder: Path) -> None:
     plan = json.loads(call("plan", folder / "manifest.yaml", "--json").stdout)
     assert plan["num_already_done"] == 2
     assert plan["num_to_compute"] == 0
@@ -68,7 +68,7 @@ def test_plan_tells_what_is_done_and_what_fails(folder: Path) -> None:
     assert plan["first_prompt"] == "one"
     text = call("plan", folder / "manifest.yaml")
     assert text.returncode == 0
-    assert "2 answered before" in text.stdout
+    assert "2 reused" in text.stdout
 
 
 def test_plan_writes_nothing(folder: Path, tmp_path: Path) -> None:
@@ -95,13 +95,13 @@ def test_report_writes_a_page(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv"])
-def test_export_goes_by_the_ending(folder: Path, tmp_path: Path, ending: str) -> None:
+def test_export_chooses_the_format_by_extension(folder: Path, tmp_path: Path, ending: str) -> None:
     out = tmp_path / f"all.{ending}"
     assert call("export", store(folder), "-o", out).returncode == 0
     assert out.stat().st_size > 0
 
 
-def test_export_without_a_known_format_is_bad_usage(folder: Path, tmp_path: Path) -> None:
+def test_export_to_an_unknown_format_is_bad_usage(folder: Path, tmp_path: Path) -> None:
     done = call("export", store(folder), "-o", tmp_path / "all.xml")
     assert done.returncode == 2
     assert "parquet | jsonl | csv" in done.stderr
@@ -132,7 +132,7 @@ def test_bad_usage_is_exit_code_2_with_a_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_a_bad_manifest_is_one_json_document_too(tmp_path: Path) -> None:
+def test_a_bad_manifest_prints_one_json_document_too(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text("jobs:\n  - {name: j, kinds: raw, input: x.parquet}\n")
     done = call("run", tmp_path / "m.yaml", "--json")
     assert done.returncode == 2
@@ -141,14 +141,14 @@ def test_a_bad_manifest_is_one_json_document_too(tmp_path: Path) -> None:
     assert error["problems"][0]["line"] == 2
 
 
-def test_a_store_that_is_none_is_exit_code_5(tmp_path: Path) -> None:
+def test_a_missing_store_is_exit_code_5(tmp_path: Path) -> None:
     for command in ("status", "report"):
         done = call(command, tmp_path / "none.duckdb")
         assert done.returncode == 5
         assert "there is no store" in done.stderr
 
 
-def test_debug_shows_the_trace(tmp_path: Path) -> None:
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     env = {**os.environ, "THOTHY_DEBUG": "1"}
     assert "Traceback" in call("report", tmp_path / "none.duckdb", env=env).stderr
 
@@ -191,12 +191,12 @@ def test_every_command_and_option_has_help() -> None:
             assert getattr(parameter, "help", None), (name, parameter.name)
 
 
-def test_init_makes_a_night_that_plans_and_overwrites_nothing(tmp_path: Path) -> None:
-    made = call("init", tmp_path / "night")
-    assert made.returncode == 0, made.stderr
-    assert "thothy-batch run" in made.stdout
-    assert call("plan", tmp_path / "night" / "manifest.yaml", "--limit", "5").returncode == 0
-    again = call("init", tmp_path / "night")
+def test_init_creates_a_manifest_that_plans_and_overwrites_nothing(tmp_path: Path) -> None:
+    created = call("init", tmp_path / "new")
+    assert created.returncode == 0, created.stderr
+    assert "thothy-batch run" in created.stdout
+    assert call("plan", tmp_path / "new" / "manifest.yaml", "--limit", "5").returncode == 0
+    again = call("init", tmp_path / "new")
     assert again.returncode == 2
     assert "exists already" in again.stderr
 

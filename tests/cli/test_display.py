@@ -1,13 +1,12 @@
-"""What is shown: a live display on a terminal, few plain lines in a log."""
+"""Displays of a run: live on a terminal, a few plain lines in a log."""
 
 import io
-from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from thothy_batch.cli.display import LineDisplay
-from thothy_batch.cli.live import LiveDisplay, _bars
+from thothy_batch.cli.live import JobBars, LiveDisplay
 from thothy_batch.runner.monitoring.progress import Snapshot
 from thothy_batch.runner.work.counts import JobCount
 
@@ -19,7 +18,7 @@ def snapshot() -> Snapshot:
     )
 
 
-def test_a_log_gets_a_line_only_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_gets_one_line_per_interval(capsys: pytest.CaptureFixture[str]) -> None:
     with LineDisplay(every_s=3600) as display:
         for num in range(50):
             display.phase(f"reading and tokenising: {num} entries")
@@ -30,7 +29,7 @@ def test_a_log_gets_a_line_only_now_and_then(capsys: pytest.CaptureFixture[str])
     assert len(captured.err.splitlines()) == 1
 
 
-def test_a_line_tells_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_has_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
     LineDisplay(every_s=0).progress(snapshot())
     line = capsys.readouterr().err
     for word in (
@@ -61,7 +60,7 @@ def test_the_live_display_draws_jobs_as_plain_text() -> None:
 _HOSTILE = "x\x1b[2J\x9b31m\u202e\x07"
 
 
-def test_what_is_noted_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_notes_and_phases_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
     for display in (LineDisplay(every_s=0), LiveDisplay(console)):
         with display:
@@ -76,6 +75,6 @@ def test_what_is_noted_cannot_command_the_terminal(capsys: pytest.CaptureFixture
 def test_a_long_name_leaves_room_for_the_figures() -> None:
     job = JobCount("wide " * 1000, "raw", 5, 20.0, num_items=10, num_done=4)
     drawn = io.StringIO()
-    Console(file=drawn, width=120).print(_bars(replace(snapshot(), jobs=(job,))))
+    Console(file=drawn, width=120).print(JobBars((job,)))
     (line,) = drawn.getvalue().splitlines()
     assert "4/10" in line

@@ -1,4 +1,4 @@
-"""`doctor` from outside, and what it prints for people."""
+"""`doctor` as a command, and its text."""
 
 import json
 import os
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from thothy_batch.cli.render_doctor import doctor_text
+from thothy_batch.cli.render_doctor import doctor_blocks
+from thothy_batch.report.layout import to_text
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -28,6 +29,7 @@ MODEL = {
     "architecture": "LlamaForCausalLM",
     "num_parameters": 12345,
     "dtype": "float32",
+    "quantization": "none",
     "impl": "cpu",
     "linears": [{"rows": 1, "tokens_per_s": 99.96}, {"rows": 512, "tokens_per_s": 12345.6}],
     "kv_gb_s": 12.34,
@@ -101,30 +103,36 @@ def test_bad_usage_and_a_bad_model_are_exit_code_2(
     assert not (tmp_path / "cache").exists()
 
 
-def test_the_text_tells_figures_in_their_units() -> None:
-    lines = doctor_text(FOUND | {"model": MODEL, "notes": ["not kept"]}).splitlines()
+def doctor_text(found: Any) -> str:
+    return to_text(doctor_blocks(found))
+
+
+def test_the_text_shows_figures_in_their_units() -> None:
+    found = FOUND | {"model": MODEL, "notes": ["not kept"]}
+    lines = [" ".join(line.split()) for line in doctor_text(found).splitlines()]
     for line in (
-        "measured: float32 linears 188 GFLOP/s at most",
-        "measured: memory bandwidth 33.5 GB/s (reading)",
-        "model: tiny (LlamaForCausalLM, 12,345 parameters, float32, cpu kernels)",
-        "measured: linears in tokens a second, by rows of a step: 1 row 100.0, 512 rows 12,346",
-        "measured: decoding reads KV at 12.3 GB/s",
-        "measured: the host takes 0.21 ms a step and 0.003 ms a row",
-        "sequences in the KV pool, times those of one that is the same for all layers, at a "
-        "context of: 3,072 tokens 3.27, 8,192 tokens 4.57",
+        "float32 linears 188 GFLOP/s at most",
+        "memory bandwidth 33.5 GB/s (reading)",
+        "model tiny (LlamaForCausalLM, 12,345 parameters, float32, cpu kernels)",
+        "1 100.0",
+        "512 12,346",
+        "KV reads 12.3 GB/s while decoding",
+        "host overhead 0.21 ms a step, 0.003 ms a row",
+        "3,072 3.27x",
+        "8,192 4.57x",
         "note: not kept",
     ):
         assert line in lines, line
 
 
-def test_the_text_leaves_out_what_was_not_measured() -> None:
-    assert "model:" not in doctor_text(FOUND)
+def test_the_text_omits_unmeasured_figures() -> None:
+    assert "model" not in doctor_text(FOUND)
     text = doctor_text(FOUND | {"model": {**MODEL, "linears": [], "kv_gb_s": None, "capacity": []}})
-    for word in ("tokens a second", "KV"):
+    for word in ("tokens/s", "KV"):
         assert word not in text
 
 
-def test_foreign_text_does_not_reach_the_terminal_as_it_is() -> None:
+def test_untrusted_text_is_escaped() -> None:
     nasty = "\x1b[2J\n\x07"
     model = {**MODEL, "name": nasty, "architecture": nasty}
     text = doctor_text(FOUND | {"model": model, "notes": [nasty], "warnings": [nasty]})

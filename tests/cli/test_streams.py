@@ -1,4 +1,4 @@
-"""Lost readers, full disks, closed descriptors and hostile text: a run ends as it would have."""
+"""Lost readers, full disks, closed descriptors and hostile text do not change a run's ending."""
 
 import json
 import os
@@ -15,7 +15,7 @@ _ESCAPES = "\x1b[2J\x9b31m\u202ex"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A night that has not been run, with terminal escapes in its texts."""
+    """A manifest not yet run, with terminal escapes in its texts."""
     rows = {"id": ["a", "b"], "prompt": [f"one {_ESCAPES}", "two"]}
     pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
     (tmp_path / "manifest.yaml").write_text(
@@ -44,14 +44,14 @@ def test_a_lost_reader_or_log_does_not_change_how_a_run_ends(folder: Path, where
 
 
 @pytest.mark.parametrize("words", ["run manifest.yaml", "run manifest.yaml --json", "--help"])
-def test_a_full_disk_under_stdout_is_said(folder: Path, words: str) -> None:
+def test_a_full_disk_under_stdout_is_reported(folder: Path, words: str) -> None:
     done = shell(folder, f"{words} > /dev/full")
     assert done.returncode == 5
     assert "cannot write to stdout: No space left" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_current_folder_that_was_deleted_is_said(folder: Path) -> None:
+def test_a_deleted_current_folder_is_reported(folder: Path) -> None:
     gone = folder / "gone"
     gone.mkdir()
     done = shell(gone, "--version; rmdir ../gone; " + f'"{sys.executable}" -m thothy_batch status')
@@ -84,7 +84,7 @@ def test_no_output_may_replace_the_store(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "table.csv", "pipe", "what?.duckdb"])
-def test_what_cannot_be_a_store_is_refused_before_anything_is_computed(
+def test_a_file_that_cannot_be_a_store_is_refused_before_anything_is_computed(
     folder: Path, name: str
 ) -> None:
     os.mkfifo(folder / "pipe")
@@ -98,7 +98,7 @@ def test_what_cannot_be_a_store_is_refused_before_anything_is_computed(
 
 
 @pytest.mark.parametrize("words", ["run manifest.yaml", "init"])
-def test_a_hostile_name_of_a_file_does_not_reach_the_terminal(folder: Path, words: str) -> None:
+def test_a_hostile_file_name_does_not_reach_the_terminal(folder: Path, words: str) -> None:
     name = "$'store\\e[31m\\u202e'"
     option = f"--store {name}" if words.startswith("run") else name
     done = shell(folder, f"{words} {option}")

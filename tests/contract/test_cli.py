@@ -10,8 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-# The contract's `bench` is not there yet.
-COMMANDS = ("run", "plan", "status", "report", "export", "doctor", "init")
+COMMANDS = ("run", "plan", "status", "report", "export", "bench", "doctor", "init")
 RUN_OPTIONS = (
     "--store",
     "--model",
@@ -36,7 +35,7 @@ jobs:
 
 @pytest.fixture(scope="module")
 def night(module_folder: Any) -> Any:
-    """Two jobs over texts that a spreadsheet or a browser could take for something else."""
+    """Two jobs over texts that a spreadsheet or a browser could execute."""
     module_folder.parquet(
         "rows.parquet",
         {
@@ -84,7 +83,7 @@ def test_bad_usage_exits_2_says_what_and_starts_nothing(folder: Any, words: list
     assert not folder.store.exists()
 
 
-def test_run_says_what_it_did_and_logs_plain_lines_to_stderr(night: Any) -> None:
+def test_run_prints_a_summary_and_logs_plain_lines_to_stderr(night: Any) -> None:
     outcome = night.outcome
     assert outcome.code == 1
     assert "6 done" in outcome.stdout
@@ -177,7 +176,7 @@ def test_errors_with_json_are_one_document_too(folder: Any) -> None:
     assert "night.yaml" in outcome.stderr
 
 
-def test_thothy_debug_shows_the_trace(folder: Any) -> None:
+def test_thothy_debug_shows_the_traceback(folder: Any) -> None:
     from_environment = {"THOTHY_DEBUG": "1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
         folder.command("run", "nowhere.yaml"),
@@ -191,8 +190,8 @@ def test_thothy_debug_shows_the_trace(folder: Any) -> None:
 
 
 @pytest.mark.slow
-def test_init_writes_a_starter_that_plans(folder: Any) -> None:
-    target = folder.path / "starter"
+def test_init_writes_an_example_that_plans(folder: Any) -> None:
+    target = folder.path / "example"
     outcome = folder.call("init", target)
     assert outcome.code == 0
     written = {path.suffix for path in target.rglob("*") if path.is_file()}
@@ -211,11 +210,11 @@ def test_init_writes_a_starter_that_plans(folder: Any) -> None:
     (manifest,) = target.glob("*.yaml")
     assert folder.call("plan", manifest, "--json").code == 0
     again = folder.call("init", target)
-    assert again.code != 0, "an existing starter is not overwritten"
+    assert again.code != 0, "an existing example is not overwritten"
 
 
 @pytest.mark.slow
-def test_doctor_says_what_the_machine_can_do(folder: Any) -> None:
+def test_doctor_shows_what_the_machine_can_do(folder: Any) -> None:
     outcome = folder.call("doctor", "--json")
     assert outcome.code == 0
     text = json.dumps(outcome.json).lower()

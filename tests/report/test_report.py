@@ -1,4 +1,4 @@
-"""Reports: right figures, and no text of a row or a model acts in the reader's window."""
+"""Reports have the right figures, and no text of a row or a model acts in the reader's window."""
 
 import html.parser
 import re
@@ -80,7 +80,7 @@ def _nasty() -> dict[str, Any]:
     )  # fmt: skip
 
 
-def test_the_text_has_the_figures_of_the_night() -> None:
+def test_the_text_has_the_figures_of_the_run() -> None:
     text = render_text(_data())
     first = text.splitlines()[0]
     assert first == "nightly r7: completed, 3 entries failed after 1 h 02 min"
@@ -91,7 +91,7 @@ def test_the_text_has_the_figures_of_the_night() -> None:
         "titles / sku-1 [de]: 5 > 4",
         "and 2 more",
         "7 artifacts, stored but worth a look",
-        "500 (25.0 %)",
+        "of which 500 (25.0 %) shared",
         "wasted: 88 (3.8 % of what was computed)",
         "-12.3 % tokens/s, +5.0 % artifacts an hour",
         "What to do: shorten the rows",
@@ -105,14 +105,14 @@ def test_the_text_has_the_figures_of_the_night() -> None:
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        ({"status": "stopped", "stop_reason": "deadline", "num_not_run": 5}, "for the deadline"),
+        ({"status": "stopped", "stop_reason": "deadline", "num_not_run": 5}, "at the deadline"),
         ({"status": "failed", "stop_reason": "killed", "wall_s": None}, "killed: its process died"),
         ({"status": "failed", "stop_reason": "disk full"}, "failed: disk full"),
         ({"status": "running", "stop_reason": None, "wall_s": None}, "is running"),
         ({"num_failed": 0}, "completed after"),
     ],
 )
-def test_the_ending_is_said_in_words(run: dict[str, Any], said: str) -> None:
+def test_the_ending_is_written_in_words(run: dict[str, Any], said: str) -> None:
     data = _data(run=_run(**run))
     assert said in render_text(data).splitlines()[0]
     assert said.removesuffix(" after") in render_html(data)
@@ -120,7 +120,7 @@ def test_the_ending_is_said_in_words(run: dict[str, Any], said: str) -> None:
     assert again == (run.get("num_not_run", 0) > 0 or run.get("status") == "failed")
 
 
-def test_an_empty_night_and_a_running_one_can_be_rendered() -> None:
+def test_an_empty_run_and_one_in_progress_can_be_rendered() -> None:
     nothing = {name: None for name in _run()}
     run = {**nothing, "run_id": "r1", "status": "running", "name": None}
     jobs = [{"job": "j", "kind": "", "num_items": None, "num_done": 1}]
@@ -179,16 +179,16 @@ def test_the_page_is_whole_and_loads_and_runs_nothing(data: dict[str, Any]) -> N
     assert all(character == "\n" or character.isprintable() for character in page)
 
 
-def test_the_page_shows_foreign_text_escaped() -> None:
+def test_the_page_escapes_untrusted_text() -> None:
     page = render_html(_nasty())
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[2J" in page
-    assert "&#x27;q&#x27; &quot;d&quot; &amp;amp;" in page
+    assert "&#39;q&#39; &#34;d&#34; &amp;amp;" in page
 
 
 def test_the_page_works_in_dark_and_light_and_draws_the_speed() -> None:
     page = render_html(_data())
-    assert "prefers-color-scheme:dark" in page
+    assert "prefers-color-scheme: dark" in page
     (points,) = re.findall(r'class="decode" points="([^"]*)"', page)
     pairs = [tuple(map(float, pair.split(","))) for pair in points.split()]
     assert len(pairs) == 49

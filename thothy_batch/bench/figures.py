@@ -1,10 +1,16 @@
-"""What a benchmark found. Counts are of the requests that were run; times in seconds."""
+"""The figures of a benchmark. Counts are of the requests that were run; times in seconds."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from thothy_batch.bench.workload import Refusal
+
+# Properties of BenchFigures that its document has beside the fields.
+DERIVED = (
+    *("num_requests", "num_refused", "output_tokens_per_s", "total_tokens_per_s"),
+    *("requests_per_s", "artifacts_per_hour", "roofline_fraction"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,33 +22,33 @@ class BenchFigures:
     num_done: int
     refused: tuple[Refusal, ...]  # requests that could not be run
     prompt_tokens: int
-    cached_prompt_tokens: int  # not computed again, because they were shared
+    cached_prompt_tokens: int  # shared, not computed again
     prefill_tokens: int  # prompt tokens computed
-    planned_prompt_tokens: int | None  # promised to be computed; None: that depends on evictions
+    planned_prompt_tokens: int | None  # to compute; None: that depends on evictions
     output_tokens: int
     wasted_tokens: int
-    drafted_tokens: int  # guessed and verified; see engine.speculation
-    accepted_tokens: int  # of those, right
+    drafted_tokens: int  # drafted and verified; see engine.speculative
+    accepted_tokens: int  # of those, accepted
     num_preempted: int
     num_steps: int
-    # Weights, pool, compiling, warming up; measuring the device, too, where that was not done yet.
+    # Weights, pool, compiling, warming up; measuring the device where that was not done before.
     load_s: float
     plan_s: float
-    engine_s: float  # from the first request handed over to the last token
-    roofline_s: float | None  # that the work needs at the device's limits; None: not known
-    busy_fraction: float | None  # of engine_s, the device computed; None: it cannot tell
+    engine_s: float  # from the first request submitted to the last token
+    roofline_s: float | None  # what the work needs at the device's limits; None: not known
+    busy_fraction: float | None  # share of engine_s in which the device computed; None: not known
     peak_memory_bytes: int  # resident on the CPU, allocated on a GPU; loading included
     device: str
     device_name: str
     impl: str
     dtype: str
-    quantization: str  # of the linears
+    quantization: str  # of the linear layers
     order: str
     seed: int
     engine: Mapping[str, object]  # every resolved setting
     versions: Mapping[str, str]
-    notes: tuple[str, ...]  # of the engine: what the user may want to know
-    commit: str | None  # of the checkout that this ran from; None: it is none
+    notes: tuple[str, ...]  # from the engine, for the user
+    commit: str | None  # of the checkout; None: installed from a wheel
     measured_at: str  # ISO 8601
 
     @property
@@ -68,7 +74,7 @@ class BenchFigures:
 
     @property
     def artifacts_per_hour(self) -> float | None:
-        """Of this one device: on a GPU per GPU hour."""
+        """Artifacts an hour of this one device: on a GPU, per GPU hour."""
         rate = self.requests_per_s
         return None if rate is None else 3600 * rate
 
@@ -79,17 +85,8 @@ class BenchFigures:
         return self.roofline_s / self.engine_s
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, derived ones among them."""
-        derived = (
-            "num_requests",
-            "num_refused",
-            "output_tokens_per_s",
-            "total_tokens_per_s",
-            "requests_per_s",
-            "artifacts_per_hour",
-            "roofline_fraction",
-        )
-        values = {**asdict(self), **{name: getattr(self, name) for name in derived}}
+        """The document of `bench --json`: every field and the derived figures."""
+        values = {**asdict(self), **{name: getattr(self, name) for name in DERIVED}}
         return {name: _rounded(value) for name, value in values.items()}
 
     def _rate(self, count: int) -> float | None:
@@ -97,5 +94,5 @@ class BenchFigures:
 
 
 def _rounded(value: object) -> object:
-    """Six significant figures: no clock is better."""
+    """Rounds to six significant figures: no clock is better."""
     return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -1,1 +1,1 @@
-"""The thin edge: options in, tables, documents and exit codes out. Knows not how anything works."""
+"""The command line: options in; tables, documents and exit codes out. Contains no other logic."""

@@ -1,4 +1,4 @@
-"""`bench`: how fast the engine is."""
+"""`bench`: measures the speed of the engine on a workload."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thothy_batch.cli.output import print_json, print_text
+from thothy_batch.cli.output import print_blocks, print_json
 
 if TYPE_CHECKING:
     from thothy_batch.bench.choice import Choice
@@ -20,7 +20,7 @@ def bench(
     workload: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[WORKLOAD]",
+            metavar="WORKLOAD",
             help="Parquet with prompt_token_ids and max_tokens, or a trace of lengths (Parquet or "
             "CSV) with prompt_tokens and output_tokens.",
         ),
@@ -29,74 +29,74 @@ def bench(
         str | None,
         typer.Option(
             metavar="100-1024/100-1024",
-            help="Make requests up: prompt and output lengths; 778/128 where they do not vary.",
+            help="Generate requests with these prompt/output lengths; 778/128 for fixed ones.",
         ),
     ] = None,
     requests: Annotated[
         int | None,
-        typer.Option(metavar="N", help="How many requests of --lengths; left out: 256."),
+        typer.Option(metavar="N", help="Number of requests of --lengths. Default: 256."),
     ] = None,
     documents: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Make documents up, each the beginning of several prompts; --lengths is then "
-            "what follows it and the output (64-128/64-256).",
+            help="Generate N documents, each shared by several prompts; --lengths is then the rest "
+            "of the prompt and the output. Default: 64-128/64-256.",
         ),
     ] = None,
     document_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="Tokens of a document; left out: 3000.")
+        int | None, typer.Option(metavar="N", help="Tokens of each document. Default: 3000.")
     ] = None,
     artifacts: Annotated[
-        int | None, typer.Option(metavar="N", help="Prompts on each document; left out: 4.")
+        int | None, typer.Option(metavar="N", help="Prompts on each document. Default: 4.")
     ] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="Run only the first N requests.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of what is made up.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the generated workload.")] = 0,
     model: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Hub id or directory; left out: the embedded model."),
+        typer.Option(metavar="ID", help="Hub id or directory. Default: the embedded model."),
     ] = None,
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Read no weights of it, only config.json.")
+        bool, typer.Option("--random-weights", help="Read only config.json, no weights.")
     ] = False,
     dtype: Annotated[
         str, typer.Option(metavar="auto|float32|bfloat16", help="Number format of the model.")
     ] = "auto",
     speculation: Annotated[
-        str, typer.Option(metavar="auto|off", help="Whether greedy rows verify guessed tokens.")
+        str, typer.Option(metavar="auto|off", help="Speculative decoding of greedy requests.")
     ] = "auto",
     quantization: Annotated[
-        str, typer.Option(metavar="none|int8", help="How its linears are quantised.")
+        str, typer.Option(metavar="none|int8", help="Quantization of its linear layers.")
     ] = "none",
     device: Annotated[
-        str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")
+        str, typer.Option(metavar="auto|cpu|cuda", help="Device to compute on.")
     ] = "auto",
     impl: Annotated[
         str,
-        typer.Option(metavar="auto|reference|cpu|triton|flex", help="Which kernels are used."),
+        typer.Option(metavar="auto|reference|cpu|triton|flex", help="Kernel implementation."),
     ] = "auto",
     max_seqs: Annotated[
-        int | None, typer.Option(metavar="N", help="Most sequences that run at once.")
+        int | None, typer.Option(metavar="N", help="Maximum number of running sequences.")
     ] = None,
     max_step_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="Most tokens computed in one step.")
+        int | None, typer.Option(metavar="N", help="Maximum number of tokens in a step.")
     ] = None,
     kv_memory: Annotated[
         str, typer.Option(metavar="auto|8GiB|0.9", help="Memory for KV blocks.")
     ] = "auto",
     no_prefix_sharing: Annotated[
-        bool, typer.Option("--no-prefix-sharing", help="Compute equal beginnings every time.")
+        bool, typer.Option("--no-prefix-sharing", help="Do not share the KV of common prefixes.")
     ] = False,
     order: Annotated[
-        str, typer.Option(metavar="auto|fifo|length|prefix", help="How requests are ordered.")
+        str, typer.Option(metavar="auto|fifo|length|prefix", help="Order of the requests.")
     ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Engine speed on a workload file or a length trace, one JSON line last."""
+    """Measure engine speed on a workload file or a length trace; the last line is JSON."""
     from thothy_batch.bench.choice import Choice
-    from thothy_batch.cli.render_bench import bench_text
+    from thothy_batch.cli.render_bench import bench_blocks
     from thothy_batch.records import EngineSpec, ModelSpec
     from thothy_batch.runner.commands.doctor import known_dtype
 
@@ -110,16 +110,19 @@ def bench(
         ),
         device=device,
         impl=impl,
-        kv_memory=_memory(kv_memory),
+        kv_memory=_parse_kv_memory(kv_memory),
         max_seqs=max_seqs,
         max_step_tokens=max_step_tokens,
         prefix_sharing=not no_prefix_sharing,
         speculation=speculation,
     )
     figures = _measure(choice, spec, order)
-    document = figures.as_json()
-    print_json(document) if as_json else print_text(bench_text(document))
-    # As with a run: what could not be done is no success.
+    if as_json:
+        print_json(figures.as_json())
+    else:
+        print_blocks(bench_blocks(figures))
+        print_json(figures.as_json(), is_line=True)
+    # As with a run, refused requests are no success.
     raise typer.Exit(1 if figures.num_refused else 0)
 
 
@@ -130,9 +133,9 @@ def _measure(choice: "Choice", spec: "EngineSpec", order: str) -> "BenchFigures"
     choice.check()
     check_order(order)
     with choose_display(quiet=False) as display:
-        display.phase("making the workload")
+        display.phase("generating the workload")
         workload = choice.make(vocabulary_of(spec.model))
-        with _alone_on(spec.device):
+        with _gpu_held(spec.device):
             return run_bench(
                 spec,
                 workload.requests,
@@ -146,8 +149,8 @@ def _measure(choice: "Choice", spec: "EngineSpec", order: str) -> "BenchFigures"
 
 
 @contextmanager
-def _alone_on(device: str) -> Iterator[None]:
-    """Holds the GPU as a run does: either would slow the other down. Raises LockedError."""
+def _gpu_held(device: str) -> Iterator[None]:
+    """Holds the GPU as a run does, since each would slow the other down. Raises LockedError."""
     from thothy_batch.engine.core.config import resolve_device
     from thothy_batch.errors import LockedError
     from thothy_batch.runner.session.locking import device_locked, holder_of
@@ -162,7 +165,7 @@ def _alone_on(device: str) -> Iterator[None]:
         raise
 
 
-def _memory(text: str) -> int | float | None:
+def _parse_kv_memory(text: str) -> int | float | None:
     from thothy_batch.errors import ManifestError
     from thothy_batch.manifest.units import parse_memory
 

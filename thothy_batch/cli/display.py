@@ -1,18 +1,17 @@
-"""A run on the screen: a live display on a terminal, a plain line every 30 s in a log."""
+"""Shows a run as it goes: a live display on a terminal, a plain line every 30 s in a log."""
 
 import sys
 import time
 from typing import Protocol, Self
 
-from thothy_batch.cli.output import shown
-from thothy_batch.cli.render_run import progress_line
+from thothy_batch.report.formatting import escape_controls
 from thothy_batch.runner.monitoring.progress import Observer, Silent, Snapshot
 
 _LINE_EVERY_S = 30.0
 
 
 class Display(Observer, Protocol):
-    """An observer that is there for the length of a `with` block."""
+    """An observer that is also a context manager."""
 
     def __enter__(self) -> Self: ...
 
@@ -30,7 +29,7 @@ class QuietDisplay(Silent):
 
 
 class LineDisplay:
-    """For logs: lines of plain text on stderr, few enough to keep."""
+    """Writes plain lines to stderr, few enough for a log."""
 
     def __init__(self, every_s: float = _LINE_EVERY_S) -> None:
         self._every_s = every_s
@@ -54,22 +53,25 @@ class LineDisplay:
 
     def progress(self, snapshot: Snapshot) -> None:
         if time.monotonic() >= self._next:
+            # Imported late: rich takes 50 ms, and no --json command of less than 30 s needs it.
+            from thothy_batch.cli.render_run import progress_line
+
             self._write(progress_line(snapshot))
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
     def _write(self, text: str) -> None:
         self._next = time.monotonic() + self._every_s
-        print(f"{time.strftime('%H:%M:%S')} {shown(text)}", file=sys.stderr, flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {escape_controls(text)}", file=sys.stderr, flush=True)
 
 
 def choose_display(*, quiet: bool) -> Display:
-    """The display that fits where stderr goes."""
+    """The display that fits stderr: none, a terminal or a log."""
     if quiet:
         return QuietDisplay()
     if sys.stderr.isatty():
-        # Late: rich is imported only where there is a terminal to draw on.
+        # Imported late: only a terminal needs it.
         from thothy_batch.cli.live import LiveDisplay
 
         return LiveDisplay()

@@ -1,22 +1,24 @@
-"""The live display on a terminal: a bar per job and the engine's figures."""
+"""The live display on a terminal: one bar a job and the engine's figures."""
 
 import time
+from dataclasses import dataclass
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from thothy_batch.cli.output import shown
-from thothy_batch.cli.render_run import duration, progress_line
-from thothy_batch.report.formatting import sanitize
+from thothy_batch.cli.render_run import progress_line
+from thothy_batch.report.formatting import duration, escape_controls, sanitize
 from thothy_batch.runner.monitoring.progress import Snapshot
 from thothy_batch.runner.work.counts import JobCount
 
 _MAX_JOBS = 16
-_BAR_WIDTH = 30
+# Cells. A bar shrinks first, then the name is cut; the counts stay whole.
+_BAR_WIDTH, _MIN_BAR_WIDTH = 30, 10
 _NAME_WIDTH = 40
 
 
@@ -28,7 +30,7 @@ class LiveDisplay:
         self._phase = ""
         self._snapshot: Snapshot | None = None
         self._began = time.monotonic()
-        # Last: it draws at once.
+        # Last, because it draws at once.
         self._live = Live(
             console=self._console, refresh_per_second=4, transient=True, get_renderable=self._draw
         )
@@ -36,7 +38,7 @@ class LiveDisplay:
     def __enter__(self) -> Self:
         try:
             self._live.start()
-        except BaseException:  # a signal, when the cursor was hidden already
+        except BaseException:  # a signal after the cursor was hidden
             self._live.stop()
             raise
         return self
@@ -48,7 +50,7 @@ class LiveDisplay:
         self._phase = text
 
     def note(self, text: str) -> None:
-        self._console.print(Text(shown(text)))
+        self._console.print(Text(escape_controls(text)))
 
     def progress(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -59,25 +61,41 @@ class LiveDisplay:
     def _draw(self) -> RenderableType:
         snapshot = self._snapshot
         if snapshot is None or self._phase != "computing":
-            waited = duration(time.monotonic() - self._began)
-            return Text(f"{sanitize(self._phase)} ({waited})", style="dim")
-        return Group(_bars(snapshot), Text(progress_line(snapshot)))
+            elapsed = duration(time.monotonic() - self._began)
+            return Text(f"{sanitize(self._phase)} ({elapsed})", style="dim")
+        return Group(JobBars(snapshot.jobs), Text(progress_line(snapshot)))
 
 
-def _bars(snapshot: Snapshot) -> Table:
-    table = Table.grid(padding=(0, 1))
-    for job in snapshot.jobs[:_MAX_JOBS]:
-        table.add_row(Text(sanitize(job.name, _NAME_WIDTH)), _bar(job), Text(_counts(job)))
-    if len(snapshot.jobs) > _MAX_JOBS:
-        table.add_row(Text(f"and {len(snapshot.jobs) - _MAX_JOBS} more jobs"), "", "")
-    return table
+@dataclass(frozen=True, slots=True)
+class JobBars:
+    """Name, bar and counts of each job, within the width of the terminal."""
+
+    jobs: tuple[JobCount, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown = self.jobs[:_MAX_JOBS]
+        counts = [_counts(job) for job in shown]
+        room = options.max_width - max(map(cell_len, counts), default=0) - 2
+        name_width = min(_NAME_WIDTH, max(1, room - _MIN_BAR_WIDTH))
+        names = [Text(sanitize(job.name)) for job in shown]
+        widest = min(name_width, max((name.cell_len for name in names), default=0))
+        bar_width = max(_MIN_BAR_WIDTH, min(_BAR_WIDTH, room - widest))
+        table = Table.grid(padding=(0, 1, 0, 0))
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=name_width)
+        table.add_column()
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        for job, name, text in zip(shown, names, counts, strict=True):
+            table.add_row(name, _bar(job, bar_width), Text(text))
+        yield table
+        if len(self.jobs) > _MAX_JOBS:
+            yield Text(f"and {len(self.jobs) - _MAX_JOBS} more jobs")
 
 
-def _bar(job: JobCount) -> ProgressBar:
+def _bar(job: JobCount, width: int) -> ProgressBar:
     return ProgressBar(
         total=max(job.num_items, 1),
         completed=job.num_settled if job.num_items else 1,
-        width=_BAR_WIDTH,
+        width=width,
     )
 
 

@@ -1,4 +1,4 @@
-"""The program: its commands, and the one place where errors become messages and exit codes."""
+"""The program: its commands, and the one place that turns errors into messages and exit codes."""
 
 import os
 import sys
@@ -20,7 +20,8 @@ from thothy_batch.errors import ManifestError
 
 
 def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
-    """Ctrl-C is ours to tell: what typer makes of it is neither a message nor a document."""
+    """Wraps a command: Ctrl-C becomes an InterruptError. Typer would print no message and no
+    document."""
 
     @wraps(command)
     def interruptible(*args: object, **options: object) -> None:
@@ -30,7 +31,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
         except typer.Exit:
             raise
         except (KeyboardInterrupt, Exception) as error:
-            # Some libraries make an error of their own of an interrupt: DuckDB a RuntimeError.
+            # Some libraries turn an interrupt into an error of their own: DuckDB a RuntimeError.
             if not isinstance(error, KeyboardInterrupt) and not signals.received():
                 raise
             raise InterruptError(command.__name__, signals.received() or "SIGINT") from error
@@ -59,15 +60,20 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass
 
 
 def main(args: list[str] | None = None) -> NoReturn:
-    """Runs the command line and exits with the contract's exit code. `args` left out: as the
-    program, to which the process belongs."""
+    """Runs the command line and exits with its exit code.
+
+    `args` None: those of the process, whose signals are then handled too.
+    """
     if args is None:
         signals.install()
     words = sys.argv[1:] if args is None else args
@@ -82,7 +88,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         if os.environ.get("THOTHY_DEBUG") == "1":
             raise
         code = report_error(error, as_json="--json" in words)
-    code = _written(code, refused)
+    code = _flush_stdout(code, refused)
     signals.ignore_all()
     sys.exit(code)
 
@@ -97,11 +103,11 @@ def _check_folder() -> None:
         ) from error
 
 
-def _written(code: int, refused: list[OSError]) -> int:
-    """The exit code, once the last of stdout is written; not 0 where it could not be."""
+def _flush_stdout(code: int, refused: list[OSError]) -> int:
+    """Writes what is left for stdout. Returns the exit code; not 0 if stdout failed."""
     sys.stdout.flush()
     if not refused:
         return code
     say(f"error: cannot write to stdout: {refused[0].strerror}")
-    say("hint: free some space there; what a run finished is in the store: thothy-batch report")
+    say("hint: free some space; the artifacts of a run are in the store: thothy-batch report")
     return code or 5

@@ -1,55 +1,54 @@
-"""What `bench` prints for people, with the document as one line behind it."""
+"""Text of `bench`, which its document follows as one line."""
 
-import json
-from collections.abc import Mapping
-from typing import Any
+from rich.console import RenderableType
 
+from thothy_batch.bench.figures import BenchFigures
 from thothy_batch.report.formatting import NOTHING, count, number_format, rate, sanitize
+from thothy_batch.report.layout import Line, pairs_table
 
-Fields = Mapping[str, Any]
-_SHOWN_REFUSED = 5
-
-
-def bench_text(found: Fields) -> str:
-    """A table, and the JSON line last."""
-    lines = [f"{name:<18}{value}" for name, value in _rows(found)]
-    for row in found["refused"][:_SHOWN_REFUSED]:
-        lines.append(f"refused: {sanitize(row['name'], 80)}: {sanitize(row['message'], 300)}")
-    if found["num_refused"] > _SHOWN_REFUSED:
-        lines.append(f"refused: and {count(found['num_refused'] - _SHOWN_REFUSED)} more")
-    lines += [f"note: {sanitize(text, 300)}" for text in found["notes"]]
-    return "\n".join([*lines, json.dumps(found)]) + "\n"
+_MAX_REFUSED = 5
 
 
-def _rows(found: Fields) -> list[tuple[str, str]]:
+def bench_blocks(figures: BenchFigures) -> list[RenderableType]:
+    """The figures of one benchmark."""
+    blocks: list[RenderableType] = [pairs_table(_pairs(figures))]
+    for refusal in figures.refused[:_MAX_REFUSED]:
+        text = f"refused: {sanitize(refusal.name, 80)}: {sanitize(refusal.message, 300)}"
+        blocks.append(Line(text))
+    if figures.num_refused > _MAX_REFUSED:
+        blocks.append(Line(f"refused: and {count(figures.num_refused - _MAX_REFUSED)} more"))
+    return blocks + [Line(f"note: {sanitize(text, 300)}") for text in figures.notes]
+
+
+def _pairs(figures: BenchFigures) -> list[tuple[str, str]]:
+    number = number_format(figures.dtype, figures.quantization)
     return [
-        ("workload", sanitize(found["workload"], 300)),
-        ("model", f"{sanitize(found['model'])}, {number_format(found)}, {found['impl']} kernels"),
-        ("device", f"{found['device']}: {sanitize(found['device_name'])}"),
-        ("requests", f"{count(found['num_done'])} done, {count(found['num_refused'])} refused"),
+        ("workload", sanitize(figures.workload, 300)),
+        ("model", f"{sanitize(figures.model)}, {number}, {figures.impl} kernels"),
+        ("device", f"{figures.device}: {sanitize(figures.device_name)}"),
+        ("requests", f"{count(figures.num_done)} done, {count(figures.num_refused)} refused"),
         (
             "prompt tokens",
-            f"{count(found['prompt_tokens'])}: {count(found['prefill_tokens'])} computed, "
-            f"{count(found['cached_prompt_tokens'])} shared",
+            f"{count(figures.prompt_tokens)}: {count(figures.prefill_tokens)} computed, "
+            f"{count(figures.cached_prompt_tokens)} shared",
         ),
-        ("output tokens", f"{count(found['output_tokens'])} in {count(found['num_steps'])} steps"),
+        ("output tokens", f"{count(figures.output_tokens)} in {count(figures.num_steps)} steps"),
         (
             "seconds",
-            f"{found['engine_s']:.2f} engine, {found['load_s']:.2f} loading, "
-            f"{found['plan_s']:.2f} planning",
+            f"{figures.engine_s:.2f} engine, {figures.load_s:.2f} loading, "
+            f"{figures.plan_s:.2f} planning",
         ),
-        ("output tokens/s", rate(found["output_tokens_per_s"])),
-        ("total tokens/s", rate(found["total_tokens_per_s"])),
-        ("requests/s", rate(found["requests_per_s"])),
-        (_artifacts(found["device"]), count(found["artifacts_per_hour"])),
-        ("share of roofline", _percent(found["roofline_fraction"])),
-        ("device busy", _percent(found["busy_fraction"])),
-        ("peak memory", f"{found['peak_memory_bytes'] / (1 << 30):.2f} GiB"),
+        ("output tokens/s", rate(figures.output_tokens_per_s)),
+        ("total tokens/s", rate(figures.total_tokens_per_s)),
+        ("requests/s", rate(figures.requests_per_s)),
+        (
+            "artifacts/h" if figures.device == "cpu" else "artifacts/GPU-h",
+            count(figures.artifacts_per_hour),
+        ),
+        ("share of roofline", _percent(figures.roofline_fraction)),
+        ("device busy", _percent(figures.busy_fraction)),
+        ("peak memory", f"{figures.peak_memory_bytes / (1 << 30):.2f} GiB"),
     ]
-
-
-def _artifacts(device: str) -> str:
-    return "artifacts/h" if device == "cpu" else "artifacts/GPU-h"
 
 
 def _percent(value: float | None) -> str:

@@ -1,11 +1,11 @@
-"""`run` and `plan`: what takes a manifest."""
+"""`run` and `plan`: commands that take a manifest."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thothy_batch.cli.output import print_json, print_text, report_error
+from thothy_batch.cli.output import print_blocks, print_json, report_error
 
 if TYPE_CHECKING:
     from thothy_batch.manifest.settings import Overrides
@@ -22,21 +22,24 @@ ManifestPath = Annotated[
     Path, typer.Argument(metavar="MANIFEST", help="YAML manifest, or a Parquet job manifest.")
 ]
 StorePath = Annotated[
-    Path | None, typer.Option("--store", metavar="PATH", help="Store in place of the manifest's.")
+    Path | None, typer.Option("--store", metavar="PATH", help="Store, instead of the manifest's.")
 ]
 ModelId = Annotated[
-    str | None, typer.Option("--model", metavar="ID", help="Hub id or directory of the model.")
+    str | None,
+    typer.Option(
+        "--model", metavar="ID", help="Model, instead of the manifest's: hub id or directory."
+    ),
 ]
-Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Where to compute.")]
+Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Device to compute on.")]
 JobNames = Annotated[
-    list[str] | None, typer.Option("--job", metavar="NAME", help="Only this job; repeatable.")
+    list[str] | None, typer.Option("--job", metavar="NAME", help="Run only this job; repeatable.")
 ]
 Limit = Annotated[
     int | None,
-    typer.Option(metavar="N", parser=_num_rows, help="Look only at the first N rows of each job."),
+    typer.Option(metavar="N", parser=_num_rows, help="Read only the first N rows of each job."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the end.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the summary.")]
 
 
 def run(
@@ -47,29 +50,32 @@ def run(
     job: JobNames = None,
     limit: Limit = None,
     deadline: Annotated[
-        str | None, typer.Option(metavar="06:00|ISO", help="Stop at this time.")
+        str | None,
+        typer.Option(metavar="06:00|ISO", help="Stop at this time of day, or date and time."),
     ] = None,
     time_budget: Annotated[
-        str | None, typer.Option(metavar="5h", help="Stop after this long: 90s, 30m, 5h.")
+        str | None, typer.Option(metavar="5h", help="Stop after this duration: 90s, 30m, 5h.")
     ] = None,
     if_locked: Annotated[
         str,
-        typer.Option(metavar="fail|skip|wait=30m", help="When another run holds the store."),
+        typer.Option(
+            metavar="fail|skip|wait=30m", help="What to do when another run holds the store."
+        ),
     ] = "fail",
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Compute what failed before once more.")
+        bool, typer.Option("--retry-failed", help="Compute entries that failed before again.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Compute everything, answered or not.")
+        bool, typer.Option("--force", help="Compute everything, finished or not.")
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Do the night's work; running it again continues where it stopped."""
-    # Late, here and in every command: --help answers before any of this is imported.
+    """Run a manifest; running it again continues where it stopped."""
+    # Imported late, here and in every command: --help needs none of it.
     from thothy_batch.cli import signals
     from thothy_batch.cli.display import choose_display
-    from thothy_batch.cli.render_run import summary_text
+    from thothy_batch.cli.render_run import summary_blocks
     from thothy_batch.runner.commands.run import run_manifest
     from thothy_batch.runner.session.options import IfLocked, RunOptions, time_budget_s
 
@@ -87,7 +93,7 @@ def run(
         signals.ignore()
     if summary.error is not None:
         report_error(summary.error, as_json=False)
-    print_json(summary.as_json()) if as_json else print_text(summary_text(summary))
+    print_json(summary.as_json()) if as_json else print_blocks(summary_blocks(summary))
     raise typer.Exit(summary.exit_code)
 
 
@@ -101,16 +107,16 @@ def plan(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Everything that can be known without loading weights: errors, counts, lengths, time."""
+    """Check a manifest without loading weights: errors, counts, lengths, sharing, time."""
     from thothy_batch.cli.display import choose_display
-    from thothy_batch.cli.render_run import plan_text
+    from thothy_batch.cli.render_plan import plan_blocks
     from thothy_batch.runner.commands.plan import plan_manifest
     from thothy_batch.runner.session.options import RunOptions
 
     options = RunOptions(manifest, _overrides(store, model, device, job, limit))
     with choose_display(quiet=quiet) as display:
         found = plan_manifest(options, display)
-    print_json(found) if as_json else print_text(plan_text(found))
+    print_json(found) if as_json else print_blocks(plan_blocks(found))
 
 
 def _overrides(

@@ -1,8 +1,8 @@
-"""SIGINT, SIGTERM and SIGHUP from the first moment to the last: an end with a sentence.
+"""SIGINT, SIGTERM and SIGHUP, handled from the first moment to the last.
 
-A run takes them over while it lasts (`runner.stopping`). Before it, and in every other command,
-they end the command where they strike. An import is let finish: an exception in the middle of one
-is swallowed there, or leaves a trace on the terminal.
+A run installs its own handlers while it lasts (`runner.session.stop_conditions`). Before it, and
+in every other command, a signal raises Interrupted at once. Only during an import it is postponed:
+an exception inside an import is swallowed there, or leaves a traceback on the terminal.
 """
 
 import contextlib
@@ -14,22 +14,22 @@ from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN_S = 0.02
-_PATIENCE = 3  # so many signals, and nothing is waited for any more
+_MAX_SIGNALS = 3  # at the third the process exits at once
 _EXIT_CODE = 4
 _SHOW_CURSOR = b"\x1b[?25h"
 
 _received: list[int] = []
-_back_off: list[int] = []
+_postponed: list[int] = []
 _is_done = False
-_is_heeded = False  # whether a signal may raise where it strikes
+_may_raise = False  # a signal raises Interrupted where it arrives
 
 
 class Interrupted(KeyboardInterrupt):  # noqa: N818  (not an error: the user asked for it)
-    """A signal that asks this program to end."""
+    """A signal asked this program to end."""
 
 
 def install() -> None:
-    """From here on no signal ends the program without a word. For the program's own process."""
+    """Installs the handlers. For a process that belongs to this program."""
     for number in _SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
             signal.signal(number, _receive)
@@ -37,58 +37,58 @@ def install() -> None:
 
 
 def received() -> str:
-    """The name of the first signal that came; "" where none did."""
+    """The name of the first signal received; "" if none."""
     return signal.Signals(_received[0]).name if _received else ""
 
 
 @contextlib.contextmanager
 def raising() -> Iterator[None]:
-    """Within, a signal raises Interrupted; so does one that came before. Behind it nothing is left
-    to be ended: the program ends by itself."""
-    global _is_heeded
-    _is_heeded = True
+    """Within the block a signal raises Interrupted; so does one received earlier. After the block
+    the program is about to end by itself, and a signal changes nothing."""
+    global _may_raise
+    _may_raise = True
     try:
         if _received:
             raise Interrupted
         yield
     finally:
-        _is_heeded = False
+        _may_raise = False
 
 
 def ignore() -> None:
-    """What was asked for is done, and the exit code known: a signal changes it no more."""
-    global _is_heeded, _is_done
-    _is_heeded, _is_done = False, True
+    """Ignores signals from now on: the work is done and its exit code known."""
+    global _may_raise, _is_done
+    _may_raise, _is_done = False, True
 
 
 def ignore_all() -> None:
-    """The program ends: Python would give the signals back, and one of them kill what is over."""
+    """Ignores signals at exit, where Python would restore the default handlers, which kill."""
     for number in _SIGNALS:
         if signal.getsignal(number) is _receive:
             signal.signal(number, signal.SIG_IGN)
 
 
 def _receive(number: int, frame: FrameType | None) -> None:
-    global _is_heeded
+    global _may_raise
     _received.append(number)
-    if len(_received) >= _PATIENCE and not _is_done:
+    if len(_received) >= _MAX_SIGNALS and not _is_done:
         if sys.stderr is not None and sys.stderr.isatty():
             os.write(2, _SHOW_CURSOR)
         os._exit(_EXIT_CODE)
-    if not _is_heeded:
+    if not _may_raise:
         return
     if _is_importing(frame):
-        _back_off.append(_received.pop())
+        _postponed.append(_received.pop())
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
         return
-    _is_heeded = False  # what ends now is not disturbed by a second one
+    _may_raise = False  # a second signal does not disturb the cleanup
     raise Interrupted
 
 
 def _send_again(number: int, frame: FrameType | None) -> None:
-    """Who takes the signals by now gets it: a run, where one has begun."""
-    if _back_off:
-        signal.raise_signal(_back_off.pop())
+    """Redelivers the signal to the current handler (the run's, if one started)."""
+    if _postponed:
+        signal.raise_signal(_postponed.pop())
 
 
 def _is_importing(frame: FrameType | None) -> bool:

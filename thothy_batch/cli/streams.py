@@ -1,4 +1,4 @@
-"""The program's three streams, so that a lost terminal, log or reader cannot end a night."""
+"""Standard streams that survive a lost terminal, log or reader."""
 
 import errno
 import io
@@ -11,7 +11,7 @@ _STDOUT, _STDERR = 1, 2
 
 
 class _Descriptor(io.FileIO):
-    """A descriptor for writing that never refuses: what cannot be written goes nowhere."""
+    """Writes to a descriptor and never raises: what cannot be written is dropped."""
 
     def __init__(self, fd: int, errors: list[OSError]) -> None:
         super().__init__(fd, "wb", closefd=False)
@@ -21,23 +21,23 @@ class _Descriptor(io.FileIO):
         size = memoryview(data).nbytes  # type: ignore[arg-type]
         try:
             written = super().write(data)  # type: ignore[arg-type]
-            while written is None:  # somebody else made the pipe non-blocking, and it is full
+            while written is None:  # another process made the pipe non-blocking, and it is full
                 select.select([], [self.fileno()], [], 1.0)
                 written = super().write(data)  # type: ignore[arg-type]
         except OSError as error:
-            if error.errno != errno.EPIPE:  # `report | head`: who read it has seen enough
+            if error.errno != errno.EPIPE:  # `report | head`: the reader has seen enough
                 self._errors.append(error)
             return size
         return written
 
 
 def open_streams() -> list[OSError]:
-    """Puts streams in place that survive their readers; leaves alone those that a caller has set.
+    """Replaces the standard streams, except those that a caller has replaced already.
 
-    A standard descriptor that was closed (`>&-`) is opened on the null device: the next file to
-    be opened would take its number, and somebody's message would be written into that file. The
-    list gets what stdout could not take, such as a full disk; what stderr could not take is
-    dropped, for a log must not end a run.
+    A standard descriptor that was closed (`>&-`) is opened on the null device: otherwise the next
+    file opened would take its number, and messages would be written into that file. The returned
+    list collects the errors of stdout, such as a full disk; those of stderr are dropped, because a
+    log must not end a run.
     """
     refused: list[OSError] = []
     for fd in (0, _STDOUT, _STDERR):
@@ -56,7 +56,7 @@ def _open(fd: int, old: TextIO | None, errors: list[OSError]) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(_Descriptor(fd, errors)),
         encoding=old.encoding if old is not None else "utf-8",
-        # A log in an old locale must not end the night over one character.
+        # One character outside the locale of a log must not end the run.
         errors="backslashreplace",
         line_buffering=fd == _STDERR or os.isatty(fd),
     )

@@ -1,4 +1,4 @@
-"""The morning report, for a terminal, a mail or a browser.
+"""The report of a run, for a terminal, a mail or a browser.
 
-Knows only the plain values that `store.read.report_data` gives; opens no file, asks no clock.
+Knows only the values of `store.queries.read.report_data`; reads no store, asks no clock.
 """

@@ -1,29 +1,36 @@
-"""How figures and foreign text are written in a report."""
+"""Writes figures and untrusted text for a reader."""
 
+import re
 import unicodedata
-from collections.abc import Mapping
-from typing import Any
 
-Fields = dict[str, Any]
+from thothy_batch.report.document import JobRow
+
 NOTHING = "–"
 _JOINERS = "\u200c\u200d"  # letters of Persian or Hindi and many emoji need them
+# Characters that a terminal obeys instead of showing: controls other than tab and newline, and
+# marks that turn the direction of writing.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def sanitize(text: object, limit: int = 160) -> str:
-    """Text of rows or models made harmless for a terminal: one line, no control characters.
+    """Makes text of rows or models harmless for a terminal: one line, no control characters.
 
-    Escape sequences could rewrite the screen, and direction marks could reorder it, so every
-    character of that sort is shown as its code instead.
+    Escape sequences could rewrite the screen and direction marks reorder it, so every such
+    character is shown as its code. `limit`: characters.
     """
     value = "" if text is None else str(text)
     shown = "".join(_visible(character) for character in value[: 4 * limit])
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def number_format(model: Mapping[str, Any]) -> str:
-    """In what a model computes: its dtype, and how its linears are quantised, if they are."""
-    quantization = model.get("quantization", "none")
-    return model["dtype"] if quantization == "none" else f"{model['dtype']} and {quantization}"
+def escape_controls(text: str) -> str:
+    """Shows control characters of untrusted text as codes and keeps its lines."""
+    return _OBEYED.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def number_format(dtype: str, quantization: str) -> str:
+    """A model's number format: its dtype, and that of its linears where they are quantised."""
+    return dtype if quantization == "none" else f"{dtype} and {quantization}"
 
 
 def _visible(character: str) -> str:
@@ -43,14 +50,14 @@ def count(value: float | None) -> str:
 
 
 def rate(value: float | None) -> str:
-    """A speed: three significant figures where it is small."""
+    """A rate, with one decimal below 100."""
     if value is None:
         return NOTHING
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def share(part: float | None, whole: float | None) -> str:
-    """A part of a whole in per cent."""
+    """A part of a whole in percent."""
     if part is None or not whole:
         return NOTHING
     return f"{100 * part / whole:.1f} %"
@@ -69,7 +76,7 @@ def seconds(value: float | None) -> str:
 
 
 def duration(value: float | None) -> str:
-    """A time in the two units that matter."""
+    """A time in its two largest units."""
     if value is None:
         return NOTHING
     if value < 10:
@@ -84,18 +91,24 @@ def duration(value: float | None) -> str:
 
 
 def clock(iso: str | None) -> str:
-    """Local date and time out of ISO text."""
+    """Date and time to the minute, from ISO text."""
     return NOTHING if not iso else iso[:16].replace("T", " ")
 
 
-def job_figures(job: Mapping[str, Any], *, timed: bool) -> list[str]:
-    """A job's row in a report behind its name and kind: counts, rates, queue times, tokens,
-    engine time as it was and as it was predicted where `timed`."""
-    counts = ("done", "reused", "failed", "not_run", "flagged")
+def job_figures(job: JobRow, *, timed: bool) -> list[str]:
+    """A job's figures in a report: counts, rates, queue times, output tokens, and, where `timed`,
+    its engine time as measured and as predicted."""
     return [
-        *(count(job.get(f"num_{name}")) for name in counts),
-        *(rate(job.get(name)) for name in ("output_tokens_per_s", "artifacts_per_hour")),
-        *(seconds(job.get(name)) for name in ("queue_s_p50", "queue_s_p95")),
-        *(count(job.get(name)) for name in ("output_tokens_p50", "output_tokens_p95")),
-        *(seconds(job.get(name)) for name in (("engine_s", "predicted_s") if timed else ())),
+        count(job.get("num_done")),
+        count(job.get("num_reused")),
+        count(job.get("num_failed")),
+        count(job.get("num_not_run")),
+        count(job.get("num_flagged")),
+        rate(job.get("output_tokens_per_s")),
+        rate(job.get("artifacts_per_hour")),
+        seconds(job.get("queue_s_p50")),
+        seconds(job.get("queue_s_p95")),
+        count(job.get("output_tokens_p50")),
+        count(job.get("output_tokens_p95")),
+        *([seconds(job.get("engine_s")), seconds(job.get("predicted_s"))] if timed else []),
     ]

@@ -1,12 +1,21 @@
-"""The morning report as one HTML page: no script, nothing loaded from elsewhere, all escaped."""
+"""Renders the report as one HTML page: no script, nothing loaded, every text escaped."""
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
 
-from thothy_batch.report.chart import tokens_chart
+from thothy_batch.report.chart import Chart, tokens_chart
+from thothy_batch.report.document import (
+    EventRow,
+    FailureGroup,
+    FlagCount,
+    JobRow,
+    NightRow,
+    ReportDocument,
+    RunRow,
+)
 from thothy_batch.report.formatting import (
     NOTHING,
-    Fields,
     change,
     clock,
     count,
@@ -18,233 +27,231 @@ from thothy_batch.report.formatting import (
 )
 from thothy_batch.report.phrases import (
     advice,
-    any_known,
     compared,
     ending,
     next_step,
+    planned,
     prediction,
-    promise,
     roofline,
 )
-from thothy_batch.report.stylesheet import STYLE
+from thothy_batch.templating.page import page_template
+
+_LIMIT = 300  # characters of a text from a row or a model
+_STATES = ("completed", "running", "stopped")
 
 
-def render_html(data: Fields) -> str:
-    """One self-contained page of `report_data`'s values."""
-    run = data["run"]
-    title = _text(f"{run['name'] or 'thothy-batch'}: {clock(run['started_at'])}")
-    sections = (
-        _head(run),
-        _tiles(run, compared(data["nights"])),
-        _chart(data["steps"]),
-        _jobs(data["jobs"]),
-        _failures(data["failures"]),
-        _flags(data["flags"]),
-        _events(data["events"]),
-        _nights(data["nights"]),
-        _settings(data),
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the page; the first `num_texts` columns are texts, the others figures."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    num_texts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One figure of the run, with what it is and a remark."""
+
+    label: str
+    figure: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Failures of one code. `more`: the number of those without an example, "" where none."""
+
+    code: str
+    num: str
+    advice: str
+    examples: Table
+    more: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The contents of the page, as strings that the template escapes."""
+
+    title: str
+    run_id: str
+    heading: str
+    state: str
+    ending: str
+    place: str
+    next_step: str
+    tiles: Sequence[Tile]
+    lines: Sequence[str]
+    chart: Chart | None
+    jobs: Table
+    failures: Sequence[Failure]
+    flags: Table
+    events: Table
+    nights: Table
+    settings: Sequence[tuple[str, Table]]
+
+
+def render_html(report: ReportDocument) -> str:
+    """The report as one self-contained page."""
+    here = files("thothy_batch.report")
+    template = page_template((here / "page.html.j2").read_text(encoding="utf-8"))
+    style = (here / "page.css").read_text(encoding="utf-8")
+    return template.render(page=_page(report), style=style).lstrip()
+
+
+def _page(report: ReportDocument) -> Page:
+    run = report["run"]
+    lines = (("Predicted", prediction(run)), ("Planned", planned(run)))
+    began, ended = clock(run["started_at"]), clock(run["finished_at"])
+    return Page(
+        title=sanitize(f"{run['name'] or 'thothy-batch'}: {began}", _LIMIT),
+        run_id=sanitize(run["run_id"], _LIMIT),
+        heading=sanitize(run["name"] or "Run report", _LIMIT),
+        state=_state(run),
+        ending=sanitize(ending(run), _LIMIT),
+        place=f"{began} to {ended} on {sanitize(run['host'], _LIMIT)}",
+        next_step=next_step(run),
+        tiles=_tiles(run, compared(report["nights"])),
+        lines=[f"{name}: {text}." for name, text in lines if text],
+        chart=tokens_chart(report["steps"]),
+        jobs=_jobs(report["jobs"]),
+        failures=[_failure(group) for group in report["failures"]],
+        flags=_flags(report["flags"]),
+        events=_events(report["events"]),
+        nights=_nights(report["nights"]),
+        settings=_settings(run),
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style></head>\n<body><main>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</main></body></html>\n"
-    )
 
 
-def _text(value: object, limit: int = 300) -> str:
-    """Foreign text for HTML: controls shown as codes, markup escaped."""
-    return escape(sanitize(value, limit), quote=True)
+def _state(run: RunRow) -> str:
+    """The CSS class of the run's ending."""
+    if run["status"] == "completed" and run["num_failed"]:
+        return "stopped"
+    return run["status"] if run["status"] in _STATES else "failed"
 
 
-def _head(run: Fields) -> str:
-    state = run["status"] if run["status"] in ("completed", "running", "stopped") else "failed"
-    if state == "completed" and run["num_failed"]:
-        state = "stopped"
-    step = next_step(run)
-    return (
-        f"<header><p class='eyebrow'>thothy-batch · run {_text(run['run_id'])}</p>"
-        f"<h1>{_text(run['name'] or 'Night report')}</h1>"
-        f"<p><span class='state {state}'>{_text(ending(run))}</span> "
-        f"{clock(run['started_at'])} to {clock(run['finished_at'])} on {_text(run['host'])}</p>"
-        + (f"<p class='next'>{_text(step)}</p>" if step else "")
-        + "</header>"
-    )
-
-
-def _tiles(run: Fields, newest: Fields | None) -> str:
-    computed = sum(run[name] or 0 for name in ("prompt_tokens", "output_tokens", "wasted_tokens"))
-    computed -= run["cached_prompt_tokens"] or 0
-    against = newest or {}
-    entries = f"of {count(run['num_items'])} entries; {count(run['num_reused'])} reused"
-    left = f"{count(run['num_not_run'])} not run"
+def _tiles(run: RunRow, newest: NightRow | None) -> list[Tile]:
+    prompt, cached = run["prompt_tokens"] or 0, run["cached_prompt_tokens"] or 0
+    output, wasted = run["output_tokens"] or 0, run["wasted_tokens"] or 0
+    computed = prompt - cached + output + wasted
+    made_change = newest["artifacts_per_hour_change"] if newest else None
+    speed_change = newest["output_tokens_per_s_change"] if newest else None
     tiles = (
-        ("artifacts made", count(run["num_done"]), entries),
-        ("failed", count(run["num_failed"]), left),
-        (
-            "artifacts an hour",
-            rate(run["artifacts_per_hour"]),
-            _versus(against.get("artifacts_per_hour_change")),
+        Tile(
+            "artifacts made",
+            count(run["num_done"]),
+            f"of {count(run['num_items'])} entries; {count(run['num_reused'])} reused",
         ),
-        (
-            "output tokens a second",
-            rate(run["output_tokens_per_s"]),
-            _versus(against.get("output_tokens_per_s_change")),
-        ),
-        ("took", duration(run["wall_s"]), f"{duration(run['engine_s'])} engine"),
-        (
+        Tile("failed", count(run["num_failed"]), f"{count(run['num_not_run'])} not run"),
+        Tile("artifacts an hour", rate(run["artifacts_per_hour"]), _versus(made_change)),
+        Tile("output tokens a second", rate(run["output_tokens_per_s"]), _versus(speed_change)),
+        Tile("took", duration(run["wall_s"]), f"{duration(run['engine_s'])} engine"),
+        Tile(
             "prompt tokens shared",
             share(run["cached_prompt_tokens"], run["prompt_tokens"]),
             f"of {count(run['prompt_tokens'])}",
         ),
-        (
+        Tile(
             "wasted",
             share(run["wasted_tokens"], computed),
             f"{count(run['wasted_tokens'])} tokens",
         ),
-        ("of what the device can do", roofline(run), "at most, by its roofline"),
+        Tile("of what the device can do", roofline(run), "at most, by its roofline"),
     )
-    cells = "".join(
-        f"<div><dt>{label}</dt><dd>{figure}</dd><small>{note}</small></div>"
-        for label, figure, note in tiles
-        if figure
-    )
-    told = (("Predicted", prediction(run)), ("Planned", promise(run)))
-    lines = "".join(f"<p>{name}: {text}.</p>" for name, text in told if text)
-    return f"<dl class='tiles'>{cells}</dl>{lines}"
+    return [tile for tile in tiles if tile.figure]
 
 
 def _versus(value: float | None) -> str:
     return "" if value is None else f"{change(value)} against recent runs"
 
 
-def _chart(steps: Sequence[Fields]) -> str:
-    chart = tokens_chart(steps)
-    if not chart:
-        return ""
-    legend = "<p class='legend'><i class='decode'></i>output <i class='prefill'></i>prompt</p>"
-    return f"<section><h2>Tokens a second</h2>{legend}{chart}</section>"
-
-
-def _jobs(jobs: Sequence[Fields]) -> str:
-    head = ["job", "kind", "done", "reused", "failed", "not run", "flagged", "output tokens/s"]
-    head += ["artifacts/h", "queue p50", "queue p95", "tokens p50", "tokens p95"]
-    timed = any_known(jobs, "predicted_s")
-    head += ["engine", "predicted", "ended by"] if timed else ["ended by"]
+def _jobs(jobs: Sequence[JobRow]) -> Table:
+    timed = any(job.get("predicted_s") is not None for job in jobs)
+    head = (
+        *("job", "kind", "done", "reused", "failed", "not run", "flagged", "output tokens/s"),
+        *("artifacts/h", "queue p50", "queue p95", "tokens p50", "tokens p95"),
+        *(("engine", "predicted") if timed else ()),
+        "ended by",
+    )
     rows = [
         (
-            _text(job["job"], 60),
-            _text(job["kind"], 40),
+            sanitize(job["job"], 60),
+            sanitize(job["kind"], 40),
             *job_figures(job, timed=timed),
             _reasons(job.get("finish_reasons")),
         )
         for job in jobs
     ]
-    return _section("Jobs", _table(head, rows, left=2))
+    return Table(head, rows, num_texts=2)
 
 
-def _reasons(reasons: Fields | None) -> str:
+def _reasons(reasons: Mapping[str, int] | None) -> str:
     pairs = sorted((reasons or {}).items())
-    return ", ".join(f"{_text(name, 20)} {count(num)}" for name, num in pairs)
+    return ", ".join(f"{sanitize(name, 20)} {count(num)}" for name, num in pairs)
 
 
-def _failures(failures: Sequence[Fields]) -> str:
-    parts = []
-    for entry in failures:
-        rows = [
-            (
-                _text(e["job"], 60),
-                _text(e["item_id"], 80),
-                _text(e["variant"], 20),
-                _text(e["message"]),
-            )
-            for e in entry["examples"]
-        ]
-        more = entry["num"] - len(rows)
-        parts.append(
-            f"<h3>{_text(entry['code'])} <b>{count(entry['num'])}</b></h3>"
-            f"<p>{_text(advice(entry['code']))}.</p>"
-            + _table(("job", "item", "variant", "message"), rows, left=4)
-            + (f"<p class='note'>and {count(more)} more</p>" if more > 0 else "")
-        )
-    return _section("Failures", "".join(parts))
-
-
-def _flags(flags: Sequence[Fields]) -> str:
-    rows = [(_text(f["job"], 60), _text(f["flag"], 80), count(f["num"])) for f in flags]
-    note = "<p>Stored, but worth a look before use.</p>" if rows else ""
-    return _section(
-        "Flagged by the checks", note + _table(("job", "flag", "artifacts"), rows, left=2)
-    )
-
-
-def _events(events: Sequence[Fields]) -> str:
-    rows = [(clock(each["happened_at"]), _text(each["message"])) for each in events]
-    return _section("The engine", _table(("at", "what happened"), rows, left=2))
-
-
-def _nights(nights: Sequence[Fields]) -> str:
-    head = [
-        "started",
-        "status",
-        "artifacts",
-        "failed",
-        "engine",
-        "artifacts/h",
-        "tokens/s",
-        "change",
-    ]
-    measured = any_known(nights, "roofline_fraction")
-    head += ["roofline"] if measured else []
+def _failure(group: FailureGroup) -> Failure:
     rows = [
         (
-            clock(night["started_at"]),
-            _text(night["status"], 20),
-            count(night["num_done"]),
-            count(night["num_failed"]),
-            duration(night["engine_s"]),
-            rate(night["artifacts_per_hour"]),
-            rate(night["output_tokens_per_s"]),
-            change(night["output_tokens_per_s_change"]),
-            *([roofline(night) or NOTHING] if measured else []),
+            sanitize(entry["job"], 60),
+            sanitize(entry["item_id"], 80),
+            sanitize(entry["variant"], 20),
+            sanitize(entry["message"], _LIMIT),
         )
-        for night in nights
+        for entry in group["examples"]
     ]
-    return _section("Recent runs", _table(head, rows, left=2)) if len(rows) > 1 else ""
-
-
-def _settings(data: Fields) -> str:
-    parts = []
-    for name in ("model", "engine", "versions"):
-        values = data["run"][name]
-        if isinstance(values, dict) and values:
-            rows = [(_text(key, 60), _text(value)) for key, value in sorted(values.items())]
-            parts.append(f"<h3>{name}</h3>" + _table(("setting", "value"), rows, left=2))
-    body = f"<details><summary>What the run used</summary>{''.join(parts)}</details>"
-    return _section("Settings", body) if parts else ""
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{title}</h2>{body}</section>" if body else ""
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
-    """Cells are escaped by the caller."""
-    if not rows:
-        return ""
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "".join(
-            f"<{tag}{'' if place < left else ' class=n'}>{cell}</{tag}>"
-            for place, cell in enumerate(cells)
-        )
-
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return (
-        f"<div class='scroll'><table><thead><tr>{line(head, 'th')}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
+    more = group["num"] - len(rows)
+    return Failure(
+        code=sanitize(group["code"], _LIMIT),
+        num=count(group["num"]),
+        advice=advice(group["code"]),
+        examples=Table(("job", "item", "variant", "message"), rows, num_texts=4),
+        more=count(more) if more > 0 else "",
     )
+
+
+def _flags(flags: Sequence[FlagCount]) -> Table:
+    rows = [(sanitize(f["job"], 60), sanitize(f["flag"], 80), count(f["num"])) for f in flags]
+    return Table(("job", "flag", "artifacts"), rows, num_texts=2)
+
+
+def _events(events: Sequence[EventRow]) -> Table:
+    rows = [(clock(each["happened_at"]), sanitize(each["message"], _LIMIT)) for each in events]
+    return Table(("at", "what happened"), rows, num_texts=2)
+
+
+def _nights(nights: Sequence[NightRow]) -> Table:
+    """Empty where the reported run is the only one."""
+    measured = any(run.get("roofline_fraction") is not None for run in nights)
+    head = (
+        *("started", "status", "artifacts", "failed", "engine", "artifacts/h", "tokens/s"),
+        *(("change", "roofline") if measured else ("change",)),
+    )
+    rows = [
+        (
+            clock(run["started_at"]),
+            sanitize(run["status"], 20),
+            count(run["num_done"]),
+            count(run["num_failed"]),
+            duration(run["engine_s"]),
+            rate(run["artifacts_per_hour"]),
+            rate(run["output_tokens_per_s"]),
+            change(run["output_tokens_per_s_change"]),
+            *((roofline(run) or NOTHING,) if measured else ()),
+        )
+        for run in nights
+    ]
+    return Table(head, rows if len(rows) > 1 else [], num_texts=2)
+
+
+def _settings(run: RunRow) -> list[tuple[str, Table]]:
+    groups = (("model", run["model"]), ("engine", run["engine"]), ("versions", run["versions"]))
+    return [
+        (name, Table(("setting", "value"), _setting_rows(values), num_texts=2))
+        for name, values in groups
+        if isinstance(values, dict) and values
+    ]
+
+
+def _setting_rows(values: Mapping[str, object]) -> list[tuple[str, str]]:
+    return [(sanitize(key, 60), sanitize(value, _LIMIT)) for key, value in sorted(values.items())]

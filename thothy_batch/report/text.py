@@ -1,10 +1,20 @@
-"""The morning report as plain text, for a terminal or a mail."""
+"""Renders the report as text, for a terminal or a mail."""
 
 from collections.abc import Sequence
 
+from rich.console import RenderableType
+
+from thothy_batch.report.document import (
+    EventRow,
+    FailureGroup,
+    FlagCount,
+    JobRow,
+    NightRow,
+    ReportDocument,
+    RunRow,
+)
 from thothy_batch.report.formatting import (
     NOTHING,
-    Fields,
     change,
     clock,
     count,
@@ -14,170 +24,185 @@ from thothy_batch.report.formatting import (
     sanitize,
     share,
 )
+from thothy_batch.report.layout import PIPE_WIDTH, Column, FigureTable, Line, to_text
 from thothy_batch.report.phrases import (
     advice,
-    any_known,
     compared,
     headline,
     next_step,
+    planned,
     prediction,
-    promise,
     roofline,
 )
 
 _MAX_FLAGS = 12
 _MAX_EVENTS = 10
+_JOB_COLUMNS = (
+    *(Column("job", 32), Column("kind", 16), Column("done"), Column("reused"), Column("failed")),
+    *(Column("not\nrun"), Column("flagged"), Column("tokens/s"), Column("artifacts/h")),
+    *(Column("queue\np50"), Column("queue\np95"), Column("tokens\np50"), Column("tokens\np95")),
+)
+_NIGHT_COLUMNS = (
+    *(Column("started", 16), Column("status", 10), Column("artifacts"), Column("failed")),
+    *(Column("engine"), Column("artifacts/h"), Column("tokens/s")),
+)
 
 
-def render_text(data: Fields) -> str:
-    """The report of `report_data`'s values: at most about 100 columns, no colours, no controls."""
-    run = data["run"]
-    blocks = [
-        [headline(run), *_summary(run)],
-        _jobs(data["jobs"]),
-        _failures(data["failures"]),
-        _flags(data["jobs"], data["flags"]),
-        _events(data["events"]),
+def render_text(report: ReportDocument, width: int = PIPE_WIDTH) -> str:
+    """The report in plain characters: no colours, no controls. `width`: cells of its tables."""
+    return to_text(report_blocks(report), width)
+
+
+def report_blocks(report: ReportDocument) -> list[RenderableType]:
+    """The report's sections, with a blank line between two."""
+    run = report["run"]
+    sections: tuple[list[RenderableType], ...] = (
+        [Line(headline(run)), *_summary(run)],
+        _jobs(report["jobs"]),
+        _failures(report["failures"]),
+        _flags(report["jobs"], report["flags"]),
+        _events(report["events"]),
         _work(run),
-        _nights(data["nights"]),
-        [next_step(run)] if next_step(run) else [],
-    ]
-    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+        _nights(report["nights"]),
+        [Line(next_step(run))] if next_step(run) else [],
+    )
+    blocks: list[RenderableType] = []
+    for section in filter(None, sections):
+        blocks += [Line("")] if blocks else []
+        blocks += section
+    return blocks
 
 
-def _summary(run: Fields) -> list[str]:
+def _summary(run: RunRow) -> list[RenderableType]:
     return [
-        f"  {clock(run['started_at'])} to {clock(run['finished_at'])}, on {sanitize(run['host'])}, "
-        f"model {sanitize(_model_name(run))}",
-        f"  {count(run['num_done'])} artifacts made, {count(run['num_reused'])} reused, "
-        f"{count(run['num_failed'])} failed, {count(run['num_not_run'])} not run, "
-        f"of {count(run['num_items'])} entries",
-        f"  {rate(run['artifacts_per_hour'])} artifacts an hour, "
-        f"{rate(run['output_tokens_per_s'])} output tokens a second",
+        Line(
+            f"{clock(run['started_at'])} to {clock(run['finished_at'])}, on "
+            f"{sanitize(run['host'])}, model {sanitize(_model_name(run))}",
+            indent=2,
+        ),
+        Line(
+            f"{count(run['num_done'])} artifacts made, {count(run['num_reused'])} reused, "
+            f"{count(run['num_failed'])} failed, {count(run['num_not_run'])} not run, "
+            f"of {count(run['num_items'])} entries",
+            indent=2,
+        ),
+        Line(
+            f"{rate(run['artifacts_per_hour'])} artifacts an hour, "
+            f"{rate(run['output_tokens_per_s'])} output tokens a second",
+            indent=2,
+        ),
     ]
 
 
-def _model_name(run: Fields) -> str:
+def _model_name(run: RunRow) -> str:
     model = run["model"] if isinstance(run["model"], dict) else {}
-    name = str(model.get("name") or model.get("id") or "–")
-    quantization = model.get("quantization", "none")  # not in runs of older versions
+    name = str(model.get("name") or model.get("id") or NOTHING)
+    quantization = model.get("quantization", "none")  # missing in runs of older versions
     return name if quantization == "none" else f"{name} ({quantization})"
 
 
-def _jobs(jobs: Sequence[Fields]) -> list[str]:
+def _jobs(jobs: Sequence[JobRow]) -> list[RenderableType]:
     if not jobs:
         return []
-    head = ["job", "kind", "done", "reused", "failed", "not run", "flagged"]
-    head += ["tokens/s", "artifacts/h", "queue p50", "p95", "tokens p50", "p95"]
-    timed = any_known(jobs, "predicted_s")
-    head += ["engine", "predicted"] if timed else []
+    timed = any(job.get("predicted_s") is not None for job in jobs)
+    columns = [*_JOB_COLUMNS, *([Column("engine"), Column("predicted")] if timed else [])]
     rows = [
-        [
-            sanitize(job["job"], 32),
-            sanitize(job["kind"], 24),
-            *job_figures(job, timed=timed),
-        ]
+        [sanitize(job["job"], 32), sanitize(job["kind"], 24), *job_figures(job, timed=timed)]
         for job in jobs
     ]
-    return ["Jobs", *_table([head, *rows], left=2)]
+    return [Line("Jobs"), FigureTable(columns, rows)]
 
 
-def _failures(failures: Sequence[Fields]) -> list[str]:
-    lines = ["Failures"] if failures else []
-    for entry in failures:
-        lines.append(f"  {sanitize(entry['code'])}: {count(entry['num'])}")
-        lines.append(f"    What to do: {advice(entry['code'])}.")
-        for example in entry["examples"]:
-            variant = f" [{sanitize(example['variant'], 20)}]" if example["variant"] else ""
-            where = f"{sanitize(example['job'], 32)} / {sanitize(example['item_id'], 48)}{variant}"
-            lines.append(f"    {where}: {sanitize(example['message'])}")
-        if entry["num"] > len(entry["examples"]):
-            lines.append(f"    and {count(entry['num'] - len(entry['examples']))} more")
+def _failures(failures: Sequence[FailureGroup]) -> list[RenderableType]:
+    lines: list[RenderableType] = [Line("Failures")] if failures else []
+    for group in failures:
+        lines.append(Line(f"{sanitize(group['code'])}: {count(group['num'])}", indent=2))
+        lines.append(Line(f"What to do: {advice(group['code'])}.", indent=4))
+        for entry in group["examples"]:
+            variant = f" [{sanitize(entry['variant'], 20)}]" if entry["variant"] else ""
+            where = f"{sanitize(entry['job'], 32)} / {sanitize(entry['item_id'], 48)}{variant}"
+            lines.append(Line(f"{where}: {sanitize(entry['message'])}", indent=4))
+        if group["num"] > len(group["examples"]):
+            more = count(group["num"] - len(group["examples"]))
+            lines.append(Line(f"and {more} more", indent=4))
     return lines
 
 
-def _flags(jobs: Sequence[Fields], flags: Sequence[Fields]) -> list[str]:
+def _flags(jobs: Sequence[JobRow], flags: Sequence[FlagCount]) -> list[RenderableType]:
     flagged = sum(job.get("num_flagged") or 0 for job in jobs)
     if not flagged:
         return []
+    title = f"Flagged by the checks: {count(flagged)} artifacts, stored but worth a look"
+    lines: list[RenderableType] = [Line(title)]
     rows = [[sanitize(f["job"], 32), sanitize(f["flag"], 40), count(f["num"])] for f in flags]
-    lines = [f"Flagged by the checks: {count(flagged)} artifacts, stored but worth a look"]
-    lines += _table(rows[:_MAX_FLAGS], left=2)
+    if rows:
+        columns = (Column("job", 32), Column("flag", 40), Column("artifacts"))
+        lines.append(FigureTable(columns, rows[:_MAX_FLAGS]))
     more = len(rows) - _MAX_FLAGS
-    return lines + ([f"  and {more} more kinds of flags"] if more > 0 else [])
+    return lines + ([Line(f"and {more} more flags", indent=2)] if more > 0 else [])
 
 
-def _events(events: Sequence[Fields]) -> list[str]:
+def _events(events: Sequence[EventRow]) -> list[RenderableType]:
     if not events:
         return []
     lines = [
-        f"  {clock(each['happened_at'])} {sanitize(each['message'])}"
-        for each in events[:_MAX_EVENTS]
+        Line(f"{clock(event['happened_at'])} {sanitize(event['message'])}", indent=2)
+        for event in events[:_MAX_EVENTS]
     ]
     more = len(events) - _MAX_EVENTS
-    return ["The engine", *lines, *([f"  and {more} more events"] if more > 0 else [])]
+    rest = [Line(f"and {more} more events", indent=2)] if more > 0 else []
+    return [Line("The engine"), *lines, *rest]
 
 
-def _work(run: Fields) -> list[str]:
+def _work(run: RunRow) -> list[RenderableType]:
     prompt, cached = run["prompt_tokens"] or 0, run["cached_prompt_tokens"] or 0
     output, wasted = run["output_tokens"] or 0, run["wasted_tokens"] or 0
     computed = prompt - cached + output + wasted
-    lines = [
-        "Work",
-        f"  time: {duration(run['wall_s'])} in all, {duration(run['engine_s'])} of it engine, "
-        f"{duration(run['load_s'])} loading",
-        f"  prompt tokens: {count(prompt)}, of them shared and not computed again "
-        f"{count(cached)} ({share(cached, prompt)})",
-        f"  output tokens: {count(output)}",
-        f"  wasted: {count(wasted)} ({share(wasted, computed)} of what was computed)",
-    ]
-    told = (
-        ("planned", promise(run)),
+    fraction = roofline(run)
+    figures = (
+        (
+            "time",
+            f"{duration(run['wall_s'])} in all, {duration(run['engine_s'])} of it engine, "
+            f"{duration(run['load_s'])} loading",
+        ),
+        (
+            "prompt tokens",
+            f"{count(prompt)}, of which {count(cached)} ({share(cached, prompt)}) shared and not "
+            "computed again",
+        ),
+        ("output tokens", count(output)),
+        ("wasted", f"{count(wasted)} ({share(wasted, computed)} of what was computed)"),
+        ("planned", planned(run)),
         ("predicted", prediction(run)),
-        ("roofline", roofline(run) and f"{roofline(run)} of what this device can do at most"),
+        ("roofline", fraction and f"{fraction} of what this device can do at most"),
     )
-    return lines + [f"  {name}: {text}" for name, text in told if text]
+    lines = [Line(f"{name}: {text}", indent=2) for name, text in figures if text]
+    return [Line("Work"), *lines]
 
 
-def _nights(nights: Sequence[Fields]) -> list[str]:
-    newest = compared(list(nights))
+def _nights(nights: Sequence[NightRow]) -> list[RenderableType]:
+    newest = compared(nights)
     if newest is None:
         return []
-    head = ["started", "status", "artifacts", "failed", "engine", "artifacts/h", "tokens/s"]
-    measured = any_known(nights, "roofline_fraction")
-    head += ["roofline"] if measured else []
+    measured = any(run.get("roofline_fraction") is not None for run in nights)
+    columns = [*_NIGHT_COLUMNS, *([Column("roofline")] if measured else [])]
     rows = [
         [
-            clock(night["started_at"]),
-            sanitize(night["status"], 12),
-            count(night["num_done"]),
-            count(night["num_failed"]),
-            duration(night["engine_s"]),
-            rate(night["artifacts_per_hour"]),
-            rate(night["output_tokens_per_s"]),
-            *([roofline(night) or NOTHING] if measured else []),
+            clock(run["started_at"]),
+            sanitize(run["status"], 12),
+            count(run["num_done"]),
+            count(run["num_failed"]),
+            duration(run["engine_s"]),
+            rate(run["artifacts_per_hour"]),
+            rate(run["output_tokens_per_s"]),
+            *([roofline(run) or NOTHING] if measured else []),
         ]
-        for night in nights
+        for run in nights
     ]
-    return [
+    title = (
         f"Against the {newest['num_compared']} runs before it: "
         f"{change(newest['output_tokens_per_s_change'])} tokens/s, "
         f"{change(newest['artifacts_per_hour_change'])} artifacts an hour, "
-        f"{change(newest['engine_s_change'])} engine time",
-        *_table([head, *rows], left=2),
-    ]
-
-
-def _table(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """Aligned columns: the first `left` to the left, figures to the right."""
-    if not rows:
-        return []
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  "
-        + "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+        f"{change(newest['engine_s_change'])} engine time"
+    )
+    return [Line(title), FigureTable(columns, rows)]

@@ -36,7 +36,15 @@ class _Terminal(io.StringIO):
 
 def command(*words: object) -> Said:
     """A command in this process, which believes that it has a terminal."""
-    out, err = _Terminal(), _Terminal()
+    return _called(_Terminal(), _Terminal(), words)
+
+
+def piped(*words: object) -> Said:
+    """A command in this process, which writes into a pipe."""
+    return _called(io.StringIO(), io.StringIO(), words)
+
+
+def _called(out: io.StringIO, err: io.StringIO, words: Sequence[object]) -> Said:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main([str(word) for word in words])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hostile_checks import check_counts, check_exports, check_json, check_terminal
-from hostile_commands import Said, command
+from hostile_commands import Said, command, piped
 from hostile_engine import HostileEngine
 from hostile_files import HostileFolder
 from hostile_page import check_page, check_text
@@ -14,8 +14,8 @@ from rich.console import Console
 
 from thothy_batch.cli.display import LineDisplay
 from thothy_batch.cli.live import LiveDisplay
-from thothy_batch.cli.output import print_text
-from thothy_batch.cli.render_run import summary_text
+from thothy_batch.cli.output import print_blocks
+from thothy_batch.cli.render_run import summary_blocks
 from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.engine.start import start_in_process
 from thothy_batch.manifest.settings import Overrides
@@ -80,7 +80,7 @@ def run_with_hostile_engine(
         summary = run_manifest(options, screen)
     assert summary.exit_code in GOOD, summary.error
     with contextlib.redirect_stdout(screen.terminal):
-        print_text(summary_text(summary))
+        print_blocks(summary_blocks(summary))
     check_terminal(screen.log.getvalue())
     check_terminal(screen.terminal.getvalue(), drawn=True)
     return (engines[0] if engines else None), summary.as_json()
@@ -117,7 +117,8 @@ def check_morning(store: Path, folder: Path) -> dict[str, dict[str, int]]:
 
 
 def _check_report(store: Path, run_id: str, data: dict[str, Any], folder: Path) -> None:
-    text = _good("report", store, "--run", run_id).out
+    _good("report", store, "--run", run_id)
+    text = piped("report", store, "--run", run_id).out
     assert text == render_text(data)
     check_text(text, data)
     assert check_json(_good("report", store, "--run", run_id, "--json").out) == data

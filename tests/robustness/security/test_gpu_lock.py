@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from thothy_batch.cli.output import shown
 from thothy_batch.errors import LockedError, LockHolder, StoreError
+from thothy_batch.report.formatting import escape_controls
 from thothy_batch.store.lock import FileLock
 
 ME = LockHolder(pid=os.getpid(), host="box", run_id="r1", since="22:30", manifest="m.yaml")
@@ -65,6 +65,7 @@ _OTHER_USER = """
 import os, sys
 from pathlib import Path
 from thothy_batch.errors import LockedError, LockHolder
+from thothy_batch.report.formatting import escape_controls
 from thothy_batch.store.lock import FileLock
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 lock = FileLock(Path(sys.argv[1]), for_all=True)
@@ -118,7 +119,7 @@ def test_whatever_it_holds_makes_one_harmless_line(path: Path, content: bytes) -
         path.write_bytes(content)
         with pytest.raises(LockedError) as caught:
             FileLock(path, for_all=True).acquire(ME, patience_s=0)
-    message = shown(caught.value.message)
+    message = escape_controls(caught.value.message)
     assert message.startswith("another run holds")
     assert message.isprintable()
     assert len(message) < 3_000

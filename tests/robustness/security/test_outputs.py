@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from thothy_batch.errors import ManifestError, StoreError, ThothyError
-from thothy_batch.runner.commands.init import create_starter
+from thothy_batch.runner.commands.init import init_folder
 from thothy_batch.runner.commands.report import export_artifacts, report_document, write_page
 
 FORMATS = ("csv", "jsonl", "parquet")
@@ -178,7 +178,7 @@ def test_init_writes_over_nothing_and_through_no_link(tmp_path: Path, name: str)
     folder.mkdir()
     (folder / name).symlink_to(outside)
     with pytest.raises(ManifestError, match="exists already"):
-        create_starter(folder)
+        init_folder(folder)
     assert not outside.exists()
     assert names(folder) == {name}
 
@@ -186,12 +186,12 @@ def test_init_writes_over_nothing_and_through_no_link(tmp_path: Path, name: str)
 def test_init_leaves_no_half_of_a_starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ManifestError, match="cannot write"):
-        create_starter(tmp_path / "file" / "new")
+        init_folder(tmp_path / "file" / "new")
     folder = tmp_path / "new"
     folder.mkdir()
     monkeypatch.setattr("builtins.open", _refusing(2))
     with pytest.raises(ThothyError, match="No space left"):
-        create_starter(folder)
+        init_folder(folder)
     assert names(folder) == set()
 
 

@@ -1,4 +1,4 @@
-"""What doctor measures is what it shows, and what later runs go by."""
+"""Doctor shows what it measures, and keeps it for later runs."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from document_schemas import check_document
 
-from thothy_batch.cli.render_doctor import doctor_text
+from thothy_batch.cli.render_doctor import doctor_blocks
 from thothy_batch.engine.calibration import device_limits, measure_model
 from thothy_batch.engine.cost.cost_model import StepSpeed, model_work
 from thothy_batch.engine.cost.measurement_cache import (
@@ -20,6 +21,7 @@ from thothy_batch.engine.hardware.gpu import Gpu
 from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.model.config.model_config import load_config
 from thothy_batch.records import ModelSpec
+from thothy_batch.report.layout import to_text
 from thothy_batch.runner.commands.doctor import diagnose, model_to_measure
 from thothy_batch.runner.monitoring.progress import Silent
 
@@ -65,7 +67,7 @@ WINDOWED = {
 
 @pytest.fixture(autouse=True)
 def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nothing of a test is kept in the user's own cache."""
+    """A cache for the test instead of the user's own."""
     home = tmp_path / "cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
     return home
@@ -73,7 +75,7 @@ def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No time is spent on measuring."""
+    """Replaces measurements by constants."""
     monkeypatch.setattr(device_limits, "measure_device", lambda cache, device: FIGURES)
     monkeypatch.setattr(measure_model, "calibrate", lambda runner, config, work: SPEED)
 
@@ -84,14 +86,15 @@ def _model(folder: Path, settings: dict[str, Any]) -> ModelSpec:
     return ModelSpec(id=str(folder), random_weights=True)
 
 
-def _examine(model: ModelSpec | None = None) -> dict[str, Any]:
-    """As `--json` shows it."""
+def _diagnose(model: ModelSpec | None = None) -> dict[str, Any]:
+    """The document as `--json` prints it."""
     found = diagnose(Silent(), model, owns_process=False)
+    check_document("doctor", found)
     return dict(json.loads(json.dumps(found, allow_nan=False)))
 
 
 def test_a_device_is_measured_anew_and_kept_for_runs() -> None:
-    found = _examine()
+    found = _diagnose()
     threads = torch.get_num_threads()
     kept = MeasurementCache().load_device(device_name(), threads)
     assert kept is not None
@@ -103,7 +106,7 @@ def test_a_device_is_measured_anew_and_kept_for_runs() -> None:
     assert (found["model"], found["notes"]) == (None, [])
 
 
-def test_figures_that_are_kept_do_not_keep_doctor_from_measuring(
+def test_doctor_measures_again_where_figures_are_cached(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     threads = torch.get_num_threads()
@@ -111,12 +114,12 @@ def test_figures_that_are_kept_do_not_keep_doctor_from_measuring(
     MeasurementCache().store_device(old)
     monkeypatch.setattr(device_limits, "_bandwidth", lambda budget_s: 2e9)
     monkeypatch.setattr(device_limits, "_flops", lambda dtype, budget_s: 3e9)
-    found = _examine()
+    found = _diagnose()
     assert (found["bandwidth_gb_s"], found["gflops"]["float32"]) == (2.0, 3.0)
 
 
-def test_a_plain_look_calibrates_nothing(quick: None, cache_home: Path) -> None:
-    found = _examine()
+def test_without_a_model_nothing_is_calibrated(quick: None, cache_home: Path) -> None:
+    found = _diagnose()
     assert (found["gflops"]["float32"], found["bandwidth_gb_s"]) == (150.0, 31.25)
     assert not list(cache_home.rglob("speed-*"))
 
@@ -126,7 +129,7 @@ def test_a_model_is_calibrated_under_the_key_that_its_runs_look_up(
 ) -> None:
     monkeypatch.setattr(device_limits, "measure_device", lambda cache, device: FIGURES)
     spec = _model(tmp_path / "windowed", WINDOWED)
-    found = _examine(spec)["model"]
+    found = _diagnose(spec)["model"]
     work = model_work(load_config(Path(spec.id)), "float32")
     key = SpeedKey(device_name(), torch.get_num_threads(), "cpu", "float32", work)
     kept = MeasurementCache().load_speed(key)
@@ -144,8 +147,8 @@ def test_a_model_is_calibrated_under_the_key_that_its_runs_look_up(
     ]
 
 
-def test_speeds_are_told_in_units_that_people_compare(tmp_path: Path, quick: None) -> None:
-    found = _examine(_model(tmp_path / "m", PLAIN))["model"]
+def test_speeds_are_given_in_comparable_units(tmp_path: Path, quick: None) -> None:
+    found = _diagnose(_model(tmp_path / "m", PLAIN))["model"]
     assert found["linears"] == [
         {"rows": 1, "tokens_per_s": 100.0},
         {"rows": 8, "tokens_per_s": 400.0},
@@ -154,14 +157,14 @@ def test_speeds_are_told_in_units_that_people_compare(tmp_path: Path, quick: Non
     assert (found["kv_gb_s"], found["host_step_s"], found["host_row_s"]) == (20.0, 2e-4, 3e-6)
 
 
-def test_what_windows_gain_is_told_where_there_are_some(tmp_path: Path, quick: None) -> None:
-    """Up to the longest context of the model; a table of ones would say nothing."""
-    capacity = _examine(_model(tmp_path / "windowed", WINDOWED))["model"]["capacity"]
+def test_the_gain_of_windows_is_shown_where_a_layer_has_one(tmp_path: Path, quick: None) -> None:
+    """Contexts end at the model's longest; without windows every gain would be 1."""
+    capacity = _diagnose(_model(tmp_path / "windowed", WINDOWED))["model"]["capacity"]
     assert [at["context"] for at in capacity] == [1024, 3072, 8192]
     # Four layers keep everything, against one that does and three that keep 512.
     assert capacity[0]["gain"] == round(4 * 1024 / (1024 + 3 * 512), 3)
     assert capacity[2]["gain"] == round(4 * 8192 / (8192 + 3 * 512), 3)
-    assert _examine(_model(tmp_path / "plain", PLAIN))["model"]["capacity"] == []
+    assert _diagnose(_model(tmp_path / "plain", PLAIN))["model"]["capacity"] == []
 
 
 def test_a_speed_too_high_to_measure_is_null(
@@ -171,13 +174,13 @@ def test_a_speed_too_high_to_measure_is_null(
         linears=((1, 0.0),), head=((1, 0.0),), kv_byte_s=0, pair_s=0, shared_pair_s=0
     )
     monkeypatch.setattr(measure_model, "calibrate", lambda runner, config, work: nothing)
-    found = _examine(_model(tmp_path / "m", PLAIN))["model"]
+    found = _diagnose(_model(tmp_path / "m", PLAIN))["model"]
     assert (found["linears"], found["kv_gb_s"]) == ([], None)
 
 
 def test_a_cache_that_cannot_be_written_is_a_note(cache_home: Path) -> None:
     cache_home.write_text("a file where the folder should be")
-    (note,) = _examine()["notes"]
+    (note,) = _diagnose()["notes"]
     assert str(cache_home) in note
     assert "figures are not kept" in note
 
@@ -196,7 +199,7 @@ def test_a_bad_model_is_refused_before_anything_is_measured(
         _model(tmp_path / "unknown", {"architectures": ["RwkvForCausalLM"]}),
     ):
         with pytest.raises(ModelError):
-            _examine(bad)
+            _diagnose(bad)
 
 
 def test_options_make_a_model_or_are_bad_usage() -> None:
@@ -217,17 +220,17 @@ def test_options_make_a_model_or_are_bad_usage() -> None:
             model_to_measure(*options[:3], random_weights=options[3])
 
 
-def test_a_gpu_stands_in_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its driver is asked; what computes here stays the CPU."""
+def test_the_document_has_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the driver is faked: the CPU computes."""
     gpu = Gpu("NVIDIA H200", 141 << 30, 140 << 30, "570.86.15", "9.0", "GPU-1")
     monkeypatch.setattr(device_limits, "measure_device", lambda cache, device: FIGURES)
     monkeypatch.setattr("thothy_batch.runner.commands.doctor.find_gpu", lambda: gpu)
-    found = _examine()
+    found = _diagnose()
     assert found["gpu"] == {
         "name": "NVIDIA H200", "driver": "570.86.15", "capability": "9.0",
         "memory_gib": 141.0, "memory_free_gib": 140.0,
     }  # fmt: skip
-    assert "gpu: NVIDIA H200 (compute capability 9.0, driver 570.86.15, 141.0 GiB" in doctor_text(
-        found
-    )
+    (line, *_) = to_text(doctor_blocks(found)).splitlines()
+    assert line.startswith("gpu ")
+    assert "NVIDIA H200 (compute capability 9.0, driver 570.86.15, 141.0 GiB memory" in line
     assert {"reference", "cpu", "flex"} <= set(found["impls"])

@@ -1,11 +1,11 @@
-"""What this machine can do: found out by asking and, for a few seconds, by measuring."""
+"""Diagnoses this machine: asks the system, and measures compute and bandwidth for a few seconds."""
 
 import os
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from thothy_batch import __version__
 from thothy_batch.engine.core.config import IMPLS, ops_impl, resolve_device, resolve_impl
@@ -17,6 +17,14 @@ from thothy_batch.engine.hardware.host_memory import available_bytes, num_cores,
 from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.model.quantization import QUANTIZATIONS
 from thothy_batch.records import EngineSpec, ModelSpec
+from thothy_batch.runner.commands.doctor_document import (
+    CapacityRow,
+    DoctorDocument,
+    GpuDocument,
+    LinearRate,
+    MeasuredModelDocument,
+    SpeedDocument,
+)
 from thothy_batch.runner.monitoring.progress import Observer
 
 if TYPE_CHECKING:
@@ -25,26 +33,23 @@ if TYPE_CHECKING:
 _PACKAGES = ("torch", "triton", "numba", "numpy", "duckdb", "pyarrow", "tokenizers", "transformers")
 _DTYPES = ("auto", "float32", "bfloat16")
 _GIB = 1 << 30
-# Twice what calibration reads at most.
+# Twice the most that calibration reads.
 _KV_MEMORY = _GIB
 _CONTEXTS = (1024, 3072, 8192, 32_768)
-_ROWS = (1, 8, 32, 128, 512)  # of those that calibration measures linears at
+_ROWS = (1, 8, 32, 128, 512)  # a choice of the row counts at which calibration measures linears
 
 
 def diagnose(
     observer: Observer, model: ModelSpec | None = None, *, owns_process: bool
-) -> dict[str, Any]:
-    """Keys: device, gpu (null, or what its driver says), impls, versions, cores, memory, gflops
-    (float32, bfloat16, on a CPU int8), bandwidth_gb_s, model (null, or what `model` was measured
-    at), notes, warnings.
+) -> DoctorDocument:
+    """Measures the device, and `model` where one is given. Keeps the figures for later runs.
 
-    gflops: 1e9 operations a second of the fastest linear; bandwidth: 1e9 bytes a second, reading
-    (a GPU: reading and writing, of a copy). What is measured is kept for later runs.
-    `owns_process`: nobody else computes in it. Raises ModelError for a model that cannot be used.
+    `owns_process`: nothing else computes in this process. Raises ModelError for a model that
+    cannot be used.
     """
     if owns_process:
-        _compute_as_runs_do()
-    # Late: torch takes more than a second to import, and no other command of this side needs it.
+        _match_engine_process()
+    # Imported late: torch takes more than a second.
     import torch
 
     from thothy_batch.engine.calibration.device_limits import measure_device
@@ -76,9 +81,9 @@ def diagnose(
     }
 
 
-def _compute_as_runs_do() -> None:
-    """Gives this process what the engine's own process starts with; before torch is imported."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # see engine.supervisor
+def _match_engine_process() -> None:
+    """Sets this process up like the engine's own, before torch is imported."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # see engine.process.supervisor
     import torch
 
     from thothy_batch.model.host_memory import keep_freed_memory
@@ -94,7 +99,7 @@ def model_to_measure(
     *,
     random_weights: bool,
 ) -> ModelSpec | None:
-    """What the options of `doctor` ask for. Raises ManifestError (bad usage)."""
+    """The model that the options of `doctor` name. Raises ManifestError (bad usage)."""
     if model_id is None:
         options = {
             "--dtype": dtype is not None,
@@ -103,7 +108,7 @@ def model_to_measure(
         }
         for option in (name for name, is_given in options.items() if is_given):
             raise ManifestError(
-                f"{option} goes with --model: without one no model is measured",
+                f"{option} needs --model: without it no model is measured",
                 hint="add --model with a hub id or a directory",
             )
         return None
@@ -121,14 +126,14 @@ def model_to_measure(
 
 
 def known_dtype(dtype: str) -> str:
-    """The value of `--dtype`. Raises ManifestError (bad usage)."""
+    """Returns the value of `--dtype`. Raises ManifestError where it is unknown (bad usage)."""
     if dtype not in _DTYPES:
         raise ManifestError(f"--dtype {dtype}: unknown", hint=f"use {', '.join(_DTYPES)}")
     return dtype
 
 
 def _measure(model: ModelSpec, cache: MeasurementCache, observer: Observer) -> "MeasuredModel":
-    """Calibrates the cost model of later runs. The model is gone from memory afterwards."""
+    """Calibrates the cost model of later runs, and frees the model again."""
     from thothy_batch.engine.calibration.measure_model import measure_model
 
     observer.phase("loading and measuring the model")
@@ -138,13 +143,7 @@ def _measure(model: ModelSpec, cache: MeasurementCache, observer: Observer) -> "
     return measured
 
 
-def _model_json(measured: "MeasuredModel") -> dict[str, Any]:
-    """A measured model as plain values.
-
-    linears: tokens a second by rows of a step, as far as it was measured; kv_gb_s: reading of KV
-    (null: too fast to tell); capacity: sequences that a pool holds against a uniform pool, where
-    layers have windows; speed: all that the cost model goes by.
-    """
+def _model_json(measured: "MeasuredModel") -> MeasuredModelDocument:
     key, speed = measured.key, measured.speed
     return {
         "name": measured.name,
@@ -164,11 +163,11 @@ def _model_json(measured: "MeasuredModel") -> dict[str, Any]:
             for group in measured.layer_groups
         ],
         "capacity": _capacity(measured),
-        "speed": asdict(speed),
+        "speed": cast(SpeedDocument, asdict(speed)),
     }
 
 
-def _linear_rates(speed: StepSpeed) -> list[dict[str, Any]]:
+def _linear_rates(speed: StepSpeed) -> list[LinearRate]:
     return [
         {"rows": int(rows), "tokens_per_s": round(rows / seconds, 1)}
         for rows, seconds in speed.linears
@@ -176,7 +175,7 @@ def _linear_rates(speed: StepSpeed) -> list[dict[str, Any]]:
     ]
 
 
-def _capacity(measured: "MeasuredModel") -> list[dict[str, Any]]:
+def _capacity(measured: "MeasuredModel") -> list[CapacityRow]:
     if all(group.window is None for group in measured.layer_groups):
         return []
     contexts = [length for length in _CONTEXTS if length <= measured.max_model_len]
@@ -186,8 +185,8 @@ def _capacity(measured: "MeasuredModel") -> list[dict[str, Any]]:
     ]
 
 
-def _gpu_json() -> dict[str, Any] | None:
-    """The GPU as its driver tells; None where none can be used."""
+def _gpu_json() -> GpuDocument | None:
+    """The GPU as its driver describes it; None where none can be used."""
     gpu = find_gpu()
     if gpu is None:
         return None
@@ -201,24 +200,24 @@ def _gpu_json() -> dict[str, Any] | None:
 
 
 def _usable_impls(device: str) -> tuple[list[str], list[str]]:
-    """The implementations that work on a device, proven by a small product and attention; with a
-    warning for each that should."""
+    """The implementations that work on a device, tried on a small linear and attention, and a
+    warning for each that should work and does not."""
     usable, warnings = [], []
     for impl in IMPLS:
         try:
             resolve_impl(impl, device)
         except ModelError:
-            continue  # it is not for this device
+            continue  # not made for this device
         try:
             _smoke_test(impl, device)
             usable.append(impl)
-        except Exception as error:  # whatever keeps it from working is what the user asks for
+        except Exception as error:  # any failure is what the user wants to see
             warnings.append(f"impl {impl} does not work here: {type(error).__name__}: {error}")
     return usable, warnings
 
 
 def _smoke_test(impl: str, device: str) -> None:
-    """Compute something. Raises whatever keeps an implementation from it."""
+    """Runs one linear and one attention; raises where the implementation fails."""
     import torch
 
     from thothy_kernels.linear import pack_linear

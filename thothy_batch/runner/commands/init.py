@@ -1,7 +1,8 @@
-"""A first night to copy from: manifest and its JSON Schema, sample rows, cron line."""
+"""Creates a working example: a manifest with its JSON Schema, sample rows, a cron line."""
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ _SAMPLE = "products.parquet"
 _SCHEMA = "manifest.schema.json"
 _MANIFEST = """\
 # yaml-language-server: $schema=manifest.schema.json
-# A first night. Check it, then run it:
+# A first manifest. Check it, then run it:
 #   thothy-batch plan manifest.yaml
 #   thothy-batch run manifest.yaml
 store: artifacts.duckdb
@@ -26,7 +27,7 @@ run:
 jobs:
   - name: product-summaries
     kind: summary                    # or hook, translation, report, raw, path/to/kind.yaml
-    input: products.parquet          # a glob of your own Parquet files
+    input: products.parquet          # or a glob of your own Parquet files
     columns: {id: sku, text: body}   # our name: their name
     params: {max_words: 60, language: en}
     sampling: {temperature: 0.0, max_tokens: 120}
@@ -34,22 +35,22 @@ jobs:
 
 
 @dataclass(frozen=True, slots=True)
-class Starter:
-    """What was made."""
+class InitResult:
+    """The files created, and the line for the user's crontab."""
 
     files: tuple[Path, ...]
     manifest: Path
     cron_line: str
 
 
-def create_starter(folder: Path) -> Starter:
-    """Writes the starter into a folder; overwrites nothing. Raises ManifestError."""
+def init_folder(folder: Path) -> InitResult:
+    """Writes the example into a folder and overwrites nothing. Raises ManifestError."""
     folder = folder.expanduser().absolute()
     names = ("manifest.yaml", _SAMPLE, _SCHEMA, "crontab.txt")
-    taken = [name for name in names if os.path.lexists(folder / name)]
-    if taken:
+    existing = [name for name in names if os.path.lexists(folder / name)]
+    if existing:
         raise ManifestError(
-            f"{folder / taken[0]} exists already; nothing was written",
+            f"{folder / existing[0]} exists already; nothing was written",
             hint="choose a new folder",
         )
     line = _cron_line(folder)
@@ -62,35 +63,31 @@ def create_starter(folder: Path) -> Starter:
         raise ManifestError(
             f"cannot write into {folder}: {error.strerror or error}", hint="choose another folder"
         ) from error
-    return Starter(tuple(folder / name for name in names), folder / "manifest.yaml", line)
+    return InitResult(tuple(folder / name for name in names), folder / "manifest.yaml", line)
 
 
 def _write_all(folder: Path, files: dict[str, bytes]) -> None:
-    """All files, each of them new, or none."""
-    made: list[Path] = []
+    """Writes every file, each of them new, or none."""
+    written: list[Path] = []
     folder.mkdir(parents=True, exist_ok=True)
     try:
         for name, content in files.items():
             with open(folder / name, "xb") as file:
-                made.append(folder / name)
+                written.append(folder / name)
                 file.write(content)
-    except BaseException:  # a signal, too
-        for path in made:
+    except BaseException:  # an interrupt too
+        for path in written:
             path.unlink(missing_ok=True)
         raise
 
 
 def _cron_line(folder: Path) -> str:
-    """cron knows neither PATH nor locale nor folder; % ends a command there."""
+    """Names folder, PATH and locale, none of which cron sets; in a crontab a bare % ends the
+    command."""
     program = Path(sys.executable).parent
     command = (
-        f"cd {_quoted(folder)} && PATH={_quoted(program)}:/usr/bin:/bin LC_ALL=C.UTF-8 "
+        f"cd {shlex.quote(str(folder))} && PATH={shlex.quote(str(program))}:/usr/bin:/bin "
+        "LC_ALL=C.UTF-8 "
         "thothy-batch run manifest.yaml --if-locked skip --deadline 06:00 >> night.log 2>&1"
     )
     return "30 22 * * * " + command.replace("%", "\\%")
-
-
-def _quoted(path: Path) -> str:
-    text = os.fspath(path)
-    plain = all(c.isalnum() or c in "/._-+" for c in text)
-    return text if plain else "'" + text.replace("'", "'\\''") + "'"

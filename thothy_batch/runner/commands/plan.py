@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.cost.known_speed import KnownSpeed
@@ -30,8 +29,10 @@ from thothy_batch.runner.commands.plan_document import (
     jobs_json,
     model_json,
     refused_json,
+    requests_json,
     sharing_json,
 )
+from thothy_batch.runner.commands.plan_types import PlanDocument, PlanEstimate
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.job import Job, open_jobs
 from thothy_batch.runner.entries.prepare import prepare, setting_of
@@ -72,8 +73,8 @@ class _Preview:
             self.fail(entry, FailureCode.PROMPT_TOO_LONG, why)
 
 
-def plan_manifest(options: RunOptions, observer: Observer) -> dict[str, Any]:
-    """The plan as plain values (the document of `plan --json`).
+def plan_manifest(options: RunOptions, observer: Observer) -> PlanDocument:
+    """The document of `plan --json`.
 
     Raises ManifestError and ModelError with everything that would keep a run from starting.
     """
@@ -118,13 +119,10 @@ def plan_manifest(options: RunOptions, observer: Observer) -> dict[str, Any]:
         "engine": engine_json(config, facts, stats, ahead),
         **counts_json(assignment, ahead, known=answers is not None),
         "jobs": job_fields,
-        "requests": stats.as_json(),
+        "requests": requests_json(stats),
         "sharing": sharing_json(ahead),
         "costs": costs,
-        "estimate": {
-            **_estimate(manifest.store, facts.name, stats, ahead, known),
-            "time_left_s": left_s,
-        },
+        "estimate": _estimate(manifest.store, facts.name, stats, ahead, known, left_s),
         "refused": refused,
         "examples": preview.examples,
         "notes": [*problems, *cost_notes, *_notes(facts, jobs), *([note] if note else [])],
@@ -221,7 +219,8 @@ def _estimate(
     stats: RequestStats,
     ahead: RunPlan,
     known: KnownSpeed | None,
-) -> dict[str, object]:
+    left_s: float | None,
+) -> PlanEstimate:
     """Seconds of engine time: by the cost model, else at the speed of the store's last runs."""
     if ahead.prediction is not None and known is not None:
         seconds = ahead.prediction.seconds
@@ -232,6 +231,7 @@ def _estimate(
             "output_tokens": outputs,
             "source": known.source,
             "reason": _SOURCES[known.source],
+            "time_left_s": left_s,
         }
     try:
         speed = past_speed(store, model_name) if os.path.exists(store) else None
@@ -245,6 +245,7 @@ def _estimate(
             "output_tokens": None,
             "source": None,
             "reason": reason,
+            "time_left_s": left_s,
         }
     return {
         "seconds": round(stats.output.total / speed, 1),
@@ -252,6 +253,7 @@ def _estimate(
         "output_tokens": stats.output.total,
         "source": "store",
         "reason": "the speed of this store's last runs; every output as long as allowed",
+        "time_left_s": left_s,
     }
 
 

@@ -1,47 +1,59 @@
-"""The plan of a night as plain values: the document of `plan --json`."""
+"""Builds the document of `plan --json`."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from typing import cast
 
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.limits import Limits, blocks_needed
 from thothy_batch.engine.cost.kv_capacity import capacity_table
 from thothy_batch.engine.model_info import ModelInfo
 from thothy_batch.plan import LengthStats, OutputEstimates, RepeatedText, RequestStats
+from thothy_batch.runner.commands.plan_types import (
+    LengthsDocument,
+    PlanCosts,
+    PlanCounts,
+    PlanEngine,
+    PlanJob,
+    PlanModel,
+    PlanSharing,
+    RefusedEntry,
+    RequestsDocument,
+    WindowGain,
+)
 from thothy_batch.runner.entries.job import Job
 from thothy_batch.runner.planning.run_plan import RunPlan
 from thothy_batch.runner.work.assignment import Assignment
 
-Fields = dict[str, object]
-
-# Repeated text below this share of the prompts is not worth a sentence.
+# Repeated text below this share of the prompt tokens is not worth a note, nor a job below this
+# share of the predicted time.
 _NOTED_REPEATS = 0.1
 _NOTED_JOB_SHARE = 0.5
 
 
-def model_json(facts: ModelInfo) -> Fields:
+def model_json(model: ModelInfo) -> PlanModel:
     """The model, as far as it is known without its weights."""
     return {
-        "name": facts.name,
-        "commit": facts.commit,
-        "dtype": facts.dtype,
-        "quantization": facts.quantization,
-        "fingerprint": facts.fingerprint,
-        "max_model_len": facts.max_model_len,
-        "vocab_size": facts.vocab_size,
-        "has_chat_template": facts.tokenizer is not None and facts.tokenizer.has_chat_template,
+        "name": model.name,
+        "commit": model.commit,
+        "dtype": model.dtype,
+        "quantization": model.quantization,
+        "fingerprint": model.fingerprint,
+        "max_model_len": model.max_model_len,
+        "vocab_size": model.vocab_size,
+        "has_chat_template": model.tokenizer is not None and model.tokenizer.has_chat_template,
     }
 
 
 def engine_json(
-    config: EngineConfig, facts: ModelInfo, stats: RequestStats, ahead: RunPlan
-) -> Fields:
-    """The engine that would be started now, and how much of its pool the night would use."""
+    config: EngineConfig, model: ModelInfo, stats: RequestStats, ahead: RunPlan
+) -> PlanEngine:
+    """The engine that a run would start now, and its use of the KV pool."""
     wanted = -(-stats.needed_tokens // config.block_size)
-    per_block = config.block_size * facts.kv_bytes_per_token
+    per_block = config.block_size * model.kv_bytes_per_token
     simulated = ahead.prediction.simulated if ahead.prediction else None
-    limits, everybody = Limits.of(config), [*ahead.work, *(work for work, _ in ahead.unfit)]
-    largest = max((blocks_needed(work.request, limits) for work in everybody), default=0)
+    limits, pending = Limits.of(config), [*ahead.work, *(work for work, _ in ahead.unfit)]
+    largest = max((blocks_needed(work.request, limits) for work in pending), default=0)
     return {
         "device": config.device,
         "impl": config.impl,
@@ -59,8 +71,8 @@ def engine_json(
     }
 
 
-def _capacity(config: EngineConfig, stats: RequestStats) -> list[Fields] | None:
-    """Where some layers keep only a window: sequences against a pool in which all keep all."""
+def _capacity(config: EngineConfig, stats: RequestStats) -> list[WindowGain] | None:
+    """Sequences that fit where layers have windows, relative to full attention in every layer."""
     if all(group.window is None for group in config.layout.groups):
         return None
     longest = max(1, stats.longest_tokens)
@@ -71,8 +83,8 @@ def _capacity(config: EngineConfig, stats: RequestStats) -> list[Fields] | None:
     ]
 
 
-def sharing_json(ahead: RunPlan) -> Fields:
-    """What is computed once for several requests, as the engine will do it."""
+def sharing_json(ahead: RunPlan) -> PlanSharing:
+    """Prompt tokens that the engine will compute once for several requests."""
     plan, promised = ahead.plan, ahead.promised_tokens
     prompt_tokens = plan.prompt_tokens
     return {
@@ -87,8 +99,8 @@ def sharing_json(ahead: RunPlan) -> Fields:
     }
 
 
-def counts_json(assignment: Assignment, ahead: RunPlan, *, known: bool) -> Fields:
-    """Every entry in one of them. `known`: whether the store could be asked."""
+def counts_json(assignment: Assignment, ahead: RunPlan, *, known: bool) -> PlanCounts:
+    """Counts every entry once. `known`: the store could be read."""
     unfit = sum(len(work.entries) for work, _ in ahead.unfit)
     return {
         "num_items": len(assignment.entries),
@@ -100,8 +112,8 @@ def counts_json(assignment: Assignment, ahead: RunPlan, *, known: bool) -> Field
     }
 
 
-def refused_json(ahead: RunPlan) -> list[Fields]:
-    """The rows that no pool here can hold, by name, with the smallest pool that would."""
+def refused_json(ahead: RunPlan) -> list[RefusedEntry]:
+    """Entries that the pool cannot hold; the message names the smallest pool that would."""
     return [
         {
             "job": entry.job.name,
@@ -116,7 +128,7 @@ def refused_json(ahead: RunPlan) -> list[Fields]:
 
 @dataclass(slots=True)
 class _JobTally:
-    """What the entries and requests of one job come to."""
+    """Sums over the entries and requests of one job."""
 
     num_items: int = 0
     num_already_done: int = 0
@@ -132,8 +144,8 @@ def jobs_json(
     ahead: RunPlan,
     estimates: OutputEstimates,
     failed: dict[str, Counter[str]],
-) -> list[Fields]:
-    """One object per job."""
+) -> list[PlanJob]:
+    """One object per job, in the manifest's order."""
     tallies = [_JobTally() for _ in jobs]
     for entry in assignment.entries:
         tallies[entry.job.index].num_items += 1
@@ -159,7 +171,7 @@ def _job_json(
     ahead: RunPlan,
     estimates: OutputEstimates,
     failed: dict[str, int],
-) -> Fields:
+) -> PlanJob:
     part = ahead.prediction.jobs.get(job.name) if ahead.prediction else None
     return {
         "name": job.name,
@@ -173,7 +185,7 @@ def _job_json(
         "num_to_compute": len(tally.prompt_lens),
         "failed": failed,
         "prompt_tokens": sum(tally.prompt_lens),
-        "prompt": LengthStats.of(tally.prompt_lens).as_json(),
+        "prompt": lengths_json(LengthStats.of(tally.prompt_lens)),
         "shared_prompt_tokens": tally.shared_tokens,
         "max_tokens": job.sampling.max_tokens,
         "expected_tokens": estimates.expected(job.name, job.sampling),
@@ -184,9 +196,9 @@ def _job_json(
 
 
 def costs_json(
-    ahead: RunPlan, repeats: RepeatedText, jobs: list[Fields]
-) -> tuple[Fields, list[str]]:
-    """What in the manifest costs most, as figures and in sentences."""
+    ahead: RunPlan, repeats: RepeatedText, jobs: list[PlanJob]
+) -> tuple[PlanCosts, list[str]]:
+    """The most expensive parts of the manifest, as figures and as notes."""
     notes: list[str] = []
     prompt_tokens = ahead.plan.prompt_tokens
     share = repeats.tokens / prompt_tokens if prompt_tokens else 0.0
@@ -194,14 +206,25 @@ def costs_json(
         worst = max(repeats.by_owner, key=lambda name: repeats.by_owner[name])
         notes.append(
             f"about {share:.0%} of the prompt tokens repeat text that other prompts have "
-            f"elsewhere, most in job {worst!r}: only equal beginnings are computed once, so put "
-            "what prompts have in common (the document) in front of what differs (the instruction)"
+            f"elsewhere, most of it in job {worst!r}: only common prefixes are computed once, so "
+            "put what prompts share (the document) before what differs (the instruction)"
         )
-    timed = [job for job in jobs if isinstance(job["predicted_s"], float)]
-    total = sum(float(str(job["predicted_s"])) for job in timed)
-    if len(timed) > 1 and total:
-        dearest = max(timed, key=lambda job: float(str(job["predicted_s"])))
-        part = float(str(dearest["predicted_s"])) / total
+    seconds = {job["name"]: job["predicted_s"] or 0.0 for job in jobs}
+    num_predicted = sum(job["predicted_s"] is not None for job in jobs)
+    total = sum(seconds.values())
+    if num_predicted > 1 and total:
+        longest = max(seconds, key=lambda name: seconds[name])
+        part = seconds[longest] / total
         if part > _NOTED_JOB_SHARE:
-            notes.append(f"job {dearest['name']!r} takes {part:.0%} of the predicted time")
-    return {"repeated_tokens": repeats.tokens, "repeated": asdict(repeats)["by_owner"]}, notes
+            notes.append(f"job {longest!r} takes {part:.0%} of the predicted time")
+    return {"repeated_tokens": repeats.tokens, "repeated": repeats.by_owner}, notes
+
+
+def requests_json(stats: RequestStats) -> RequestsDocument:
+    """The statistics of the requests to compute."""
+    return cast(RequestsDocument, stats.as_json())
+
+
+def lengths_json(stats: LengthStats) -> LengthsDocument:
+    """The statistics of one set of lengths."""
+    return cast(LengthsDocument, stats.as_json())

@@ -1,9 +1,10 @@
-"""What was made, read from the store: the report's data, its page, and exports."""
+"""Reads a store: the report's document, its HTML page, and exports."""
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from thothy_batch.errors import ManifestError, StoreError
+from thothy_batch.report.document import ReportDocument
 from thothy_batch.report.html import render_html
 from thothy_batch.store.database.database import wal_path
 from thothy_batch.store.files import journal_folder, real_path, replace_file
@@ -12,16 +13,16 @@ from thothy_batch.store.queries.read import report_data
 from thothy_batch.store.store import publish_if_free
 
 
-def report_document(store: Path, run: str | None) -> dict[str, Any]:
-    """The report of one run (None: the last). What a dead run left is published first."""
+def report_document(store: Path, run: str | None) -> ReportDocument:
+    """The report of one run (None: the last). Publishes what a dead run left first."""
     publish_if_free(store)
-    return report_data(store, run)
+    return cast(ReportDocument, report_data(store, run))
 
 
-def write_page(data: dict[str, Any], path: Path, store: Path) -> None:
-    """The report as one HTML page, whole or not at all. StoreError where it cannot be written."""
-    _spare_store(store, path)
-    page = render_html(data).encode()
+def write_page(document: ReportDocument, path: Path, store: Path) -> None:
+    """Writes the report as one HTML page, whole or not at all. Raises StoreError."""
+    _refuse_store_files(store, path)
+    page = render_html(document).encode()
     try:
         if path.exists() and not path.is_file():  # a pipe, /dev/stdout
             path.write_bytes(page)
@@ -36,20 +37,18 @@ def write_page(data: dict[str, Any], path: Path, store: Path) -> None:
 def export_artifacts(
     store: Path, *, job: str | None, run: str | None, format: str | None, output: Path
 ) -> int:
-    """Writes artifacts; their number. `format` left out: by the ending of `output`."""
+    """Writes artifacts and returns their number. `format` None: from the output's extension."""
     chosen = format or format_of(output)
     if chosen not in FORMATS:
         what = f"--format {format}" if format else f"the name {str(output)!r}"
-        raise ManifestError(
-            f"{what} says no format that is known", hint=f"--format {' | '.join(FORMATS)}"
-        )
-    _spare_store(store, output)
+        raise ManifestError(f"{what} is not a known format", hint=f"--format {' | '.join(FORMATS)}")
+    _refuse_store_files(store, output)
     publish_if_free(store)
     return export(store, job=job, run=run, format=chosen, output=output)
 
 
-def _spare_store(store: Path, output: Path) -> None:
-    """Refuses an output that would replace what it is made from."""
+def _refuse_store_files(store: Path, output: Path) -> None:
+    """Raises ManifestError for an output that would replace the store it is made from."""
     kept, target = real_path(store), real_path(output)
     if target in (kept, wal_path(kept)) or target.is_relative_to(journal_folder(kept)):
         raise ManifestError(

@@ -1,4 +1,4 @@
-"""How far a run is, as numbers; how they are shown is the observer's."""
+"""Progress of a run in numbers; an observer decides how to show them."""
 
 import time
 from collections import deque
@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from thothy_batch.records import EngineUpdate, Request
+from thothy_batch.runner.monitoring.status_document import ProgressDocument
 from thothy_batch.runner.work.counts import JobCount, RunCounts
 
 _RATE_WINDOW_S = 20.0
+_MIN_WINDOW_S = 0.2  # a rate over less is noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +33,32 @@ class Snapshot:
     tokens_left: int = 0  # expected
     eta_s: float | None = None
 
-    def as_json(self) -> dict[str, object]:
-        """For the status file."""
-        figures = {
-            name: getattr(self, name)
-            for name in self.__slots__
-            if name not in ("jobs", "state", "run_id")
+    def as_json(self) -> ProgressDocument:
+        """The figures for the status file, which has state and run_id already."""
+        return {
+            "elapsed_s": self.elapsed_s,
+            "num_items": self.num_items,
+            "num_settled": self.num_settled,
+            "num_running": self.num_running,
+            "num_waiting": self.num_waiting,
+            "blocks_used": self.blocks_used,
+            "blocks_total": self.blocks_total,
+            "output_tokens": self.output_tokens,
+            "output_tokens_per_s": round(self.output_tokens_per_s, 1),
+            "tokens_left": self.tokens_left,
+            "eta_s": self.eta_s,
+            "jobs": [job.as_json() for job in self.jobs],
         }
-        figures["output_tokens_per_s"] = round(self.output_tokens_per_s, 1)
-        return {**figures, "jobs": [job.as_json() for job in self.jobs]}
 
 
 class Observer(Protocol):
-    """Sees a run go by."""
+    """Receives the events of a run."""
 
     def phase(self, text: str) -> None:
-        """What is being done now."""
+        """A phase begins or advances: loading, planning, computing."""
 
     def note(self, text: str) -> None:
-        """Something the user should know."""
+        """A message for the user."""
 
     def progress(self, snapshot: Snapshot) -> None:
         """The numbers, several times a second."""
@@ -76,7 +85,8 @@ class Silent:
 
 @dataclass(slots=True)
 class Forecast:
-    """Expected tokens that are left: budgets, scaled by what finished requests used of theirs."""
+    """Expected output tokens left: the max_tokens of open requests, scaled by the share that
+    finished requests used of theirs."""
 
     budget_left: int = 0
     budget_seen: int = 0
@@ -88,17 +98,17 @@ class Forecast:
         return cls(budget_left=sum(map(_budget, requests)))
 
     def finish(self, request: Request, output_tokens: int) -> None:
-        """A request is answered."""
+        """Counts a request that the engine completed."""
         self.drop(request)
         self.budget_seen += _budget(request)
         self.output_seen += output_tokens
 
     def add(self, request: Request) -> None:
-        """A request that was not foreseen: the following stage of one that is answered."""
+        """Counts the next stage of a completed request."""
         self.budget_left += _budget(request)
 
     def drop(self, request: Request) -> None:
-        """A request will not be computed."""
+        """Uncounts a request that will not be computed."""
         self.budget_left -= _budget(request)
 
     @property
@@ -107,21 +117,22 @@ class Forecast:
         return round(self.budget_left * share)
 
     def rate(self, output_tokens: int) -> float:
-        """Tokens a second over the last seconds, given the engine's sum so far."""
+        """Tokens a second over the last 20 s; `output_tokens`: the engine's sum so far."""
         now = time.monotonic()
         self._points.append((now, output_tokens))
         while now - self._points[0][0] > _RATE_WINDOW_S:
             self._points.popleft()
         began, tokens = self._points[0]
-        return (output_tokens - tokens) / (now - began) if now - began > 0.2 else 0.0
+        elapsed = now - began
+        return (output_tokens - tokens) / elapsed if elapsed > _MIN_WINDOW_S else 0.0
 
 
-def snapshot(
+def make_snapshot(
     *,
     state: str,
     run_id: str,
     began: float,
-    account: RunCounts,
+    counts: RunCounts,
     forecast: Forecast,
     update: EngineUpdate,
 ) -> Snapshot:
@@ -132,9 +143,9 @@ def snapshot(
         state=state,
         run_id=run_id,
         elapsed_s=round(time.monotonic() - began, 1),
-        jobs=tuple(account.jobs),
-        num_items=account.total("num_items"),
-        num_settled=account.total("num_settled"),
+        jobs=tuple(counts.jobs),
+        num_items=counts.total("num_items"),
+        num_settled=counts.total("num_settled"),
         num_running=update.num_running,
         num_waiting=update.num_waiting,
         blocks_used=update.blocks_used,

@@ -1,4 +1,5 @@
-"""What happens a few times a second while a run goes on: sync, publish, status file, display."""
+"""Periodic work of a run: syncs the journal, publishes, writes the status file, updates the
+display."""
 
 import os
 import socket
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from thothy_batch.records import EngineUpdate
 from thothy_batch.runner.monitoring.event_log import EventLog
-from thothy_batch.runner.monitoring.progress import Forecast, Observer, snapshot
+from thothy_batch.runner.monitoring.progress import Forecast, Observer, make_snapshot
 from thothy_batch.runner.monitoring.prometheus import write_metrics
 from thothy_batch.runner.work.counts import RunCounts
 from thothy_batch.store.files import status_path
@@ -17,8 +18,8 @@ from thothy_batch.store.status import write_status
 from thothy_batch.store.store import Store
 
 _STATUS_EVERY_S = 1.0
-# Of a status, what the event log has of it, too.
-_END = (
+# The keys of a status that the event log repeats.
+_LOGGED = (
     *("status", "stop_reason", "exit_code", "error", "num_items", "num_done", "num_reused"),
     *("num_failed", "num_not_run", "output_tokens", "engine_s"),
 )
@@ -26,19 +27,19 @@ _END = (
 
 @dataclass(slots=True)
 class StatusFile:
-    """What `status` reads while the run keeps the database to itself."""
+    """Writes the file that `status` reads while the run keeps the database to itself."""
 
     store: Path
     run_id: str
     manifest: Path
     started_at: datetime
-    log: EventLog  # has the changes of its state
-    metrics: Path | None = None  # a Prometheus text file beside it
+    log: EventLog  # records every change of state
+    metrics: Path | None = None  # a Prometheus text file written along with it
     _state: str = ""
     _next: float = 0.0
 
     def write(self, state: str, **more: object) -> None:
-        """Now."""
+        """Writes it now; `more` are keys of StatusFileDocument."""
         self._next = time.monotonic() + _STATUS_EVERY_S
         status: dict[str, object] = {
             "state": state,
@@ -54,8 +55,8 @@ class StatusFile:
         write_status(status_path(self.store), status)
         if state != self._state:
             self._state = state
-            told = {name: more[name] for name in _END if name in more}
-            self.log.write("state", state=state, **told)
+            logged = {name: more[name] for name in _LOGGED if name in more}
+            self.log.write("state", state=state, **logged)
         if self.metrics is not None and not write_metrics(self.metrics, status):
             self.log.write("metrics_not_written", path=self.metrics)
             self.metrics = None
@@ -67,11 +68,11 @@ class StatusFile:
 
 @dataclass(slots=True)
 class ProgressReporter:
-    """Called by the night's loop after every poll."""
+    """Called by the run loop after every poll of the engine."""
 
     store: Store
     status: StatusFile
-    account: RunCounts
+    counts: RunCounts
     forecast: Forecast
     observer: Observer
     began: float = field(default_factory=time.monotonic)
@@ -80,11 +81,11 @@ class ProgressReporter:
         if update.totals.num_steps:
             self.store.record_totals(update.totals)
         self.store.tick()
-        now = snapshot(
+        now = make_snapshot(
             state="stopping" if stopping else update.condition or "running",
             run_id=self.status.run_id,
             began=self.began,
-            account=self.account,
+            counts=self.counts,
             forecast=self.forecast,
             update=update,
         )

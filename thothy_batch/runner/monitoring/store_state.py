@@ -1,24 +1,31 @@
-"""What a store is doing: from its lock and status file while a run goes on, else from its rows."""
+"""State of a store: from its lock and status file while a run holds it, else from its rows."""
 
 from pathlib import Path
+from typing import cast
 
 from thothy_batch.errors import StoreBusyError, StoreError
+from thothy_batch.report.document import NightRow
+from thothy_batch.runner.monitoring.status_document import (
+    IdleDocument,
+    StatusDocument,
+    StatusFileDocument,
+)
 from thothy_batch.store.files import lock_path, real_path, status_path
 from thothy_batch.store.lock import read_holder
 from thothy_batch.store.status import read_status
 
 
-def store_state(store: Path) -> dict[str, object]:
-    """Keys: store, state (running | idle), holder, progress (of a run that goes on), last_run.
+def store_state(store: Path) -> StatusDocument:
+    """The document of `status --json`.
 
     A run whose process died is marked killed and its rows are published. Raises StoreError where
-    there is no store.
+    no store exists.
     """
     store = real_path(store)
     holder = read_holder(lock_path(store))
-    progress = read_status(status_path(store))
+    progress = cast(StatusFileDocument | None, read_status(status_path(store)))
     if holder is not None and holder.run_id:
-        ours = progress if progress and progress.get("run_id") == holder.run_id else None
+        is_current = progress is not None and progress.get("run_id") == holder.run_id
         return {
             "store": str(store),
             "state": "running",
@@ -27,7 +34,7 @@ def store_state(store: Path) -> dict[str, object]:
             "host": holder.host,
             "since": holder.since,
             "manifest": holder.manifest,
-            "progress": ours,
+            "progress": progress if is_current else None,
             "last_run": None,
         }
     if not store.exists() and progress is None:
@@ -38,23 +45,25 @@ def store_state(store: Path) -> dict[str, object]:
     return _idle(store, progress)
 
 
-def _idle(store: Path, progress: dict[str, object] | None) -> dict[str, object]:
-    # Late: duckdb takes a quarter of a second to import, and a run that goes on needs none of it.
+def _idle(store: Path, progress: StatusFileDocument | None) -> IdleDocument:
+    # Imported late: duckdb takes 0.25 s to import, and the state of a running store needs none.
     from thothy_batch.store.queries.read import list_runs
     from thothy_batch.store.store import publish_if_free
 
     published = publish_if_free(store)
+    last_run: NightRow | StatusFileDocument | None = None
     try:
         runs = list_runs(store, limit=1) if store.exists() else []
+        last_run = cast(NightRow, runs[0]) if runs else None
     except StoreBusyError:
-        # Another program holds the file, but the last run left its end in the status file, too.
+        # Another program holds the file; the status file has the end of the last run too.
         if progress is None or progress.get("state") != "finished" or "num_items" not in progress:
             raise
-        runs = [progress]
+        last_run = progress
     return {
         "store": str(store),
         "state": "idle",
         "published": published,
-        "last_run": runs[0] if runs else None,
-        "progress": progress if not runs else None,
+        "last_run": last_run,
+        "progress": progress if last_run is None else None,
     }

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from thothy_batch.errors import ThothyError
+from thothy_batch.runner.session.run_document import RunDocument
+from thothy_batch.runner.work.count_document import CountsDocument, JobDocument
 
 
 @dataclass(slots=True)
@@ -12,11 +15,11 @@ class RunSummary:
 
     store: Path
     run_id: str = ""
-    status: str = "completed"  # completed | stopped | failed | skipped
+    status: Literal["completed", "stopped", "failed", "skipped"] = "completed"
     stop_reason: str = ""
     exit_code: int = 0
-    counts: dict[str, object] = field(default_factory=dict)
-    jobs: list[dict[str, object]] = field(default_factory=list)
+    counts: CountsDocument = field(default_factory=CountsDocument)
+    jobs: list[JobDocument] = field(default_factory=list)
     model: str = ""
     prompt_tokens: int = 0
     cached_prompt_tokens: int = 0
@@ -44,19 +47,25 @@ class RunSummary:
     @property
     def artifacts_per_hour(self) -> float | None:
         done = self.counts.get("num_done", 0)
-        assert isinstance(done, int)
         return round(done * 3600 / self.engine_s, 1) if self.engine_s else None
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> RunDocument:
         """The document of `run --json`."""
-        plain = ("run_id", "status", "stop_reason", "exit_code")
-        tokens = ("prompt_tokens", "cached_prompt_tokens", "output_tokens", "wasted_tokens")
-        seconds = ("load_s", "engine_s", "wall_s")
-        document: dict[str, object] = {name: getattr(self, name) for name in plain}
-        document |= {"store": str(self.store), "model": self.model, **self.counts}
-        document |= {name: getattr(self, name) for name in tokens}
-        document |= {name: round(getattr(self, name), 3) for name in seconds}
-        document |= {
+        document: RunDocument = {
+            "run_id": self.run_id,
+            "status": self.status,
+            "stop_reason": self.stop_reason,
+            "exit_code": self.exit_code,
+            "store": str(self.store),
+            "model": self.model,
+            **self.counts,  # type: ignore[typeddict-item]  # holds no "error"
+            "prompt_tokens": self.prompt_tokens,
+            "cached_prompt_tokens": self.cached_prompt_tokens,
+            "output_tokens": self.output_tokens,
+            "wasted_tokens": self.wasted_tokens,
+            "load_s": round(self.load_s, 3),
+            "engine_s": round(self.engine_s, 3),
+            "wall_s": round(self.wall_s, 3),
             "output_tokens_per_s": self.output_tokens_per_s,
             "artifacts_per_hour": self.artifacts_per_hour,
             "roofline_fraction": self.roofline_fraction,

@@ -1,10 +1,11 @@
 """Counts of a run: every entry ends in exactly one way, and the counts must show it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from thothy_batch.records import ItemStatus
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.job import Job
+from thothy_batch.runner.work.count_document import CountsDocument, JobDocument
 
 # Answered rows of a job before its failures are judged.
 _MIN_ANSWERED = 20
@@ -43,10 +44,20 @@ class JobCount:
             return False
         return 100 * self.num_rejected > self.max_failed_pct * self.num_answered
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> JobDocument:
         """The counts as the summary and the status file show them."""
-        left_out = ("max_failed_pct", "num_answered", "num_rejected")
-        return {name: v for name, v in asdict(self).items() if name not in left_out}
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "priority": self.priority,
+            "num_items": self.num_items,
+            "num_done": self.num_done,
+            "num_failed": self.num_failed,
+            "num_reused": self.num_reused,
+            "num_not_run": self.num_not_run,
+            "num_flagged": self.num_flagged,
+            "stopped": self.stopped,
+        }
 
 
 @dataclass(slots=True)
@@ -99,7 +110,13 @@ class RunCounts:
         """True when every entry has ended."""
         return all(count.num_open == 0 for count in self.jobs)
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> CountsDocument:
         """Counts over all jobs."""
-        names = ("num_items", "num_done", "num_failed", "num_reused", "num_not_run", "num_flagged")
-        return {name: self.total(name) for name in names}
+        return {
+            "num_items": self.total("num_items"),
+            "num_done": self.total("num_done"),
+            "num_failed": self.total("num_failed"),
+            "num_reused": self.total("num_reused"),
+            "num_not_run": self.total("num_not_run"),
+            "num_flagged": self.total("num_flagged"),
+        }
