@@ -9,7 +9,7 @@ import torch
 
 from thothy_batch.engine.calibration import device_limits
 from thothy_batch.engine.cost.cost_model import ModelWork, StepSpeed, model_work
-from thothy_batch.engine.cost.known_speed import known_speed
+from thothy_batch.engine.cost.known_speed import lookup_speed
 from thothy_batch.engine.cost.measurement_cache import (
     DeviceLimits,
     MeasurementCache,
@@ -115,7 +115,7 @@ def test_figures_from_before_there_was_int8_are_measured_anew_for_it_alone(
 
     def predicted(quantization: str) -> object:
         work, dtype = _work(quantization), "bfloat16"
-        return known_speed(work, threads=threads, impl="cpu", dtype=dtype, cache=cache)
+        return lookup_speed(work, threads=threads, impl="cpu", dtype=dtype, cache=cache)
 
     assert device_limits.device_figures(cache).flops == old
     assert predicted("none")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from thothy_batch.engine.calibration.calibrate import calibrate
 from thothy_batch.engine.core.config import EngineConfig, resolve_config
 from thothy_batch.engine.cost.cost_model import CostModel, StepSpeed, rows_at_rate
-from thothy_batch.engine.cost.known_speed import known_speed
+from thothy_batch.engine.cost.known_speed import lookup_speed
 from thothy_batch.engine.cost.measurement_cache import DeviceLimits, MeasurementCache
 from thothy_batch.engine.execution.launcher import SyncLauncher
 from thothy_batch.engine.fake_model import (
@@ -124,7 +124,7 @@ def _build_real(
 def _cost(loaded: "LoadedRunner", cache: MeasurementCache) -> CostModel | None:
     """What is known beforehand of how long steps take."""
     key = loaded.speed_key
-    known = known_speed(
+    known = lookup_speed(
         loaded.work,
         threads=key.threads,
         impl=key.impl,
