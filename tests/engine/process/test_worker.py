@@ -200,7 +200,7 @@ def test_a_real_model_runs_in_a_child(shared: Path) -> None:
 
 PARENT = """
 import sys, time
-from thothy_batch.engine.protocol import start_child
+from thothy_batch.engine.start import start_child
 from thothy_batch.records import EngineSpec, ModelSpec, Request, Sampling
 engine = start_child(EngineSpec(model=ModelSpec(id="builtin:fake?" + sys.argv[1])))
 sampling = Sampling(max_tokens=4000, ignore_eos=True, repetition_stop=False)

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -28,13 +27,13 @@ from thothy_batch.engine.process.messages import (
     Withdraw,
 )
 from thothy_batch.errors import EngineError
+from thothy_batch.process.children import can_die_with_parent, parent_signals_blocked
 from thothy_batch.records import EngineInfo, EngineSpec, EngineUpdate, Request
 
 _LOG_LINES = 8
 _LOG_BYTES = 4096
 _KILL_S = 10.0
 _DUMP_S = 0.5  # for it to write its stacks
-_PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # see child.py
 
 
 class EngineProcess:
@@ -224,21 +223,16 @@ class EngineProcess:
 
 
 def _spawn(theirs: socket.socket, log: BinaryIO) -> "subprocess.Popen[bytes]":
-    # The kernel's notice of a parent's death follows the thread that started the child.
-    dies_with_parent = threading.current_thread() is threading.main_thread()
     # -P: a file in the folder the run was started from must not stand in for a module.
     command = [sys.executable, "-P", "-m", "thothy_batch.engine.process.worker"]
-    command += [str(theirs.fileno()), str(os.getpid()), str(int(dies_with_parent))]
+    command += [str(theirs.fileno()), str(os.getpid()), str(int(can_die_with_parent()))]
     # Threads that spin for long at every barrier stall one another as soon as something else runs
     # on the machine: 300 requests of the embedded model beside two busy processes took 20-34 s
     # with OpenMP's default and 5.7 s so. A user's own setting goes first.
     environment = {"GOMP_SPINCOUNT": "2000", **os.environ}
     # A checkout that was put on the path by hand must be found by the child too.
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    # The child inherits what is blocked, until it has said that it ignores them: Ctrl-C in the
-    # terminal reaches it as well, and it takes seconds to import what it needs.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
-    try:
+    with parent_signals_blocked():
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -248,8 +242,6 @@ def _spawn(theirs: socket.socket, log: BinaryIO) -> "subprocess.Popen[bytes]":
             close_fds=True,
             env=environment,
         )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _num_oom_kills() -> int:

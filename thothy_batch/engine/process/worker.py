@@ -6,7 +6,6 @@ service manager's SIGTERM to the whole group) are the parent's affair: the child
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import os
 import queue
@@ -30,25 +29,21 @@ from thothy_batch.engine.process.messages import (
     Withdraw,
 )
 from thothy_batch.errors import EngineError, ThothyError
+from thothy_batch.process.children import die_with_parent, ignore_parent_signals
 from thothy_batch.testing import faults
 
 REPORT_S = 0.1  # results of this long travel together
 HEARTBEAT_S = 1.0
-_PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PR_SET_PDEATHSIG = 1
 
 
 def main(argv: list[str]) -> int:
     """Serve one parent until it hangs up. Returns the exit code after a failure."""
-    for number in _PARENTS_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    # The parent blocked them for the time of the imports.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS_SIGNALS)
+    ignore_parent_signals()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # the stacks of all threads, also of one that hangs
     fd, parent_pid, dies_with_parent = int(argv[0]), int(argv[1]), argv[2] == "1"
     if dies_with_parent:
-        _die_with(parent_pid)
+        die_with_parent(parent_pid)
     # os._exit: the main thread may be inside a compiler or a kernel and must not be waited for.
     channel = Channel(socket.socket(fileno=fd), on_close=lambda: os._exit(0))
     try:
@@ -122,15 +117,6 @@ def _as_thothy_error(error: Exception) -> ThothyError:
             cause="memory",
         )
     return EngineError(f"the engine failed: {type(error).__name__}: {text}")
-
-
-def _die_with(parent_pid: int) -> None:
-    """On Linux the kernel ends this process with its parent, even where no thread of it can run."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it died before the line above
-        os._exit(0)
 
 
 if __name__ == "__main__":
