@@ -128,7 +128,7 @@ def test_steps_become_smaller_where_memory_was_short(
     requests = rows(request_of, 10)
     knobs = f"?fail=memory&fail_at_step=2&fail_once={tmp_path / 'short'}"
     engine = start(knobs, max_step_tokens=512)
-    assert engine.info.engine["max_step_tokens"] == 512
+    assert engine.info.engine.max_step_tokens == 512
     engine.submit(requests)
     update = drain(engine, 120.0)
     assert tokens(update) == undisturbed(requests)

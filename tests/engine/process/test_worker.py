@@ -191,8 +191,8 @@ def test_a_real_model_runs_in_a_child(shared: Path) -> None:
         results = {r.request_id: r for r in drain(engine, 60).results}
         for i, row in enumerate(rows):
             assert list(results[i].completions[0].token_ids) == row["output_token_ids"]
-        assert engine.info.engine["impl"] == "cpu"
-        assert engine.info.engine["threads"]
+        assert engine.info.engine.impl == "cpu"
+        assert engine.info.engine.threads
         assert engine.info.model["architecture"] == "LlamaForCausalLM"
     finally:
         engine.close()

@@ -8,13 +8,12 @@ import pytest
 from thothy_batch.engine.cost.cost_model import GroupWork, ModelWork, StepSpeed
 from thothy_batch.engine.cost.known_speed import KnownSpeed, lookup_speed
 from thothy_batch.engine.cost.measurement_cache import (
-    DeviceLimits,
     MeasurementCache,
     SpeedKey,
     device_name,
 )
 from thothy_batch.engine.simulation.prediction import predict, request_costs
-from thothy_batch.records import Request, Sampling
+from thothy_batch.records import DeviceLimits, Request, Sampling
 
 WORK = ModelWork(1_000_000, 200_000, 4, 4, 16, (GroupWork(3, None, 768),))
 ROOFLINE = StepSpeed.from_roofline(1e11, 1e10, WORK)

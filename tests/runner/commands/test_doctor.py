@@ -11,7 +11,6 @@ from thothy_batch.cli.render_doctor import doctor_text
 from thothy_batch.engine.calibration import device_limits, measured_model
 from thothy_batch.engine.cost.cost_model import StepSpeed, model_work
 from thothy_batch.engine.cost.measurement_cache import (
-    DeviceLimits,
     MeasurementCache,
     SpeedKey,
     device_name,
@@ -19,7 +18,7 @@ from thothy_batch.engine.cost.measurement_cache import (
 from thothy_batch.engine.hardware.gpu import Gpu
 from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.model.config.model_config import load_config
-from thothy_batch.records import ModelSpec
+from thothy_batch.records import DeviceLimits, ModelSpec
 from thothy_batch.runner.commands.doctor import diagnose, model_to_measure
 from thothy_batch.runner.monitoring.progress import Silent
 

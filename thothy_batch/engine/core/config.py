@@ -66,15 +66,6 @@ class EngineConfig:
         """Tokens that the pool holds in all layers."""
         return self.num_blocks * self.block_size
 
-    def as_json(self) -> dict[str, object]:
-        """Every setting as plain values, as it is stored with a run."""
-        settings = {name: getattr(self, name) for name in self.__slots__ if name != "layout"}
-        groups = [
-            {"num_layers": len(group.layers), "window": group.window}
-            for group in self.layout.groups
-        ]
-        return {**settings, "block_size": self.block_size, "layer_groups": groups}
-
 
 def resolve_device(device: str) -> str:
     """The device to compute on; `auto`: a GPU where one can be used. ModelError for one that is

@@ -22,6 +22,7 @@ from thothy_batch import __version__
 from thothy_batch.engine.cost.cost_model import Curve, ModelWork, StepSpeed
 from thothy_batch.engine.hardware.gpu import find_gpu
 from thothy_batch.process.atomic_write import replace_file
+from thothy_batch.records import DeviceLimits
 
 _FORMAT = 2  # raised also where what computes is another: what it measured is then measured anew
 _MAX_BYTES = 1 << 20  # of a file that can be ours
@@ -30,18 +31,6 @@ _CPU_INFO = Path("/proc/cpuinfo")
 # What reading a file of somebody else's can come to.
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceLimits:
-    """What a device can do at most, as measured."""
-
-    device: str
-    threads: int
-    # Operations a second of the linears, by dtype; "int8" on a CPU, not in older measurements.
-    flops: dict[str, float]
-    bandwidth: float  # bytes a second: reading; of a GPU reading and writing, as it copies
-    measured_at: str  # ISO 8601
 
 
 @dataclass(frozen=True, slots=True)

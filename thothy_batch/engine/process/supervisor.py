@@ -52,8 +52,7 @@ class EngineSupervisor:
         self._in_engine: dict[int, Request] = {}  # in the order of submission
         self._held: deque[Request] = deque()  # to be submitted
         self._bisection = PoisonBisection()
-        most = self.info.engine.get("max_step_tokens")
-        self._budget = OomBackoff(most if isinstance(most, int) else 0)
+        self._budget = OomBackoff(self.info.engine.max_step_tokens)
         self._books = RunningTotals()
         self._spent: Counter[tuple[SharedPrefix, ...]] = Counter()  # readers that will not come
         self._last = EngineUpdate()
@@ -259,15 +258,10 @@ class EngineSupervisor:
             totals=self._books.of_run(update.totals),
             num_running=update.num_running if is_ready else 0,
             num_waiting=(update.num_waiting if is_ready else 0) + len(self._held),
-            blocks_total=update.blocks_total or self._num_blocks,
+            blocks_total=update.blocks_total or self.info.engine.num_blocks,
             events=events,
             condition=self._condition(),
         )
-
-    @property
-    def _num_blocks(self) -> int:
-        num_blocks = self.info.engine.get("num_blocks")
-        return num_blocks if isinstance(num_blocks, int) else 0
 
     def _condition(self) -> str:
         if self._state is not _State.READY and not self._is_draining:

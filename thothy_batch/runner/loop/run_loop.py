@@ -101,9 +101,8 @@ class RunLoop:
             )
 
     def _window(self) -> int:
-        max_seqs = self.engine.info.engine.get("max_seqs")
-        lanes = max_seqs if isinstance(max_seqs, int) else _SMALLEST_WINDOW
-        window = max(_SMALLEST_WINDOW, _WINDOW_OF_MAX_SEQS * lanes) + len(self._answer_times)
+        max_seqs = self.engine.info.engine.max_seqs
+        window = max(_SMALLEST_WINDOW, _WINDOW_OF_MAX_SEQS * max_seqs) + len(self._answer_times)
         return window + min(self._last.num_deferred, _WINDOW_OF_MAX_SEQS * window)
 
     def _still_wanted(self, work: PendingRequest) -> bool:
