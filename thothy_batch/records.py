@@ -212,6 +212,7 @@ class EngineUpdate:
     blocks_total: int = 0
     events: list[EngineEvent] = field(default_factory=list)
     expired: list[int] = field(default_factory=list)  # ids: could not be answered in time
+    given_back: list[int] = field(default_factory=list)  # ids: never started, and not going to be
     num_deferred: int = 0  # of those that wait: as things are they could not be answered in time
     condition: str = ""  # restarting | stalled (nothing was heard of it for long); '': it runs
 

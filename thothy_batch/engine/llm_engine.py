@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 from thothy_batch.engine.core.config import EngineConfig
@@ -75,6 +75,9 @@ class LLMEngine:
         self._in_flight: deque[InFlight] = deque()
         self._num_unstarted = 0  # requests
         self._num_unfinished = 0  # requests, the unstarted ones among them
+        self._unfinished_ids: set[int] = set()
+        self._unadmitted: list[int] = []  # ids: queued when admission was stopped
+        self._given_back: list[int] = []
         self._admits = True
         self._results: list[RequestResult] = []
         self._failures: list[RequestFailure] = []
@@ -86,7 +89,7 @@ class LLMEngine:
     @property
     def has_news(self) -> bool:
         """Whether a result or failure waits to be taken."""
-        return bool(self._results or self._failures or self._too_late)
+        return bool(self._results or self._failures or self._too_late or self._given_back)
 
     @property
     def totals(self) -> EngineTotals:
@@ -95,6 +98,7 @@ class LLMEngine:
     def submit(self, requests: Iterable[Request]) -> None:
         """Queue requests; those that can never run fail at once."""
         if not self._admits:
+            self._given_back += [request.request_id for request in requests]
             return
         for request in requests:
             if message := self._why_invalid(request):
@@ -106,14 +110,23 @@ class LLMEngine:
                 self._scheduler.cancel_planned(request)
                 continue
             self._scheduler.add(self._scheduler.sequence_of(request))
+            self._unfinished_ids.add(request.request_id)
             self._num_unstarted += 1
             self._num_unfinished += 1
         self._span = None  # a newcomer may be admitted now
 
-    def withdraw(self, requests: Iterable[Request]) -> None:
-        """Planned requests will not come: nothing is kept for them."""
+    def cancel(self, requests: Collection[Request]) -> None:
+        """Give back those that are queued; pin nothing for those that were never submitted. Those
+        that were started are finished."""
+        ids = {request.request_id for request in requests}
+        queued = self._drop_unstarted(lambda seq: seq.state.request.request_id in ids)
+        queued += [request_id for request_id in self._unadmitted if request_id in ids]
+        self._unadmitted = [each for each in self._unadmitted if each not in ids]
+        self._given_back += queued
+        known = self._unfinished_ids.union(queued)
         for request in requests:
-            self._scheduler.cancel_planned(request)
+            if request.request_id not in known:
+                self._scheduler.cancel_planned(request)
 
     def step(self) -> None:
         """Launch the next steps and read the tokens of earlier ones. When the first step of a
@@ -131,14 +144,27 @@ class LLMEngine:
             self._harvest()
 
     def stop_admitting(self) -> None:
-        """Forget the requests that were never started, and all that are submitted later."""
+        """Start nothing more. Queued requests wait for `give_back`; those that are submitted from
+        now on are given back."""
         self._admits = False
-        num_dropped = self._scheduler.drop_unstarted()
-        self._num_unstarted -= num_dropped
-        self._num_unfinished -= num_dropped
-        # Who ended may have launches under way that nobody else would read.
-        if not self.has_work and not self.drain_in_flight():
+        self._unadmitted += self._drop_unstarted(lambda seq: True)
+        self._scheduler.unpin_all()
+
+    def give_back(self) -> None:
+        """Give back the requests that were never started."""
+        self._given_back += self._unadmitted + self._drop_unstarted(lambda seq: True)
+        self._unadmitted = []
+
+    def _drop_unstarted(self, is_dropped: Callable[[Sequence], bool]) -> list[int]:
+        dropped = self._scheduler.drop_unstarted(is_dropped)
+        ids = [seq.state.request.request_id for seq in dropped]
+        self._unfinished_ids.difference_update(ids)
+        self._num_unstarted -= len(ids)
+        self._num_unfinished -= len(ids)
+        # A finished sequence may have launches in flight that no later step would read.
+        if ids and not self.has_work and not self.drain_in_flight():
             self._ledger.flush(self._pool_state(), self._now())
+        return ids
 
     def limit_steps(self, max_step_tokens: int) -> None:
         """Steps have at most so many tokens from now on."""
@@ -153,13 +179,14 @@ class LLMEngine:
             steps=self._ledger.take_samples(),
             totals=self._ledger.totals,
             num_running=self._num_unfinished - self._num_unstarted,
-            num_waiting=self._num_unstarted,
+            num_waiting=self._num_unstarted + len(self._unadmitted),
             blocks_used=state.blocks_used,
             blocks_total=state.blocks_total,
             expired=self._too_late,
             num_deferred=self._scheduler.num_deferred,
+            given_back=self._given_back,
         )
-        self._results, self._failures, self._too_late = [], [], []
+        self._results, self._failures, self._too_late, self._given_back = [], [], [], []
         return update
 
     def check_integrity(self) -> None:
@@ -275,6 +302,7 @@ class LLMEngine:
         if state.num_unfinished:
             return
         self._num_unfinished -= 1
+        self._unfinished_ids.discard(state.request.request_id)
         self._results.append(state.result())
 
     def _may_start(self, seq: Sequence, num_cached: int) -> bool:
@@ -284,7 +312,9 @@ class LLMEngine:
 
     def _give_up(self, seqs: list[Sequence]) -> None:
         """They were not started, and cannot be answered in time any more."""
-        self._too_late += [seq.state.request.request_id for seq in seqs]
+        ids = [seq.state.request.request_id for seq in seqs]
+        self._too_late += ids
+        self._unfinished_ids.difference_update(ids)
         self._num_unstarted -= len(seqs)
         self._num_unfinished -= len(seqs)
 

@@ -188,7 +188,7 @@ def test_any_night_gives_every_row_its_own_output(
     smallest = smallest_pool(config_of(**config), requests)
     engine, runner = shadow_engine(**config, num_blocks=smallest + room)
     withheld = [r for r in requests if random.random() < 0.2]
-    engine.withdraw(withheld)
+    engine.cancel(withheld)
     submitted = [r for r in requests if r not in withheld]
     results: dict[int, Any] = {}
     for request in submitted:
@@ -225,7 +225,7 @@ def test_a_prefix_outlives_its_first_reader_and_ends_with_its_last(
     assert engine.take_update().blocks_used == 0
 
 
-def test_what_is_kept_goes_when_its_readers_are_withdrawn(
+def test_what_is_kept_goes_when_its_readers_are_cancelled(
     shadow_engine: Any, request_of: Any
 ) -> None:
     engine, _ = shadow_engine(block_size=4, num_blocks=40)
@@ -236,9 +236,9 @@ def test_what_is_kept_goes_when_its_readers_are_withdrawn(
     engine.submit(requests[:1])
     while engine.has_work:
         engine.step()
-    engine.withdraw(requests[1:2])
+    engine.cancel(requests[1:2])
     assert engine.take_update().blocks_used == 2
-    engine.withdraw(requests[2:])
+    engine.cancel(requests[2:])
     assert engine.take_update().blocks_used == 0
 
 

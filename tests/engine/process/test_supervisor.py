@@ -163,6 +163,7 @@ def test_a_death_while_the_run_drains_ends_it(start: Any, request_of: Any) -> No
     while not engine.poll(0.1).num_running:
         pass
     engine.stop_admitting()
+    engine.give_back()
     update = drain(engine, 10.0)
     assert not update.failures
     engine.submit(rows(request_of, 2))

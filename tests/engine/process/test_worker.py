@@ -162,6 +162,7 @@ def test_stop_admitting_gives_back_what_was_not_started(child: Any, request_of: 
     engine.submit([request_of(i, b"prompt %d" % i, 100, ignore_eos=True) for i in range(10)])
     assert wait_until(lambda: engine.poll(0.1).num_waiting < 10, 10)
     engine.stop_admitting()
+    engine.give_back()
     engine.submit([request_of(10, b"late", 5)])
     update = drain(engine)
     # Polling above may have seen some end already; nobody else was started afterwards.

@@ -194,6 +194,7 @@ def test_stop_admitting_finishes_what_was_started_and_forgets_the_rest(
         engine.step()
     started = engine.take_update()
     engine.stop_admitting()
+    engine.give_back()
     engine.submit([request_of(9, PROMPT)])
     update = engine.take_update()
     assert update.num_waiting == 0
@@ -221,6 +222,7 @@ def test_a_failed_step_does_not_leave_overwritten_blocks_findable(
     with pytest.raises(RuntimeError):
         engine.step()
     engine.stop_admitting()
+    engine.give_back()
     again, _ = shadow_engine(num_blocks=4, block_size=4)
     again._scheduler, again._runner = engine._scheduler, runner
     request = request_of(2, PROMPT, 2)
@@ -240,6 +242,7 @@ def test_a_prompt_that_goes_on_after_the_stop_keeps_nothing_for_those_who_were_d
     )
     engine.step()
     engine.stop_admitting()
+    engine.give_back()
     while engine.has_work:
         engine.step()
         engine.check_integrity()
@@ -256,6 +259,7 @@ def test_who_stops_admitting_still_reads_all_that_was_launched(
         while not engine.has_news:
             engine.step()
         engine.stop_admitting()
+        engine.give_back()
         while engine.has_work:
             engine.step()
         assert not engine._in_flight

@@ -125,10 +125,17 @@ class Scheduler:
         self.max_step_tokens = min(max_step_tokens, self._config.max_step_tokens)
         self._admission.max_rows = min(self._config.max_seqs, self.max_step_tokens)
 
-    def drop_unstarted(self) -> int:
-        """Forget who was never admitted; returns how many. Nothing is kept for them."""
+    def drop_unstarted(self, is_dropped: Callable[[Sequence], bool]) -> list[Sequence]:
+        """Remove and return sequences that were never admitted and that `is_dropped` chooses.
+        Nothing stays pinned for them."""
+        dropped = self._waiting.drop_unstarted(is_dropped)
+        for seq in dropped:
+            self._kept.count(seq.state)
+        return dropped
+
+    def unpin_all(self) -> None:
+        """Drop all pinned prefixes: no planned request will be admitted any more."""
         self._kept.close()
-        return self._waiting.drop_unstarted()
 
     def schedule(self) -> ScheduledBatch:
         """Decide on the next span, and set its blocks aside."""

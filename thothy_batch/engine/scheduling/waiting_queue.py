@@ -65,14 +65,15 @@ class WaitingQueue:
             line.insert(place, seq)
         return gone
 
-    def drop_unstarted(self) -> int:
-        """Forget what was never admitted; preempted sequences stay. Returns how many went."""
+    def drop_unstarted(self, is_dropped: Callable[[Sequence], bool]) -> list[Sequence]:
+        """Remove and return sequences that were never admitted and that `is_dropped` chooses.
+        Preempted sequences stay."""
         self.requeue_deferred(lambda seq: False)
-        before = len(self)
+        dropped = [seq for seq in self if not _is_started(seq) and is_dropped(seq)]
+        gone = set(map(id, dropped))
         for priority, line in self._lines.items():
-            kept = (seq for seq in line if _is_started(seq))
-            self._lines[priority] = deque(kept)
-        return before - len(self)
+            self._lines[priority] = deque(seq for seq in line if id(seq) not in gone)
+        return dropped
 
     def _line_of(self, seq: Sequence) -> deque[Sequence]:
         return self._lines.setdefault(seq.state.request.priority, deque())

@@ -125,7 +125,7 @@ class RunLoop:
             work.entries = [entry for entry in work.entries if not reasons[entry]]
         if not work.entries:
             self.forecast.drop(work.request)
-            self.engine.withdraw([work.request])
+            self.engine.cancel([work.request])
         return bool(work.entries)
 
     def _why_dropped(self, entry: Entry) -> str:
@@ -287,6 +287,7 @@ class RunLoop:
     def _drain(self) -> None:
         """Lets what runs come to its end, for as long as the grace lasts."""
         self.engine.stop_admitting()
+        self.engine.give_back()
         end = time.monotonic() + self.grace_s
         while self.in_engine and time.monotonic() < end and not self.stopping.at_once:
             update = self._poll()
