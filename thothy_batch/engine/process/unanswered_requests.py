@@ -57,7 +57,8 @@ class UnansweredRequests:
 
     def drop_held(self, request_ids: Collection[int] | None = None) -> list[Request]:
         """Remove and return held requests: those named, or all."""
-        dropped, kept = [], deque[Request]()
+        dropped: list[Request] = []
+        kept: deque[Request] = deque()
         for each in self._held:
             is_dropped = request_ids is None or each.request_id in request_ids
             (dropped if is_dropped else kept).append(each)
