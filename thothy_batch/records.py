@@ -1,7 +1,7 @@
 """The values that pass between the packages. Standard library only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 # array("i") where memory counts, a list or tuple elsewhere.
@@ -212,8 +212,52 @@ class EngineUpdate:
     blocks_total: int = 0
     events: list[EngineEvent] = field(default_factory=list)
     expired: list[int] = field(default_factory=list)  # ids: could not be answered in time
+    given_back: list[int] = field(default_factory=list)  # ids: never started, and not going to be
     num_deferred: int = 0  # of those that wait: as things are they could not be answered in time
     condition: str = ""  # restarting | stalled (nothing was heard of it for long); '': it runs
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLimits:
+    """The most that a device can do, as measured."""
+
+    device: str
+    threads: int
+    # Operations a second of the linears, by dtype; "int8" on a CPU, absent in older measurements.
+    flops: dict[str, float]
+    bandwidth: float  # bytes a second: reading; of a GPU reading and writing, as it copies
+    measured_at: str  # ISO 8601
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedEngine:
+    """The settings that an engine computes with. Lengths in tokens."""
+
+    device: str
+    impl: str
+    dtype: str
+    num_blocks: int
+    max_seqs: int
+    max_step_tokens: int
+    max_model_len: int
+    admission: str  # reserve | optimistic
+    prefix_sharing: bool
+    threads: int
+    speculation: bool
+    bulk_tokens: int
+    block_size: int
+    layer_groups: tuple[LayerGroup, ...]
+    device_limits: DeviceLimits | None = None  # None: not measured
+
+    def as_json(self) -> dict[str, object]:
+        """The settings as `runs.engine` records them."""
+        settings: dict[str, object] = {name: getattr(self, name) for name in self.__slots__}
+        settings["layer_groups"] = [
+            {"num_layers": len(group.layers), "window": group.window} for group in self.layer_groups
+        ]
+        del settings["device_limits"]
+        limits = self.device_limits
+        return settings if limits is None else {**settings, "device_figures": asdict(limits)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +265,7 @@ class EngineInfo:
     """What the engine resolved while it started; stored with the run."""
 
     model: dict[str, object]
-    engine: dict[str, object]  # every resolved setting, impl and device among them
+    engine: ResolvedEngine
     versions: dict[str, str]
     load_s: float
     max_model_len: int

@@ -23,7 +23,7 @@ from nights import POOLS, Case, Device, Night, config_of, device_of, night_of, r
 
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.cost.roofline import roofline_s
-from thothy_batch.engine.simulation.predict import request_costs
+from thothy_batch.engine.simulation.prediction import request_costs
 from thothy_batch.engine.simulation.simulator import Simulated, Simulation
 from thothy_batch.plan import RequestPlan, plan_requests
 

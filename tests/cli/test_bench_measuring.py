@@ -17,10 +17,17 @@ from thothy_batch.bench.measure import run_bench
 from thothy_batch.bench.workload import Lengths, documents_workload, greedy, lengths_workload
 from thothy_batch.cli.render_bench import bench_blocks
 from thothy_batch.engine.builder import build_engine
-from thothy_batch.engine.cost.measurement_cache import DeviceLimits, MeasurementCache, device_name
+from thothy_batch.engine.cost.measurement_cache import MeasurementCache, device_name
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.errors import EngineError
-from thothy_batch.records import Completion, EngineSpec, FinishReason, ModelSpec, RequestResult
+from thothy_batch.records import (
+    Completion,
+    DeviceLimits,
+    EngineSpec,
+    FinishReason,
+    ModelSpec,
+    RequestResult,
+)
 from thothy_batch.report.layout import to_text
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,9 +9,8 @@ import torch
 
 from thothy_batch.engine.calibration import device_limits
 from thothy_batch.engine.cost.cost_model import ModelWork, StepSpeed, model_work
-from thothy_batch.engine.cost.known_speed import known_speed
+from thothy_batch.engine.cost.known_speed import lookup_speed
 from thothy_batch.engine.cost.measurement_cache import (
-    DeviceLimits,
     MeasurementCache,
     device_name,
     measured_now,
@@ -21,7 +20,7 @@ from thothy_batch.engine.in_process import InProcessEngine
 from thothy_batch.engine.model_info import model_info
 from thothy_batch.errors import ModelError
 from thothy_batch.model.config.model_config import load_config
-from thothy_batch.records import EngineSpec, ModelSpec, RequestResult
+from thothy_batch.records import DeviceLimits, EngineSpec, ModelSpec, RequestResult
 from thothy_kernels.linear_int8 import pack_linear_int8
 
 EMBEDDED = Path(__file__).parents[2] / "sample_data" / "model"
@@ -115,12 +114,12 @@ def test_figures_from_before_there_was_int8_are_measured_anew_for_it_alone(
 
     def predicted(quantization: str) -> object:
         work, dtype = _work(quantization), "bfloat16"
-        return known_speed(work, threads=threads, impl="cpu", dtype=dtype, cache=cache)
+        return lookup_speed(work, threads=threads, impl="cpu", dtype=dtype, cache=cache)
 
-    assert device_limits.device_figures(cache).flops == old
+    assert device_limits.load_or_measure_limits(cache).flops == old
     assert predicted("none")
     assert predicted("int8") is None
-    measured = device_limits.device_figures(cache, product_format="int8")
+    measured = device_limits.load_or_measure_limits(cache, product_format="int8")
     assert measured.flops == dict.fromkeys(FIGURES, 3e9)
     assert cache.load_device(device_name(), threads) == measured
     assert predicted("int8")

@@ -14,7 +14,7 @@ def drain(engine: Any, timeout_s: float = 20.0) -> EngineUpdate:
     while is_busy:
         assert time.monotonic() < until, "the engine does not come to an end"
         update = engine.poll(0.2)
-        for name in ("results", "failures", "steps", "events"):
+        for name in ("results", "failures", "steps", "events", "expired", "given_back"):
             getattr(whole, name).extend(getattr(update, name))
         assert update.totals.output_tokens >= whole.totals.output_tokens, "totals never fall"
         whole.totals = update.totals

@@ -146,7 +146,7 @@ def _figures(run: _Run, memory: PeakMemory) -> BenchFigures:
         quantization=str(info.model.get("quantization", "none")),
         order=run.order,
         seed=run.seed,
-        engine=info.engine,
+        engine=info.engine.as_json(),
         versions={**info.versions, **versions_of(config.device)},
         notes=info.notes,
         commit=commit(),
@@ -167,9 +167,7 @@ def _plan(requests: Sequence[Request], order: str, config: EngineConfig) -> Requ
 def _roofline_s(run: _Run) -> float | None:
     """As a run counts it: the receipt of what finished."""
     config = run.engine.config
-    receipt = RooflineReceipt(
-        run.facts.work, run.info.engine.get("device_figures"), config.block_size
-    )
+    receipt = RooflineReceipt(run.facts.work, run.info.engine.device_limits, config.block_size)
     for request in run.planned:
         if request.request_id in run.outcome.results:
             receipt.add(request.prompt_token_ids, run.outcome.results[request.request_id])

@@ -3,15 +3,15 @@
 import os
 import time
 import traceback
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 from thothy_batch.engine.calibration.calibrate import calibrate
 from thothy_batch.engine.core.config import EngineConfig, resolve_config
 from thothy_batch.engine.cost.cost_model import CostModel, StepSpeed, rows_at_rate
-from thothy_batch.engine.cost.known_speed import known_speed
-from thothy_batch.engine.cost.measurement_cache import DeviceLimits, MeasurementCache
+from thothy_batch.engine.cost.known_speed import lookup_speed
+from thothy_batch.engine.cost.measurement_cache import MeasurementCache
 from thothy_batch.engine.execution.launcher import SyncLauncher
 from thothy_batch.engine.fake_model import (
     FAKE_BYTES_PER_TOKEN,
@@ -24,7 +24,7 @@ from thothy_batch.engine.hardware.host_memory import num_cores
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.engine.speculative.policy import SpeculationPolicy
-from thothy_batch.records import EngineInfo, EngineSpec
+from thothy_batch.records import DeviceLimits, EngineInfo, EngineSpec, ResolvedEngine
 
 if TYPE_CHECKING:
     from thothy_batch.engine.model_loader import LoadedRunner
@@ -91,9 +91,9 @@ def _build_real(
         _calibrate(loaded, cache)
     if config.bulk_tokens:
         config = _with_bulk(config, cache.load_speed(loaded.speed_key))
-    figures = None
+    limits = None
     if spec.measure_device:
-        figures = _figures(cache, config.device, loaded.work.product_format(model.dtype))
+        limits = _limits(cache, config.device, loaded.work.product_format(model.dtype))
     described: dict[str, object] = {
         "name": model.files.name,
         "commit": model.files.commit,
@@ -107,7 +107,7 @@ def _build_real(
         "random_weights": spec.model.random_weights,
     }
     info = replace(
-        _info(config, described, started_at, figures), notes=(*cache.notes, *loaded.notes)
+        _info(config, described, started_at, limits), notes=(*cache.notes, *loaded.notes)
     )
     engine = LLMEngine(
         config,
@@ -124,7 +124,7 @@ def _build_real(
 def _cost(loaded: "LoadedRunner", cache: MeasurementCache) -> CostModel | None:
     """What is known beforehand of how long steps take."""
     key = loaded.speed_key
-    known = known_speed(
+    known = lookup_speed(
         loaded.work,
         threads=key.threads,
         impl=key.impl,
@@ -141,13 +141,13 @@ def _with_bulk(config: EngineConfig, speed: StepSpeed | None) -> EngineConfig:
     return replace(config, bulk_tokens=min(rows, config.max_step_tokens)) if rows else config
 
 
-def _figures(cache: MeasurementCache, device: str, product_format: str) -> DeviceLimits | None:
+def _limits(cache: MeasurementCache, device: str, product_format: str) -> DeviceLimits | None:
     """What the device can do at most. No night fails for it, if its pool left no memory to
     measure in."""
-    from thothy_batch.engine.calibration.device_limits import device_figures
+    from thothy_batch.engine.calibration.device_limits import load_or_measure_limits
 
     try:
-        return device_figures(cache, device, product_format)
+        return load_or_measure_limits(cache, device, product_format)
     except Exception as error:
         cache.notes.append(f"the device's limits could not be measured: {error}"[:300])
         return None
@@ -169,16 +169,24 @@ def _info(
     config: EngineConfig,
     model: dict[str, object],
     started_at: float,
-    figures: DeviceLimits | None = None,
+    limits: DeviceLimits | None = None,
 ) -> EngineInfo:
-    device = {} if figures is None else {"device_figures": asdict(figures)}
     return EngineInfo(
         model=model,
-        engine={**config.as_json(), **device},
+        engine=_resolved(config, limits),
         versions={name: _version(name) for name in _PACKAGES[config.device]},
         load_s=time.monotonic() - started_at,
         max_model_len=config.max_model_len,
         pool_tokens=config.pool_tokens,
+    )
+
+
+def _resolved(config: EngineConfig, limits: DeviceLimits | None) -> ResolvedEngine:
+    same = [each.name for each in fields(ResolvedEngine) if hasattr(config, each.name)]
+    return ResolvedEngine(
+        **{name: getattr(config, name) for name in same},
+        layer_groups=config.layout.groups,
+        device_limits=limits,
     )
 
 

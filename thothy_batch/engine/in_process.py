@@ -1,7 +1,7 @@
-"""The engine in this process: it computes while it is polled."""
+"""An engine in this process: it computes while it is polled."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from thothy_batch.engine.builder import build_engine
 from thothy_batch.engine.llm_engine import LLMEngine
@@ -11,9 +11,12 @@ from thothy_batch.records import EngineInfo, EngineSpec, EngineUpdate, Request
 class InProcessEngine:
     """An EngineClient without a second process."""
 
-    def __init__(self, engine: LLMEngine, info: EngineInfo) -> None:
+    def __init__(
+        self, engine: LLMEngine, info: EngineInfo, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._engine = engine
         self._info = info
+        self._clock = clock
 
     @classmethod
     def start(cls, spec: EngineSpec) -> "InProcessEngine":
@@ -25,29 +28,32 @@ class InProcessEngine:
 
     @property
     def engine(self) -> LLMEngine:
-        """For tests that look inside."""
+        """The engine inside, for tests."""
         return self._engine
 
     def submit(self, requests: Sequence[Request]) -> None:
         self._engine.submit(requests)
 
-    def withdraw(self, requests: Sequence[Request]) -> None:
-        self._engine.cancel_planned(requests)
-
     def poll(self, timeout_s: float) -> EngineUpdate:
-        """Computes until something can be reported, the time is up, or nothing is left to do.
+        """Compute until something can be reported, the time is up, or nothing is left to do.
 
-        Always computes at least one step, so that polling in a loop comes to an end.
+        Computes at least one step, so that polling in a loop always ends.
         """
-        until = time.monotonic() + timeout_s
+        until = self._clock() + timeout_s
         while self._engine.has_work:
             self._engine.step()
-            if self._engine.has_update or time.monotonic() >= until:
+            if self._engine.has_update or self._clock() >= until:
                 break
         return self._engine.pop_update()
 
+    def cancel(self, requests: Sequence[Request]) -> None:
+        self._engine.cancel(requests)
+
     def stop_admitting(self) -> None:
         self._engine.stop_admitting()
+
+    def give_back(self) -> None:
+        self._engine.give_back()
 
     def close(self) -> None:
         pass

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.sequence import Sequence, SequenceStatus
@@ -68,7 +68,7 @@ class LLMEngine:
 
     @property
     def has_update(self) -> bool:
-        """True if a result, a failure or an expired request is ready for `pop_update`."""
+        """True if the outcome of a request is ready for `pop_update`."""
         return len(self._results) > 0
 
     @property
@@ -78,14 +78,17 @@ class LLMEngine:
     def submit(self, requests: Iterable[Request]) -> None:
         """Queue requests; those that can never run fail at once."""
         if not self._intake.is_open:
+            self._results.give_back(request.request_id for request in requests)
             return
         self._results.fail(self._intake.submit(requests))
         self._batch = None  # a new request may be admitted now
 
-    def cancel_planned(self, requests: Iterable[Request]) -> None:
-        """Stop keeping prefixes for planned requests that will not arrive."""
-        for request in requests:
-            self._scheduler.cancel_planned(request)
+    def cancel(self, requests: Collection[Request]) -> None:
+        """Give back queued requests, and unpin prefixes for those that were never submitted.
+
+        Started requests continue.
+        """
+        self._give_back(self._intake.cancel(requests))
 
     def step(self) -> None:
         """Schedule a batch, launch it, commit it, and read the tokens of earlier launches.
@@ -106,11 +109,16 @@ class LLMEngine:
             self._read_oldest()
 
     def stop_admitting(self) -> None:
-        """Drop the requests that were never started, and ignore later ones."""
-        self._intake.close()
-        if not self.has_work:
-            self._drain()  # sequences that ended may still have launches in flight
-            self._stats.flush(self._pool_state(), self._now())
+        """Start no further request.
+
+        Queued requests wait for `give_back`; those submitted later are given back at once.
+        """
+        self._intake.stop_admitting()
+        self._give_back([])
+
+    def give_back(self) -> None:
+        """Give back the requests that were never started."""
+        self._give_back(self._intake.give_back())
 
     def limit_steps(self, max_step_tokens: int) -> None:
         """Limit the tokens of later steps."""
@@ -123,7 +131,7 @@ class LLMEngine:
             steps=self._stats.pop_samples(),
             totals=self._stats.totals,
             num_running=self._intake.num_running,
-            num_waiting=self._intake.num_unstarted,
+            num_waiting=self._intake.num_waiting,
             blocks_used=state.blocks_used,
             blocks_total=state.blocks_total,
             num_deferred=self._scheduler.num_deferred,
@@ -218,7 +226,7 @@ class LLMEngine:
         if self._speculation is not None:
             self._speculation.forget([seq])
         if self._results.complete(seq, now):
-            self._intake.count_complete()
+            self._intake.count_complete(seq.state.request.request_id)
 
     def _requeue_deferred(self, *, is_idle: bool) -> None:
         """Reconsider deferred requests about once a second, or if nothing else can run."""
@@ -227,8 +235,13 @@ class LLMEngine:
             self._batch = None  # a requeued request may be admitted now
 
     def _expire(self, seqs: list[Sequence]) -> None:
-        self._results.expire(seqs)
-        self._intake.count_dropped(len(seqs))
+        self._results.expire(self._intake.count_dropped(seqs))
+
+    def _give_back(self, request_ids: list[int]) -> None:
+        self._results.give_back(request_ids)
+        if not self.has_work:
+            self._drain()  # sequences that ended may still have launches in flight
+            self._stats.flush(self._pool_state(), self._now())
 
     def _pool_state(self) -> PoolState:
         return PoolState(

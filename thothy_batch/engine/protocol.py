@@ -7,39 +7,48 @@ from thothy_batch.records import EngineInfo, EngineUpdate, Request
 
 
 class EngineClient(Protocol):
-    """A running engine. Every method may raise EngineError once the engine has died."""
+    """A running engine. Every method may raise EngineError once the engine has died.
+
+    Each submitted request is reported exactly once: as a result, as a failure, as expired, or as
+    given back. A request that was started is never given back, unless its engine dies after
+    `stop_admitting`.
+    """
 
     @property
     def info(self) -> EngineInfo:
-        """What the engine resolved while it started."""
+        """The settings, model and versions that the engine resolved while it started."""
         ...
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """Queue requests. Higher priority goes first, then the order of submission.
+        """Queue requests: higher priority first, then in the order of submission.
 
-        Each is answered once, by a RequestResult or a RequestFailure, unless `stop_admitting`
-        gave it back. Returns before they are looked at.
+        Returns before they are validated. After `stop_admitting` they are given back.
         """
         ...
 
-    def withdraw(self, requests: Sequence[Request]) -> None:
-        """Planned requests that will never be submitted: what they would have shared need not be
-        kept for them."""
+    def poll(self, timeout_s: float) -> EngineUpdate:
+        """Report what happened since the last poll; wait up to `timeout_s` for something to report.
+
+        A busy engine reports at least once a second. `num_waiting` counts requests that were never
+        started, `num_running` those that were started and are not finished.
+        """
         ...
 
-    def poll(self, timeout_s: float) -> EngineUpdate:
-        """What happened since the last poll; waits up to `timeout_s` for something to report.
+    def cancel(self, requests: Sequence[Request]) -> None:
+        """Drop requests that are not wanted any more.
 
-        An engine that works reports at least once a second. `num_waiting` counts requests that
-        were never started, `num_running` those that were and are not finished.
+        Queued ones are given back; for planned ones that were never submitted, no shared prefix is
+        kept. Those that were started are finished.
         """
         ...
 
     def stop_admitting(self) -> None:
-        """Give back what was never started: it appears in no result, and `num_waiting` becomes 0.
+        """Start nothing more; what runs is finished. Queued requests wait for `give_back`."""
+        ...
 
-        What runs is finished. Requests that are submitted later are given back likewise.
-        """
+    def give_back(self) -> None:
+        """Give back every request that was never started: `EngineUpdate.given_back` names it, and
+        it can be submitted to another engine. Requests submitted later are queued as before."""
         ...
 
     def close(self) -> None:
@@ -52,17 +61,18 @@ class RestartableEngine(EngineClient, Protocol):
 
     @property
     def heard_at(self) -> float:
-        """time.monotonic() of its latest message."""
+        """When its latest message was read, by the monotonic clock of this process."""
         ...
 
     def ready(self, timeout_s: float | None) -> bool:
-        """Whether it can compute; waits so long for it. Raises what went wrong at its start."""
+        """True once the engine can compute. Waits up to `timeout_s` for it, without limit where
+        that is None. Raises what went wrong at its start."""
         ...
 
     def limit_steps(self, max_step_tokens: int) -> None:
-        """Compute at most so many tokens a step from now on."""
+        """Compute at most this many tokens a step from now on."""
         ...
 
     def dump_stacks(self) -> str:
-        """Make it write the stacks of all its threads; returns where they are."""
+        """Have it write the stacks of all its threads; returns a phrase that says where."""
         ...

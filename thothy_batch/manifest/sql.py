@@ -8,9 +8,7 @@ downloads, no variables of the program.
 
 import multiprocessing
 import os
-import signal
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
@@ -22,8 +20,8 @@ import duckdb
 
 from thothy_batch.errors import ManifestError, Problem
 from thothy_batch.manifest.files import BATCH_ROWS
+from thothy_batch.process.children import end_with_parent, parent_signals_blocked
 
-_PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RUN_TEXT = (b"query", b"json_execute_serialized_sql")
 
 
@@ -55,13 +53,8 @@ class SqlRows:
         job = (theirs, self._sql, str(self._base), only_schema)
         child = context.Process(target=_serve, args=job, daemon=True)
         try:
-            # What it inherits blocked stays so: the signals of a terminal or a service manager
-            # to the whole process group are the parent's to handle.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
-            try:
+            with parent_signals_blocked():  # in the child they stay so
                 child.start()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()  # so that the pipe ends when the child ends
             yield self._messages(ours)
         finally:
@@ -90,7 +83,7 @@ class SqlRows:
 
 def _serve(connection: Connection, sql: str, base: str, only_schema: bool) -> None:
     """Run in the child: send ("rows", batch or schema), last ("end", None) or ("error", text)."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         os.chdir(base)
         reader = _query(sql, only_schema)
@@ -164,13 +157,6 @@ def _without_end(sql: str) -> str:
             break
         end = offset
     return text[:end].decode()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _shortened(error: Exception) -> str:

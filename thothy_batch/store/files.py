@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from thothy_batch.errors import StoreError
-from thothy_batch.testing import faults
 
 NO_SPACE_HINT = (
     "free some space on that disk, then give the same command again: "
@@ -77,35 +76,6 @@ def _check_content(path: Path) -> None:
         raise StoreError(
             f"{path} is not a DuckDB file", hint="move it away or choose another path: --store"
         )
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: a synced file without a synced name can vanish."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Writes the whole file or leaves the old one; a reader sees one of the two, never a part."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)
-        with open(temporary, "xb") as file:  # a new file: no planted link is followed
-            file.write(faults.cut("file.write", memoryview(data)))
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        faults.at("file.rename")
-        os.replace(temporary, path)
-        faults.at("file.renamed")
-        if durable:
-            sync_folder(path.parent)
-    except BaseException:  # a signal, too
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def remove_temporary(folder: Path) -> None:

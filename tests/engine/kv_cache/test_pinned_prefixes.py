@@ -186,7 +186,7 @@ def test_any_run_gives_every_request_its_output(
     smallest = smallest_pool(config_of(**config), requests)
     engine, runner = shadow_engine(**config, num_blocks=smallest + room)
     withheld = [r for r in requests if random.random() < 0.2]
-    engine.cancel_planned(withheld)
+    engine.cancel(withheld)
     submitted = [r for r in requests if r not in withheld]
     results: dict[int, Any] = {}
     for request in submitted:
@@ -234,9 +234,9 @@ def test_a_pinned_prefix_is_freed_when_its_readers_are_cancelled(
     engine.submit(requests[:1])
     while engine.has_work:
         engine.step()
-    engine.cancel_planned(requests[1:2])
+    engine.cancel(requests[1:2])
     assert engine.pop_update().blocks_used == 2
-    engine.cancel_planned(requests[2:])
+    engine.cancel(requests[2:])
     assert engine.pop_update().blocks_used == 0
 
 

@@ -17,27 +17,27 @@ def test_each_lack_of_memory_halves_and_time_doubles_again() -> None:
     assert not budget.recover()
     assert budget.halve(1)
     assert budget.halve(1)
-    assert budget.now == 250
+    assert budget.max_step_tokens == 250
     clock.now = 599.0
     assert not budget.recover(), "twice as long after the second"
     clock.now = 600.0
     assert budget.recover()
-    assert budget.now == 500
+    assert budget.max_step_tokens == 500
     assert not budget.recover(), "not all at once"
     clock.now = 1200.0
     assert budget.recover()
-    assert budget.now == 1000
+    assert budget.max_step_tokens == 1000
     assert not budget.is_reduced
     clock.now = 9e9
     assert not budget.recover()
-    assert budget.now == 1000
+    assert budget.max_step_tokens == 1000
 
 
 def test_never_below_what_a_request_needs() -> None:
     assert not OomBackoff(127).halve(1)
     budget = OomBackoff(512)
     assert not budget.halve(300), "its samples are drawn in one step"
-    assert budget.now == 512
+    assert budget.max_step_tokens == 512
     assert budget.halve(256)
 
 
@@ -47,7 +47,7 @@ def test_odd_sizes_come_back_to_what_they_were() -> None:
     assert budget.halve(1)
     clock.now = 1e6
     assert budget.recover()
-    assert budget.now == 776
+    assert budget.max_step_tokens == 776
     clock.now = 2e6
     assert budget.recover()
-    assert budget.now == 777
+    assert budget.max_step_tokens == 777

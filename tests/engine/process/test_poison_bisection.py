@@ -38,7 +38,7 @@ class Machine:
                 return
             self.in_engine.remove(request)
             self.answered.append(request)
-            self.bisection.settled(request)
+            self.bisection.remove(request)
 
     def _die(self) -> None:
         self.num_deaths += 1
@@ -71,7 +71,7 @@ def test_one_death_blames_nobody(num: int) -> None:
     assert not bisection.is_on
     for request in range(num):
         assert bisection.may_run(request)
-        bisection.settled(request)
+        bisection.remove(request)
     # Deaths of other requests, hours later, are first ones again.
     assert bisection.died([500, 501]) is None
     assert not bisection.is_on

@@ -128,7 +128,7 @@ def test_steps_become_smaller_where_memory_was_short(
     requests = rows(request_of, 10)
     knobs = f"?fail=memory&fail_at_step=2&fail_once={tmp_path / 'short'}"
     engine = start(knobs, max_step_tokens=512)
-    assert engine.info.engine["max_step_tokens"] == 512
+    assert engine.info.engine.max_step_tokens == 512
     engine.submit(requests)
     update = drain(engine, 120.0)
     assert tokens(update) == undisturbed(requests)
@@ -163,6 +163,7 @@ def test_a_death_while_the_run_drains_ends_it(start: Any, request_of: Any) -> No
     while not engine.poll(0.1).num_running:
         pass
     engine.stop_admitting()
+    engine.give_back()
     update = drain(engine, 10.0)
     assert not update.failures
     engine.submit(rows(request_of, 2))

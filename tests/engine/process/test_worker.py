@@ -162,6 +162,7 @@ def test_stop_admitting_gives_back_what_was_not_started(child: Any, request_of: 
     engine.submit([request_of(i, b"prompt %d" % i, 100, ignore_eos=True) for i in range(10)])
     assert wait_until(lambda: engine.poll(0.1).num_waiting < 10, 10)
     engine.stop_admitting()
+    engine.give_back()
     engine.submit([request_of(10, b"late", 5)])
     update = drain(engine)
     # Polling above may have seen some end already; nobody else was started afterwards.
@@ -191,8 +192,8 @@ def test_a_real_model_runs_in_a_child(shared: Path) -> None:
         results = {r.request_id: r for r in drain(engine, 60).results}
         for i, row in enumerate(rows):
             assert list(results[i].completions[0].token_ids) == row["output_token_ids"]
-        assert engine.info.engine["impl"] == "cpu"
-        assert engine.info.engine["threads"]
+        assert engine.info.engine.impl == "cpu"
+        assert engine.info.engine.threads
         assert engine.info.model["architecture"] == "LlamaForCausalLM"
     finally:
         engine.close()
@@ -200,7 +201,7 @@ def test_a_real_model_runs_in_a_child(shared: Path) -> None:
 
 PARENT = """
 import sys, time
-from thothy_batch.engine.protocol import start_child
+from thothy_batch.engine.start import start_child
 from thothy_batch.records import EngineSpec, ModelSpec, Request, Sampling
 engine = start_child(EngineSpec(model=ModelSpec(id="builtin:fake?" + sys.argv[1])))
 sampling = Sampling(max_tokens=4000, ignore_eos=True, repetition_stop=False)

@@ -105,6 +105,7 @@ def test_a_stop_drops_deferred_requests_like_waiting_ones(engine: InProcessEngin
     while not engine.poll(0.05).num_deferred:
         pass
     engine.stop_admitting()
+    engine.give_back()
     assert engine.poll(0.01).num_waiting == 0
     update = run(engine)
     assert (ids(update), update.expired) == ([1], [])

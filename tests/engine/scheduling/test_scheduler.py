@@ -196,6 +196,7 @@ def test_stop_admitting_finishes_started_requests_and_drops_the_rest(
         engine.step()
     started = engine.pop_update()
     engine.stop_admitting()
+    engine.give_back()
     engine.submit([request_of(9, PROMPT)])
     update = engine.pop_update()
     assert update.num_waiting == 0
@@ -223,6 +224,7 @@ def test_a_failed_step_does_not_leave_overwritten_blocks_findable(
     with pytest.raises(RuntimeError):
         engine.step()
     engine.stop_admitting()
+    engine.give_back()
     again, _ = shadow_engine(num_blocks=4, block_size=4)
     again._scheduler = again._intake._scheduler = engine._scheduler
     again._executor._launcher._runner = runner
@@ -243,6 +245,7 @@ def test_a_prompt_that_continues_after_the_stop_pins_nothing_for_dropped_request
     )
     engine.step()
     engine.stop_admitting()
+    engine.give_back()
     while engine.has_work:
         engine.step()
         engine.check_integrity()
@@ -259,6 +262,7 @@ def test_an_engine_that_stops_admitting_still_reads_every_launch(
         while not engine.has_update:
             engine.step()
         engine.stop_admitting()
+        engine.give_back()
         while engine.has_work:
             engine.step()
         assert not engine._in_flight

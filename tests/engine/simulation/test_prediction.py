@@ -6,15 +6,14 @@ from typing import Any
 import pytest
 
 from thothy_batch.engine.cost.cost_model import GroupWork, ModelWork, StepSpeed
-from thothy_batch.engine.cost.known_speed import KnownSpeed, known_speed
+from thothy_batch.engine.cost.known_speed import KnownSpeed, lookup_speed
 from thothy_batch.engine.cost.measurement_cache import (
-    DeviceLimits,
     MeasurementCache,
     SpeedKey,
     device_name,
 )
-from thothy_batch.engine.simulation.predict import predict, request_costs
-from thothy_batch.records import Request, Sampling
+from thothy_batch.engine.simulation.prediction import predict, request_costs
+from thothy_batch.records import DeviceLimits, Request, Sampling
 
 WORK = ModelWork(1_000_000, 200_000, 4, 4, 16, (GroupWork(3, None, 768),))
 ROOFLINE = StepSpeed.from_roofline(1e11, 1e10, WORK)
@@ -28,14 +27,14 @@ def request(number: int, prompt_len: int, max_tokens: int, **more: Any) -> Reque
 
 def test_nothing_is_known_of_a_machine_that_was_never_measured(tmp_path: Path) -> None:
     cache = MeasurementCache(tmp_path)
-    assert known_speed(WORK, threads=2, impl="cpu", dtype="float32", cache=cache) is None
+    assert lookup_speed(WORK, threads=2, impl="cpu", dtype="float32", cache=cache) is None
 
 
 def test_a_calibrated_model_goes_before_the_devices_limits(tmp_path: Path) -> None:
     cache = MeasurementCache(tmp_path)
     flops = {"float32": 1e11, "bfloat16": 2e11}
     cache.store_device(DeviceLimits(device_name(), 2, flops, 1e10, "2026-01-01T00:00:00+00:00"))
-    found = known_speed(WORK, threads=2, impl="cpu", dtype="float32", cache=cache)
+    found = lookup_speed(WORK, threads=2, impl="cpu", dtype="float32", cache=cache)
     assert found is not None
     assert found.source == "device"
     key = SpeedKey(device_name(), 2, "cpu", "float32", WORK)
@@ -43,14 +42,14 @@ def test_a_calibrated_model_goes_before_the_devices_limits(tmp_path: Path) -> No
         ((1, 0.5),), ((1, 0.1),), 1e-9, 1e-9, 1e-9, 1e-4, 1e-5, "2026-01-01T00:00:00"
     )
     cache.store_speed(key, measured)
-    found = known_speed(WORK, threads=2, impl="cpu", dtype="float32", cache=cache)
+    found = lookup_speed(WORK, threads=2, impl="cpu", dtype="float32", cache=cache)
     assert found is not None
     assert (found.source, found.speed.linears) == ("calibrated", ((1, 0.5),))
     # Other settings were not measured, and the reference comes nowhere near the device's limits.
-    other = known_speed(WORK, threads=2, impl="cpu", dtype="bfloat16", cache=cache)
+    other = lookup_speed(WORK, threads=2, impl="cpu", dtype="bfloat16", cache=cache)
     assert other is not None
     assert other.source == "device"
-    assert known_speed(WORK, threads=2, impl="reference", dtype="float32", cache=cache) is None
+    assert lookup_speed(WORK, threads=2, impl="reference", dtype="float32", cache=cache) is None
 
 
 def test_the_parts_of_jobs_add_up_to_the_night(config_of: Any) -> None:

@@ -50,8 +50,8 @@ class HostileEngine:
         self.prompts |= {bytes(list(request.prompt_token_ids)) for request in requests}
         self._engine.submit(requests)
 
-    def withdraw(self, requests: Sequence[Request]) -> None:
-        self._engine.withdraw(requests)
+    def cancel(self, requests: Sequence[Request]) -> None:
+        self._engine.cancel(requests)
 
     def poll(self, timeout_s: float) -> EngineUpdate:
         update = self._engine.poll(timeout_s)
@@ -68,6 +68,9 @@ class HostileEngine:
 
     def stop_admitting(self) -> None:
         self._engine.stop_admitting()
+
+    def give_back(self) -> None:
+        self._engine.give_back()
 
     def close(self) -> None:
         self._engine.close()

@@ -1,7 +1,7 @@
 """Files that commands write: whole or not at all, never through a link, never over the store."""
 
 import csv
-import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -79,11 +79,14 @@ def test_an_export_replaces_a_link_and_not_what_it_names(
     assert link.stat().st_size > 0
 
 
-def test_a_page_replaces_a_link_and_not_what_it_names(store: Path, tmp_path: Path) -> None:
+def test_a_page_replaces_a_link_and_not_what_it_names(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     victim, link = tmp_path / "victim", tmp_path / "page.html"
     victim.write_text("precious")
     link.symlink_to(victim)
-    (tmp_path / f"page.html.{os.getpid()}.tmp").symlink_to(victim)
+    monkeypatch.setattr(secrets, "token_hex", lambda num_bytes: "guessed")
+    (tmp_path / "page.html.guessed.tmp").symlink_to(victim)
     write_page(report_document(store, None), link, store)
     assert victim.read_text() == "precious"
     assert link.read_text().startswith("<!doctype html>")

@@ -9,10 +9,9 @@ import torch
 from document_schemas import check_document
 
 from thothy_batch.cli.render_doctor import doctor_blocks
-from thothy_batch.engine.calibration import device_limits, measure_model
+from thothy_batch.engine.calibration import device_limits, measured_model
 from thothy_batch.engine.cost.cost_model import StepSpeed, model_work
 from thothy_batch.engine.cost.measurement_cache import (
-    DeviceLimits,
     MeasurementCache,
     SpeedKey,
     device_name,
@@ -20,7 +19,7 @@ from thothy_batch.engine.cost.measurement_cache import (
 from thothy_batch.engine.hardware.gpu import Gpu
 from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.model.config.model_config import load_config
-from thothy_batch.records import ModelSpec
+from thothy_batch.records import DeviceLimits, ModelSpec
 from thothy_batch.report.layout import to_text
 from thothy_batch.runner.commands.doctor import diagnose, model_to_measure
 from thothy_batch.runner.monitoring.progress import Silent
@@ -77,7 +76,7 @@ def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces measurements by constants."""
     monkeypatch.setattr(device_limits, "measure_device", lambda cache, device: FIGURES)
-    monkeypatch.setattr(measure_model, "calibrate", lambda runner, config, work: SPEED)
+    monkeypatch.setattr(measured_model, "calibrate", lambda runner, config, work: SPEED)
 
 
 def _model(folder: Path, settings: dict[str, Any]) -> ModelSpec:
@@ -173,7 +172,7 @@ def test_a_speed_too_high_to_measure_is_null(
     nothing = StepSpeed(
         linears=((1, 0.0),), head=((1, 0.0),), kv_byte_s=0, pair_s=0, shared_pair_s=0
     )
-    monkeypatch.setattr(measure_model, "calibrate", lambda runner, config, work: nothing)
+    monkeypatch.setattr(measured_model, "calibrate", lambda runner, config, work: nothing)
     found = _diagnose(_model(tmp_path / "m", PLAIN))["model"]
     assert (found["linears"], found["kv_gb_s"]) == ([], None)
 

@@ -1,6 +1,8 @@
 """Nights whose engine dies: every row is answered or named, and the morning knows what happened."""
 
+import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -74,7 +76,7 @@ def test_answers_of_two_models_never_come_into_one_run(night: Any) -> None:
         content[-1] ^= 1
         weights.with_suffix(".new").write_bytes(content)
         weights.with_suffix(".new").replace(weights)
-        engine._engine._process.kill()
+        os.kill(engine._slot.engine.pid, signal.SIGKILL)
         return engine
 
     run = night.run(start_engine=start)

@@ -7,11 +7,18 @@ import pytest
 from thothy_batch.engine.cost.cost_model import GroupWork, ModelWork
 from thothy_batch.engine.cost.roofline import roofline_s
 from thothy_batch.plan import plan_requests
-from thothy_batch.records import Completion, FinishReason, Request, RequestResult, Sampling
+from thothy_batch.records import (
+    Completion,
+    DeviceLimits,
+    FinishReason,
+    Request,
+    RequestResult,
+    Sampling,
+)
 from thothy_batch.runner.work.roofline_receipt import RooflineReceipt
 
 WORK = ModelWork(10_000, 2_000, 4, 4, 8, (GroupWork(2, None, 256), GroupWork(4, 24, 512)))
-FIGURES = {"flops": {"float32": 1e9}, "bandwidth": 1e8}
+LIMITS = DeviceLimits("cpu", 1, {"float32": 1e9}, 1e8, "")
 
 
 def finished(request_id: int, lengths: tuple[int, ...], cached: int = 0) -> RequestResult:
@@ -32,7 +39,7 @@ def night(num: int) -> tuple[list[list[int]], list[tuple[int, ...]]]:
 
 
 def receipt_of(prompts: list[list[int]], results: list[RequestResult]) -> float | None:
-    receipt = RooflineReceipt(WORK, FIGURES, 8)
+    receipt = RooflineReceipt(WORK, LIMITS, 8)
     for prompt, result in zip(prompts, results, strict=True):
         receipt.add(prompt, result)
     return receipt.roofline_s("float32")
@@ -71,11 +78,11 @@ def test_a_shared_beginning_makes_the_work_less() -> None:
 def test_there_is_none_without_figures_or_work() -> None:
     result = finished(0, (3,))
     for receipt in (
-        RooflineReceipt(None, FIGURES, 8),
+        RooflineReceipt(None, LIMITS, 8),
         RooflineReceipt(WORK, None, 8),
-        RooflineReceipt(WORK, FIGURES, 8),
+        RooflineReceipt(WORK, LIMITS, 8),
     ):
         assert receipt.roofline_s("float32") is None
-    for receipt in (RooflineReceipt(None, FIGURES, 8), RooflineReceipt(WORK, None, 8)):
+    for receipt in (RooflineReceipt(None, LIMITS, 8), RooflineReceipt(WORK, None, 8)):
         receipt.add([1, 2], result)
         assert receipt.roofline_s("float32") is None

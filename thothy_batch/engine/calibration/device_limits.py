@@ -5,13 +5,9 @@ from collections.abc import Callable
 
 import torch
 
-from thothy_batch.engine.cost.measurement_cache import (
-    DeviceLimits,
-    MeasurementCache,
-    device_name,
-    measured_now,
-)
+from thothy_batch.engine.cost.measurement_cache import MeasurementCache, device_name, measured_now
 from thothy_batch.engine.hardware.host_memory import available_bytes
+from thothy_batch.records import DeviceLimits
 from thothy_kernels.linear import pack_linear
 from thothy_kernels.linear_int8 import pack_linear_int8
 
@@ -27,7 +23,7 @@ _CUDA_BYTES = 2 << 30
 _MIN_GOES = 5
 
 
-def device_figures(
+def load_or_measure_limits(
     cache: MeasurementCache, device: str = "cpu", product_format: str = "float32"
 ) -> DeviceLimits:
     """The figures as measured before; measured now, for some seconds, where there are none, or

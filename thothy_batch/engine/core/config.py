@@ -66,15 +66,6 @@ class EngineConfig:
         """Capacity of the pool in tokens of all layers."""
         return self.num_blocks * self.block_size
 
-    def as_json(self) -> dict[str, object]:
-        """Return every setting as plain values, in the form stored with a run."""
-        settings = {name: getattr(self, name) for name in self.__slots__ if name != "layout"}
-        groups = [
-            {"num_layers": len(group.layers), "window": group.window}
-            for group in self.layout.groups
-        ]
-        return {**settings, "block_size": self.block_size, "layer_groups": groups}
-
 
 def resolve_device(device: str) -> str:
     """Return the device to compute on; `auto` picks a GPU if one is usable.

@@ -18,7 +18,7 @@ class KnownSpeed:
     measured_at: str
 
 
-def known_speed(
+def lookup_speed(
     work: ModelWork,
     *,
     threads: int,

@@ -10,7 +10,6 @@ import math
 import os
 import platform
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,8 @@ from typing import Any, TypeVar
 from thothy_batch import __version__
 from thothy_batch.engine.cost.cost_model import Curve, ModelWork, StepSpeed
 from thothy_batch.engine.hardware.gpu import find_gpu
+from thothy_batch.process.atomic_write import replace_file
+from thothy_batch.records import DeviceLimits
 
 _FORMAT = 2  # raised also where what computes is another: what it measured is then measured anew
 _MAX_BYTES = 1 << 20  # of a file that can be ours
@@ -30,18 +31,6 @@ _CPU_INFO = Path("/proc/cpuinfo")
 # What reading a file of somebody else's can come to.
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceLimits:
-    """What a device can do at most, as measured."""
-
-    device: str
-    threads: int
-    # Operations a second of the linears, by dtype; "int8" on a CPU, not in older measurements.
-    flops: dict[str, float]
-    bandwidth: float  # bytes a second: reading; of a GPU reading and writing, as it copies
-    measured_at: str  # ISO 8601
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +125,8 @@ class MeasurementCache:
         document = {"format": _FORMAT, "key": key, "value": value}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, json.dumps(document, indent=1).encode())
+            content = json.dumps(document, indent=1).encode()
+            replace_file(path, content, durable=False, place="cache")
         except OSError as error:
             self.notes.append(f"{path} cannot be written ({error.strerror}): figures are not kept")
 
@@ -182,18 +172,6 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Readers and other writers see the old file or the new one, never a part."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _speed_of(value: dict[str, Any]) -> StepSpeed:

@@ -1,4 +1,4 @@
-"""Result collector: results, failures and expired requests until the next update."""
+"""Result collector: the outcomes of requests until the next update."""
 
 from collections.abc import Iterable
 
@@ -15,9 +15,11 @@ class ResultCollector:
         self._results: list[RequestResult] = []
         self._failures: list[RequestFailure] = []
         self._expired: list[int] = []
+        self._given_back: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._results) + len(self._failures) + len(self._expired)
+        num_unfinished = len(self._expired) + len(self._given_back)
+        return len(self._results) + len(self._failures) + num_unfinished
 
     def complete(self, seq: Sequence, now: float) -> bool:
         """Add a sequence whose tokens are all known; return whether its request is complete."""
@@ -36,12 +38,16 @@ class ResultCollector:
     def fail(self, failures: Iterable[RequestFailure]) -> None:
         self._failures += failures
 
-    def expire(self, seqs: Iterable[Sequence]) -> None:
+    def expire(self, request_ids: Iterable[int]) -> None:
         """Add requests that were not started and cannot finish before their deadline."""
-        self._expired += [seq.state.request.request_id for seq in seqs]
+        self._expired += request_ids
+
+    def give_back(self, request_ids: Iterable[int]) -> None:
+        """Add requests that were not started and will not be."""
+        self._given_back += request_ids
 
     def pop_into(self, update: EngineUpdate) -> None:
         """Move everything collected since the last call into an update."""
         update.results, update.failures = self._results, self._failures
-        update.expired = self._expired
-        self._results, self._failures, self._expired = [], [], []
+        update.expired, update.given_back = self._expired, self._given_back
+        self._results, self._failures, self._expired, self._given_back = [], [], [], []

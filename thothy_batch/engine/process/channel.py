@@ -1,7 +1,7 @@
 """Python objects over a socket between two processes that trust each other.
 
-One thread reads and one writes, so neither side ever waits for the other: `send` only queues,
-and what arrives is read at once. A message is its length (8 bytes) and a pickle.
+One thread reads and one writes, so neither side ever waits for the other: `send` only queues, and
+what arrives is read at once. A message is its length (8 bytes) and a pickle.
 """
 
 import contextlib
@@ -10,38 +10,47 @@ import queue
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 
 _LENGTH = struct.Struct("!Q")
 
 
 class ChannelClosedError(Exception):
-    """The other end is gone, and everything that it sent was taken."""
+    """The other end is gone, and everything that it sent was received."""
 
 
 class Channel:
     """One end of the connection. `on_close` is called by the reader thread at the end."""
 
-    def __init__(self, sock: socket.socket, on_close: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_close: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._sock = sock
         self._on_close = on_close
-        self._incoming: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._clock = clock
+        # Each with the time of its arrival; None: the other end is gone.
+        self._incoming: queue.SimpleQueue[tuple[bytes, float] | None] = queue.SimpleQueue()
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._is_idle = threading.Event()
         self._is_idle.set()
         self._ended = False
+        self.arrived_at = 0.0  # by `clock`: when the message came that `receive` returned last
         for target in (self._read, self._write):
             threading.Thread(target=target, name=f"channel{target.__name__}", daemon=True).start()
 
     def send(self, message: object) -> None:
-        """Queue a message. Does not wait, and does not notice when nobody listens any more."""
+        """Queue a message. Never blocks, and does not notice when the other end is gone."""
         data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
         self._is_idle.clear()
         self._outgoing.put(data)
 
     @property
     def has_backlog(self) -> bool:
-        """Whether messages wait to be written: the other side reads more slowly than we send."""
+        """True while messages are not written yet: the other side reads too slowly."""
         return not self._is_idle.is_set()
 
     def flush(self, timeout_s: float) -> None:
@@ -53,10 +62,11 @@ class Channel:
         if self._ended:
             raise ChannelClosedError
         wait = timeout_s is None or timeout_s > 0
-        data = self._incoming.get(wait, timeout_s if wait else None)
-        if data is None:
+        item = self._incoming.get(wait, timeout_s if wait else None)
+        if item is None:
             self._ended = True
             raise ChannelClosedError
+        data, self.arrived_at = item
         return pickle.loads(data)  # noqa: S301 - from our own process, over our own socket
 
     def close(self) -> None:
@@ -70,7 +80,8 @@ class Channel:
         with contextlib.suppress(OSError, EOFError):
             while True:
                 (length,) = _LENGTH.unpack(self._read_exactly(_LENGTH.size))
-                self._incoming.put(self._read_exactly(length))
+                data = self._read_exactly(length)
+                self._incoming.put((data, self._clock()))
         self._incoming.put(None)
         if self._on_close is not None:
             self._on_close()

@@ -1,84 +1,67 @@
-"""The engine in a child process, seen from the parent: start it, talk to it, notice its death."""
+"""An engine in a child process, seen from the parent: start it, talk to it, notice its death."""
 
-import contextlib
-import os
 import queue
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 from thothy_batch.engine.process.channel import Channel, ChannelClosedError
+from thothy_batch.engine.process.child import Child
 from thothy_batch.engine.process.messages import (
+    Cancel,
     Failed,
+    GiveBack,
     LimitSteps,
     Ready,
     Start,
     StopAdmitting,
     Submit,
+    ToChild,
     Update,
-    Withdraw,
 )
 from thothy_batch.errors import EngineError
 from thothy_batch.records import EngineInfo, EngineSpec, EngineUpdate, Request
 
-_LOG_LINES = 8
-_LOG_BYTES = 4096
-_KILL_S = 10.0
-_DUMP_S = 0.5  # for it to write its stacks
-_PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # see child.py
-
 
 class EngineProcess:
-    """An EngineClient whose engine is a process of its own."""
+    """A RestartableEngine whose engine is a process of its own."""
 
     def __init__(
-        self, process: "subprocess.Popen[bytes]", channel: Channel, log: BinaryIO, log_start: int
+        self, child: Child, channel: Channel, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._process = process
+        self._child = child
         self._channel = channel
-        self._log = log
-        self._log_start = log_start
+        self._clock = clock
         self._last = EngineUpdate()
         self._num_messages = 0
         self._unseen: deque[tuple[int, int]] = deque()  # (number of the message, its requests)
         self._error: EngineError | None = None
         self._info: EngineInfo | None = None
-        self._num_oom_kills = _num_oom_kills()
-        self.heard_at = time.monotonic()  # of its latest message
+        self.heard_at = clock()  # when its latest message was read
 
     @classmethod
-    def start(cls, spec: EngineSpec, log_path: Path | None) -> "EngineProcess":
+    def start(cls, spec: EngineSpec, log_path: Path | None = None) -> "EngineProcess":
         """Start the process. It can be used once `ready` says so."""
         try:
-            log: BinaryIO = log_path.open("ab+") if log_path else tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the engine
-            log_start = log.seek(0, os.SEEK_END)
             ours, theirs = socket.socketpair()
         except OSError as error:
             raise EngineError(f"the engine process could not be started: {error}") from error
         try:
-            process = _spawn(theirs, log)
-        except OSError as error:
+            child = Child.start(theirs, log_path)
+        except EngineError:
             ours.close()
-            log.close()
-            raise EngineError(f"the engine process could not be started: {error}") from error
+            raise
         finally:
             theirs.close()
-        engine = cls(process, Channel(ours), log, log_start)
+        engine = cls(child, Channel(ours))
         engine._channel.send(Start(spec))
         return engine
 
     def ready(self, timeout_s: float | None) -> bool:
-        """Whether it has loaded what it was told to; waits so long for it, None: until it has.
-        Raises what went wrong, as it is."""
+        """See RestartableEngine. The child's errors are raised as they are."""
         if self._info is not None:
             return True
         self._check()
@@ -87,12 +70,12 @@ class EngineProcess:
         except queue.Empty:
             return False
         except ChannelClosedError:
-            raise self._death() from None
+            raise self._child.death() from None
         if isinstance(message, Failed):
             raise message.error
         assert isinstance(message, Ready)
         self._info = message.info
-        self.heard_at = time.monotonic()
+        self.heard_at = self._clock()
         return True
 
     @property
@@ -102,86 +85,72 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
     def submit(self, requests: Sequence[Request]) -> None:
-        self._send(Submit(list(requests)), len(requests))
+        self._send(Submit.of(requests, self._clock()), len(requests))
 
-    def withdraw(self, requests: Sequence[Request]) -> None:
-        bare = [
-            replace(request, prompt_token_ids=()) if request.prompt_token_ids else request
-            for request in requests
-            if request.prefixes
-        ]
+    def cancel(self, requests: Sequence[Request]) -> None:
+        # An object that is listed often is sent once; so is its copy.
+        bare = {id(each): replace(each, prompt_token_ids=(), ends_at=None) for each in requests}
         if bare:
-            self._send(Withdraw(bare), 0)
+            self._send(Cancel([bare[id(each)] for each in requests]))
 
     def stop_admitting(self) -> None:
-        self._send(StopAdmitting(), 0)
+        self._send(StopAdmitting())
+
+    def give_back(self) -> None:
+        self._send(GiveBack())
 
     def limit_steps(self, max_step_tokens: int) -> None:
-        """Steps have at most so many tokens from now on."""
-        self._send(LimitSteps(max_step_tokens), 0)
+        """See RestartableEngine."""
+        self._send(LimitSteps(max_step_tokens))
 
     def poll(self, timeout_s: float) -> EngineUpdate:
-        """See EngineClient. EngineError when the child has died; what it sent before comes first.
+        """See EngineClient. Raises EngineError when the child has died, after all that it sent.
 
-        Several reports that have piled up are given as one.
+        Several updates that have piled up are merged into one.
         """
         self._check()
         merged = EngineUpdate()
-        until = time.monotonic() + timeout_s
+        until = self._clock() + timeout_s
         while True:
             try:
-                message = self._channel.receive(max(0.0, until - time.monotonic()))
+                message = self._channel.receive(max(0.0, until - self._clock()))
             except queue.Empty:
                 break
             except ChannelClosedError:
-                self._error = self._death()
+                self._error = self._child.death()
+            else:
+                if isinstance(message, Failed):
+                    self._error = _as_engine_error(message.error)
+            if self._error is not None:
                 if _has_answers(merged):
                     break
                 raise self._error from None
-            if isinstance(message, Failed):
-                self._error = _as_engine_error(message.error)
-                if _has_answers(merged):
-                    break
-                raise self._error
             assert isinstance(message, Update)
-            self.heard_at = time.monotonic()
+            self.heard_at = self._clock()
             _merge(merged, message.update)
             self._last = message.update
             self._forget_seen(message.num_messages)
-            until = 0.0  # only what is here already
+            until = 0.0  # take what is here already, and wait for nothing more
         _copy_state(self._last, merged)
-        # What the child has not looked at yet waits, though its report could not say so.
+        # Requests in messages that the child has not read yet are waiting as well.
         merged.num_waiting += sum(num_requests for _, num_requests in self._unseen)
         return merged
 
     def dump_stacks(self) -> str:
-        """Make it write the stacks of all its threads to its log; says where that is."""
-        with contextlib.suppress(OSError):
-            self._process.send_signal(signal.SIGUSR1)
-        time.sleep(_DUMP_S)
-        name = self._log.name
-        return f"the stacks of its threads are in {name}" if isinstance(name, str) else "it hangs"
+        """See RestartableEngine."""
+        return self._child.dump_stacks()
 
     def close(self) -> None:
         """Hang up, upon which the child ends at once; kill it where it does not."""
         self._channel.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=1.0)
-        if self._process.poll() is None:
-            self._process.kill()
-            # One that waits for a device driver dies when that lets it go, if ever.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=_KILL_S)
-        self._log.close()
+        self._child.close()
         if self._error is None:
             self._error = EngineError("the engine was closed")
 
-    def _send(
-        self, message: Submit | Withdraw | StopAdmitting | LimitSteps, num_requests: int
-    ) -> None:
+    def _send(self, message: ToChild, num_requests: int = 0) -> None:
         self._check()
         self._num_messages += 1
         self._unseen.append((self._num_messages, num_requests))
@@ -195,72 +164,6 @@ class EngineProcess:
         if self._error is not None:
             raise self._error
 
-    def _death(self) -> EngineError:
-        """Say how the child ended, with the last lines of its log."""
-        try:
-            code = self._process.wait(timeout=2.0)
-        except subprocess.TimeoutExpired:
-            return EngineError("the engine process closed its connection", hint=self._log_tail())
-        cause = ""
-        if code < 0:
-            message = f"the engine process was killed by signal {-code}"
-            with contextlib.suppress(ValueError):  # real-time signals have no name
-                message += f" ({signal.Signals(-code).name})"
-            if -code == signal.SIGKILL and _num_oom_kills() > self._num_oom_kills:
-                message += ", by the system: memory ran out"
-                cause = "memory"
-        else:
-            message = f"the engine process ended with exit code {code}"
-        return EngineError(message, hint=self._log_tail(), cause=cause)
-
-    def _log_tail(self) -> str:
-        with contextlib.suppress(OSError, ValueError):
-            end = self._log.seek(0, os.SEEK_END)
-            self._log.seek(max(self._log_start, end - _LOG_BYTES))
-            lines = self._log.read().decode(errors="replace").splitlines()
-            if lines:
-                return "its last lines:\n" + "\n".join(lines[-_LOG_LINES:])
-        return "it left no message; lower engine.kv_memory if memory was short"
-
-
-def _spawn(theirs: socket.socket, log: BinaryIO) -> "subprocess.Popen[bytes]":
-    # The kernel's notice of a parent's death follows the thread that started the child.
-    dies_with_parent = threading.current_thread() is threading.main_thread()
-    # -P: a file in the folder the run was started from must not stand in for a module.
-    command = [sys.executable, "-P", "-m", "thothy_batch.engine.process.worker"]
-    command += [str(theirs.fileno()), str(os.getpid()), str(int(dies_with_parent))]
-    # Threads that spin for long at every barrier stall one another as soon as something else runs
-    # on the machine: 300 requests of the embedded model beside two busy processes took 20-34 s
-    # with OpenMP's default and 5.7 s so. A user's own setting goes first.
-    environment = {"GOMP_SPINCOUNT": "2000", **os.environ}
-    # A checkout that was put on the path by hand must be found by the child too.
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    # The child inherits what is blocked, until it has said that it ignores them: Ctrl-C in the
-    # terminal reaches it as well, and it takes seconds to import what it needs.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
-    try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(theirs.fileno(),),
-            close_fds=True,
-            env=environment,
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _num_oom_kills() -> int:
-    """Processes that Linux has killed for their memory since it was started; 0 where unknown."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            name, _, number = line.partition(" ")
-            if name == "oom_kill":
-                return int(number)
-    return 0
-
 
 def _as_engine_error(error: Exception) -> EngineError:
     return error if isinstance(error, EngineError) else EngineError(str(error))
@@ -271,10 +174,11 @@ def _merge(into: EngineUpdate, update: EngineUpdate) -> None:
     into.failures += update.failures
     into.steps += update.steps
     into.expired += update.expired
+    into.given_back += update.given_back
 
 
 def _has_answers(update: EngineUpdate) -> bool:
-    return bool(update.results or update.failures or update.expired)
+    return bool(update.results or update.failures or update.expired or update.given_back)
 
 
 def _copy_state(source: EngineUpdate, target: EngineUpdate) -> None:

@@ -1,25 +1,25 @@
 """Finds the request that kills the engine, by computing fewer and fewer of those that may.
 
 One death says little: everything that was in flight is tried again. A second one, with some of the
-same requests in flight, puts these under suspicion: half of them are computed with nobody beside
-them, then half of those that died, until one dies alone. What survives is answered meanwhile, so
-no half is computed for nothing. Requests are known by their ids.
+same requests in flight, makes these suspects: half of them are computed with nothing beside them,
+then half of those that died, until one dies alone. The others are answered meanwhile, so no half is
+computed in vain. Requests are known by their ids.
 """
 
 from collections.abc import Sequence
 
 
 class PoisonBisection:
-    """Who may be computed now, and who turned out to be the culprit."""
+    """Knows which requests may be computed now, and which one turned out to be the culprit."""
 
     def __init__(self) -> None:
         self._marked: set[int] = set()  # were in flight at a death, and are not answered since
         self._suspects: list[int] = []  # one of them killed the engine, as far as is known
-        self._trial: set[int] | None = None  # who may be computed; None: everybody
+        self._trial: set[int] | None = None  # the only ones to be computed; None: all may be
 
     @property
     def is_on(self) -> bool:
-        """Whether not everybody may be computed."""
+        """True while some requests must not be computed."""
         return self._trial is not None
 
     def may_run(self, request_id: int) -> bool:
@@ -43,19 +43,18 @@ class PoisonBisection:
         self._try_half()
         return None
 
-    def settled(self, request_id: int) -> None:
-        """A request is answered, given back or given up: whoever killed the engine, it is not in
-        flight any more."""
+    def remove(self, request_id: int) -> None:
+        """A request is answered, given back or given up, and will not be in flight again."""
         self._marked.discard(request_id)
         if self._trial is None:
             return
-        if request_id in self._trial:
-            self._trial.remove(request_id)
+        if request_id in self._suspects:
             self._suspects.remove(request_id)
+        self._trial.discard(request_id)
         if not self._trial:
             self._try_half()
 
     def _try_half(self) -> None:
         half = -(-len(self._suspects) // 2)
-        # None left: they were all innocent, and so is everybody until the next death.
+        # None are left: all were innocent, and so is every request until the next death.
         self._trial = set(self._suspects[:half]) if half else None

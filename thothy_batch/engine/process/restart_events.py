@@ -1,4 +1,4 @@
-"""What is said when an engine has died, and after that."""
+"""User-facing events for engine restarts."""
 
 from thothy_batch.errors import EngineError
 from thothy_batch.records import EngineEvent, FailureCode, Request, RequestFailure
@@ -7,7 +7,7 @@ from thothy_batch.records import EngineEvent, FailureCode, Request, RequestFailu
 def died(
     error: EngineError, num_again: int, lost: int, *, at_start: bool, smaller: int
 ) -> EngineEvent:
-    """An engine is gone: `num_again` requests are computed again, `lost` tokens with them.
+    """An engine died: `num_again` requests are computed again, `lost` tokens with them.
     `smaller`: tokens that a step of the next one may have; 0: as before."""
     if at_start:
         return EngineEvent("engine_died", f"an engine did not start: {error.message}", 0, 0)
@@ -19,12 +19,17 @@ def died(
 
 
 def given_up(request: Request, error: EngineError) -> RequestFailure:
-    """Says that a request is not computed any more, and why."""
+    """A request is not computed any more, because it kills the engine."""
     return RequestFailure(
         request.request_id,
         FailureCode.ENGINE_ERROR,
         f"the engine died each time it computed this row, at last alone: {error.message}",
     )
+
+
+def quarantined(failure: RequestFailure) -> EngineEvent:
+    """A request that was given up is reported."""
+    return EngineEvent("request_quarantined", failure.message, 1, 0)
 
 
 def steps_recover(max_step_tokens: int) -> EngineEvent:

@@ -1,112 +1,110 @@
-"""An engine that survives its own death: started anew, given back what it had not answered, and
-kept from the request that kills it. See PoisonBisection for how that one is found."""
+"""An engine that survives its own death: it is restarted, its unanswered requests are computed
+again, and the request that kills it is found and quarantined."""
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from enum import Enum, auto
 
+from thothy_batch.engine.process import restart_events
+from thothy_batch.engine.process.cancelled_readers import CancelledReaders
+from thothy_batch.engine.process.engine_slot import EngineSlot, StartEngine
 from thothy_batch.engine.process.oom_backoff import OomBackoff
 from thothy_batch.engine.process.poison_bisection import PoisonBisection
-from thothy_batch.engine.process.restart_events import died, given_up, steps_recover
-from thothy_batch.engine.process.startup import start_first
-from thothy_batch.engine.process.totals import RunningTotals
-from thothy_batch.engine.protocol import RestartableEngine
-from thothy_batch.errors import EngineError, ThothyError
+from thothy_batch.engine.process.quarantine import Quarantine
+from thothy_batch.engine.process.restart_policy import RestartPolicy
+from thothy_batch.engine.process.running_totals import RunningTotals
+from thothy_batch.engine.process.stall_watch import StallWatch
+from thothy_batch.engine.process.unanswered_requests import UnansweredRequests
+from thothy_batch.errors import EngineError
 from thothy_batch.records import (
-    EngineEvent,
     EngineInfo,
     EngineSpec,
     EngineTotals,
     EngineUpdate,
     Request,
     RequestFailure,
-    Sampling,
-    SharedPrefix,
 )
-
-_SILENT_S = 30.0  # after which the user is told
-_PAUSE = 0.25  # of the time that an engine may be silent: no healthy run polls so rarely
-_MAX_FAILED_STARTS = 5
-_LOADS = 3  # times the first engine's, that a later one may take to be ready, where that is longer
-_FIRST_PAUSE_S = 2.0  # before a start that follows a failed one; doubled each time
-# Deaths in a row with no request answered in between. To find one culprit among n takes log2(n).
-_MAX_FRUITLESS = 40
-_MAX_BLAMED = 3  # requests, likewise: then it is not the requests
 
 
 class EngineSupervisor:
     """An EngineClient over engines that follow one another.
 
-    Raises EngineError only where there is no hope: the engine does not start any more, or dies
-    again and again without an answer, whatever it is given.
+    Raises EngineError only where restarting is hopeless: the engine does not start any more, or
+    dies again and again without a result, whatever it is given. `clock` is the monotonic clock of
+    this process, which the engines' `heard_at` is measured by; `sleep` passes time on it.
     """
 
-    def __init__(self, start: Callable[[EngineSpec], RestartableEngine], spec: EngineSpec) -> None:
-        """Starts the first engine and waits for it; its errors are raised as they are."""
-        self._start, self._spec = start, spec
-        self._engine = start_first(start, spec)
-        self.info: EngineInfo = self._engine.info
-        self._state = _State.READY
-        self._in_engine: dict[int, Request] = {}  # in the order of submission
-        self._held: deque[Request] = deque()  # to be submitted
+    def __init__(
+        self,
+        start: StartEngine,
+        spec: EngineSpec,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Start the first engine and wait for it; its errors are raised as they are."""
+        self._slot = EngineSlot(start, spec, clock)
+        self.info: EngineInfo = self._slot.engine.info
+        self._requests = UnansweredRequests()
+        self._readers = CancelledReaders()
         self._bisection = PoisonBisection()
-        most = self.info.engine.get("max_step_tokens")
-        self._budget = OomBackoff(most if isinstance(most, int) else 0)
-        self._books = RunningTotals()
-        self._spent: Counter[tuple[SharedPrefix, ...]] = Counter()  # readers that will not come
-        self._last = EngineUpdate()
-        self._quarantined: list[RequestFailure] = []
-        self._events: list[EngineEvent] = []
-        self._num_fruitless = self._num_failed_starts = self._most_samples = 0
-        self._busy_since = self._started_at = time.monotonic()
-        self._polled_at = time.monotonic()
-        self._start_at = 0.0  # time.monotonic() before which no engine is started
+        self._quarantine = Quarantine()
+        self._backoff = OomBackoff(self.info.engine.max_step_tokens, clock)
+        self._policy = RestartPolicy(clock)
+        self._watch = StallWatch(spec.stall_s, clock)
+        self._totals = RunningTotals(clock)
+        self._sleep = sleep
+        self._last = EngineUpdate()  # the state that the engine reported last, without its news
+        self._news = EngineUpdate()  # events and ids given back, for the next update
         self._is_draining = False
-        self._fatal: EngineError | None = None
 
     def submit(self, requests: Sequence[Request]) -> None:
         if self._is_draining:
+            self._news.given_back += [each.request_id for each in requests]
             return
-        self._held.extend(requests)
-        self._most_samples = max([self._most_samples, *(each.num_samples for each in requests)])
-        self._guard(self._fill)
+        self._requests.hold(requests)
+        self._guard(self._submit_held)
 
-    def withdraw(self, requests: Sequence[Request]) -> None:
-        self._spend(requests)
-        if self._state is _State.READY:
-            self._guard(lambda: self._engine.withdraw(requests))
+    def cancel(self, requests: Sequence[Request]) -> None:
+        self._drop_held({each.request_id for each in requests})
+        # Those in the engine count as cancelled once they are given back or answered.
+        elsewhere = [each for each in requests if each.request_id not in self._requests]
+        self._readers.add(elsewhere)
+        if self._slot.is_ready:
+            self._guard(lambda: self._slot.engine.cancel(requests))
 
     def stop_admitting(self) -> None:
         self._is_draining = True
-        self._held.clear()
-        self._quarantined.clear()  # without an answer there is no telling whether they are to blame
-        if self._state is _State.READY:
-            self._guard(self._engine.stop_admitting)
+        self._news.given_back += self._quarantine.clear()
+        if self._slot.is_ready:
+            self._guard(self._slot.engine.stop_admitting)
+
+    def give_back(self) -> None:
+        held = self._drop_held(None)
+        self._readers.add(held)
+        if self._slot.is_ready:
+            self._guard(lambda: self._slot.engine.cancel(held))
+        if self._slot.is_ready:
+            self._guard(self._slot.engine.give_back)
 
     def close(self) -> None:
-        self._engine.close()
+        self._slot.engine.close()
 
     def poll(self, timeout_s: float) -> EngineUpdate:
         """See EngineClient. Returns while an engine is being started, with nothing to report."""
-        if self._fatal is not None and not self._events:
-            raise self._fatal
+        if self._policy.fatal is not None and not (self._news.events or self._news.given_back):
+            raise self._policy.fatal
         update = None
-        if time.monotonic() - self._polled_at > _PAUSE * self._spec.stall_s:
-            # This process stood still, and its engine maybe with it: what it says was not read.
-            self._busy_since = time.monotonic()
+        self._watch.before_poll()
         try:
             if self._become_ready(timeout_s):
-                self._fill()
+                self._submit_held()
                 self._check_progress()
-                if self._budget.recover():
-                    self._engine.limit_steps(self._budget.now)
-                    self._events.append(steps_recover(self._budget.now))
-                update = self._engine.poll(timeout_s)
+                self._recover_steps()
+                update = self._slot.engine.poll(timeout_s)
         except EngineError as error:
             self._on_death(error)
-        self._polled_at = time.monotonic()
+        self._watch.after_poll()
         return self._to_run_update(update or _without_news(self._last))
 
     def _guard(self, call: Callable[[], None]) -> None:
@@ -116,185 +114,152 @@ class EngineSupervisor:
             self._on_death(error)
 
     def _become_ready(self, timeout_s: float) -> bool:
-        if self._state is _State.READY:
+        slot = self._slot
+        if slot.is_ready:
             return True
-        if self._is_draining or self._fatal is not None:
+        if self._is_draining or self._policy.fatal is not None:
             return False
-        if self._state is _State.DEAD:
-            wait_s = self._start_at - time.monotonic()
-            if wait_s > 0:
-                time.sleep(min(wait_s, timeout_s))
+        if slot.is_dead:
+            if (pause_s := self._policy.pause_s) > 0:
+                self._sleep(min(pause_s, timeout_s))
                 return False
-            self._engine, self._state = self._start(self._spec), _State.STARTING
-            self._started_at = time.monotonic()
-        if not self._has_loaded(timeout_s):
+            slot.start_next()
+        if not slot.wait(timeout_s):
             return False
-        self._state, self._num_failed_starts = _State.READY, 0
-        self._busy_since = time.monotonic()
-        self._books.next_engine()
-        self._budget.restarted()
-        if self._budget.is_reduced:
-            self._engine.limit_steps(self._budget.now)
-        stubs: list[Request] = []
-        for path, num in self._spent.items():
-            stubs += [_stub(path)] * num  # one object: it is sent once
-        self._engine.withdraw(stubs)
+        self._policy.started()
+        self._watch.restart()
+        self._totals.next_engine()
+        self._backoff.restarted()
+        if self._backoff.is_reduced:
+            slot.engine.limit_steps(self._backoff.max_step_tokens)
+        slot.engine.cancel(self._readers.stubs())
         return True
 
-    def _has_loaded(self, timeout_s: float) -> bool:
-        """Raises EngineError where it cannot, or takes far longer than the first one."""
-        try:
-            if self._engine.ready(timeout_s):
-                return True
-        except EngineError:
-            raise
-        except ThothyError as error:  # of its model: the night has begun, so it is no bad usage
-            raise EngineError(error.message, hint=error.hint, cause="model") from error
-        took_s = time.monotonic() - self._started_at
-        if took_s > max(self._spec.stall_s, _LOADS * self.info.load_s):
-            where = self._engine.dump_stacks()
-            raise EngineError(f"it was not ready after {took_s:.0f} s; {where}", cause="stalled")
-        return False
-
-    def _fill(self) -> None:
-        """Submit what waits, as far as it may be computed now."""
-        if self._state is not _State.READY or not self._held:
+    def _submit_held(self) -> None:
+        """Submit what is held, as far as the search for a culprit allows."""
+        if not self._slot.is_ready or self._is_draining:
             return
-        batch = [each for each in self._held if self._bisection.may_run(each.request_id)]
-        if not batch:
-            return
-        if not self._in_engine:
-            self._busy_since = time.monotonic()
-        self._engine.submit(batch)
-        # Only now: of a dead engine nothing more was in flight.
-        sent = {each.request_id: each for each in batch}
-        self._held = deque(each for each in self._held if each.request_id not in sent)
-        self._in_engine |= sent
+        if not self._requests.ids_in_engine:
+            self._watch.restart()
+        # Only after that: of a dead engine nothing more was in flight.
+        self._requests.submit(self._bisection.may_run, self._slot.engine.submit)
 
     def _check_progress(self) -> None:
         silent_s = self._silent_s
-        if not silent_s or silent_s < self._spec.stall_s:
-            return
-        where = self._engine.dump_stacks()
-        raise EngineError(f"no step was finished for {silent_s:.0f} s; {where}", cause="stalled")
+        if self._watch.is_stalled(silent_s):
+            where = self._slot.engine.dump_stacks()
+            raise EngineError(
+                f"no step was finished for {silent_s:.0f} s; {where}", cause="stalled"
+            )
+
+    def _recover_steps(self) -> None:
+        if self._backoff.recover():
+            most = self._backoff.max_step_tokens
+            self._slot.engine.limit_steps(most)
+            self._news.events.append(restart_events.steps_recover(most))
 
     @property
     def _silent_s(self) -> float:
-        if self._state is not _State.READY or not self._in_engine:
+        if not self._slot.is_ready or not self._requests.ids_in_engine:
             return 0.0
-        return time.monotonic() - max(self._engine.heard_at, self._busy_since)
+        return self._watch.silent_s(self._slot.engine.heard_at)
 
     def _on_death(self, error: EngineError) -> None:
-        """The engine has died: what it had not answered is computed by the next one."""
-        was_ready = self._state is _State.READY
-        self._engine.close()
-        self._state = _State.DEAD
-        lost = self._books.close_engine(self._last.totals)
+        """The engine has died: its unanswered requests are computed by the next one."""
+        was_ready = self._slot.is_ready
+        self._slot.close()
+        num_lost = self._totals.close_engine(self._last.totals)
         self._last = replace(self._last, totals=EngineTotals())
         if not self._is_draining:
             self._attribute(error) if was_ready else self._back_off(error)
-        is_over = self._is_draining or self._fatal is not None
-        num_again = 0 if is_over else len(self._in_engine)
-        smaller = self._budget.now if error.cause == "memory" and self._budget.is_reduced else 0
-        self._events.append(died(error, num_again, lost, at_start=not was_ready, smaller=smaller))
-        if self._is_draining:
-            self._in_engine.clear()
-        self._held.extendleft(reversed(self._in_engine.values()))
-        self._in_engine.clear()
+        is_over = self._is_draining or self._policy.fatal is not None
+        num_again = 0 if is_over else len(self._requests.ids_in_engine)
+        is_smaller = error.cause == "memory" and self._backoff.is_reduced
+        smaller = self._backoff.max_step_tokens if is_smaller else 0
+        self._news.events.append(
+            restart_events.died(error, num_again, num_lost, at_start=not was_ready, smaller=smaller)
+        )
+        self._requests.requeue()
+        if self._is_draining:  # no engine follows
+            self._drop_held(None)
 
     def _back_off(self, error: EngineError) -> None:
-        """An engine died before it was ready. That is the end where it is not the first time."""
-        self._num_failed_starts += 1
-        if error.cause == "memory" and self._budget.halve(self._most_samples):
-            self._spec = replace(self._spec, max_step_tokens=self._budget.now)
-        if self._num_failed_starts >= _MAX_FAILED_STARTS or error.cause == "model":
-            self._fatal = error
-        pause_s = _FIRST_PAUSE_S * 2 ** (self._num_failed_starts - 1)
-        self._start_at = time.monotonic() + pause_s
+        """An engine died before it was ready."""
+        if error.cause == "memory" and self._backoff.halve(self._requests.most_samples):
+            self._slot.limit_steps(self._backoff.max_step_tokens)
+        self._policy.failed_to_start(error)
 
     def _attribute(self, error: EngineError) -> None:
-        """Steps are made smaller where memory was short; else a request may have killed it."""
-        self._num_fruitless += 1
-        if self._num_fruitless > _MAX_FRUITLESS:
-            self._fatal = error
+        """Find the cause of a death at work: steps too large for memory, or else a request."""
+        self._policy.died(error)
+        if self._policy.fatal is not None:
             return
-        if error.cause == "memory" and self._budget.halve(self._most_samples):
+        if error.cause == "memory" and self._backoff.halve(self._requests.most_samples):
             return
-        culprit = self._bisection.died(list(self._in_engine))
+        culprit = self._bisection.died(self._requests.ids_in_engine)
         if culprit is None:
             return
-        if len(self._quarantined) >= _MAX_BLAMED - 1:
-            self._fatal = error
+        if self._quarantine.is_full:
+            self._policy.fatal = error
             return
-        request = self._in_engine.pop(culprit)
-        self._spend([request])
-        self._quarantined.append(given_up(request, error))
+        request = self._requests.pop(culprit)
+        self._readers.add([request])
+        self._quarantine.add(restart_events.given_up(request, error))
 
     def _to_run_update(self, update: EngineUpdate) -> EngineUpdate:
-        """An engine's update as one of the whole run."""
+        """Turn an engine's update into one of the whole run."""
         self._last = _without_news(update)
         for result in update.results:
-            self._settle(result.request_id)
-            self._books.keep(result)
-        for failure in update.failures:
-            self._settle(failure.request_id)
-        for request_id in update.expired:
-            self._settle(request_id)
+            self._totals.keep(result)
+        self._remove(each.request_id for each in (*update.results, *update.failures))
+        self._remove((*update.expired, *update.given_back))
         if update.results:
-            self._num_fruitless = 0
-        release = bool(update.results) or not (self._in_engine or self._held or self._fatal)
-        withheld, self._quarantined = (
-            (self._quarantined, []) if release else ([], self._quarantined)
-        )
-        if not update.results:  # nobody else was answered since: it may have been the machine
-            withheld = [replace(each, is_certain=False) for each in withheld]
-        events, self._events = self._events, []
-        events += [EngineEvent("request_quarantined", f.message, 1, 0) for f in withheld]
-        is_ready, since = self._state is _State.READY, self._books.since_s
+            self._policy.answered()
+        blamed = self._released(has_results=bool(update.results))
+        news, self._news = self._news, EngineUpdate()
+        is_ready, since_s = self._slot.is_ready, self._totals.since_s
         return replace(
             update,
-            results=[replace(each, queue_s=each.queue_s + since) for each in update.results],
-            failures=[*update.failures, *withheld],
-            steps=[replace(each, at_s=each.at_s + since) for each in update.steps],
-            totals=self._books.of_run(update.totals),
+            results=[replace(each, queue_s=each.queue_s + since_s) for each in update.results],
+            failures=[*update.failures, *blamed],
+            steps=[replace(each, at_s=each.at_s + since_s) for each in update.steps],
+            totals=self._totals.of_run(update.totals),
             num_running=update.num_running if is_ready else 0,
-            num_waiting=(update.num_waiting if is_ready else 0) + len(self._held),
-            blocks_total=update.blocks_total or self._num_blocks,
-            events=events,
+            num_waiting=(update.num_waiting if is_ready else 0) + self._requests.num_held,
+            blocks_total=update.blocks_total or self.info.engine.num_blocks,
+            events=[*news.events, *map(restart_events.quarantined, blamed)],
+            given_back=[*news.given_back, *update.given_back],
             condition=self._condition(),
         )
 
-    @property
-    def _num_blocks(self) -> int:
-        num_blocks = self.info.engine.get("num_blocks")
-        return num_blocks if isinstance(num_blocks, int) else 0
+    def _released(self, *, has_results: bool) -> list[RequestFailure]:
+        """The quarantined failures that may be reported now."""
+        if has_results:
+            return self._quarantine.release()
+        if len(self._requests) or self._policy.fatal is not None:
+            return []
+        return self._quarantine.release_uncertain()
 
     def _condition(self) -> str:
-        if self._state is not _State.READY and not self._is_draining:
+        if not self._slot.is_ready and not self._is_draining:
             return "restarting"
-        return "stalled" if self._silent_s >= min(_SILENT_S, self._spec.stall_s / 2) else ""
+        return "stalled" if self._watch.is_shown(self._silent_s) else ""
 
-    def _settle(self, request_id: int) -> None:
-        self._spend([self._in_engine.pop(request_id)])
-        self._bisection.settled(request_id)
+    def _remove(self, request_ids: Iterable[int]) -> None:
+        """Requests in the engine were answered or given back."""
+        for request_id in request_ids:
+            self._readers.add([self._requests.pop(request_id)])
+            self._bisection.remove(request_id)
 
-    def _spend(self, requests: Sequence[Request]) -> None:
-        self._spent.update(each.prefixes for each in requests if each.prefixes)
-
-
-class _State(Enum):
-    """Of the engine that is there now."""
-
-    STARTING = auto()
-    READY = auto()
-    DEAD = auto()
-
-
-def _stub(path: tuple[SharedPrefix, ...]) -> Request:
-    """A request of which only its planned prefixes matter."""
-    return Request(-1, "", (), Sampling(), prefixes=path)
+    def _drop_held(self, request_ids: Collection[int] | None) -> list[Request]:
+        """Give back held requests: those named, or all."""
+        dropped = self._requests.drop_held(request_ids)
+        for each in dropped:
+            self._bisection.remove(each.request_id)
+            self._news.given_back.append(each.request_id)
+        return dropped
 
 
 def _without_news(update: EngineUpdate) -> EngineUpdate:
-    """The state of things alone."""
-    return replace(update, results=[], failures=[], steps=[], events=[], expired=[])
+    """The state alone."""
+    return replace(update, results=[], failures=[], steps=[], events=[], expired=[], given_back=[])

@@ -1,12 +1,11 @@
 """The engine process, started as `python -m thothy_batch.engine.process.worker FD PARENT_PID`.
 
-The main thread computes; a reader thread takes messages meanwhile and ends the process at once
+The main thread computes; a reader thread receives messages meanwhile and ends the process at once
 when the parent's end of the socket closes. Signals meant for the run (Ctrl-C in the terminal, a
-service manager's SIGTERM to the whole group) are the parent's affair: the child lets it decide.
+service manager's SIGTERM to the whole group) are ignored: the parent decides what they mean.
 """
 
 import contextlib
-import ctypes
 import faulthandler
 import os
 import queue
@@ -20,36 +19,33 @@ from thothy_batch.engine.builder import build_engine
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.process.channel import Channel
 from thothy_batch.engine.process.messages import (
+    Cancel,
     Failed,
+    GiveBack,
     LimitSteps,
     Ready,
     Start,
     StopAdmitting,
     Submit,
     Update,
-    Withdraw,
 )
 from thothy_batch.errors import EngineError, ThothyError
+from thothy_batch.process.children import die_with_parent, ignore_parent_signals
 from thothy_batch.testing import faults
 
-REPORT_S = 0.1  # results of this long travel together
+REPORT_S = 0.1  # results of such a period travel together
 HEARTBEAT_S = 1.0
-_PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PR_SET_PDEATHSIG = 1
 
 
 def main(argv: list[str]) -> int:
     """Serve one parent until it hangs up. Returns the exit code after a failure."""
-    for number in _PARENTS_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    # The parent blocked them for the time of the imports.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS_SIGNALS)
+    ignore_parent_signals()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # the stacks of all threads, also of one that hangs
     fd, parent_pid, dies_with_parent = int(argv[0]), int(argv[1]), argv[2] == "1"
     if dies_with_parent:
-        _die_with(parent_pid)
-    # os._exit: the main thread may be inside a compiler or a kernel and must not be waited for.
+        die_with_parent(parent_pid)
+    # os._exit: the main thread may be inside a compiler or a kernel, which nothing interrupts.
     channel = Channel(socket.socket(fileno=fd), on_close=lambda: os._exit(0))
     try:
         start = channel.receive(None)
@@ -68,12 +64,12 @@ def main(argv: list[str]) -> int:
 
 
 def _serve(engine: LLMEngine, channel: Channel) -> None:
-    """Step and report, for ever: the process ends when the parent hangs up."""
+    """Step and report forever: the process ends when the parent hangs up."""
     reported_at = 0.0
     num_messages = 0
     is_quiet = False  # nothing happened since the last report
     while True:
-        while _take_message(engine, channel, wait=is_quiet):
+        while _handle_message(engine, channel, wait=is_quiet):
             num_messages += 1
             is_quiet = False
         if engine.has_work:
@@ -94,20 +90,22 @@ def _serve(engine: LLMEngine, channel: Channel) -> None:
             is_quiet = not engine.has_work
 
 
-def _take_message(engine: LLMEngine, channel: Channel, *, wait: bool) -> bool:
-    """Carry out one message of the parent; false when there is none (`wait`: there will be)."""
+def _handle_message(engine: LLMEngine, channel: Channel, *, wait: bool) -> bool:
+    """Carry out one message of the parent. False where none has arrived; `wait`: wait for one."""
     try:
         message = channel.receive(None if wait else 0)
     except queue.Empty:
         return False
     if isinstance(message, Submit):
-        engine.submit(message.requests)
-    elif isinstance(message, Withdraw):
-        engine.cancel_planned(message.requests)
+        engine.submit(message.with_deadlines(channel.arrived_at))
+    elif isinstance(message, Cancel):
+        engine.cancel(message.requests)
     elif isinstance(message, LimitSteps):
         engine.limit_steps(message.max_step_tokens)
     elif isinstance(message, StopAdmitting):
         engine.stop_admitting()
+    elif isinstance(message, GiveBack):
+        engine.give_back()
     return True
 
 
@@ -122,15 +120,6 @@ def _as_thothy_error(error: Exception) -> ThothyError:
             cause="memory",
         )
     return EngineError(f"the engine failed: {type(error).__name__}: {text}")
-
-
-def _die_with(parent_pid: int) -> None:
-    """On Linux the kernel ends this process with its parent, even where no thread of it can run."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it died before the line above
-        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Request intake: validates and queues requests, and counts them until they are complete."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.limits import Limits, why_invalid, why_unfit
+from thothy_batch.engine.core.sequence import Sequence
 from thothy_batch.engine.scheduling.scheduler import Scheduler
 from thothy_batch.records import FailureCode, Request, RequestFailure
 
@@ -30,13 +31,24 @@ class RequestIntake:
             has_tokenizer=has_tokenizer,
         )
         self.is_open = True
-        self.num_unstarted = 0  # requests
-        self.num_unfinished = 0  # requests, unstarted ones included
+        self._num_unstarted = 0  # requests in the scheduler
+        self._unfinished_ids: set[int] = set()  # unstarted requests included
+        self._stopped_ids: list[int] = []  # queued when admission was stopped
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests in the scheduler."""
+        return len(self._unfinished_ids)
 
     @property
     def num_running(self) -> int:
         """Requests that were started and are not complete."""
-        return self.num_unfinished - self.num_unstarted
+        return len(self._unfinished_ids) - self._num_unstarted
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that were never started and not given back."""
+        return self._num_unstarted + len(self._stopped_ids)
 
     def submit(self, requests: Iterable[Request]) -> list[RequestFailure]:
         """Queue requests; returns a failure for each that can never run."""
@@ -49,26 +61,52 @@ class RequestIntake:
                 self._scheduler.cancel_planned(request)
                 continue
             self._scheduler.add(self._scheduler.sequence_of(request))
-            self.num_unstarted += 1
-            self.num_unfinished += 1
+            self._unfinished_ids.add(request.request_id)
+            self._num_unstarted += 1
         return failures
 
-    def close(self) -> None:
-        """Drop the requests that were never started; no more can be submitted."""
+    def cancel(self, requests: Collection[Request]) -> list[int]:
+        """Drop queued requests and return their ids; unpin prefixes for those never submitted.
+
+        Started requests continue.
+        """
+        ids = {request.request_id for request in requests}
+        dropped = self._drop_unstarted(lambda seq: seq.state.request.request_id in ids)
+        dropped += [request_id for request_id in self._stopped_ids if request_id in ids]
+        self._stopped_ids = [each for each in self._stopped_ids if each not in ids]
+        known = self._unfinished_ids.union(dropped)
+        for request in requests:
+            if request.request_id not in known:
+                self._scheduler.cancel_planned(request)
+        return dropped
+
+    def stop_admitting(self) -> None:
+        """Start no further request. Queued ones wait for `give_back`."""
         self.is_open = False
-        self.count_dropped(len(self._scheduler.drop_unstarted(lambda seq: True)))
+        self._stopped_ids += self._drop_unstarted(lambda seq: True)
         self._scheduler.unpin_all()
 
+    def give_back(self) -> list[int]:
+        """Drop the requests that were never started and return their ids."""
+        dropped = self._stopped_ids + self._drop_unstarted(lambda seq: True)
+        self._stopped_ids = []
+        return dropped
+
     def count_started(self, num_requests: int) -> None:
-        self.num_unstarted -= num_requests
+        self._num_unstarted -= num_requests
 
-    def count_complete(self) -> None:
-        self.num_unfinished -= 1
+    def count_complete(self, request_id: int) -> None:
+        self._unfinished_ids.discard(request_id)
 
-    def count_dropped(self, num_requests: int) -> None:
-        """Count requests that were dropped before they started."""
-        self.num_unstarted -= num_requests
-        self.num_unfinished -= num_requests
+    def count_dropped(self, seqs: Collection[Sequence]) -> list[int]:
+        """Count requests that were dropped before they started; returns their ids."""
+        ids = [seq.state.request.request_id for seq in seqs]
+        self._num_unstarted -= len(ids)
+        self._unfinished_ids.difference_update(ids)
+        return ids
+
+    def _drop_unstarted(self, is_dropped: Callable[[Sequence], bool]) -> list[int]:
+        return self.count_dropped(self._scheduler.drop_unstarted(is_dropped))
 
     def _failure_of(self, request: Request) -> RequestFailure | None:
         if message := self._why_invalid(request):

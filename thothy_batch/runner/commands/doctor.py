@@ -28,7 +28,7 @@ from thothy_batch.runner.commands.doctor_document import (
 from thothy_batch.runner.monitoring.progress import Observer
 
 if TYPE_CHECKING:
-    from thothy_batch.engine.calibration.measure_model import MeasuredModel
+    from thothy_batch.engine.calibration.measured_model import MeasuredModel
 
 _PACKAGES = ("torch", "triton", "numba", "numpy", "duckdb", "pyarrow", "tokenizers", "transformers")
 _DTYPES = ("auto", "float32", "bfloat16")
@@ -134,7 +134,7 @@ def known_dtype(dtype: str) -> str:
 
 def _measure(model: ModelSpec, cache: MeasurementCache, observer: Observer) -> "MeasuredModel":
     """Calibrates the cost model of later runs, and frees the model again."""
-    from thothy_batch.engine.calibration.measure_model import measure_model
+    from thothy_batch.engine.calibration.measured_model import measure_model
 
     observer.phase("loading and measuring the model")
     measured = measure_model(EngineSpec(model=model, kv_memory=_KV_MEMORY))

@@ -197,7 +197,7 @@ def _begin(
     ledger.store.update_run(
         {
             "model": {**info.model, "fingerprint": run.facts.fingerprint},
-            "engine": {**info.engine, "order": outlook.order},
+            "engine": {**info.engine.as_json(), "order": outlook.order},
             "versions": {**info.versions, "thothy-batch": __version__},
             "load_s": info.load_s,
             "engine_ready_at": datetime.now().astimezone(),
@@ -229,9 +229,7 @@ def _begin(
             min(info.max_model_len, info.pool_tokens),
         ),
         log=status.log,
-        receipt=RooflineReceipt(
-            run.facts.work, info.engine.get("device_figures"), run.spec.block_size
-        ),
+        receipt=RooflineReceipt(run.facts.work, info.engine.device_limits, run.spec.block_size),
     )
     night.pending.extend(pending)
     run.observer.phase("computing")

@@ -101,9 +101,8 @@ class RunLoop:
             )
 
     def _window(self) -> int:
-        max_seqs = self.engine.info.engine.get("max_seqs")
-        lanes = max_seqs if isinstance(max_seqs, int) else _SMALLEST_WINDOW
-        window = max(_SMALLEST_WINDOW, _WINDOW_OF_MAX_SEQS * lanes) + len(self._answer_times)
+        max_seqs = self.engine.info.engine.max_seqs
+        window = max(_SMALLEST_WINDOW, _WINDOW_OF_MAX_SEQS * max_seqs) + len(self._answer_times)
         return window + min(self._last.num_deferred, _WINDOW_OF_MAX_SEQS * window)
 
     def _still_wanted(self, work: PendingRequest) -> bool:
@@ -126,7 +125,7 @@ class RunLoop:
             work.entries = [entry for entry in work.entries if not reasons[entry]]
         if not work.entries:
             self.forecast.drop(work.request)
-            self.engine.withdraw([work.request])
+            self.engine.cancel([work.request])
         return bool(work.entries)
 
     def _why_dropped(self, entry: Entry) -> str:
@@ -288,6 +287,7 @@ class RunLoop:
     def _drain(self) -> None:
         """Lets what runs come to its end, for as long as the grace lasts."""
         self.engine.stop_admitting()
+        self.engine.give_back()
         end = time.monotonic() + self.grace_s
         while self.in_engine and time.monotonic() < end and not self.stopping.at_once:
             update = self._poll()

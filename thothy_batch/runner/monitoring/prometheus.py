@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from thothy_batch.store.files import replace_file
+from thothy_batch.process.atomic_write import replace_file
 
 _GAUGES = {
     "elapsed_s": ("elapsed_seconds", "Seconds since the run began."),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from thothy_batch.engine.core.config import EngineConfig, resolve_device
-from thothy_batch.engine.cost.known_speed import KnownSpeed, known_speed
+from thothy_batch.engine.cost.known_speed import KnownSpeed, lookup_speed
 from thothy_batch.engine.hardware.gpu import find_gpu
 from thothy_batch.engine.hardware.gpu_processes import check_free_memory
 from thothy_batch.engine.hardware.host_memory import free_bytes, num_threads
@@ -96,7 +96,7 @@ def speed_of(facts: ModelInfo, config: EngineConfig) -> KnownSpeed | None:
     """What is known of how fast this machine runs the model."""
     if facts.work is None:
         return None
-    return known_speed(
+    return lookup_speed(
         facts.work,
         threads=config.threads,
         impl=config.impl,

@@ -7,7 +7,7 @@ from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.limits import Limits, blocks_needed, why_unfit
 from thothy_batch.engine.cost.cost_model import ModelWork
 from thothy_batch.engine.cost.known_speed import KnownSpeed
-from thothy_batch.engine.simulation.predict import Prediction, predict, request_costs
+from thothy_batch.engine.simulation.prediction import Prediction, predict, request_costs
 from thothy_batch.plan import (
     BlockHashes,
     OutputEstimates,

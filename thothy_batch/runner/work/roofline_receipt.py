@@ -1,13 +1,11 @@
 """The roofline receipt of a run: what its finished requests needed, however they were scheduled."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from thothy_batch.engine.cost.cost_model import ModelWork
 from thothy_batch.engine.cost.roofline import RooflineWork
 from thothy_batch.plan import BlockHashes, chain_prompts, prefix_tree
-from thothy_batch.records import RequestResult, TokenIds
+from thothy_batch.records import DeviceLimits, RequestResult, TokenIds
 
 # Prompts are hashed many at a time: one by one takes ten times as long.
 _BUFFER = 256
@@ -16,11 +14,13 @@ _BUFFER = 256
 class RooflineReceipt:
     """Takes finished requests; keeps of a prompt eight bytes a block."""
 
-    def __init__(self, work: ModelWork | None, figures: object, block_size: int) -> None:
-        """`work` None: a model that computes nothing. `figures`: what the engine says of its
-        device (flops by dtype, bandwidth); anything else: not known."""
+    def __init__(
+        self, work: ModelWork | None, limits: DeviceLimits | None, block_size: int
+    ) -> None:
+        """`work` None: a model that computes nothing. `limits` None: those of the device
+        are not known."""
         self._work = work
-        self._figures = figures if isinstance(figures, Mapping) else None
+        self._limits = limits
         self._block_size = block_size
         self._prompts: list[TokenIds] = []
         self._outputs: list[tuple[int, ...]] = []
@@ -37,7 +37,7 @@ class RooflineReceipt:
 
     def roofline_s(self, dtype: str) -> float | None:
         """Seconds that the work needs at the device's limits; None where they are not known."""
-        if self._work is None or self._figures is None or not self._outputs:
+        if self._work is None or self._limits is None or not self._outputs:
             return None
         self._hash()
         chains = _joined(self._chains, self._block_size)
@@ -47,9 +47,9 @@ class RooflineReceipt:
             chains.lengths.tolist(), self._outputs, tree.paths(), strict=True
         ):
             total.add(length, outputs, path)
-        rates = self._figures["flops"]
+        rates = self._limits.flops
         flops = rates.get(self._work.product_format(dtype))
-        return flops and total.seconds(flops, self._figures["bandwidth"], rates[dtype])
+        return flops and total.seconds(flops, self._limits.bandwidth, rates[dtype])
 
     def _hash(self) -> None:
         if self._prompts:

@@ -6,10 +6,11 @@ from pathlib import Path
 import duckdb
 
 from thothy_batch.errors import StoreError
+from thothy_batch.process.atomic_write import sync_folder
 from thothy_batch.store.database.database import create_file, fetch_row, open_database, wal_path
 from thothy_batch.store.database.migrations import MIGRATIONS
 from thothy_batch.store.database.views import VIEWS
-from thothy_batch.store.files import journal_folder, real_path, storage_error, sync_folder
+from thothy_batch.store.files import journal_folder, real_path, storage_error
 
 SCHEMA_VERSION = len(MIGRATIONS)
 _VERSION_TABLE = (

@@ -1,6 +1,7 @@
-"""What engines that follow one another came to, as if they were one."""
+"""The totals of engines that follow one another, as if they were one."""
 
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 from thothy_batch.records import EngineTotals, RequestResult
@@ -10,25 +11,26 @@ class RunningTotals:
     """Sums over engines. Times are seconds since the first one was ready; what passes between two
     engines is part of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """The first engine is ready now."""
-        self.since_s = 0.0  # when the engine of now was ready
-        self._ready_at = time.monotonic()
-        self._before = EngineTotals()  # of those that died
-        self._kept_prompt = self._kept_output = 0  # of answers that the engine of now gave
+        self.since_s = 0.0  # when the current engine was ready
+        self._clock = clock
+        self._ready_at = clock()
+        self._before = EngineTotals()  # of the engines that died
+        self._kept_prompt = self._kept_output = 0  # tokens of the current engine's results
 
     def next_engine(self) -> None:
-        """Another one is ready."""
-        self.since_s = time.monotonic() - self._ready_at
+        """Another engine is ready."""
+        self.since_s = self._clock() - self._ready_at
 
     def keep(self, result: RequestResult) -> None:
-        """An answer: what was computed for it is not lost if the engine dies."""
+        """Count a result: what was computed for it is not lost if the engine dies."""
         self._kept_prompt += result.prompt_tokens - result.cached_prompt_tokens
         self._kept_output += result.output_tokens
 
     def close_engine(self, last: EngineTotals) -> int:
-        """The engine of now died with these totals. Returns the tokens that are lost: computed for
-        requests that it has not answered."""
+        """The current engine died with these totals. Returns the number of tokens lost: those
+        computed for requests that it has not answered."""
         repeated = max(0, last.prefill_tokens - self._kept_prompt)
         lost = repeated + max(0, last.output_tokens - self._kept_output)
         whole = self.of_run(last)
@@ -38,7 +40,7 @@ class RunningTotals:
         return lost
 
     def of_run(self, now: EngineTotals) -> EngineTotals:
-        """With the totals of the engine of now."""
+        """The run's totals, given those of the current engine."""
         summed = EngineTotals(
             *(getattr(self._before, f.name) + getattr(now, f.name) for f in fields(EngineTotals))
         )
