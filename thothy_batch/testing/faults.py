@@ -1,15 +1,15 @@
-"""Faults on purpose: named places where a test makes this program fail as machines do.
+"""Injected faults: named places where a test makes this program fail as machines do.
 
     THOTHY_FAULTS="journal.sync:3=kill,publish.commit=error,engine.step:20=delay:5"
 
-At the third pass of the first place the process is killed, at the first of the second one the
-system refuses. Each fires once in a process, or, where THOTHY_FAULT_MARKS names a folder, once in
-all processes that share it. Without the variable a place costs one look at an empty dictionary.
+The process is killed at the third pass of the first place; the system refuses at the first pass of
+the second one. Each fires once in a process, or, where THOTHY_FAULT_MARKS names a folder, once in
+all processes that share it. Without the variable a place costs one test of an empty dictionary.
 
     kill          SIGKILL
     error, full   OSError: EIO, ENOSPC
     delay:S       S seconds pass
-    torn          of what was to be written half is, then SIGKILL; where nothing is, as kill
+    torn          half of the data is written, then SIGKILL; where nothing is written, as kill
 """
 
 import contextlib
@@ -47,11 +47,11 @@ def _parse(text: str) -> dict[str, list[_Fault]]:
 
 
 _armed = _parse(os.environ.get("THOTHY_FAULTS", ""))
-_has_torn = False  # something: the process must not come to use it
+_has_torn = False  # a write was torn: the process must not live to read it
 
 
 def at(place: str) -> None:
-    """This place is passed. Raises OSError, waits or does not return where a fault is armed."""
+    """Pass a place. Raises OSError, waits or does not return where a fault is armed."""
     if not _armed:
         return
     if _has_torn:
@@ -62,8 +62,8 @@ def at(place: str) -> None:
 
 
 def cut(place: str, data: memoryview) -> memoryview:
-    """As `at`, of a write: what of the data is to be written. After a torn write the process ends
-    at the next place that it passes."""
+    """Pass a place that writes; returns the part of the data to write. After a torn write the
+    process ends at the next place that it passes."""
     global _has_torn
     if not _armed:
         return data
