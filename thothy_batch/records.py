@@ -17,7 +17,7 @@ class FinishReason(StrEnum):
 
 
 class ItemStatus(StrEnum):
-    """How an entry ended in a run: exactly one of these."""
+    """The end of an entry in a run: exactly one of these."""
 
     DONE = "done"
     FAILED = "failed"
@@ -37,7 +37,7 @@ class FailureCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. Resolved: the manifest's defaults are filled in."""
+    """Sampling parameters. Resolved: the manifest's defaults are filled in."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -64,7 +64,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """Everything the engine process needs to start: the manifest's engine and model sections."""
+    """Everything that an engine needs to start: the manifest's engine and model sections."""
 
     model: ModelSpec = field(default_factory=ModelSpec)
     device: str = "auto"  # auto | cpu | cuda
@@ -77,29 +77,29 @@ class EngineSpec:
     prefix_sharing: bool = True
     admission: str = "auto"  # auto | optimistic
     speculation: str = "auto"  # auto | off
-    stall_s: float = 600.0  # without a finished step, after which the engine is started anew
+    stall_s: float = 600.0  # seconds without a finished step after which the engine is restarted
     fingerprint: str = ""  # that the model must have, or EngineError; "": any
     needed_tokens: int | None = None  # prompt + max_tokens of all requests; caps the auto pool
     longest_tokens: int | None = None  # most KV of one request, all its samples in whole blocks
-    measure_device: bool = False  # measure what the device can do, where that is not known yet
-    calibrate: bool = False  # measure how fast the model runs, where that is not known yet
+    measure_device: bool = False  # measure the device's limits where they are not known yet
+    calibrate: bool = False  # measure the model's speed where it is not known yet
 
 
 @dataclass(frozen=True, slots=True)
 class LayerGroup:
-    """Layers that keep the same tokens: all of the context, or those of a sliding window."""
+    """Layers that keep KV of the same tokens: the whole context, or a sliding window."""
 
     layers: tuple[int, ...]  # their numbers in the model, ascending
-    window: int | None = None  # tokens that a query sees, itself included; None: all
+    window: int | None = None  # tokens that a query attends to, itself included; None: all
 
 
 @dataclass(frozen=True, slots=True)
 class SharedPrefix:
-    """A beginning that several requests of the night have in common, as planned."""
+    """A prefix that several requests of the run have in common, as planned."""
 
     prefix_id: int  # unique within a run
     end: int  # tokens from the start of the prompt: whole blocks, more than those of its parent
-    num_readers: int  # requests of the night that begin with it, 2 or more
+    num_readers: int  # requests of the run that begin with it, 2 or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +113,19 @@ class Request:
     seed: int = 0  # 63 bits, derived from seed and request_key; used where temperature > 0
     num_samples: int = 1
     priority: int = 5
-    # Beginnings shared with other planned requests, shortest first: a path in the night's tree.
-    # None: not planned; the engine then looks for equal blocks that are still in the pool.
+    # Prefixes shared with other planned requests, shortest first: a path in the prefix tree.
+    # None: not planned; the engine then looks up equal blocks that are still in the pool.
     prefixes: tuple[SharedPrefix, ...] | None = None
     expected_tokens: int | None = None  # output tokens of a sample; None: max_tokens
-    # time.monotonic() by which it has to be answered; None: it has all the time. It is not started
-    # where that cannot be expected any more.
+    # Deadline by time.monotonic() of this process; None: no deadline. The request is not started
+    # where it cannot be expected to finish by then. See engine/process/messages.py.
     ends_at: float | None = None
-    later_tokens: int = 0  # output tokens of the requests that follow on its answer until ends_at
+    later_tokens: int = 0  # output tokens of later stages, due by ends_at as well
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the model made for one sample, before any check."""
+    """The output of the model for one sample, before any check."""
 
     token_ids: tuple[int, ...]  # the stop token included
     text: str  # decoded, special tokens left out, cut before a stop string
@@ -138,7 +138,7 @@ class RequestResult:
 
     request_id: int
     completions: tuple[Completion, ...]
-    prompt_tokens: int  # the prompt once, also where there are several samples
+    prompt_tokens: int  # the prompt once, however many samples
     cached_prompt_tokens: int
     output_tokens: int  # sum over samples
     wasted_tokens: int
@@ -148,17 +148,17 @@ class RequestResult:
 
 @dataclass(frozen=True, slots=True)
 class RequestFailure:
-    """A request that the engine could not answer."""
+    """A request that the engine could not compute."""
 
     request_id: int
     code: FailureCode
     message: str
-    is_certain: bool = True  # False: it may have been the machine's fault, the next run tries again
+    is_certain: bool = True  # False: the machine may be to blame; the next run tries again
 
 
 @dataclass(frozen=True, slots=True)
 class StepSample:
-    """About one second of engine life (a row of engine_steps). Token counts are its sums."""
+    """About one second of steps (a row of engine_steps). Token counts are sums over it."""
 
     at_s: float  # since engine ready
     num_running: int
@@ -182,25 +182,25 @@ class EngineTotals:
     wasted_tokens: int = 0
     num_preempted: int = 0
     num_steps: int = 0
-    drafted_tokens: int = 0  # guessed and verified; those that were wrong were wasted
-    accepted_tokens: int = 0  # of them those that were right: output tokens without a step
+    drafted_tokens: int = 0  # drafted and verified; the rejected ones were wasted
+    accepted_tokens: int = 0  # drafted tokens that became output tokens
     repeated_prompt_tokens: int = 0  # of prefill_tokens: lost with an engine that died
 
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """Something that happened to the engine and that people should know of (a row of
+    """Something that happened to the engine and that the user should know (a row of
     engine_events)."""
 
     event: str  # engine_died | request_quarantined | step_budget_raised
     message: str  # a sentence
-    num_requests: int  # that it concerns: computed again, or given up
+    num_requests: int  # computed again, or given up
     num_tokens: int  # computed and lost
 
 
 @dataclass(slots=True)
 class EngineUpdate:
-    """What happened since the last poll."""
+    """News since the last poll, and the present state."""
 
     results: list[RequestResult] = field(default_factory=list)
     failures: list[RequestFailure] = field(default_factory=list)
@@ -211,10 +211,10 @@ class EngineUpdate:
     blocks_used: int = 0
     blocks_total: int = 0
     events: list[EngineEvent] = field(default_factory=list)
-    expired: list[int] = field(default_factory=list)  # ids: could not be answered in time
+    expired: list[int] = field(default_factory=list)  # ids: could not finish by their deadlines
     given_back: list[int] = field(default_factory=list)  # ids: never started, and not going to be
-    num_deferred: int = 0  # of those that wait: as things are they could not be answered in time
-    condition: str = ""  # restarting | stalled (nothing was heard of it for long); '': it runs
+    num_deferred: int = 0  # of the waiting ones: would miss their deadlines at the present speed
+    condition: str = ""  # restarting | stalled (silent for long) | '' (it runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +262,7 @@ class ResolvedEngine:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What the engine resolved while it started; stored with the run."""
+    """Facts that the engine resolved while it started; stored with the run."""
 
     model: dict[str, object]
     engine: ResolvedEngine

@@ -123,7 +123,7 @@ def night(num: int, args: argparse.Namespace) -> dict[str, object]:
         "plan": planned,
         "schedule": scheduled,
         "simulated_s": round(result.seconds, 1),
-        "num_spans": result.num_spans,
+        "num_spans": result.num_batches,
         "num_steps": result.num_steps,
         "row_steps": result.output_tokens,
         "peak_running": result.peak_running,

@@ -1,4 +1,4 @@
-"""Worker processes: order, bounds, errors, and nobody left behind."""
+"""Worker processes: order, bounds, errors, and an end with their parent."""
 
 import functools
 import os
@@ -80,7 +80,7 @@ def test_a_fault_of_the_source_ends_the_workers() -> None:
 
 
 def start(folder: Path, *, work: str = "pass", then: str = "pass") -> subprocess.Popen[str]:
-    script = folder / "night.py"
+    script = folder / "run.py"
     script.write_text(SCRIPT.format(work=work, then=then))
     path = os.pathsep.join(p for p in sys.path if p)
     return subprocess.Popen(
@@ -93,7 +93,7 @@ def start(folder: Path, *, work: str = "pass", then: str = "pass") -> subprocess
 
 
 def worker_pids(parent: subprocess.Popen[str]) -> set[int]:
-    """The pids of both workers, and of whatever else the parent started."""
+    """The pids of both workers, and of all other children of the parent."""
     assert parent.stdout is not None
     pids: set[int] = set()
     while len(pids) < 2:
@@ -171,7 +171,7 @@ if __name__ == "__main__":
     except ThothyError as error:
         sys.exit(f"told: {error.message}")
 """
-    path = tmp_path / "night.py"
+    path = tmp_path / "run.py"
     path.write_text(script)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     done = subprocess.run(

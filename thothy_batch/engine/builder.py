@@ -1,4 +1,4 @@
-"""Builds an engine from its specification: model, pool, runner, rules."""
+"""Builds an engine from its specification: model, KV pool, runner, stop rules."""
 
 import os
 import time
@@ -37,11 +37,10 @@ _PACKAGES = {
 
 
 def build_engine(spec: EngineSpec, *, owns_process: bool) -> tuple[LLMEngine, EngineInfo]:
-    """Load, size, compile and warm up; returns an engine that is ready.
+    """Load, size, compile and warm up an engine.
 
-    `owns_process`: torch and the C library may be told how to use threads and memory. Raises
-    ModelError for a model or setting that cannot be used, EngineError where memory does not
-    suffice.
+    `owns_process`: the thread and memory settings of torch and the C library may be changed. Raises
+    ModelError for a model or setting that cannot be used, EngineError where memory is short.
     """
     started_at = time.monotonic()
     build = _build_fake if is_fake(spec.model.id) else _build_real
@@ -71,7 +70,7 @@ def _build_fake(
 def _build_real(
     spec: EngineSpec, started_at: float, owns_process: bool
 ) -> tuple[LLMEngine, EngineInfo]:
-    # Late: torch takes a second to import, and the fake model does without.
+    # Late: torch takes a second to import, and the fake model does not need it.
     import torch
 
     from thothy_batch.engine.model_loader import load_runner
@@ -122,7 +121,7 @@ def _build_real(
 
 
 def _cost(loaded: "LoadedRunner", cache: MeasurementCache) -> CostModel | None:
-    """What is known beforehand of how long steps take."""
+    """The cost model, where the speed of steps is known beforehand."""
     key = loaded.speed_key
     known = lookup_speed(
         loaded.work,
@@ -136,14 +135,14 @@ def _cost(loaded: "LoadedRunner", cache: MeasurementCache) -> CostModel | None:
 
 
 def _with_bulk(config: EngineConfig, speed: StepSpeed | None) -> EngineConfig:
-    """Prompts are computed on a device as many at a time as its products need to be fast."""
+    """Prefill as many prompt tokens at a time as the device's products need to be fast."""
     rows = 0 if speed is None else rows_at_rate(speed.linears)
     return replace(config, bulk_tokens=min(rows, config.max_step_tokens)) if rows else config
 
 
 def _limits(cache: MeasurementCache, device: str, product_format: str) -> DeviceLimits | None:
-    """What the device can do at most. No night fails for it, if its pool left no memory to
-    measure in."""
+    """The device's limits; None where they cannot be measured, as when the pool left no memory
+    for it: no run fails for that."""
     from thothy_batch.engine.calibration.device_limits import load_or_measure_limits
 
     try:
@@ -154,7 +153,7 @@ def _limits(cache: MeasurementCache, device: str, product_format: str) -> Device
 
 
 def _calibrate(loaded: "LoadedRunner", cache: MeasurementCache) -> None:
-    """How fast the device runs this model: measured once, then kept. No night fails for it."""
+    """Measure the model's speed and cache it, where it is not known. No run fails for that."""
     key = loaded.speed_key
     if cache.load_speed(key) is not None:
         return

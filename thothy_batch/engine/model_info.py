@@ -1,4 +1,4 @@
-"""What is known of a model before its weights are loaded: enough to plan, key and tokenise."""
+"""Describes a model before its weights are loaded: enough to plan, key and tokenise."""
 
 from dataclasses import asdict, dataclass
 
@@ -29,7 +29,7 @@ AnyTokenizer = Tokenizer | ByteTokenizer
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model, seen without its weights."""
+    """Facts about a model that do not need its weights."""
 
     name: str
     commit: str | None
@@ -45,12 +45,12 @@ class ModelInfo:
     quantization: str = "none"
 
     def limits(self, spec: EngineSpec) -> Limits:
-        """What a request must fit, as far as it is known before the engine starts."""
+        """The limits that a request must fit, as far as they are known before the engine starts."""
         layout = KVLayout(self.layer_groups, spec.block_size)
         return Limits(self.max_model_len, layout, step_tokens(spec), spec.num_blocks)
 
     def engine_config(self, spec: EngineSpec, free_bytes: int) -> EngineConfig:
-        """The settings that an engine would resolve with this much free memory.
+        """The settings that an engine would resolve with this much free memory, in bytes.
 
         Raises ModelError and EngineError as the engine would.
         """
@@ -67,7 +67,7 @@ class ModelInfo:
 def model_info(spec: EngineSpec, *, need_weights: bool = True) -> ModelInfo:
     """Locate and describe the model of `spec`. Raises ModelError when it cannot be used.
 
-    Without `need_weights` a model on the hub is not downloaded further than its small files.
+    Without `need_weights` only the small files of a model on the hub are downloaded.
     """
     model = spec.model
     if is_fake(model.id):

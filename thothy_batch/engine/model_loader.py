@@ -1,4 +1,4 @@
-"""A model in memory with its pool and its runner: what an engine computes with."""
+"""Loads a model with its KV pool and its runner: everything that an engine computes with."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LoadedRunner:
-    """Warmed up and idle."""
+    """A model and its runner, warmed up and idle."""
 
     model: LoadedModel
     config: EngineConfig
     runner: Runner
-    launcher: Launcher  # the runner as an engine takes it
-    notes: tuple[str, ...] = ()  # what the user may want to know of the warm-up
+    launcher: Launcher  # the runner as an engine uses it
+    notes: tuple[str, ...] = ()  # for the user, from the warm-up
 
     @property
     def work(self) -> ModelWork:
@@ -45,7 +45,7 @@ class LoadedRunner:
 
     @property
     def speed_key(self) -> SpeedKey:
-        """What a speed measured with this runner holds for."""
+        """The conditions that a speed measured with this runner holds for."""
         config = self.config
         name = device_name(config.device)
         return SpeedKey(name, config.threads, config.impl, config.dtype, self.work)
@@ -54,8 +54,8 @@ class LoadedRunner:
 def load_runner(spec: EngineSpec) -> LoadedRunner:
     """Load the weights, size the pool from the memory that is left, compile and warm up.
 
-    Raises ModelError for a model or setting that cannot be used, EngineError where memory does
-    not suffice.
+    Raises ModelError for a model or setting that cannot be used, EngineError where memory is
+    short.
     """
     device = resolve_device(spec.device)
     impl = resolve_impl(spec.impl, device)
@@ -107,7 +107,7 @@ def _pool_of(model: LoadedModel, config: EngineConfig) -> KVPool:
 
 
 def _device_runner(model: LoadedModel, config: EngineConfig) -> "DeviceRunner":
-    # Late: it needs Triton, which there is not for every machine without a GPU.
+    # Late: it needs Triton, which does not exist for every machine without a GPU.
     from thothy_batch.engine.execution.gpu_runner import DeviceRunner
 
     kv = _pool_of(model, config)

@@ -10,7 +10,7 @@ from thothy_batch.records import EngineSpec
 
 
 def start_in_process(spec: EngineSpec) -> EngineClient:
-    """An engine in this process: it computes inside `poll`. For tests and small experiments."""
+    """Start an engine in this process: it computes inside `poll`. For tests and experiments."""
     # Late: torch is imported only by processes that compute.
     from thothy_batch.engine.in_process import InProcessEngine
 
@@ -18,11 +18,10 @@ def start_in_process(spec: EngineSpec) -> EngineClient:
 
 
 def start_child(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
-    """An engine in a child process of its own; returns when it is ready to compute.
+    """Start an engine in a child process of its own; returns when it is ready to compute.
 
-    What the child prints goes to `log_path` (appended), or to a temporary file. Errors at start
-    (ModelError and others) arrive as themselves. The child ends when this process does. Call it
-    on a thread that lives as long as the engine shall: on Linux the child dies with that thread.
+    The child's output goes to `log_path` (appended), or to a temporary file. Errors at start
+    (ModelError and others) are raised as they are. The child ends when this process does.
     """
     engine = EngineProcess.start(spec, log_path)
     try:
@@ -34,6 +33,6 @@ def start_child(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClie
 
 
 def start_supervised(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
-    """Engines in child processes, one after another: when one dies the next goes on in its place.
-    Else as `start_child`."""
+    """Start an engine in a child process, and another one whenever it dies. Else as
+    `start_child`."""
     return EngineSupervisor(partial(EngineProcess.start, log_path=log_path), spec)

@@ -1,4 +1,4 @@
-"""What all child processes of a run need: the parent's signals, and an end with the parent.
+"""Helpers for child processes: they ignore the parent's signals, and end with the parent.
 
 SIGINT, SIGTERM and SIGHUP of a terminal or a service manager reach the whole process group. The
 parent alone decides what they mean, so a child is started with them blocked (it takes seconds to

@@ -48,7 +48,7 @@ def _parse(text: str) -> dict[str, list[_Fault]]:
 
 
 _armed = _parse(os.environ.get("THOTHY_FAULTS", ""))
-_has_torn = False  # something: the process must not come to use it
+_has_torn = False  # a write was torn: the process must not live to read it
 
 
 def at(place: str) -> None:

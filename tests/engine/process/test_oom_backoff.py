@@ -11,7 +11,7 @@ class Clock:
         return self.now
 
 
-def test_each_lack_of_memory_halves_and_time_doubles_again() -> None:
+def test_each_death_from_memory_halves_and_time_doubles_again() -> None:
     clock = Clock()
     budget = OomBackoff(1000, clock)
     assert not budget.recover()

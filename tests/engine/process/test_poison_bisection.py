@@ -1,4 +1,4 @@
-"""Whoever kills the engine is found, and nobody else is blamed."""
+"""The request that kills the engine is found, and no other is blamed."""
 
 from math import ceil, log2
 
@@ -10,7 +10,7 @@ from thothy_batch.engine.process.poison_bisection import PoisonBisection
 
 
 class Machine:
-    """Computes batches of requests; dies of those that are poison, with some answered before."""
+    """Computes batches of requests; dies of the poisoned ones, after some others are answered."""
 
     def __init__(self, num: int, poison: set[int], order: list[int]) -> None:
         self.bisection = PoisonBisection()
@@ -24,14 +24,14 @@ class Machine:
     def run(self) -> None:
         while self.waiting or self.in_engine:
             may = [i for i in self.waiting if self.bisection.may_run(i)]
-            assert may or self.in_engine, "somebody waits, and nobody may run"
+            assert may or self.in_engine, "requests wait, and none may run"
             self.waiting = [i for i in self.waiting if i not in may]
             self.in_engine += may
             self._compute()
 
     def _compute(self) -> None:
         deadly = self.poison & set(self.in_engine)
-        # Before a death some come to their end: those that the order puts before the first poison.
+        # Before a death some finish: those that the order puts before the first poisoned one.
         for request in sorted(self.in_engine, key=self.order.index):
             if request in deadly:
                 self._die()
@@ -60,12 +60,12 @@ def test_exactly_the_poison_is_blamed(data: st.DataObject) -> None:
     machine.run()
     assert sorted(machine.blamed) == sorted(poison)
     assert sorted(machine.answered) == sorted(set(range(num)) - poison)
-    # The first death is forgiven; then the suspects are halved each time.
+    # The first death blames none; then the suspects are halved each time.
     assert machine.num_deaths <= len(poison) * (ceil(log2(num)) + 3)
 
 
 @pytest.mark.parametrize("num", [1, 2, 200])
-def test_one_death_blames_nobody(num: int) -> None:
+def test_one_death_blames_no_request(num: int) -> None:
     bisection = PoisonBisection()
     assert bisection.died(list(range(num))) is None
     assert not bisection.is_on
@@ -77,7 +77,7 @@ def test_one_death_blames_nobody(num: int) -> None:
     assert not bisection.is_on
 
 
-def test_a_death_without_requests_blames_nobody() -> None:
+def test_a_death_without_requests_blames_none() -> None:
     bisection = PoisonBisection()
     assert bisection.died([]) is None
     assert bisection.died([7]) is None

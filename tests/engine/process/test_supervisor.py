@@ -1,5 +1,5 @@
-"""An engine that dies, hangs or runs short of memory is followed by another; rows pay for nothing
-but their own fault."""
+"""An engine that dies, hangs or runs short of memory is followed by another; a request fails only
+through its own fault."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -138,7 +138,7 @@ def test_steps_become_smaller_where_memory_was_short(
 
 @pytest.mark.parametrize("knobs", ["?fail=error", "?fail=error&fail_at_step=2"])
 def test_an_engine_that_always_dies_is_given_up(knobs: str, start: Any, request_of: Any) -> None:
-    """No row is blamed for it: those that the search came to are as good as the others."""
+    """No request is blamed for it: those that the search ended at are as innocent as the others."""
     engine = start(knobs, max_seqs=4)
     engine.submit(rows(request_of, 6))
     failures: list[Any] = []
@@ -189,7 +189,7 @@ def test_planned_readers_that_were_answered_are_not_waited_for(
 
 
 def test_the_last_row_is_not_to_blame_for_good(start: Any, request_of: Any) -> None:
-    """It died alone, twice; but nobody else was answered since: it may have been the machine."""
+    """It died alone, twice; but no other was answered since: it may have been the machine."""
     engine = start(f"?fail=kill&poison={POISON}")
     engine.submit(rows(request_of, 1, poison=(0,)))
     (failure,) = drain(engine, 120.0).failures

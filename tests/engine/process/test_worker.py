@@ -1,4 +1,4 @@
-"""The engine in its own process: it answers, fails with a sentence, and never stays behind."""
+"""The engine in its own process: it computes, fails with a sentence, and never outlives a run."""
 
 import json
 import os
@@ -48,14 +48,14 @@ def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended; a zombie that nobody collects has."""
+    """True if a process has ended, also where it is a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
 
 
-def test_a_child_answers_like_an_engine_in_process(child: Any, request_of: Any) -> None:
+def test_a_child_computes_what_an_engine_in_process_computes(child: Any, request_of: Any) -> None:
     requests = [
         request_of(i, b"a prompt %d" % i, 40, num_samples=1 + i % 3, temperature=0.5, seed=i)
         for i in range(50)
@@ -111,13 +111,13 @@ def test_a_killed_child_is_noticed_and_named(child: Any, request_of: Any, tmp_pa
 
 def test_the_last_lines_of_the_log_come_with_the_error(tmp_path: Path, request_of: Any) -> None:
     log = tmp_path / "engine.log"
-    log.write_text("of an earlier night\n")
+    log.write_text("of an earlier run\n")
     engine = start_child(spec("?fail=error&fail_at_step=1"), log_path=log)
     engine.submit([request_of(0, b"x")])
     with pytest.raises(EngineError):
         drain(engine)
     engine.close()
-    assert log.read_text().startswith("of an earlier night\n")
+    assert log.read_text().startswith("of an earlier run\n")
     assert "RuntimeError: the fake model was asked to fail" in log.read_text()
 
 
@@ -132,8 +132,8 @@ def test_close_returns_fast_while_the_child_works(child: Any, request_of: Any) -
     engine.close()
 
 
-def test_a_parent_that_does_not_poll_blocks_nobody(child: Any, request_of: Any) -> None:
-    """Far more than a socket buffer goes both ways while nobody polls."""
+def test_a_parent_that_does_not_poll_blocks_neither_side(child: Any, request_of: Any) -> None:
+    """Far more than a socket buffer holds is sent both ways without a poll."""
     engine = child()
     prompt = bytes(range(1, 200)) * 5
     engine.submit([request_of(i, prompt + b"%d" % i, 60) for i in range(2000)])
@@ -165,7 +165,7 @@ def test_stop_admitting_gives_back_what_was_not_started(child: Any, request_of: 
     engine.give_back()
     engine.submit([request_of(10, b"late", 5)])
     update = drain(engine)
-    # Polling above may have seen some end already; nobody else was started afterwards.
+    # Polling above may have seen some end already; no other was started afterwards.
     assert len(update.results) <= 2
     assert not update.failures
     assert update.totals.output_tokens < 10 * 100

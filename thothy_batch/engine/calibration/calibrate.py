@@ -1,7 +1,7 @@
-"""Measures how fast a loaded engine's runner works: batches of known work, a profile of seconds.
+"""Calibrates the speed of a loaded engine's runner from the times of batches of known work.
 
-Each part of the profile is a difference between batches that differ in that part alone; a part
-that comes out below nothing, by noise, counts as nothing. Knows no tensors.
+Each term of the cost model is a difference between batches that differ in that term alone; one
+that is negative, by noise, counts as 0. Knows no tensors.
 """
 
 import time
@@ -25,14 +25,14 @@ Clock = Callable[[], float]
 _CHUNKS = (1, 4, 8, 16, 32, 64, 128, 256, 512)
 _CUDA_CHUNKS = (*_CHUNKS, 1024, 2048, 4096, 8192)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_NEAR = 32  # tokens of context that cost little to attend to
+_NEAR = 32  # tokens of a context that is cheap to attend to
 _FAR = 512
 _FAR_ROWS = 8
-# What calibration fills of the pool: enough that KV is read from memory, not from caches.
+# The part of the pool that calibration fills: enough that KV is read from memory, not caches.
 _KV_BYTES = 1 << 29
 _KV_TOKENS = 4096
-_GOES = 4  # per batch, while they take less than:
-_GOES_S = 0.5
+_REPEATS = 4  # per batch, while they take less than:
+_REPEATS_S = 0.5
 _HOST_ROWS = 32
 _HOST_TOKENS = 64
 _NOTHING = StepSpeed(linears=((1, 0.0),), head=((1, 0.0),), kv_byte_s=0, pair_s=0, shared_pair_s=0)
@@ -72,33 +72,33 @@ class _Bench:
         self._clock = clock
 
     def time(self, batch: Batch) -> float:
-        """Seconds of the fastest of a few goes. The first does not count: linears of a new number
-        of rows take twice as long once, while their code is made."""
+        """Seconds of the fastest of a few repeats. The first run does not count: linears of a new
+        number of rows take twice as long once, while their code is generated."""
         self._runner.run(batch)
         best, spent = float("inf"), 0.0
-        for _ in range(_GOES):
+        for _ in range(_REPEATS):
             began = self._clock()
             self._runner.run(batch)
             seconds = self._clock() - began
             best, spent = min(best, seconds), spent + seconds
-            if spent > _GOES_S:
+            if spent > _REPEATS_S:
                 break
         return best
 
     def rest(self, batch: Batch, speed: StepSpeed) -> float:
-        """Seconds of a batch beyond those that a speed accounts for."""
+        """Seconds of a batch beyond those that `speed` accounts for."""
         return self.time(batch) - self.seconds_of(speed, batch)
 
     def ladder(
         self, sizes: list[int], make: Callable[[int], Batch], speed: StepSpeed, budget_s: float
     ) -> Curve:
-        """Seconds, beyond those accounted for, by size; as many sizes as the budget allows."""
+        """Seconds beyond those that `speed` accounts for, by size, as far as the budget allows."""
         points: list[tuple[float, float]] = []
         end = self._clock() + budget_s
         for size in sizes:
             began = self._clock()
             seconds = max(0.0, self.rest(make(size), speed))
-            # More rows never take less time: what says so is noise.
+            # More rows never take less time: a measurement that says so is noise.
             points.append((size, max(seconds, points[-1][1] if points else 0.0)))
             # The next size may take twice as long as this one did.
             if self._clock() + 2 * (self._clock() - began) > end:
@@ -106,12 +106,12 @@ class _Bench:
         return tuple(points)
 
     def seconds_of(self, speed: StepSpeed, batch: Batch) -> float:
-        """What the cost model says of a batch."""
+        """Seconds of a batch by the cost model."""
         return CostModel(self._work, speed).step_s(step_work(batch))
 
     def slope(self, near: Batch, far: Batch, unit: StepSpeed) -> float:
-        """Seconds of one unit of a term of the cost model, of which `far` has more than `near`;
-        `unit`: a second for each unit of it, and nothing else."""
+        """Seconds per unit of the one term of the cost model that `far` has more of than `near`;
+        `unit`: a speed of one second per unit of that term, and 0 for all others."""
         units = self.seconds_of(unit, far) - self.seconds_of(unit, near)
         return max(0.0, (self.time(far) - self.time(near)) / units) if units > 0 else 0.0
 
@@ -119,7 +119,7 @@ class _Bench:
 def _prompts(
     bench: _Bench, batches: DummyBatches, chunks: tuple[int, ...], budget_s: float
 ) -> StepSpeed:
-    """Linears and prefill attention, from parts of one prompt of which nothing is sampled."""
+    """Measure linears and prefill attention, with chunks of one prompt and no sampling."""
     size = min(128, batches.max_chunk, -(-batches.max_context // 4))
     far = batches.chunk(batches.max_context - size, size)
     speed = replace(
@@ -131,7 +131,7 @@ def _prompts(
 
 
 def _decode(bench: _Bench, batches: DummyBatches, speed: StepSpeed, budget_s: float) -> StepSpeed:
-    """KV reads and the LM head, from rows that decode."""
+    """Measure KV reads and the LM head, with decoding rows."""
     near = min(_NEAR, batches.max_context)
     rows = min(_FAR_ROWS, batches.max_rows, batches.num_tokens // near)
     far = max(near, min(_FAR, batches.max_context, batches.num_tokens // rows))
@@ -147,10 +147,10 @@ def _decode(bench: _Bench, batches: DummyBatches, speed: StepSpeed, budget_s: fl
 
 
 def _grouped(bench: _Bench, batches: DummyBatches, speed: StepSpeed) -> StepSpeed:
-    """What rows of a group pay for KV that is read once for all of them."""
+    """Measure the cost of KV that is read once for all rows of a group."""
     shared_blocks = min(_FAR, batches.max_context) // batches.block_size - 1
     if shared_blocks < 1:
-        return speed  # nobody can share a block and have one of his own
+        return speed  # the pool is too small for a shared block plus a private one
     rows = min(2 * _FAR_ROWS, batches.max_rows)
     if rows < 2:
         return speed
@@ -161,7 +161,7 @@ def _grouped(bench: _Bench, batches: DummyBatches, speed: StepSpeed) -> StepSpee
 
 
 def _host_part(config: EngineConfig, clock: Clock) -> tuple[float, float]:
-    """Seconds that the engine around the runner takes for a step, and for each of its rows."""
+    """Seconds that the engine spends around the runner for a step, and for each of its rows."""
     num_rows = min(_HOST_ROWS, config.max_seqs)
     alone, together = (_host_step(config, clock, rows) for rows in (1, num_rows))
     row_s = max(0.0, (together - alone) / (num_rows - 1)) if num_rows > 1 else 0.0
@@ -169,7 +169,7 @@ def _host_part(config: EngineConfig, clock: Clock) -> tuple[float, float]:
 
 
 def _host_step(config: EngineConfig, clock: Clock, num_rows: int) -> float:
-    """Seconds of a step of rows that decode, without what the runner does in it."""
+    """Seconds of a decode step without the runner's part."""
     launcher = SyncLauncher(_Idle())
     engine = LLMEngine(config, launcher, StopChecker((), None), vocab_size=2, has_tokenizer=False)
     num_tokens = min(_HOST_TOKENS, config.max_model_len - 1, config.pool_tokens // num_rows - 1)

@@ -1,4 +1,4 @@
-"""Measures what a device can do at most: the F and BW of the roofline."""
+"""Measures a device's limits: F and BW of the roofline, operations and bytes a second."""
 
 import time
 from collections.abc import Callable
@@ -11,23 +11,23 @@ from thothy_batch.records import DeviceLimits
 from thothy_kernels.linear import pack_linear
 from thothy_kernels.linear_int8 import pack_linear_int8
 
-# Weights of small and large models [N, K], and rows of a step that is bound by compute.
+# Weights of small and large models [N, K], and rows of a compute-bound step.
 _LINEAR_SHAPES = ((1024, 1024), (4096, 1024), (1024, 3072), (4096, 4096))
 _LINEAR_ROWS = 512
 _READ_BYTES = 1 << 29  # far beyond caches
 _MIB = 1 << 20
-# A product and a copy that take far longer than their launch.
+# Sizes of a product and a copy that take far longer than their launch.
 _CUDA_ROWS = 8192
 _CUDA_BYTES = 2 << 30
-# Something else may have a core for a while, and halve what is measured meanwhile.
-_MIN_GOES = 5
+# Another program may use a core for a while, and halve the rate measured meanwhile.
+_MIN_REPEATS = 5
 
 
 def load_or_measure_limits(
     cache: MeasurementCache, device: str = "cpu", product_format: str = "float32"
 ) -> DeviceLimits:
-    """The figures as measured before; measured now, for some seconds, where there are none, or
-    none of this format of products."""
+    """The cached limits; measured now, for some seconds, where there are none, or none for this
+    format of products."""
     known = cache.load_device(device_name(device), torch.get_num_threads())
     if known is not None and product_format in known.flops:
         return known
@@ -37,7 +37,7 @@ def load_or_measure_limits(
 def measure_device(
     cache: MeasurementCache, device: str = "cpu", budget_s: float = 4.0
 ) -> DeviceLimits:
-    """Measure compute and bandwidth with all of torch's threads, and keep the figures.
+    """Measure compute and bandwidth with all of torch's threads, and cache them.
 
     `budget_s`: of measuring alone; a slow device takes longer, since everything is run six times.
     """
@@ -46,15 +46,15 @@ def measure_device(
     if device == "cpu":
         dtypes, flops, bandwidth = (*dtypes, torch.int8), _flops, _bandwidth
     share = budget_s / (len(dtypes) + 1)
-    figures = DeviceLimits(
+    limits = DeviceLimits(
         device=device_name(device),
         threads=torch.get_num_threads(),
         flops={str(dtype).removeprefix("torch."): flops(dtype, share) for dtype in dtypes},
         bandwidth=bandwidth(share),
         measured_at=measured_now(),
     )
-    cache.store_device(figures)
-    return figures
+    cache.store_device(limits)
+    return limits
 
 
 @torch.inference_mode()
@@ -75,9 +75,9 @@ def _flops(dtype: torch.dtype, budget_s: float) -> float:
 
 @torch.inference_mode()
 def _bandwidth(budget_s: float) -> float:
-    """Bytes a second of the fastest way to read: which one that is differs between machines.
+    """Bytes a second of the fastest way to read, which differs between machines.
 
-    Sums and products of float32 were found at 12 and 31 GB/s on one, at 53 both on another.
+    Sums and products of float32 read 12 and 31 GB/s on one machine, both 53 GB/s on another.
     """
     num_bytes = max(_MIB, min(_READ_BYTES, available_bytes() // 8) // _MIB * _MIB)
     data = torch.ones(num_bytes // 4)
@@ -93,7 +93,7 @@ def _bandwidth(budget_s: float) -> float:
 
 @torch.inference_mode()
 def _cuda_flops(dtype: torch.dtype, budget_s: float) -> float:
-    """Operations a second of a GPU's largest products; of random numbers, whose bits cost power."""
+    """Operations a second of a GPU's largest products, with random operands: bits cost power."""
     n = _CUDA_ROWS
     a = torch.randn((n, n), dtype=dtype, device="cuda")
     out = torch.empty_like(a)
@@ -102,7 +102,7 @@ def _cuda_flops(dtype: torch.dtype, budget_s: float) -> float:
 
 @torch.inference_mode()
 def _cuda_bandwidth(budget_s: float) -> float:
-    """Bytes a second that a GPU reads and writes as it copies."""
+    """Bytes a second that a GPU reads and writes in a copy."""
     free, _ = torch.cuda.mem_get_info()
     source = torch.empty(min(_CUDA_BYTES, free // 4), dtype=torch.int8, device="cuda")
     target = torch.empty_like(source)
@@ -115,14 +115,14 @@ def _waited(launch: Callable[..., object], *args: object, **kwargs: object) -> N
 
 
 def _least_time(work: Callable[[], object], budget_s: float) -> float:
-    """Seconds of the fastest of several goes, five at least; one more goes before, to warm up."""
+    """Seconds of the fastest of at least five runs, after one to warm up."""
     work()
-    best, num_goes = float("inf"), 0
+    best, num_repeats = float("inf"), 0
     end = time.perf_counter() + budget_s
     while True:
         began = time.perf_counter()
         work()
         now = time.perf_counter()
-        best, num_goes = min(best, now - began), num_goes + 1
-        if now >= end and num_goes >= _MIN_GOES:
+        best, num_repeats = min(best, now - began), num_repeats + 1
+        if now >= end and num_repeats >= _MIN_REPEATS:
             return best

@@ -1,4 +1,4 @@
-"""Measures how fast this machine runs one model: for `doctor`, and for the runs that follow it."""
+"""Measures the speed of one model on this machine, for `doctor` and the runs that follow it."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from thothy_batch.records import EngineSpec, LayerGroup
 
 @dataclass(frozen=True, slots=True)
 class MeasuredModel:
-    """A model as it was measured; nothing of it is in memory any more."""
+    """A model and its measured speed, after the model was unloaded."""
 
     name: str
     architecture: str

@@ -1,7 +1,7 @@
-"""What a step costs: a model's work per token, a device's measured speed, seconds.
+"""Cost model of a step: a model's work per token times a device's measured speed, in seconds.
 
-The planner and the simulated device go by it, so a call takes microseconds and a span of decode
-steps is charged in closed form. Knows no tensors and no blocks.
+The planner and the simulated device use it, so a call takes microseconds and a batch of several
+decode steps is charged in closed form. Knows no tensors and no blocks.
 """
 
 from bisect import bisect_left
@@ -21,7 +21,7 @@ Curve = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class GroupWork:
-    """Layers that keep the same tokens."""
+    """The work of layers that keep KV of the same tokens."""
 
     num_layers: int
     window: int | None  # tokens that a query sees, itself included; None: all
@@ -30,7 +30,7 @@ class GroupWork:
 
 @dataclass(frozen=True, slots=True)
 class ModelWork:
-    """What a token costs, from a model's configuration."""
+    """The work of one token, from a model's configuration."""
 
     body_parameters: int
     head_parameters: int
@@ -39,7 +39,7 @@ class ModelWork:
     head_dim: int
     groups: tuple[GroupWork, ...]
     quantization: str = "none"
-    # Of what a decode step would read of body and head in the dtype, saved by quantization.
+    # Bytes that a decode step does not read of body and head, thanks to quantization.
     saved_body_bytes: int = 0
     saved_head_bytes: int = 0
 
@@ -53,11 +53,11 @@ class ModelWork:
 
     @property
     def weight_bytes(self) -> int:
-        """What a decode step reads of the model."""
+        """Bytes of the model that a decode step reads."""
         return self.body_bytes + self.head_bytes
 
     def product_format(self, dtype: str) -> str:
-        """In what the linears multiply: the name of the rate that bounds them."""
+        """Number format that the linears multiply in: the name of the rate that bounds them."""
         return dtype if self.quantization == "none" else self.quantization
 
     @property
@@ -104,14 +104,14 @@ class StepWork:
 
 @dataclass(frozen=True, slots=True)
 class StepSpeed:
-    """How fast a device runs one model. Seconds; measured, or derived from a roofline.
+    """Speed of one model on a device. Seconds; measured, or derived from a roofline.
 
-    Below the first point of a curve its value holds, between points a straight line, beyond the
-    last the value grows in proportion; no rows cost nothing.
+    A curve is constant below its first point, linear between points, and proportional beyond the
+    last; no rows cost nothing.
     """
 
-    linears: Curve  # of the rows of a step, what the runner does around the layers included
-    head: Curve  # of the rows that sample, drawing included
+    linears: Curve  # by rows of a step; includes the runner's work around the layers
+    head: Curve  # by rows that sample; includes sampling
     kv_byte_s: float  # a byte of KV that decode rows read
     pair_s: float  # a query-key pair of prefill, per layer
     shared_pair_s: float  # a query-key pair of decode over KV read for several rows, per layer
@@ -129,7 +129,7 @@ class StepSpeed:
         efficiency: float = 1.0,
         attention_flops: float | None = None,
     ) -> "StepSpeed":
-        """From operations and bytes a second alone, of which a share `efficiency` is reached.
+        """Derive a speed from operations and bytes a second; a share `efficiency` is reached.
 
         A step's linears take max(weight bytes / bandwidth, 2 * parameters * rows / flops).
         `attention_flops`: where attention multiplies in another format than the linears.
@@ -138,7 +138,7 @@ class StepSpeed:
         flops, bandwidth = flops * efficiency, bandwidth * efficiency
 
         def curve(num_bytes: int, parameters: int) -> Curve:
-            # At so many rows reading the weights takes as long as multiplying by them.
+            # The rows at which reading the weights takes as long as multiplying by them.
             balance = num_bytes / parameters * flops / (2 * bandwidth)
             return ((balance, num_bytes / bandwidth),)
 
@@ -152,7 +152,7 @@ class StepSpeed:
 
 
 def rows_at_rate(curve: Curve, share: float = 0.9) -> int:
-    """The fewest rows, of those measured, that are computed at `share` of the best rate."""
+    """The smallest measured number of rows that is computed at `share` of the best rate."""
     rates = [(rows, rows / seconds) for rows, seconds in curve if seconds > 0]
     best = max((rate for _, rate in rates), default=0.0)
     return int(next((rows for rows, rate in rates if rate >= share * best), 0))
@@ -161,9 +161,10 @@ def rows_at_rate(curve: Curve, share: float = 0.9) -> int:
 class CostModel:
     """Predicts the seconds of steps.
 
-    In layers with a window decode rows are taken to read min(all their tokens, rows * window), and
-    prefill pairs likewise. That is exact where contexts lie on one side of the window, and too
-    much by what some rows have beyond it or, if less, by what the others lack.
+    In layers with a window, decode rows are assumed to read min(all their tokens, rows * window),
+    and prefill pairs likewise. That is exact where all contexts lie on one side of the window; else
+    it is too much, by the tokens that some rows have beyond it or by those that the others have
+    left to it, whichever is less.
     """
 
     def __init__(self, work: ModelWork, speed: StepSpeed) -> None:
@@ -215,7 +216,7 @@ def tokens_read(context: int, num_rows: int, num_steps: int, window: int | None)
 
 
 class _Line:
-    """A curve, ready to be asked."""
+    """A curve, prepared for evaluation."""
 
     def __init__(self, curve: Curve) -> None:
         self._rows = [rows for rows, _ in curve]

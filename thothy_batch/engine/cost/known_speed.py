@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from thothy_batch.engine.cost.cost_model import ModelWork, StepSpeed
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache, SpeedKey, device_name
 
-# Of what a device can do at most; where nothing was measured with the model itself.
+# Share of the device's limits that is assumed where the model itself was not measured.
 _EFFICIENCY = 0.6
 
 
 @dataclass(frozen=True, slots=True)
 class KnownSpeed:
-    """A speed and where it comes from: calibrated (with this model), device (its limits alone)."""
+    """A speed and its source: calibrated (with this model) or device (its limits alone)."""
 
     speed: StepSpeed
     source: str
@@ -27,23 +27,23 @@ def lookup_speed(
     device: str = "cpu",
     cache: MeasurementCache | None = None,
 ) -> KnownSpeed | None:
-    """The best that is known of how fast this machine runs a model; None where nothing is."""
+    """The best known speed of a model on this machine; None where nothing is known."""
     cache = cache or MeasurementCache()
     name = device_name(device)
     speed = cache.load_speed(SpeedKey(name, threads, impl, dtype, work))
     if speed is not None:
         return KnownSpeed(speed, "calibrated", speed.measured_at)
-    figures = cache.load_device(name, threads)
-    if figures is None or impl == "reference":  # which is nowhere near them
+    limits = cache.load_device(name, threads)
+    if limits is None or impl == "reference":  # far below the limits
         return None
-    flops = figures.flops.get(work.product_format(dtype))
-    if flops is None:  # measured before there was this format
+    flops = limits.flops.get(work.product_format(dtype))
+    if flops is None:  # measured by a version without this format
         return None
     speed = StepSpeed.from_roofline(
         flops,
-        figures.bandwidth,
+        limits.bandwidth,
         work,
         efficiency=_EFFICIENCY,
-        attention_flops=figures.flops[dtype],
+        attention_flops=limits.flops[dtype],
     )
-    return KnownSpeed(speed, "device", figures.measured_at)
+    return KnownSpeed(speed, "device", limits.measured_at)

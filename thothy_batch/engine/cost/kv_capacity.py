@@ -1,4 +1,4 @@
-"""What a model gains where its windowed layers keep no more than their window. Pure arithmetic."""
+"""Pool capacity gained where windowed layers keep no more than their window. Pure arithmetic."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

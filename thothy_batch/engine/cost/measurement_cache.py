@@ -1,7 +1,7 @@
-"""Measured figures, kept between runs: small JSON files in the user's cache directory.
+"""Cache of measurements between runs: small JSON files in the user's cache directory.
 
 One file per device, one per device and model shape. They only save the time of measuring again, so
-nothing about them is an error: a file that cannot be read or is not ours counts as not there, one
+nothing about them is an error: a file that cannot be read or is not ours counts as missing, one
 that cannot be written is not kept, and `notes` says so.
 """
 
@@ -24,18 +24,18 @@ from thothy_batch.engine.hardware.gpu import find_gpu
 from thothy_batch.process.atomic_write import replace_file
 from thothy_batch.records import DeviceLimits
 
-_FORMAT = 2  # raised also where what computes is another: what it measured is then measured anew
-_MAX_BYTES = 1 << 20  # of a file that can be ours
+_FORMAT = 2  # raised also when the computation changes, so that everything is measured again
+_MAX_BYTES = 1 << 20  # a longer file is not ours
 _FORMATS = ("float32", "bfloat16", "int8")
 _CPU_INFO = Path("/proc/cpuinfo")
-# What reading a file of somebody else's can come to.
+# Errors from parsing a file that is not ours.
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class SpeedKey:
-    """What a measured speed holds for. The weights themselves do not matter."""
+    """The conditions that a measured speed holds for. The weights themselves do not matter."""
 
     device: str
     threads: int
@@ -52,15 +52,15 @@ class MeasurementCache:
         self.folder = folder or self._user_folder()
 
     def device_file(self, device: str, threads: int) -> Path | None:
-        """Where the figures of a device lie; None where this user has no cache directory."""
+        """Path of a device's limits; None where this user has no cache directory."""
         return self._file(f"device-{_in_names(device)}-{threads}-threads.json")
 
     def kernels_file(self, device: str) -> Path | None:
-        """Where the launch settings of a device's kernels lie, likewise."""
+        """Path of the launch settings of a device's kernels; None likewise."""
         return self._file(f"kernels-{_in_names(device)}.json")
 
     def load_device(self, device: str, threads: int) -> DeviceLimits | None:
-        """The figures as measured last; None where there are none that can be used."""
+        """The limits as measured last; None where no usable ones are stored."""
         key = {"device": device, "threads": threads}
 
         def parse(value: dict[str, Any]) -> DeviceLimits:
@@ -71,12 +71,12 @@ class MeasurementCache:
 
         return self.load(self.device_file(device, threads), key, parse)
 
-    def store_device(self, figures: DeviceLimits) -> None:
-        key = {"device": figures.device, "threads": figures.threads}
-        self.store(self.device_file(figures.device, figures.threads), key, asdict(figures))
+    def store_device(self, limits: DeviceLimits) -> None:
+        key = {"device": limits.device, "threads": limits.threads}
+        self.store(self.device_file(limits.device, limits.threads), key, asdict(limits))
 
     def load_speed(self, key: SpeedKey) -> StepSpeed | None:
-        """The speed as measured last; None where there is none that can be used."""
+        """The speed as measured last; None where no usable one is stored."""
         return self.load(self._speed_file(key), _plain(key), _speed_of)
 
     def store_speed(self, key: SpeedKey, speed: StepSpeed) -> None:
@@ -85,7 +85,7 @@ class MeasurementCache:
     def _user_folder(self) -> Path | None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or "")
         try:
-            # The specification wants a relative path to be passed over.
+            # The XDG specification says to ignore a relative path.
             base = base if base.is_absolute() else Path.home() / ".cache"
         except RuntimeError:
             self.notes.append("measured figures are not kept: this user has no home directory")
@@ -132,7 +132,7 @@ class MeasurementCache:
 
 
 def device_name(device: str = "cpu") -> str:
-    """The processor that computes, told apart from others that go by the same name."""
+    """The name of the computing device, distinct from others of the same marketing name."""
     if device != "cpu":
         gpu = find_gpu()
         return device if gpu is None else gpu.name
@@ -145,23 +145,23 @@ def device_name(device: str = "cpu") -> str:
         pass  # not Linux
     name = found.get("model name") or platform.processor() or platform.machine()
     kind = "/".join(found[part] for part in ("cpu family", "model", "stepping") if part in found)
-    # Fewer instructions, asked for to compare: their figures are not this processor's.
+    # Restricted to fewer instructions for comparison: not the speed of this processor.
     asked = os.environ.get("THOTHY_CPU_ISA")
     return f"{name} {kind}".strip() + (f" as {asked}" if asked else "")
 
 
 def _in_names(device: str) -> str:
-    """A device's name as a part of a file's."""
+    """A device's name as part of a file name."""
     return re.sub("[^a-z0-9]+", "-", device.lower()).strip("-")[:100]
 
 
 def measured_now() -> str:
-    """The moment, for `measured_at`."""
+    """The present time, for `measured_at`."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _plain(key: SpeedKey) -> dict[str, Any]:
-    """As JSON has it. New versions of what computes are measured anew."""
+    """The key as JSON. It has the versions of all that computes, so a new one is measured again."""
     versions = {"thothy-batch": __version__, "torch": _version("torch")}
     plain: dict[str, Any] = json.loads(json.dumps(asdict(key) | {"versions": versions}))
     return plain

@@ -1,16 +1,16 @@
-"""The receipt's numerator: the time that a night's work needs on this device, however it is run.
+"""The roofline of a run: the time that its work needs on this device, however it is scheduled.
 
     prefill    2 * P * unique prompt tokens / F + attention operations / F
     decode     max(weight bytes * longest output / BW, 2 * (P + P_h) * all output tokens / F)
-    KV reads   (each suffix once per own output token, each shared beginning once per token of the
+    KV reads   (each suffix once per own output token, each shared prefix once per token of the
                longest output among its readers) / BW
 
-F: operations a second, BW: bytes a second. P, P_h: parameters of body and LM head. What is shared
-is a matter of the prompts alone: whether the engine made use of it changes nothing here. No term
-knows of steps, batches, pools or order. An output token counts as one row of one decode step: where
-guessed tokens are verified, steps are fewer, and a night may need less time than this.
-Where the linears are quantised, weight bytes are what is left of them, and F is the rate of their
-products; attention is charged at that of the dtype.
+F: operations a second, BW: bytes a second. P, P_h: parameters of body and LM head. Sharing is a
+property of the prompts alone: it does not matter here if the engine used it. No term depends on
+steps, batches, pools or order. An output token counts as one row of one decode step: with
+speculation steps are fewer, and a run may need less time than this.
+Where the linears are quantised, weight bytes are the quantised ones, and F is the rate of their
+products; attention is charged at the rate of the dtype.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from thothy_batch.records import SharedPrefix
 
 
 class RooflineWork:
-    """Adds up requests as they finish. Its memory grows with the shared prefixes alone."""
+    """Sums over finished requests. Its memory grows with the shared prefixes alone."""
 
     def __init__(self, work: ModelWork) -> None:
         self._work = work
@@ -36,7 +36,7 @@ class RooflineWork:
 
     @property
     def unique_prompt_tokens(self) -> int:
-        """Prompt tokens, what is shared counted once."""
+        """Prompt tokens, shared ones counted once."""
         return self._num_unique
 
     def add(
@@ -70,7 +70,7 @@ class RooflineWork:
     def seconds(
         self, flops: float, bandwidth: float, attention_flops: float | None = None
     ) -> float:
-        """The unavoidable time, at `flops` operations and `bandwidth` bytes a second.
+        """The roofline time at `flops` operations and `bandwidth` bytes a second.
 
         `attention_flops`: where attention multiplies in another format than the linears.
         """
@@ -88,7 +88,7 @@ class RooflineWork:
         return prefill_s + attention_s + decode_s + self._kv_bytes() / bandwidth
 
     def _compute(self, start: int, end: int) -> None:
-        """Prompt positions start .. end, which somebody has to compute."""
+        """Count prompt positions start .. end, which have to be computed once."""
         self._num_unique += end - start
         for index, window in enumerate(self._windows):
             self._pairs[index] += _pairs_before(end, window) - _pairs_before(start, window)
@@ -107,7 +107,7 @@ def roofline_s(
     flops: float,
     bandwidth: float,
 ) -> float:
-    """The unavoidable time of requests: (prompt length, output lengths, shared prefixes) each."""
+    """The roofline time of requests: (prompt length, output lengths, shared prefixes) each."""
     total = RooflineWork(work)
     for prompt_len, output_lens, prefixes in requests:
         total.add(prompt_len, output_lens, prefixes)
@@ -115,7 +115,7 @@ def roofline_s(
 
 
 def _pairs_before(end: int, window: int | None) -> int:
-    """Query-key pairs of positions 0 .. end: each sees itself and what is before it."""
+    """Query-key pairs of positions 0 .. end: each attends to itself and those before it."""
     if window is None or end <= window:
         return end * (end + 1) // 2
     return window * (window + 1) // 2 + (end - window) * window
@@ -124,7 +124,7 @@ def _pairs_before(end: int, window: int | None) -> int:
 def _prompt_reads(
     start: int, end: int, prompt_len: int, output_len: int, window: int | None
 ) -> int:
-    """Tokens of start .. end that the output tokens of a prompt read, all together."""
+    """Tokens of start .. end read by all output tokens of a prompt together."""
     if window is None:
         return (end - start) * output_len
     return _reads_before(end, prompt_len, output_len, window) - _reads_before(
@@ -133,15 +133,15 @@ def _prompt_reads(
 
 
 def _reads_before(end: int, prompt_len: int, output_len: int, window: int) -> int:
-    """Tokens of 0 .. end that the output tokens read: number t sees prompt_len + t - window on."""
-    num_all = max(0, min(output_len, window - prompt_len))  # those that see the first token, too
+    """Tokens of 0 .. end that the output tokens read: number t from prompt_len + t - window on."""
+    num_all = max(0, min(output_len, window - prompt_len))  # those that read the first token too
     seen = max(0, end - max(0, prompt_len + num_all + 1 - window))  # of the next one
     falling = min(output_len - num_all, seen)
     return num_all * end + falling * seen - falling * (falling - 1) // 2
 
 
 def _output_reads(output_len: int, window: int | None) -> int:
-    """Earlier output tokens that output tokens read, all together."""
+    """Earlier output tokens read by all output tokens together."""
     if window is None or output_len <= window:
         return output_len * (output_len - 1) // 2
     return window * (window - 1) // 2 + (output_len - window) * (window - 1)

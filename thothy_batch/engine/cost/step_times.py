@@ -1,7 +1,7 @@
-"""How long decode steps take by their number of tokens, learned from those that the engine runs.
+"""Seconds of decode steps by their number of tokens, learned from those that the engine runs.
 
-No measurement beforehand is needed, and what is known is of this hour: contexts grow, and others
-take the machine's cores. Noise only ever adds time, so the lower median of the latest counts.
+No measurement beforehand is needed, and the times are current: contexts grow, and other programs
+use the machine's cores. Noise only ever adds time, so the lower median of the latest counts.
 """
 
 from collections import deque
@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 _KEPT = 5  # measurements of a size
-_ENOUGH = 2  # of them, for what drafts are compared with
-_EXPIRES = 512  # steps after which a size that did not occur again is not known any more
+_ENOUGH = 2  # of them, for a size to be compared with
+_EXPIRES = 512  # steps after which a size that did not occur again is forgotten
 
 
 @dataclass(slots=True)
 class _Size:
-    """Steps of about as many tokens. Seconds."""
+    """Steps of about the same number of tokens. Seconds."""
 
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     num_tokens: int = 0  # of the latest
@@ -33,7 +33,7 @@ class StepTimes:
         self._sizes: dict[int, _Size] = {}
 
     def note(self, num_tokens: int, seconds: float) -> None:
-        """A decode step of so many tokens took so long."""
+        """Record the time of a decode step."""
         self.num_steps += 1
         size = self._sizes.setdefault(size_of(num_tokens), _Size())
         size.seconds.append(seconds)
@@ -42,9 +42,9 @@ class StepTimes:
         self._sizes = {key: size for key, size in self._sizes.items() if size.at_step > oldest}
 
     def least_seconds(self, num_tokens: int) -> float:
-        """Of a step of so many tokens: what was measured, or else what it takes at the least, by
-        steps of other sizes. One takes as long as any smaller one, and its share of a larger one's
-        time. 0: nothing is known."""
+        """Seconds of a step, as measured; or else a lower bound from steps of other sizes. A step
+        takes at least as long as any smaller one, and at least its share of a larger one's time.
+        0: nothing is known."""
         size = self._sizes.get(size_of(num_tokens))
         if size is not None and len(size.seconds) >= _ENOUGH:
             return _lower_median(size)
@@ -59,12 +59,12 @@ class StepTimes:
 
     @property
     def most_tokens(self) -> int:
-        """Of the steps that are known, 0: none is."""
+        """Tokens of the largest known step; 0: none is known."""
         return max((size.num_tokens for size in self._sizes.values()), default=0)
 
     def seconds(self, first: int, last: int) -> npt.NDArray[np.float64]:
-        """Of steps of first .. last tokens, both included. Never falls; a straight line between
-        sizes that are known; beyond the largest it grows in proportion, the worst that it can do.
+        """Seconds of steps of first .. last tokens, both included. Never falls; linear between
+        known sizes; proportional beyond the largest, which is the worst case.
         """
         known = sorted((size.num_tokens, _lower_median(size)) for size in self._sizes.values())
         tokens = np.arange(first, last + 1, dtype=np.float64)

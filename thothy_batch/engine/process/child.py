@@ -68,7 +68,7 @@ class Child:
         self._log.close()
 
     def death(self) -> EngineError:
-        """How it ended, with the last lines of its log, after it closed the socket."""
+        """Describe its end, with the last lines of its log, once it has closed the socket."""
         try:
             code = self._process.wait(timeout=2.0)
         except subprocess.TimeoutExpired:

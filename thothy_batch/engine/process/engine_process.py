@@ -125,7 +125,7 @@ class EngineProcess:
                 if isinstance(message, Failed):
                     self._error = _as_engine_error(message.error)
             if self._error is not None:
-                if _has_answers(merged):
+                if _has_outcomes(merged):
                     break
                 raise self._error from None
             assert isinstance(message, Update)
@@ -177,7 +177,7 @@ def _merge(into: EngineUpdate, update: EngineUpdate) -> None:
     into.given_back += update.given_back
 
 
-def _has_answers(update: EngineUpdate) -> bool:
+def _has_outcomes(update: EngineUpdate) -> bool:
     return bool(update.results or update.failures or update.expired or update.given_back)
 
 

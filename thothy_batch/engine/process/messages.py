@@ -62,7 +62,7 @@ class StopAdmitting:
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """What was never started is to be given back."""
+    """Requests that were never started are to be given back."""
 
 
 @dataclass(frozen=True, slots=True)

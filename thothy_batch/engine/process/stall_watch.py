@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-_SHOWN_S = 30.0  # of silence, after which the user is told
+_SHOWN_S = 30.0  # of silence, after which it is shown to the user
 _PAUSE = 0.25  # of stall_s, between polls: no healthy run polls so rarely
 
 

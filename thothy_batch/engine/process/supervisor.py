@@ -211,7 +211,8 @@ class EngineSupervisor:
         self._last = _without_news(update)
         for result in update.results:
             self._totals.keep(result)
-        self._remove(each.request_id for each in (*update.results, *update.failures))
+        self._remove(each.request_id for each in update.results)
+        self._remove(each.request_id for each in update.failures)
         self._remove((*update.expired, *update.given_back))
         if update.results:
             self._policy.answered()

@@ -33,8 +33,8 @@ from thothy_batch.errors import EngineError, ThothyError
 from thothy_batch.process.children import die_with_parent, ignore_parent_signals
 from thothy_batch.testing import faults
 
-REPORT_S = 0.1  # results of such a period travel together
-HEARTBEAT_S = 1.0
+REPORT_S = 0.1  # results within such a period are sent together
+HEARTBEAT_S = 1.0  # between updates of a busy engine without results
 
 
 def main(argv: list[str]) -> int:

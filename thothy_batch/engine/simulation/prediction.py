@@ -1,4 +1,4 @@
-"""How long a night will take: its requests on the simulated device, and what each job's part is."""
+"""Predicts the time of a run and of each of its jobs, on the simulated device."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from thothy_batch.records import Request
 
 @dataclass(frozen=True, slots=True)
 class JobPrediction:
-    """A job's part of a night. Seconds."""
+    """A job's part of a run. Seconds."""
 
     engine_s: float  # its share of engine time, by computed tokens
     finished_s: float  # since engine ready
@@ -21,7 +21,7 @@ class JobPrediction:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A night as the simulated device runs it."""
+    """A run on the simulated device."""
 
     seconds: float
     jobs: dict[str, JobPrediction]
@@ -37,7 +37,7 @@ def predict(
     output_lens: Mapping[int, int],
     jobs: Mapping[int, str],
 ) -> Prediction:
-    """Runs planned requests, in their order, on the simulated device.
+    """Run planned requests, in their order, on the simulated device.
 
     `output_lens`: tokens of a sample by request_id; `jobs`: a name by request_id. Every request
     has to fit the pool.
@@ -68,7 +68,7 @@ def predict(
 def request_costs(
     work: ModelWork, speed: StepSpeed, requests: Sequence[Request], output_lens: Mapping[int, int]
 ) -> list[float]:
-    """Seconds that each request adds to a full night: what tells cheap ones from dear ones."""
+    """Seconds that each request adds to a busy engine, for comparing requests."""
     rows, seconds = speed.linears[-1]
     head_rows, head_s = speed.head[-1]
     kv_s = speed.kv_byte_s * sum(group.kv_bytes_per_token for group in work.groups)

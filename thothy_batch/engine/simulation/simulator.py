@@ -1,8 +1,8 @@
-"""The scheduler on a simulated device: the cost model in place of tensors, seconds in no time.
+"""The real scheduler on a simulated device: the cost model in place of the forward pass.
 
-Everything but the forward pass is the real thing: queues, blocks, kept prefixes, spans. A span is
-charged in one go up to the next sequence that ends, so that a million requests, hundreds of
-millions of row-steps, take a minute.
+Queues, blocks, pinned prefixes and scheduled batches are the engine's own. A batch of several
+steps is charged at once up to the next sequence that ends, so a million requests, hundreds of
+millions of decode steps of one sequence each, are simulated in a minute.
 """
 
 import gc
@@ -21,7 +21,7 @@ from thothy_batch.engine.scheduling.scheduled_batch import ScheduledBatch, StepS
 from thothy_batch.engine.scheduling.scheduler import Scheduler
 from thothy_batch.records import Request
 
-# Output tokens of a request's sample: what the model would have made.
+# Output tokens that the model would have produced for a sample of a request.
 OutputLen = Callable[[Request, int], int]
 
 _FEED = 256  # requests queued at a time
@@ -29,13 +29,13 @@ _FEED = 256  # requests queued at a time
 
 @dataclass(slots=True)
 class Simulated:
-    """What a simulated night came to. Times in seconds of the simulated device."""
+    """Totals of a simulated run. Times in seconds of the simulated device."""
 
     seconds: float = 0.0
     num_requests: int = 0
-    num_spans: int = 0
+    num_batches: int = 0  # as scheduled, each of one step or several
     num_steps: int = 0
-    num_prompt_steps: int = 0  # those with parts of prompts
+    num_prompt_steps: int = 0  # those with prefill chunks
     prefill_tokens: int = 0
     cached_prompt_tokens: int = 0
     output_tokens: int = 0
@@ -53,7 +53,7 @@ def max_tokens_of(request: Request, sample: int) -> int:
 class Simulation:
     """Runs requests, in the order given, on a device that `cost` describes.
 
-    Every request must fit the pool. `check`: assert the integrity of all books after every span.
+    Every request must fit the pool. `check`: assert the scheduler's integrity after every batch.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class Simulation:
         self._scheduler = _scheduler(config, by_content=True)
         self._ends: list[tuple[int, int, Sequence, int | None]] = []
         self._num_ends = 0
-        self._context = 0  # sum of the decoding rows' lengths
-        self._saved = 0  # positions of it that are read once for several rows
+        self._context = 0  # tokens of all decoding sequences
+        self._saved = 0  # of them those whose KV is read once for several sequences
         self._grouped: list[Sequence] = []
-        self._parked: list[Sequence] = []  # drew their first token, but no step has room for them
+        self._parked: list[Sequence] = []  # have their first token, but no step has room for them
         self.result = Simulated()
         self.finished_s: Callable[[Sequence, float], None] | None = None
 
     def run(self, requests: Iterable[Request]) -> Simulated:
-        """Until the last request has ended. A collection is looked at beforehand: where no request
-        will ever look for content, no block is hashed."""
+        """Run until the last request has finished. A collection is examined first: where no request
+        will ever look up content, no block is hashed."""
         if isinstance(requests, Collection) and not self._looks_for_content(requests):
             self._by_content = False
             self._scheduler = _scheduler(self._config, by_content=False)
@@ -98,13 +98,13 @@ class Simulation:
             self._feed(waiting)
 
     def _looks_for_content(self, requests: Collection[Request]) -> bool:
-        """Whether a request is not planned, or might be preempted."""
+        """True if a request is not planned, or might be preempted."""
         if self._config.admission == "optimistic":
             return True
         return any(request.prefixes is None or not _is_exact(request) for request in requests)
 
     def _feed(self, requests: Iterator[Request]) -> None:
-        """Keep enough queued that the scheduler never lacks choice."""
+        """Keep enough queued that the scheduler always has a choice."""
         if self._scheduler.num_waiting >= self._config.max_seqs:
             return
         for request in islice(requests, max(_FEED, self._config.max_seqs)):
@@ -113,43 +113,43 @@ class Simulation:
             self._scheduler.add(seq)
             self.result.num_requests += 1
 
-    def _compute(self, span: ScheduledBatch) -> None:
-        """Charge a span, or as much of it as passes before a sequence ends."""
-        result, num_decode = self.result, len(span.decoding)
+    def _compute(self, batch: ScheduledBatch) -> None:
+        """Charge the steps of a batch that pass before a sequence ends."""
+        result, num_decode = self.result, len(batch.decoding)
         if self._parked:
-            self._unpark()
-        if span.num_preempted:
-            self._context = sum(seq.num_tokens for seq in span.decoding)
-        num_steps = 1 if span.chunks else min(span.num_steps, self._steps_to_end())
-        result.seconds += self._cost.step_s(self._work(span, num_decode, num_steps))
-        result.num_spans += 1
+            self._resume()
+        if batch.num_preempted:
+            self._context = sum(seq.num_tokens for seq in batch.decoding)
+        num_steps = 1 if batch.chunks else min(batch.num_steps, self._steps_to_end())
+        result.seconds += self._cost.step_s(self._work(batch, num_decode, num_steps))
+        result.num_batches += 1
         result.num_steps += num_steps
-        result.num_prompt_steps += bool(span.chunks)
+        result.num_prompt_steps += bool(batch.chunks)
         result.peak_running = max(result.peak_running, self._scheduler.num_running)
         result.peak_blocks = max(result.peak_blocks, self._scheduler.blocks_used)
-        outcome = self._scheduler.commit(span, num_steps, result.seconds)
+        stats = self._scheduler.commit(batch, num_steps, result.seconds)
         self._context += num_decode * num_steps
-        finished = self._joined(outcome) + self._ended()
+        finished = self._joined(stats) + self._ended()
         for seq in finished:
             self._context -= seq.num_tokens
             if self.finished_s is not None:
                 self.finished_s(seq, result.seconds)
         self._scheduler.finish(finished)
-        result.prefill_tokens += outcome.prefill_tokens
-        result.cached_prompt_tokens += outcome.cached_tokens
-        result.output_tokens += outcome.output_tokens
-        result.wasted_tokens += outcome.recomputed_tokens
-        result.num_preempted += outcome.num_preempted
+        result.prefill_tokens += stats.prefill_tokens
+        result.cached_prompt_tokens += stats.cached_tokens
+        result.output_tokens += stats.output_tokens
+        result.wasted_tokens += stats.recomputed_tokens
+        result.num_preempted += stats.num_preempted
 
-    def _work(self, span: ScheduledBatch, num_decode: int, num_steps: int) -> StepWork:
+    def _work(self, batch: ScheduledBatch, num_decode: int, num_steps: int) -> StepWork:
         num_tokens, num_sampled, pairs = num_decode, num_decode, 0
-        for part in span.chunks:
+        for part in batch.chunks:
             n = part.num_tokens
             num_tokens += n
             num_sampled += part.num_rows
             pairs += n * part.start + n * (n + 1) // 2
         if self._config.prefix_sharing:
-            self._group(span)
+            self._group(batch)
         return StepWork(
             num_tokens=num_tokens,
             num_sampled=num_sampled,
@@ -160,43 +160,44 @@ class Simulation:
             shared_pairs=self._saved,
         )
 
-    def _group(self, span: ScheduledBatch) -> None:
-        """What groups of rows read once, counted again when somebody came or went."""
-        rows = span.decoding.sharing_seqs
+    def _group(self, batch: ScheduledBatch) -> None:
+        """Count the tokens that groups of sequences read once, whenever the set changed."""
+        rows = batch.decoding.sharing_seqs
         if rows is not self._grouped:
             block_size = self._config.block_size
             groups = attention_groups([prefix_path(seq, block_size) for seq in rows])
             self._saved = sum((end - first - 1) * (stop - at) for first, end, at, stop in groups)
             self._grouped = rows
 
-    def _joined(self, outcome: StepStats) -> list[Sequence]:
-        """Take note when those who drew their first token will end; who ends with it already."""
+    def _joined(self, stats: StepStats) -> list[Sequence]:
+        """Schedule the ends of sequences that have their first token; returns those that end with
+        it."""
         finished = []
-        for seq in outcome.joined:
+        for seq in stats.joined:
             left = self._left(seq)
             if self._by_content and not seq.output_ids:
-                # Whoever is preempted is known by its tokens: any will do that others do not have.
+                # A preempted sequence is found again by its tokens: any will do that no other has.
                 seq.output_ids = array("i", [_mark(seq)]) * (seq.num_output + max(0, left))
             if left <= 0:
                 self._context += seq.num_tokens
                 finished.append(seq)
             elif seq.is_decoding:
-                self._foresee(seq)
+                self._schedule_end(seq)
             else:
                 self._parked.append(seq)
         return finished
 
-    def _unpark(self) -> None:
-        """Those who decode now; who was preempted meanwhile comes back as somebody new."""
+    def _resume(self) -> None:
+        """Register sequences that began decoding; a preempted one re-enters as a new one."""
         parked, self._parked = self._parked, []
         for seq in parked:
             if seq.is_decoding:
-                self._foresee(seq)
+                self._schedule_end(seq)
             elif seq.status is SequenceStatus.RUNNING:
                 self._parked.append(seq)
 
-    def _foresee(self, seq: Sequence) -> None:
-        """Count a row that begins to decode, and note when it ends."""
+    def _schedule_end(self, seq: Sequence) -> None:
+        """Count a sequence that begins to decode, and schedule its end."""
         self._context += seq.num_tokens
         self._num_ends += 1
         due = self._scheduler.clock.steps + self._left(seq)
@@ -223,8 +224,8 @@ class Simulation:
 
 @contextmanager
 def _no_cycle_search() -> Iterator[None]:
-    """Without the search for cyclic garbage. The simulation makes none, and of a million requests
-    it took a third of the time, since it goes through all that wait again and again."""
+    """Disable the search for cyclic garbage. The simulation makes none, and with a million
+    requests the search took a third of the time: it visits all waiting ones again and again."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -244,6 +245,6 @@ def _mark(seq: Sequence) -> int:
 
 
 def _is_exact(request: Request) -> bool:
-    """Whether admission makes room for all that the request may come to."""
+    """True if admission reserves blocks for the longest output that the request may have."""
     expected, sampling = request.expected_tokens, request.sampling
     return sampling.ignore_eos or expected is None or expected >= sampling.max_tokens
