@@ -52,7 +52,7 @@ class DecodeBlocks:
                 if not may_preempt:
                     return False
                 self._free_blocks_for(seq, batch)
-            self._running.pop_due()
+            self._running.pop_next_need()
         return True
 
     def grow_early(self) -> None:

@@ -121,7 +121,7 @@ class RunningSet:
         assert seq.num_tokens < seq.max_len, "a sequence outlived its last token"
         return seq
 
-    def pop_due(self) -> None:
+    def pop_next_need(self) -> None:
         """Drop the event of `due`: it has its block, and gets a new event if it still decodes."""
         seq = heappop(self._events)[2]
         if seq.is_decoding:
