@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from provenance import short_commit
 
 from thothy_batch.engine.cost.measurement_cache import device_name
-from thothy_batch.engine.hardware.host_memory import num_cores
+from thothy_batch.engine.hardware.cpu import num_cores
 from thothy_batch.manifest.settings import Overrides
 from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.monitoring.progress import Silent

@@ -44,6 +44,14 @@ trap 'rm -rf "$WORK"' EXIT
 # The folder kernels/ is imported as thothy_kernels: a link serves where nothing is installed.
 ln -s "$PWD/kernels" "$WORK/thothy_kernels"
 export PYTHONPATH="$PWD:$WORK:$PWD/tests/oracles:$PWD/tests/bench${PYTHONPATH:+:$PYTHONPATH}"
+# The engine finds the GPU through nvidia-ml-py; the pack has it for a machine that does not.
+if ! "$PYTHON" -c 'import pynvml' 2>/dev/null; then
+  export PYTHONPATH="$PYTHONPATH:$PWD/gpu_pack/python"
+  if [[ " ${PARTS[*]} " =~ " engine "|" runs " ]] && ! "$PYTHON" -c 'import pynvml' 2>/dev/null; then
+    echo "make gpu: neither $PYTHON nor gpu_pack/ has nvidia-ml-py: make the pack anew with make gpu-pack" >&2
+    exit 2
+  fi
+fi
 export PYTHONUNBUFFERED=1
 export TRITON_INTERPRET=${IS_DRY_RUN:-0}  # the tests interpret unless told otherwise
 export THOTHY_GPU_DRY_RUN=${IS_DRY_RUN:-0}

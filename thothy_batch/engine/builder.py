@@ -20,7 +20,7 @@ from thothy_batch.engine.fake_model import (
     FakeModelRunner,
     is_fake,
 )
-from thothy_batch.engine.hardware.host_memory import num_cores
+from thothy_batch.engine.hardware.cpu import num_cores
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopRules
 from thothy_batch.engine.speculative.policy import SpeculationPolicy

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from thothy_batch.engine.core.kv_layout import KVLayout
-from thothy_batch.engine.hardware.gpu import LEAST_CAPABILITY, find_gpu
+from thothy_batch.engine.hardware.gpu import LEAST_CAPABILITY, find_gpu, why_no_gpu
 from thothy_batch.errors import EngineError, ModelError
 from thothy_batch.records import EngineSpec, LayerGroup
 
@@ -95,8 +95,7 @@ def resolve_device(device: str) -> str:
             hint="set engine.device to cpu or auto",
         )
     raise ModelError(
-        "engine.device cuda: no NVIDIA GPU can be used here (nvidia-smi names none, or torch is "
-        "installed without CUDA)",
+        f"engine.device cuda: no NVIDIA GPU can be used here: {why_no_gpu()}",
         hint="set engine.device to cpu or auto, or install a torch with CUDA",
     )
 

@@ -8,7 +8,6 @@ that cannot be written is not kept, and `notes` says so.
 import json
 import math
 import os
-import platform
 import re
 import tempfile
 from collections.abc import Callable
@@ -21,12 +20,12 @@ from typing import Any, TypeVar
 
 from thothy_batch import __version__
 from thothy_batch.engine.cost.cost_model import Curve, ModelWork, StepSpeed
+from thothy_batch.engine.hardware.cpu import cpu_name, cpu_signature
 from thothy_batch.engine.hardware.gpu import find_gpu
 
 _FORMAT = 2  # raised also where what computes is another: what it measured is then measured anew
 _MAX_BYTES = 1 << 20  # of a file that can be ours
 _FORMATS = ("float32", "bfloat16", "int8")
-_CPU_INFO = Path("/proc/cpuinfo")
 # What reading a file of somebody else's can come to.
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 T = TypeVar("T")
@@ -145,18 +144,9 @@ def device_name(device: str = "cpu") -> str:
     if device != "cpu":
         gpu = find_gpu()
         return device if gpu is None else gpu.name
-    found: dict[str, str] = {}
-    try:
-        for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            found.setdefault(name.strip(), value.strip())
-    except OSError:
-        pass  # not Linux
-    name = found.get("model name") or platform.processor() or platform.machine()
-    kind = "/".join(found[part] for part in ("cpu family", "model", "stepping") if part in found)
     # Fewer instructions, asked for to compare: their figures are not this processor's.
     asked = os.environ.get("THOTHY_CPU_ISA")
-    return f"{name} {kind}".strip() + (f" as {asked}" if asked else "")
+    return f"{cpu_name()} {cpu_signature()}".strip() + (f" as {asked}" if asked else "")
 
 
 def _in_names(device: str) -> str:

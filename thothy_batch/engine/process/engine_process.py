@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from thothy_batch.engine.hardware.environment import COMPUTE_ENVIRONMENT
 from thothy_batch.engine.process.channel import Channel, ChannelClosedError
 from thothy_batch.engine.process.messages import (
     Failed,
@@ -229,10 +230,7 @@ def _spawn(theirs: socket.socket, log: BinaryIO) -> "subprocess.Popen[bytes]":
     # -P: a file in the folder the run was started from must not stand in for a module.
     command = [sys.executable, "-P", "-m", "thothy_batch.engine.process.worker"]
     command += [str(theirs.fileno()), str(os.getpid()), str(int(dies_with_parent))]
-    # Threads that spin for long at every barrier stall one another as soon as something else runs
-    # on the machine: 300 requests of the embedded model beside two busy processes took 20-34 s
-    # with OpenMP's default and 5.7 s so. A user's own setting goes first.
-    environment = {"GOMP_SPINCOUNT": "2000", **os.environ}
+    environment = {**COMPUTE_ENVIRONMENT, **os.environ}
     # A checkout that was put on the path by hand must be found by the child too.
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     # The child inherits what is blocked, until it has said that it ignores them: Ctrl-C in the

@@ -4,7 +4,6 @@ import os
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thothy_batch import __version__
@@ -12,8 +11,10 @@ from thothy_batch.engine.core.config import IMPLS, ops_impl, resolve_device, res
 from thothy_batch.engine.cost.cost_model import StepSpeed
 from thothy_batch.engine.cost.kv_capacity import capacity_table
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache
+from thothy_batch.engine.hardware.cpu import cpu_name, num_cores, num_threads
+from thothy_batch.engine.hardware.environment import set_compute_environment
 from thothy_batch.engine.hardware.gpu import find_gpu
-from thothy_batch.engine.hardware.host_memory import available_bytes, num_cores, num_threads
+from thothy_batch.engine.hardware.host_memory import available_bytes
 from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.model.quantization import QUANTIZATIONS
 from thothy_batch.records import EngineSpec, ModelSpec
@@ -61,7 +62,7 @@ def diagnose(
         "gpu": _gpu_json(),
         "impls": impls,
         "auto_impl": resolve_impl("auto", device),
-        "cpu_name": _cpu_name(),
+        "cpu_name": cpu_name(),
         "cores": num_cores(),
         "threads": figures.threads,
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 2),
@@ -78,7 +79,7 @@ def diagnose(
 
 def _compute_as_runs_do() -> None:
     """Gives this process what the engine's own process starts with; before torch is imported."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # see engine.supervisor
+    set_compute_environment()
     import torch
 
     from thothy_batch.model.host_memory import keep_freed_memory
@@ -233,16 +234,6 @@ def _smoke_test(impl: str, device: str) -> None:
     )
     q, block = torch.ones(1, 2, 16, device=device), torch.ones(1, 1, 16, 16, device=device)
     paged_attention(q, block, block, there, scale=1.0, impl=impl)
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _versions() -> dict[str, str]:
