@@ -18,6 +18,7 @@ from thothy_batch.runner.loop.run_loop import JOB_STOPPED, RunLoop
 from thothy_batch.runner.monitoring.event_log import EventLog
 from thothy_batch.runner.monitoring.progress import Forecast, Observer
 from thothy_batch.runner.monitoring.reporter import ProgressReporter, StatusFile
+from thothy_batch.runner.monitoring.run_metrics import RunMetrics
 from thothy_batch.runner.planning.engine_plan import EnginePlan, plan_engine, record_plan
 from thothy_batch.runner.session.locking import holder_of, locked
 from thothy_batch.runner.session.options import RunOptions
@@ -80,9 +81,8 @@ def _locked_run(run: RunContext) -> RunSummary:
         for run_id in store.recovered.killed_runs:
             log.write("run_killed", killed_run_id=run_id)
         log.write("run_started", manifest=run.manifest.path, pid=holder.pid, host=holder.host)
-        status = StatusFile(
-            store_path, run.run_id, run.manifest.path, run.started, log, run.manifest.metrics_path
-        )
+        metrics = RunMetrics(run.manifest.metrics_path)
+        status = StatusFile(store_path, run.run_id, run.manifest.path, run.started, log, metrics)
         status.write("preparing")
         try:
             summary = _run_locked(run, store, status)
@@ -116,7 +116,7 @@ def _run_locked(run: RunContext, store: Store, status: StatusFile) -> RunSummary
     assignment = _assign(run, store)
     account = RunCounts.of(run.jobs, assignment.entries)
     keep_ids = run.manifest.output.token_ids
-    ledger = ResultWriter(store, account, run.facts.name, keep_ids)
+    ledger = ResultWriter(store, account, run.facts.name, keep_ids, status.metrics)
     # From here on a stop is an end that the history knows.
     begin_run(run, store, account, assignment.entries)
     ledger.open_with(assignment)
