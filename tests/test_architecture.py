@@ -20,7 +20,7 @@ LEVELS = (
     ("model",),
     ("templating",),
     ("yaml_source", "resources"),
-    ("process",),
+    ("process", "logs"),
     ("records", "errors", "testing"),
 )
 RANK = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from thothy_batch.engine.hardware.environment import COMPUTE_ENVIRONMENT
+
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("bench_cases")
 
@@ -12,4 +14,5 @@ pytest.register_assert_rewrite("bench_cases")
 @pytest.fixture(autouse=True)
 def _as_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a command sets in its own process is taken back."""
-    monkeypatch.setenv("GOMP_SPINCOUNT", "2000")
+    for name, value in COMPUTE_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)

@@ -1,8 +1,8 @@
 """Builds an engine from its specification: model, pool, runner, rules."""
 
+import logging
 import os
 import time
-import traceback
 from dataclasses import asdict, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -24,12 +24,14 @@ from thothy_batch.engine.hardware.cpu import num_cores
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopRules
 from thothy_batch.engine.speculative.policy import SpeculationPolicy
+from thothy_batch.logs import collected_warnings
 from thothy_batch.records import EngineInfo, EngineSpec
 
 if TYPE_CHECKING:
     from thothy_batch.engine.model_loader import LoadedRunner
 
 
+_log = logging.getLogger(__name__)
 _PACKAGES = {
     "cpu": ("thothy-batch", "torch", "numba", "numpy"),
     "cuda": ("thothy-batch", "torch", "triton", "numpy"),
@@ -45,7 +47,9 @@ def build_engine(spec: EngineSpec, *, owns_process: bool) -> tuple[LLMEngine, En
     """
     started_at = time.monotonic()
     build = _build_fake if is_fake(spec.model.id) else _build_real
-    return build(spec, started_at, owns_process)
+    with collected_warnings() as warnings:
+        engine, info = build(spec, started_at, owns_process)
+    return engine, replace(info, notes=(*warnings, *info.notes))
 
 
 def _build_fake(
@@ -106,9 +110,7 @@ def _build_real(
         "max_model_len": model.config.max_model_len,
         "random_weights": spec.model.random_weights,
     }
-    info = replace(
-        _info(config, described, started_at, figures), notes=(*cache.notes, *loaded.notes)
-    )
+    info = replace(_info(config, described, started_at, figures), notes=loaded.notes)
     engine = LLMEngine(
         config,
         loaded.launcher,
@@ -149,7 +151,8 @@ def _figures(cache: MeasurementCache, device: str, product_format: str) -> Devic
     try:
         return device_figures(cache, device, product_format)
     except Exception as error:
-        cache.notes.append(f"the device's limits could not be measured: {error}"[:300])
+        said = str(error)[:250]
+        _log.warning("the device's limits could not be measured: %s", said, exc_info=True)
         return None
 
 
@@ -161,8 +164,7 @@ def _calibrate(loaded: "LoadedRunner", cache: MeasurementCache) -> None:
     try:
         cache.store_speed(key, calibrate(loaded.runner, loaded.config, loaded.work))
     except Exception as error:
-        traceback.print_exc()
-        cache.notes.append(f"the model's speed could not be measured: {error}")
+        _log.warning("the model's speed could not be measured: %s", error, exc_info=True)
 
 
 def _info(

@@ -2,10 +2,11 @@
 
 One file per device, one per device and model shape. They only save the time of measuring again, so
 nothing about them is an error: a file that cannot be read or is not ours counts as not there, one
-that cannot be written is not kept, and `notes` says so.
+that cannot be written is not kept, and a warning is logged.
 """
 
 import json
+import logging
 import math
 import os
 import re
@@ -28,6 +29,7 @@ _MAX_BYTES = 1 << 20  # of a file that can be ours
 _FORMATS = ("float32", "bfloat16", "int8")
 # What reading a file of somebody else's can come to.
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -55,10 +57,9 @@ class SpeedKey:
 
 
 class MeasurementCache:
-    """Reads and writes the files. `notes` collects what the user may want to know."""
+    """Reads and writes the files."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.notes: list[str] = []
         self.folder = folder or self._user_folder()
 
     def device_file(self, device: str, threads: int) -> Path | None:
@@ -98,7 +99,7 @@ class MeasurementCache:
             # The specification wants a relative path to be passed over.
             base = base if base.is_absolute() else Path.home() / ".cache"
         except RuntimeError:
-            self.notes.append("measured figures are not kept: this user has no home directory")
+            _log.warning("measured figures are not kept: this user has no home directory")
             return None
         return base / "thothy-batch"
 
@@ -123,9 +124,9 @@ class MeasurementCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self.notes.append(f"{path} cannot be read ({error.strerror}): measured again")
+            _log.warning("%s cannot be read (%s): measured again", path, error.strerror)
         except _MALFORMED as error:
-            self.notes.append(f"{path} is not as it was written ({_said(error)}): measured again")
+            _log.warning("%s is not as it was written (%s): measured again", path, _said(error))
         return None
 
     def _store(self, path: Path | None, key: dict[str, Any], value: dict[str, Any]) -> None:
@@ -136,7 +137,7 @@ class MeasurementCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             _replace(path, json.dumps(document, indent=1).encode())
         except OSError as error:
-            self.notes.append(f"{path} cannot be written ({error.strerror}): figures are not kept")
+            _log.warning("%s cannot be written (%s): figures are not kept", path, error.strerror)
 
 
 def device_name(device: str = "cpu") -> str:

@@ -5,6 +5,7 @@ budget; a start goes on where the last one's ended. No night fails for it: whate
 note, and the kernels keep their defaults.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -35,6 +36,7 @@ from thothy_kernels.tuning import (
     time_on_device,
 )
 
+_log = logging.getLogger(__name__)
 # Contexts that are measured, in tokens: half of the longest is a chunk of a prompt.
 _LONGEST = 4096
 # With less a step is so short that its launches cost more than its kernels.
@@ -66,13 +68,16 @@ def tune_kernels(
     for `budget_s` at most. Returns notes. Overwrites what lies in the pool."""
     cache = SettingsCache(cache_folder)
     try:
-        choose_settings(_trials(config, kv), cache, device_name(kv.k.device.type), budget_s, timer)
+        device = device_name(kv.k.device.type)
+        notes = choose_settings(_trials(config, kv), cache, device, budget_s, timer)
         if kv.k.device.type == "cuda":
             # While a graph is captured, torch frees no memory that it keeps for later.
             torch.cuda.empty_cache()
     except Exception as error:  # no night fails for it
-        cache.notes.append(f"the kernels' launch settings could not be measured: {error!r}"[:300])
-    return cache.notes
+        said = repr(error)[:250]
+        _log.warning("the kernels' launch settings could not be measured: %s", said, exc_info=True)
+        return []
+    return notes
 
 
 def choose_settings(
@@ -82,9 +87,9 @@ def choose_settings(
     budget_s: float,
     timer: Timer,
     clock: Callable[[], float] = time.monotonic,
-) -> None:
+) -> list[str]:
     """Fill the kernels' table for the trials' shapes: from the cache, else by a search. Searches
-    that the budget cut short count until the next start."""
+    that the budget cut short count until the next start. Returns notes for the user."""
     deadline = clock() + budget_s
     known = cache.load_settings(device)
     chosen, searched = {}, []
@@ -101,7 +106,7 @@ def choose_settings(
     adopt(chosen)
     if any(tuned.is_complete for tuned in searched):
         cache.store_settings(device, known)
-    cache.notes += _notes(searched, budget_s)
+    return _notes(searched, budget_s)
 
 
 def _notes(searched: list[Tuned], budget_s: float) -> list[str]:

@@ -120,7 +120,9 @@ def _search() -> Gpu | str:
         with open_nvml() as nvml:
             for device in _devices(nvml):
                 if wanted is None or _is_named(nvml, device, wanted):
-                    return _described(nvml, device)
+                    gpu = _described(nvml, device)
+                    _log.info("GPU: %s", gpu)
+                    return gpu
     except NvmlError as error:
         # A machine without a GPU is no news; one whose driver is broken computes on its CPU.
         level = logging.DEBUG if isinstance(error, NoDriverError) else logging.WARNING

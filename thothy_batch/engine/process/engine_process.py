@@ -1,6 +1,7 @@
 """The engine in a child process, seen from the parent: start it, talk to it, notice its death."""
 
 import contextlib
+import logging
 import os
 import queue
 import signal
@@ -29,12 +30,14 @@ from thothy_batch.engine.process.messages import (
     Withdraw,
 )
 from thothy_batch.errors import EngineError
+from thothy_batch.logs import child_environment
 from thothy_batch.records import EngineInfo, EngineSpec, EngineUpdate, Request
 
 _LOG_LINES = 8
 _LOG_BYTES = 4096
 _KILL_S = 10.0
 _DUMP_S = 0.5  # for it to write its stacks
+_log = logging.getLogger(__name__)
 _PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # see child.py
 
 
@@ -75,6 +78,7 @@ class EngineProcess:
             theirs.close()
         engine = cls(process, Channel(ours), log, log_start)
         engine._channel.send(Start(spec))
+        _log.info("engine process %d started; its log: %s", engine.pid, log_path or "none")
         return engine
 
     def ready(self, timeout_s: float | None) -> bool:
@@ -230,7 +234,7 @@ def _spawn(theirs: socket.socket, log: BinaryIO) -> "subprocess.Popen[bytes]":
     # -P: a file in the folder the run was started from must not stand in for a module.
     command = [sys.executable, "-P", "-m", "thothy_batch.engine.process.worker"]
     command += [str(theirs.fileno()), str(os.getpid()), str(int(dies_with_parent))]
-    environment = {**COMPUTE_ENVIRONMENT, **os.environ}
+    environment = {**COMPUTE_ENVIRONMENT, **os.environ, **child_environment()}
     # A checkout that was put on the path by hand must be found by the child too.
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     # The child inherits what is blocked, until it has said that it ignores them: Ctrl-C in the

@@ -5,16 +5,15 @@ when the parent's end of the socket closes. Signals meant for the run (Ctrl-C in
 service manager's SIGTERM to the whole group) are the parent's affair: the child lets it decide.
 """
 
-import contextlib
 import ctypes
 import faulthandler
+import logging
 import os
 import queue
 import signal
 import socket
 import sys
 import time
-import traceback
 
 from thothy_batch.engine.builder import build_engine
 from thothy_batch.engine.llm_engine import LLMEngine
@@ -30,12 +29,14 @@ from thothy_batch.engine.process.messages import (
     Withdraw,
 )
 from thothy_batch.errors import EngineError, ThothyError
+from thothy_batch.logs import configure_logging
 from thothy_batch.testing import faults
 
 REPORT_S = 0.1  # results of this long travel together
 HEARTBEAT_S = 1.0
 _PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
+_log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> int:
@@ -44,6 +45,7 @@ def main(argv: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     # The parent blocked them for the time of the imports.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _PARENTS_SIGNALS)
+    configure_logging()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # the stacks of all threads, also of one that hangs
     fd, parent_pid, dies_with_parent = int(argv[0]), int(argv[1]), argv[2] == "1"
@@ -59,8 +61,7 @@ def main(argv: list[str]) -> int:
         channel.send(Ready(info))
         _serve(engine, channel)
     except Exception as error:
-        with contextlib.suppress(OSError):  # the log's disk may be full
-            traceback.print_exc()
+        _log.exception("the engine ends")
         channel.send(Failed(_as_thothy_error(error)))
         channel.flush(5.0)
         return 1

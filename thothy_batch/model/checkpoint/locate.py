@@ -1,5 +1,6 @@
 """Where a model's files lie: embedded in the package, a directory, or fetched from the hub."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from thothy_batch.resources import data_path
 EMBEDDED_NAME = "embedded"
 _SMALL_FILES = ("*.json", "*.jinja")
 _WEIGHTS = "*.safetensors"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ def locate_model(spec: ModelSpec, *, need_weights: bool = True) -> ModelFiles:
     else:
         files = _fetch(spec, need_weights=need_weights)
     _check_complete(files, need_weights=need_weights)
+    _log.info("model %s: %s", files.name, files.directory)
     return files
 
 

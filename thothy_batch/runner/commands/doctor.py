@@ -16,6 +16,7 @@ from thothy_batch.engine.hardware.environment import set_compute_environment
 from thothy_batch.engine.hardware.gpu import find_gpu
 from thothy_batch.engine.hardware.host_memory import available_bytes
 from thothy_batch.errors import ManifestError, ModelError
+from thothy_batch.logs import collected_warnings
 from thothy_batch.model.quantization import QUANTIZATIONS
 from thothy_batch.records import EngineSpec, ModelSpec
 from thothy_batch.runner.monitoring.progress import Observer
@@ -50,11 +51,14 @@ def diagnose(
 
     from thothy_batch.engine.calibration.device_limits import measure_device
 
-    cache = MeasurementCache()
-    measured = None if model is None else _measure(model, cache, observer)
-    observer.phase("measuring the device")
-    device = resolve_device("auto")
-    figures = measure_device(cache, device)
+    with collected_warnings() as notes:
+        cache = MeasurementCache()
+        measured = None if model is None else _measure(model, cache, observer)
+        observer.phase("measuring the device")
+        device = resolve_device("auto")
+        figures = measure_device(cache, device)
+    if measured is not None:
+        notes += measured.notes
     impls, warnings = _usable_impls(device)
     return {
         "device": device,
@@ -72,7 +76,7 @@ def diagnose(
         "measured_at": figures.measured_at,
         "model": None if measured is None else _model_json(measured),
         "versions": _versions(),
-        "notes": cache.notes,
+        "notes": notes,
         "warnings": warnings,
     }
 
@@ -135,7 +139,6 @@ def _measure(model: ModelSpec, cache: MeasurementCache, observer: Observer) -> "
     observer.phase("loading and measuring the model")
     measured = measure_model(EngineSpec(model=model, kv_memory=_KV_MEMORY))
     cache.store_speed(measured.key, measured.speed)
-    cache.notes += measured.notes
     return measured
 
 

@@ -1,5 +1,6 @@
 """One run: check, lock, prepare, compute what is missing, account, publish."""
 
+import logging
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from thothy_batch import __version__
 from thothy_batch.engine.core.config import resolve_device
 from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.errors import LockedError, ThothyError
+from thothy_batch.logs import logged_run
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.prepare import prepare
 from thothy_batch.runner.entries.rendering import make_renderer
@@ -32,8 +34,9 @@ from thothy_batch.runner.work.roofline_receipt import RooflineReceipt
 from thothy_batch.store.files import check_path, journal_folder
 from thothy_batch.store.store import Store
 
-# What is written as the reason of entries that a stop left: the contract knows no time_budget.
 _WAITED_S = 5.0  # for the lock: inputs may have been replaced
+_log = logging.getLogger(__name__)
+# What is written as the reason of entries that a stop left: the contract knows no time_budget.
 _NOT_RUN_REASONS = {"time_budget": "deadline"}
 
 
@@ -46,7 +49,7 @@ def run_manifest(options: RunOptions, observer: Observer) -> RunSummary:
     """
     run = prepare_run(options, observer)
     check_path(run.manifest.store)  # before the lock, which makes a folder beside the store
-    with run.stopping.watching():
+    with run.stopping.watching(), logged_run(run.run_id):
         try:
             return _locked_run(run)
         except StopNow:
@@ -193,6 +196,7 @@ def _begin(
 ) -> RunLoop:
     """What the engine turned out to be is recorded; nothing is submitted yet."""
     info = engine.info
+    _log.info("the engine is ready after %.1f s: %s", info.load_s, info.engine)
     run.load_s = info.load_s
     ledger.store.update_run(
         {

@@ -1,6 +1,6 @@
 """Counts of a run for its metrics file, and when that file is written."""
 
-import contextlib
+import logging
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -11,6 +11,7 @@ from pathlib import Path
 from thothy_batch.records import EngineTotals, FailureCode
 from thothy_batch.store.files import replace_file
 
+_log = logging.getLogger(__name__)
 # Upper bounds in seconds. A short job is through in a minute; the last request of a night waits
 # for hours.
 DELAY_BOUNDS = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14_400, 28_800)
@@ -53,7 +54,9 @@ class RunMetrics:
 
         if status.get("state") == "finished" and status.get("exit_code") in _ENDED_BY_ITSELF:
             self.last_success = round(time.time(), 3)
-        with contextlib.suppress(OSError):
+        try:
             replace_file(self.path, exposition(self, status), durable=False)
-            return True
-        return False
+        except OSError as error:
+            _log.warning("%s cannot be written: %s", self.path, error.strerror)
+            return False
+        return True
