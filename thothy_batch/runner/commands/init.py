@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,13 +85,7 @@ def _cron_line(folder: Path) -> str:
     """cron knows neither PATH nor locale nor folder; % ends a command there."""
     program = Path(sys.executable).parent
     command = (
-        f"cd {_quoted(folder)} && PATH={_quoted(program)}:/usr/bin:/bin LC_ALL=C.UTF-8 "
+        f"cd {shlex.quote(str(folder))} && PATH={shlex.quote(str(program))}:/usr/bin:/bin LC_ALL=C.UTF-8 "
         "thothy-batch run manifest.yaml --if-locked skip --deadline 06:00 >> night.log 2>&1"
     )
     return "30 22 * * * " + command.replace("%", "\\%")
-
-
-def _quoted(path: Path) -> str:
-    text = os.fspath(path)
-    plain = all(c.isalnum() or c in "/._-+" for c in text)
-    return text if plain else "'" + text.replace("'", "'\\''") + "'"
