@@ -21,7 +21,7 @@ LEVELS = (
     ("templating",),
     ("yaml_source", "resources"),
     ("process", "logs"),
-    ("records", "errors", "testing"),
+    ("records", "errors", "choices", "testing"),
 )
 RANK = {name: level for level, names in enumerate(LEVELS) for name in names}
 

@@ -7,7 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from thothy_batch import __version__
-from thothy_batch.engine.core.config import IMPLS, ops_impl, resolve_device, resolve_impl
+from thothy_batch.choices import DTYPES, IMPLS, QUANTIZATIONS
+from thothy_batch.engine.core.config import ops_impl, resolve_device, resolve_impl
 from thothy_batch.engine.cost.cost_model import StepSpeed
 from thothy_batch.engine.cost.kv_capacity import capacity_table
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache
@@ -17,7 +18,6 @@ from thothy_batch.engine.hardware.gpu import find_gpu
 from thothy_batch.engine.hardware.host_memory import available_bytes
 from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.logs import collected_warnings
-from thothy_batch.model.quantization import QUANTIZATIONS
 from thothy_batch.records import EngineSpec, ModelSpec
 from thothy_batch.runner.monitoring.progress import Observer
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from thothy_batch.engine.calibration.measure_model import MeasuredModel
 
 _PACKAGES = ("torch", "triton", "numba", "numpy", "duckdb", "pyarrow", "tokenizers", "transformers")
-_DTYPES = ("auto", "float32", "bfloat16")
 _GIB = 1 << 30
 # Twice what calibration reads at most.
 _KV_MEMORY = _GIB
@@ -127,8 +126,8 @@ def model_to_measure(
 
 def known_dtype(dtype: str) -> str:
     """The value of `--dtype`. Raises ManifestError (bad usage)."""
-    if dtype not in _DTYPES:
-        raise ManifestError(f"--dtype {dtype}: unknown", hint=f"use {', '.join(_DTYPES)}")
+    if dtype not in DTYPES:
+        raise ManifestError(f"--dtype {dtype}: unknown", hint=f"use {', '.join(DTYPES)}")
     return dtype
 
 
