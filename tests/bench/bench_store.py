@@ -41,7 +41,7 @@ from thothy_batch.store.journal.segment import segment_paths
 from thothy_batch.store.store import Store
 
 CALLS = (
-    *("begin_run", "update_run", "record_entries", "record_predictions", "record_totals"),
+    *("begin_run", "update_run", "record_predictions", "record_totals"),
     *("add", "add_copy", "end_run", "tick", "answers", "past_outputs", "close"),
 )
 FORGOTTEN = ("add", "add_copy", "tick", "record_totals", "update_run")

@@ -40,7 +40,7 @@ class FakeNvml:
                 monkeypatch.setattr(pynvml, name, getattr(self, name))
         monkeypatch.setattr(gpu, "_torch_has_cuda", lambda: True)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        gpu.forget_gpu()
+        gpu._search.cache_clear()
 
     def nvmlInit(self) -> None:
         if self.init_error is not None:

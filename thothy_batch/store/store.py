@@ -5,6 +5,7 @@ DuckDB; when another program holds the file, the rows stay where they are and ar
 by this run or by the next command.
 """
 
+import logging
 import os
 import socket
 import time
@@ -41,6 +42,7 @@ from thothy_batch.store.queries.result_lookup import (
     slim,
 )
 
+_log = logging.getLogger(__name__)
 _COMMIT_AFTER_S = 0.5  # a caller that ticks twice a second syncs every row within one
 _SEGMENTS_PER_TICK = 2  # what a reader kept waiting all night is not merged in one go
 _CLOSE_PATIENCE_S = 1.0  # for a reader that looks in for a moment
@@ -97,6 +99,7 @@ class Store:
             leftovers += [
                 (t, slim(_ANSWERING[t], r)) for t, r in content.records if t in _ANSWERING
             ]
+        _log.info("opened %s: %s", path, store.recovered)
         if not store.publish():
             store._leftovers = leftovers
         store.recovered.killed_runs = store._publisher.buried
@@ -105,8 +108,8 @@ class Store:
     def begin_run(self, row: Mapping[str, object], entries: Iterable[EntryKey] = ()) -> None:
         """Starts a run: columns of `runs`, and `jobs`: mappings of job, kind, priority, num_items.
 
-        `num_items` may be left out where it is not known yet (see `record_entries`). `entries`:
-        all of the run, job by job; if it is killed, those without an end are known by them.
+        `entries`: all of the run, job by job; if it is killed, those without an end are known by
+        them, and entries of a job that were never written count as not run.
         Durable on return: from here on the run is in the history, however it ends.
         """
         values = dict(row)
@@ -126,12 +129,6 @@ class Store:
         """Columns of `runs` learned since, such as engine, model, versions, engine_ready_at."""
         values = {**row, "run_id": self._run_id, "last_seen_at": time.time()}
         self._append(UPDATE_RUN, col.clean_row(col.RUNS, values))
-
-    def record_entries(self, job: str, num_items: int) -> None:
-        """How many entries a job of this run has; those never written count as not run."""
-        self._append(
-            "job_entries", self._cells("job_entries", {"job": job, "num_items": num_items})
-        )
 
     def record_predictions(self, engine_s: Mapping[str, float]) -> None:
         """How much of the run's engine time each job was predicted to take, by the job's name."""

@@ -26,7 +26,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNvml]:
     fake = FakeNvml(monkeypatch, gpus)
     yield fake
     assert fake.num_open == 0, "the driver is let go after each question"
-    gpu.forget_gpu()
+    gpu._search.cache_clear()
 
 
 def test_a_gpu_is_described_by_its_driver(nvml: FakeNvml) -> None:

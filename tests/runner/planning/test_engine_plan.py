@@ -212,7 +212,7 @@ def test_a_gpu_that_others_fill_is_told_before_weights_are_loaded(
     try:
         summary = night.run(start_engine=start)
     finally:
-        gpu.forget_gpu()
+        gpu._search.cache_clear()
     assert summary.exit_code == 5
     assert "process 4242 (/opt/vllm/bin/python) with 80.0 GiB" in str(summary.error)
     assert summary.counts["num_not_run"] == 1

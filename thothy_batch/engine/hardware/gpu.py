@@ -65,11 +65,6 @@ def why_no_gpu() -> str:
     return found if isinstance(found, str) else ""
 
 
-def forget_gpu() -> None:
-    """Makes the next call of `find_gpu` search again."""
-    _search.cache_clear()
-
-
 def free_gpu_bytes(gpu: Gpu) -> int:
     """Free memory now; that of the first look if NVML no longer answers."""
     with contextlib.suppress(NvmlError), open_nvml() as nvml:

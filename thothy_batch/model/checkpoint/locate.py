@@ -22,7 +22,6 @@ class ModelFiles:
     directory: Path
     commit: str | None  # of the hub; None for directories and the embedded model
     name: str  # what the store shows: hub id, directory name, or "embedded"
-    embedded: bool = False
 
 
 def locate_model(spec: ModelSpec, *, need_weights: bool = True) -> ModelFiles:
@@ -34,7 +33,7 @@ def locate_model(spec: ModelSpec, *, need_weights: bool = True) -> ModelFiles:
     """
     need_weights = need_weights and not spec.random_weights
     if not spec.id:
-        files = ModelFiles(data_path("sample_data") / "model", None, EMBEDDED_NAME, embedded=True)
+        files = ModelFiles(data_path("sample_data") / "model", None, EMBEDDED_NAME)
     elif (path := Path(spec.id).expanduser()).is_dir():
         files = ModelFiles(path, None, path.resolve().name)
     elif _looks_like_path(spec.id):
