@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from thothy_batch import __version__
 from thothy_batch.engine.calibration.calibrate import calibrate
 from thothy_batch.engine.core.config import EngineConfig, resolve_config
 from thothy_batch.engine.cost.cost_model import CostModel, StepSpeed, rows_at_rate
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _PACKAGES = {
-    "cpu": ("thothy-batch", "torch", "numba", "numpy"),
-    "cuda": ("thothy-batch", "torch", "triton", "numpy"),
+    "cpu": ("torch", "numba", "numpy"),
+    "cuda": ("torch", "triton", "numpy"),
 }
 
 
@@ -177,7 +178,10 @@ def _info(
     return EngineInfo(
         model=model,
         engine={**config.as_json(), **device},
-        versions={name: _version(name) for name in _PACKAGES[config.device]},
+        versions={
+            "thothy-batch": __version__,
+            **{name: _version(name) for name in _PACKAGES[config.device]},
+        },
         load_s=time.monotonic() - started_at,
         max_model_len=config.max_model_len,
         pool_tokens=config.pool_tokens,
@@ -188,4 +192,4 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return ""  # our own, run from a checkout
+        return ""  # built by hand, or packed under another name
