@@ -1,4 +1,4 @@
-"""Which folders become which packages; everything else stands in pyproject.toml."""
+"""Maps folders to packages; everything else stands in pyproject.toml."""
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py

@@ -25,7 +25,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeNvml]:
     gpus = [FakeGpu("GPU-12-34"), FakeGpu("GPU-5", "Tesla T4", 15360, 15000, (7, 5))]
     fake = FakeNvml(monkeypatch, gpus)
     yield fake
-    assert fake.num_open == 0, "the driver is let go after each question"
+    assert fake.num_open == 0, "the library is shut down after each query"
     gpu._search.cache_clear()
 
 
@@ -195,7 +195,7 @@ def test_free_memory_is_that_of_now(nvml: FakeNvml) -> None:
     assert free_bytes("cuda") == 143000 << 20
 
 
-def test_a_driver_that_falls_silent_leaves_what_was_known(nvml: FakeNvml) -> None:
+def test_a_driver_that_fails_later_leaves_what_was_known(nvml: FakeNvml) -> None:
     found = find_gpu()
     assert found is not None
     nvml.init_error = pynvml.NVML_ERROR_GPU_IS_LOST

@@ -32,7 +32,7 @@ def num_threads() -> int:
 
 
 def _cpu_info() -> dict[str, str]:
-    """What Linux says of its first processor; empty elsewhere."""
+    """Fields of the first processor in /proc/cpuinfo; empty where there is no such file."""
     try:
         text = _CPU_INFO.read_text(encoding="utf-8", errors="replace")
     except OSError:

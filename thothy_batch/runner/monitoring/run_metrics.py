@@ -20,7 +20,7 @@ _ENDED_BY_ITSELF = (0, 1)  # exit codes of a run that computed all it could
 
 @dataclass(slots=True)
 class RunMetrics:
-    """What a run counts from its start. `path` None: no file is asked for."""
+    """Counts from the start of a run. `path` None: no file is asked for."""
 
     path: Path | None = None
     totals: EngineTotals = field(default_factory=EngineTotals)
