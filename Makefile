@@ -2,10 +2,15 @@
 # `make help` lists the targets.
 
 SHELL := /bin/bash
-PYTHON ?= python3.11
+# The first that works: a pyenv shim of a version that is not installed does not.
+PYTHON ?= $(shell for each in python3.11 python3.12; do \
+	"$$each" -c 'import venv' >/dev/null 2>&1 && { echo "$$each"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
+# What `make run` needs, and what the other targets need besides.
 STAMP := $(VENV)/.setup-stamp
+DEV_STAMP := $(VENV)/.dev-stamp
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # mypy does not find a package that the build maps to another folder: give it one by that name.
 STUBS := $(VENV)/mypy
 # Environments of other engines, and the checkpoint and the workloads that all of them are given.
@@ -15,53 +20,58 @@ PEERS ?= .peers
 export GOMP_SPINCOUNT ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format wheel gpu gpu-dry-run gpu-first-contact gpu-pack bench peers bench-peers faults fuzz docs clean
+.PHONY: help setup run test check lint format wheel gpu gpu-dry-run gpu-first-contact gpu-pack bench peers bench-peers faults fuzz docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
 
 $(STAMP): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
+	  || { echo "Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
-	mkdir -p $(STUBS) && ln -sfn ../../kernels $(STUBS)/thothy_kernels
+	$(PIP) -e .
 	touch $(STAMP)
 
-setup: $(STAMP) ## make the virtual environment (.venv)
+$(DEV_STAMP): $(STAMP)
+	$(PIP) -e '.[dev,bench]'
+	mkdir -p $(STUBS) && ln -sfn ../../kernels $(STUBS)/thothy_kernels
+	touch $(DEV_STAMP)
+
+setup: $(STAMP) ## make the virtual environment (.venv), with what a run needs
 
 run: $(STAMP) ## run the sample night (0 and 1 are its good exit codes: some of its rows are bad on purpose)
 	@$(BIN)/thothy-batch run sample_data/manifest.yaml; code=$$?; \
 	if [ $$code -le 1 ]; then $(BIN)/thothy-batch report sample_data/artifacts.duckdb; else exit $$code; fi
 
 # Two workers, each with operations of one thread: most tests are the interpreter's work, or Python's.
-test: $(STAMP) ## run all tests
+test: $(DEV_STAMP) ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-check: $(STAMP) ## format, lint, types and the fast tests
+check: $(DEV_STAMP) ## format, lint, types and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	MYPYPATH=$(STUBS) $(BIN)/mypy
 	$(BIN)/python -m pytest -q -m 'not slow'
 
-lint: $(STAMP)
+lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	MYPYPATH=$(STUBS) $(BIN)/mypy
 
-format: $(STAMP) ## rewrite the code as ruff formats it
+format: $(DEV_STAMP) ## rewrite the code as ruff formats it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-wheel: $(STAMP) ## build the wheel into dist/
+wheel: $(DEV_STAMP) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --quiet .
 
-docs: $(STAMP) ## rewrite the generated parts of README.md, and docs/schema
+docs: $(DEV_STAMP) ## rewrite the generated parts of README.md, and docs/schema
 	$(BIN)/python tests/docs.py --write
 
 gpu: ## on a CUDA device: kernel and engine tests, kernel benchmarks, whole runs (PARTS="kernels engine bench runs")
 	bash tests/bench/gpu.sh $(PARTS)
 
-gpu-dry-run: $(STAMP) ## the same on the CPU, tiny, in the interpreter of Triton (minutes)
+gpu-dry-run: $(DEV_STAMP) ## the same on the CPU, tiny, in the interpreter of Triton (minutes)
 	bash tests/bench/gpu.sh --dry-run $(PARTS)
 
 gpu-first-contact: ## on a CUDA device: in a minute or two, which faults only a device can show (SECTIONS="env ops")
@@ -70,22 +80,22 @@ gpu-first-contact: ## on a CUDA device: in a minute or two, which faults only a 
 gpu-pack: ## copy what the GPU machine needs of the shared data into gpu_pack/
 	bash tests/bench/gpu_pack.sh
 
-bench: $(STAMP) ## speed of the engine beside transformers on a real workload (minutes; needs the shared folder)
+bench: $(DEV_STAMP) ## speed of the engine beside transformers on a real workload (minutes; needs the shared folder)
 	$(BIN)/python tests/bench/bench_mix.py
 
-peers: $(STAMP) ## set up the other engines, each in an environment of its own below PEERS (gigabytes)
+peers: $(DEV_STAMP) ## set up the other engines, each in an environment of its own below PEERS (gigabytes)
 	$(BIN)/python tests/bench/peer_setup.py $(PEERS)
 
-bench-peers: $(STAMP) ## this engine and those of `make peers`, in turn, on the same requests (an hour)
+bench-peers: $(DEV_STAMP) ## this engine and those of `make peers`, in turn, on the same requests (an hour)
 	$(BIN)/python tests/bench/bench_peers.py --peers $(PEERS) --work $(PEERS)/work
 
-faults: $(STAMP) ## kill -9 at random moments; 250 nights with faults armed; all that goes wrong (half an hour)
+faults: $(DEV_STAMP) ## kill -9 at random moments; 250 nights with faults armed; all that goes wrong (half an hour)
 	$(BIN)/python tests/robustness/crash/campaign.py --kills 20
 	$(BIN)/python tests/robustness/crash/points.py --nights 200
 	$(BIN)/python tests/robustness/crash/points.py --nights 50 --model embedded
 	THOTHY_WHOLE_TABLE=1 $(BIN)/python -m pytest -q tests/robustness/failure_table
 
-fuzz: $(STAMP) ## broken manifests, rows, journals and kind files: many new ones (a quarter of an hour)
+fuzz: $(DEV_STAMP) ## broken manifests, rows, journals and kind files: many new ones (a quarter of an hour)
 	THOTHY_FUZZ=long $(BIN)/python -m pytest -q tests/robustness/fuzz -o timeout=3600
 
 clean: ## remove what was built, and the sample night's store

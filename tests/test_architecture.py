@@ -20,8 +20,8 @@ LEVELS = (
     ("model",),
     ("templating",),
     ("yaml_source", "resources"),
-    ("process",),
-    ("records", "errors", "testing"),
+    ("process", "logs"),
+    ("records", "errors", "choices", "testing"),
 )
 RANK = {name: level for level, names in enumerate(LEVELS) for name in names}
 

@@ -1,3 +1,3 @@
 """Offline LLM batch runner: manifests in, finished artifacts and statistics in DuckDB."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

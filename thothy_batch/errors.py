@@ -1,4 +1,4 @@
-"""The errors that reach a user: what happened, where, and what to do.
+"""Errors that reach a user: each says what happened, where, and what to do.
 
 ThothyError
   ManifestError        exit 2  bad usage, manifest, kind file or input files; nothing was started
@@ -36,7 +36,7 @@ _PASSWORDS = (
 
 
 def without_passwords(text: str) -> str:
-    """The text with `***` in place of what looks like a password or a token."""
+    """Replaces what looks like a password or a token by `***`."""
     for pattern, shown in _PASSWORDS:
         text = pattern.sub(shown, text)
     return text
@@ -84,7 +84,7 @@ class ThothyError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a file: where it stands, what is wrong, what would be right."""
+    """A fault in a file: its place, the fault itself, and what would be right."""
 
     message: str
     path: str = ""
@@ -124,7 +124,7 @@ class ModelError(ThothyError):
 
 @dataclass(frozen=True, slots=True)
 class LockHolder:
-    """Who holds a lock, as written into the lock file by the holder."""
+    """The holder of a lock, as it wrote itself into the lock file."""
 
     pid: int
     host: str = ""
@@ -145,9 +145,9 @@ class LockedError(ThothyError):
 
 
 class EngineError(ThothyError):
-    """The engine process failed to start, crashed, or answered nonsense.
+    """The engine process failed to start, crashed, or sent what no engine sends.
 
-    `cause`: 'memory' where it was short, 'stalled' where no step came to its end, else ''.
+    `cause`: 'memory' if memory ran out, 'stalled' if no step finished in time, else ''.
     """
 
     exit_code = 5

@@ -1,4 +1,4 @@
-"""Where the packaged data lies: built-in kinds, the embedded model, the sample night."""
+"""Locations of packaged data: built-in kinds, the embedded model, the sample run."""
 
 from pathlib import Path
 
@@ -6,6 +6,6 @@ _HERE = Path(__file__).resolve().parent
 
 
 def data_path(name: str) -> Path:
-    """The folder `jobs` or `sample_data`: package data in a wheel, the top level in a checkout."""
+    """Returns the folder `jobs` or `sample_data`, of a wheel or of a checkout."""
     packaged = _HERE / f"_{name}"
     return packaged if packaged.is_dir() else _HERE.parent / name

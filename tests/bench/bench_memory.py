@@ -25,6 +25,7 @@ from provenance import short_commit
 from thothy_batch.bench import measure
 from thothy_batch.bench.files import raw_workload
 from thothy_batch.bench.measure import run_bench
+from thothy_batch.choices import QUANTIZATIONS
 from thothy_batch.engine import model_loader
 from thothy_batch.engine.execution.cpu_runner import ModelRunner
 from thothy_batch.manifest.units import parse_memory
@@ -32,7 +33,7 @@ from thothy_batch.model import loading
 from thothy_batch.model.checkpoint.locate import locate_model
 from thothy_batch.model.config.model_config import load_config, num_parameters
 from thothy_batch.model.kv_pool import KVPool
-from thothy_batch.model.quantization import QUANTIZATIONS, saved_bytes
+from thothy_batch.model.quantization import saved_bytes
 from thothy_batch.model.weights import TORCH_DTYPES
 from thothy_batch.records import EngineSpec, ModelSpec
 

@@ -103,7 +103,9 @@ def night(num: int, args: argparse.Namespace) -> dict[str, object]:
         for i, (p, o) in enumerate(zip(prompts, outputs, strict=True))
     ]
     made = passed()
-    chains = BlockHashes.unshared(prompts, BLOCK_SIZE)
+    # Of these prompts only the lengths are known, and they share nothing.
+    lengths, starts = np.asarray(prompts, np.int64), np.zeros(len(prompts) + 1, np.int64)
+    chains = BlockHashes(np.empty(0, np.uint64), starts, lengths, BLOCK_SIZE)
     plan = plan_requests(requests, args.order, chains=chains, pool_tokens=config.pool_tokens)
     ordered = plan.apply(requests)
     planned = passed()

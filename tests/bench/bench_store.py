@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from provenance import short_commit
 
 from thothy_batch.engine.cost.measurement_cache import device_name
-from thothy_batch.engine.hardware.host_memory import num_cores
+from thothy_batch.engine.hardware.cpu import num_cores
 from thothy_batch.manifest.settings import Overrides
 from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.monitoring.progress import Silent
@@ -41,7 +41,7 @@ from thothy_batch.store.journal.segment import segment_paths
 from thothy_batch.store.store import Store
 
 CALLS = (
-    *("begin_run", "update_run", "record_entries", "record_predictions", "record_totals"),
+    *("begin_run", "update_run", "record_predictions", "record_totals"),
     *("add", "add_copy", "end_run", "tick", "answers", "past_outputs", "close"),
 )
 FORGOTTEN = ("add", "add_copy", "tick", "record_totals", "update_run")

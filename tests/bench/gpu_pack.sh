@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Copies what the GPU machine needs of the shared folder into gpu_pack/ (ignored by git): a small
-# model with its golden outputs, the traces of bench_runs.py, one small tokenizer, and which commit this is.
+# model with its golden outputs, the traces of bench_runs.py, one small tokenizer, the one file of nvidia-ml-py
+# (the engine finds the GPU through it), and which commit this is.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 SHARED=${SHARED:-../shared}
+PYTHON=${PYTHON:-.venv/bin/python}  # has nvidia-ml-py
 MOST_KB=$((40 * 1024))  # small enough to be copied along with the working tree
 [ -d "$SHARED/data" ] || { echo "make gpu-pack: no shared folder at $SHARED (set SHARED=...)" >&2; exit 2; }
 
@@ -16,6 +18,8 @@ for trace in arxiv_summarization_lengths azure2023_conv azure2023_code; do
   cp "$SHARED/data/traces/$trace.parquet" gpu_pack.part/traces/
 done
 cp -r "$SHARED/data/tokenizers/minimind-6400" gpu_pack.part/tokenizers/
+mkdir gpu_pack.part/python
+cp "$("$PYTHON" -c 'import pynvml; print(pynvml.__file__)')" gpu_pack.part/python/
 # The history stays behind.
 commit=${THOTHY_COMMIT:-$(git rev-parse --short HEAD 2>/dev/null || true)}
 echo "$commit" >gpu_pack.part/commit

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from thothy_batch.engine.hardware.environment import COMPUTE_ENVIRONMENT
+
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("bench_cases")
 
 
 @pytest.fixture(autouse=True)
 def _as_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Restores what a command sets in its own process."""
-    monkeypatch.setenv("GOMP_SPINCOUNT", "2000")
+    """What a command sets in its own process is taken back."""
+    for name, value in COMPUTE_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)

@@ -98,9 +98,11 @@ def test_a_reader_during_the_whole_run_changes_nothing(
 
 
 def test_a_run_that_died_is_marked_killed_with_counts_that_add_up(night: Any, rows: Any) -> None:
-    jobs = [{"job": "j", "kind": "summary", "num_items": 10}, {"job": "later", "kind": "hook"}]
+    jobs = [
+        {"job": "j", "kind": "summary", "num_items": 10},
+        {"job": "later", "kind": "hook", "num_items": 7},
+    ]
     store = _abandoned(night, jobs)
-    store.record_entries("later", 7)
     rows.add_done(store, 1)
     rows.add_failed(store, 2)
     store.record_totals(

@@ -4,14 +4,16 @@ Torch is imported only where a GPU is asked about.
 """
 
 import contextlib
-import ctypes
 import platform
 import resource
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Self
+
+from thothy_batch.engine.hardware.gpu import NvmlError, busy_percent, find_gpu, open_nvml
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SAMPLE_EVERY_S = 0.1
@@ -56,12 +58,6 @@ class PeakMemory:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-class _Utilization(ctypes.Structure):
-    """nvmlUtilization_t: per cent of the driver's last sample period."""
-
-    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
-
-
 class BusyMeter:
     """For the length of a `with` block: the share of time in which the GPU computed anything.
 
@@ -98,44 +94,17 @@ class BusyMeter:
 
     def _watch(self) -> None:
         assert self._ask is not None
-        while not self._over.wait(self._every_s):
-            if (percent := self._ask()) is not None:
-                self._samples.append(percent)
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(NvmlError):  # kept open: opening takes longer than asking
+                stack.enter_context(open_nvml())
+            while not self._over.wait(self._every_s):
+                if (percent := self._ask()) is not None:
+                    self._samples.append(percent)
 
 
 def _driver_of(device: str) -> Callable[[], int | None] | None:
-    nvml = _Nvml.of_current_gpu() if device == "cuda" else None
-    return None if nvml is None else nvml.busy_percent
-
-
-class _Nvml:
-    """The one question to NVIDIA's library that is asked here; it comes with the driver."""
-
-    def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
-        self._library = library
-        self._handle = handle
-
-    @classmethod
-    def of_current_gpu(cls) -> "_Nvml | None":
-        """None where there is no such library, or it does not know the GPU (a part of one)."""
-        import torch
-
-        uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
-        uuid = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
-        handle = ctypes.c_void_p()
-        try:
-            library = ctypes.CDLL("libnvidia-ml.so.1")
-            failed = library.nvmlInit_v2() or library.nvmlDeviceGetHandleByUUID(
-                uuid.encode(), ctypes.byref(handle)
-            )
-        except (OSError, AttributeError):
-            return None
-        return None if failed else cls(library, handle)
-
-    def busy_percent(self) -> int | None:
-        found = _Utilization()
-        failed = self._library.nvmlDeviceGetUtilizationRates(self._handle, ctypes.byref(found))
-        return None if failed else int(found.gpu)
+    gpu = find_gpu() if device == "cuda" else None
+    return None if gpu is None else partial(busy_percent, gpu)
 
 
 def commit(root: Path = _ROOT) -> str | None:

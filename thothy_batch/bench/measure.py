@@ -1,6 +1,5 @@
 """Runs a workload through the engine in this process: planned as a night is, but nothing stored."""
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from thothy_batch.engine.core.config import EngineConfig, resolve_device
 from thothy_batch.engine.core.limits import Limits, blocks_needed, why_unfit
 from thothy_batch.engine.cost.measurement_cache import device_name, measured_now
 from thothy_batch.engine.fake_model import ByteTokenizer, is_fake
+from thothy_batch.engine.hardware.environment import set_compute_environment
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.model_info import ModelInfo, model_info
 from thothy_batch.errors import ManifestError
@@ -43,7 +43,7 @@ def run_bench(
     """
     check_order(order)
     if owns_process:
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # see engine.supervisor
+        set_compute_environment()
     facts = model_info(spec)
     memory = PeakMemory(resolve_device(spec.device))
     progress("loading the model")

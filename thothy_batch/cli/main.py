@@ -1,5 +1,7 @@
 """The program: its commands, and the one place that turns errors into messages and exit codes."""
 
+import inspect
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +19,32 @@ from thothy_batch.cli.run import plan, run
 from thothy_batch.cli.setup import doctor, init
 from thothy_batch.cli.streams import open_streams
 from thothy_batch.errors import ManifestError
+from thothy_batch.logs import configure_logging
+from thothy_batch.report.formatting import escape_controls
+
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Log what is done to stderr; THOTHY_LOG=debug: more."),
+]
+_log = logging.getLogger(__name__)
+
+
+def _with_verbose(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the option --verbose, which all of them have."""
+
+    @wraps(command)
+    def with_verbose(*args: object, verbose: bool = False, **options: object) -> None:
+        if verbose:
+            configure_logging(verbose=True, clean=escape_controls)
+        command(*args, **options)
+
+    signature = inspect.signature(command)
+    option = inspect.Parameter(
+        "verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose
+    )
+    parameters = [*signature.parameters.values(), option]
+    with_verbose.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return with_verbose
 
 
 def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
@@ -48,7 +76,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (run, plan, status, report, export, bench, doctor, init):
-    app.command()(_interruptible(command))
+    app.command()(_with_verbose(_interruptible(command)))
 
 
 def _show_version(wanted: bool) -> None:
@@ -79,6 +107,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if args is None else args
     refused = open_streams()
     try:
+        configure_logging(clean=escape_controls)
         _check_folder()
         app(words)
         code = 0
@@ -87,6 +116,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("THOTHY_DEBUG") == "1":
             raise
+        _log.debug("this ended the command", exc_info=error)
         code = report_error(error, as_json="--json" in words)
     code = _flush_stdout(code, refused)
     signals.ignore_all()

@@ -1,12 +1,13 @@
 """Builds an engine from its specification: model, KV pool, runner, stop rules."""
 
+import logging
 import os
 import time
-import traceback
 from dataclasses import fields, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from thothy_batch import __version__
 from thothy_batch.engine.calibration.calibrate import calibrate
 from thothy_batch.engine.core.config import EngineConfig, resolve_config
 from thothy_batch.engine.cost.cost_model import CostModel, StepSpeed, rows_at_rate
@@ -20,19 +21,21 @@ from thothy_batch.engine.fake_model import (
     FakeModelRunner,
     is_fake,
 )
-from thothy_batch.engine.hardware.host_memory import num_cores
+from thothy_batch.engine.hardware.cpu import num_cores
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.engine.speculative.policy import SpeculationPolicy
+from thothy_batch.logs import collected_warnings
 from thothy_batch.records import DeviceLimits, EngineInfo, EngineSpec, ResolvedEngine
 
 if TYPE_CHECKING:
     from thothy_batch.engine.model_loader import LoadedRunner
 
 
+_log = logging.getLogger(__name__)
 _PACKAGES = {
-    "cpu": ("thothy-batch", "torch", "numba", "numpy"),
-    "cuda": ("thothy-batch", "torch", "triton", "numpy"),
+    "cpu": ("torch", "numba", "numpy"),
+    "cuda": ("torch", "triton", "numpy"),
 }
 
 
@@ -44,7 +47,9 @@ def build_engine(spec: EngineSpec, *, owns_process: bool) -> tuple[LLMEngine, En
     """
     started_at = time.monotonic()
     build = _build_fake if is_fake(spec.model.id) else _build_real
-    return build(spec, started_at, owns_process)
+    with collected_warnings() as warnings:
+        engine, info = build(spec, started_at, owns_process)
+    return engine, replace(info, notes=(*warnings, *info.notes))
 
 
 def _build_fake(
@@ -105,9 +110,7 @@ def _build_real(
         "max_model_len": model.config.max_model_len,
         "random_weights": spec.model.random_weights,
     }
-    info = replace(
-        _info(config, described, started_at, limits), notes=(*cache.notes, *loaded.notes)
-    )
+    info = replace(_info(config, described, started_at, limits), notes=loaded.notes)
     engine = LLMEngine(
         config,
         loaded.launcher,
@@ -148,7 +151,8 @@ def _limits(cache: MeasurementCache, device: str, product_format: str) -> Device
     try:
         return load_or_measure_limits(cache, device, product_format)
     except Exception as error:
-        cache.notes.append(f"the device's limits could not be measured: {error}"[:300])
+        said = str(error)[:250]
+        _log.warning("the device's limits could not be measured: %s", said, exc_info=True)
         return None
 
 
@@ -160,8 +164,7 @@ def _calibrate(loaded: "LoadedRunner", cache: MeasurementCache) -> None:
     try:
         cache.store_speed(key, calibrate(loaded.runner, loaded.config, loaded.work))
     except Exception as error:
-        traceback.print_exc()
-        cache.notes.append(f"the model's speed could not be measured: {error}")
+        _log.warning("the model's speed could not be measured: %s", error, exc_info=True)
 
 
 def _info(
@@ -173,7 +176,10 @@ def _info(
     return EngineInfo(
         model=model,
         engine=_resolved(config, limits),
-        versions={name: _version(name) for name in _PACKAGES[config.device]},
+        versions={
+            "thothy-batch": __version__,
+            **{name: _version(name) for name in _PACKAGES[config.device]},
+        },
         load_s=time.monotonic() - started_at,
         max_model_len=config.max_model_len,
         pool_tokens=config.pool_tokens,
@@ -193,4 +199,4 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return ""  # our own, run from a checkout
+        return ""  # built by hand, or packed under another name

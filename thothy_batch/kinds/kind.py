@@ -5,6 +5,12 @@ where they are rendered.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+EntryUnit = Literal["item", "target_lang", "group"]
+OutputFormat = Literal["text", "lines", "sections"]
+ParamType = Literal["int", "float", "str", "bool", "list"]  # list: of text
+CheckAction = Literal["flag", "fail"]
 
 # Names that templates see beside the declared fields of the item.
 RESERVED = ("params", "items", "target_lang", "previous")
@@ -22,7 +28,7 @@ class Stage:
 class ParamSpec:
     """One parameter that a job or a row may set."""
 
-    type: str  # int | float | str | bool | list (of text)
+    type: ParamType
     required: bool = False
     default: object = None
     min: float | None = None
@@ -33,7 +39,7 @@ class ParamSpec:
 class Output:
     """The format of a completion: text, lines (one per sample) or sections."""
 
-    format: str = "text"
+    format: OutputFormat = "text"
     sections: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
@@ -46,8 +52,8 @@ class Kind:
     """A kind file after validation."""
 
     name: str
-    content_hash: str  # of the file without comments, layout and description
-    entry: str  # item | target_lang | group
+    content_hash: str  # of everything in the file but comments, layout and the description
+    entry: EntryUnit
     stages: tuple[Stage, ...]
     description: str = ""
     version: int = 1
@@ -57,7 +63,7 @@ class Kind:
     system: str = ""
     document: str = ""
     output: Output = field(default_factory=Output)
-    checks: dict[str, str] = field(default_factory=dict)  # check name: flag | fail
+    checks: dict[str, CheckAction] = field(default_factory=dict)  # by the name of the check
     params: dict[str, ParamSpec] = field(default_factory=dict)
     samples: str = ""  # the parameter that holds the number of samples; "": one sample
     sampling: dict[str, object] = field(default_factory=dict)  # the kind's defaults

@@ -1,23 +1,24 @@
 """The keys of a kind file: types, defaults and bounds. Relations between keys: validation.py."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from thothy_batch.choices import SAMPLING_BOUNDS
+from thothy_batch.kinds.kind import CheckAction, EntryUnit, OutputFormat, ParamType
 from thothy_batch.yaml_source import Field, StrictModel
 
-CheckAction = Literal["flag", "fail"]
-ParamType = Literal["int", "float", "str", "bool", "list"]
+_WITHIN = {name: Field(**bounds.as_field()) for name, bounds in SAMPLING_BOUNDS.items()}
 
 
 class SamplingDefaults(StrictModel):
     """Sampling settings used where a job sets none."""
 
-    temperature: float | None = Field(default=None, ge=0)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=0)
-    max_tokens: int | None = Field(default=None, ge=1)
-    stop: list[str] | None = Field(default=None)
+    temperature: Annotated[float | None, _WITHIN["temperature"]] = None
+    top_p: Annotated[float | None, _WITHIN["top_p"]] = None
+    top_k: Annotated[int | None, _WITHIN["top_k"]] = None
+    max_tokens: Annotated[int | None, _WITHIN["max_tokens"]] = None
+    stop: list[str] | None = None
     ignore_eos: bool | None = None
-    repetition_penalty: float | None = Field(default=None, gt=0)
+    repetition_penalty: Annotated[float | None, _WITHIN["repetition_penalty"]] = None
     repetition_stop: Literal["auto", True, False] | None = None
 
 
@@ -40,7 +41,7 @@ class StageFile(StrictModel):
 class OutputFile(StrictModel):
     """The format of a completion."""
 
-    format: Literal["text", "lines", "sections"] = "text"
+    format: OutputFormat = "text"
     sections: list[str] = Field(default_factory=list)
 
 
@@ -62,7 +63,7 @@ class KindFile(StrictModel):
     kind: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")
     version: int = Field(default=1, ge=1)
     description: str = ""
-    entry: Literal["item", "target_lang", "group"] = "item"
+    entry: EntryUnit = "item"
     fields: list[str] = Field(default_factory=list)
     optional_fields: list[str] = Field(default_factory=list)
     params: dict[str, ParamFile] = Field(default_factory=dict)

@@ -1,11 +1,10 @@
 """Validates the parameters of a kind file."""
 
 from collections.abc import Iterator
-from typing import get_args
+from typing import cast, get_args
 
 from thothy_batch.errors import Problem
-from thothy_batch.kinds.kind import ParamSpec
-from thothy_batch.kinds.kind_file import ParamType
+from thothy_batch.kinds.kind import ParamSpec, ParamType
 from thothy_batch.kinds.kind_source import KindSource, mapping, number, text
 from thothy_batch.kinds.resolve import check_value, show_bound
 from thothy_batch.yaml_source import did_you_mean
@@ -59,5 +58,5 @@ def _spec_problem(spec: dict[str, object]) -> tuple[str, str] | None:
     default = spec.get("default")
     if default is None:
         return None
-    message = check_value("default", ParamSpec(kind, min=low, max=high), default)
+    message = check_value("default", ParamSpec(cast(ParamType, kind), min=low, max=high), default)
     return ("default", message) if message else None

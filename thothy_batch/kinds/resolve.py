@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from thothy_batch.choices import SAMPLING_BOUNDS, Bounds
 from thothy_batch.kinds.kind import Kind, ParamSpec
 from thothy_batch.records import Sampling
 from thothy_batch.yaml_source import did_you_mean
@@ -18,15 +19,6 @@ _TYPE_WORDS = {
     "str": "text",
     "bool": "true or false",
     "list": "a list of texts",
-}
-# sampling key: (whole numbers only, smallest value, smallest allowed itself, largest value)
-_BOUNDS: dict[str, tuple[bool, float, bool, float]] = {
-    "temperature": (False, 0, True, float("inf")),
-    "top_p": (False, 0, False, 1),
-    "top_k": (True, 0, True, 2**31 - 1),
-    "max_tokens": (True, 1, True, 2**31 - 1),
-    "repetition_penalty": (False, 0, False, float("inf")),
-    "seed": (True, 0, True, 2**63 - 1),
 }
 
 
@@ -85,11 +77,11 @@ def resolve_sampling(
     if max_tokens is not None:
         given["max_tokens"] = max_tokens
     problems = [f"unknown sampling key {name!r}" for name in given if name not in _SAMPLING_KEYS]
-    for name, (whole, *limits) in _BOUNDS.items():
+    for name, bounds in SAMPLING_BOUNDS.items():
         if name not in given:
             continue
-        number = _convert("int" if whole else "float", given[name])
-        problem = _bound_problem(name, whole, number, limits, given[name])
+        number = _convert("int" if bounds.whole else "float", given[name])
+        problem = _bound_problem(name, bounds, number, given[name])
         problems += [problem] if problem else []
         given[name] = number
     if problems:
@@ -197,17 +189,18 @@ def _convert(type_name: str, value: object) -> object:
     return list(value) if all(isinstance(text, str) and text for text in value) else None
 
 
-def _bound_problem(
-    name: str, whole: bool, number: object, limits: Sequence[float], value: object
-) -> str:
+def _bound_problem(name: str, bounds: Bounds, number: object, value: object) -> str:
     if not isinstance(number, int | float):
-        return f"{name} must be {_TYPE_WORDS['int' if whole else 'float']}, found {_show(value)}"
-    low, low_itself, high = limits
-    if number < low or (number == low and not low_itself):
-        how = "at least" if low_itself else "more than"
-        return f"{name} must be {how} {show_bound(low)}, found {_show(value)}"
-    at_most = f"{name} must be at most {show_bound(high)}, found {_show(value)}"
-    return at_most if number > high else ""
+        word = _TYPE_WORDS["int" if bounds.whole else "float"]
+        return f"{name} must be {word}, found {_show(value)}"
+    wanted = ""
+    if bounds.ge is not None and number < bounds.ge:
+        wanted = f"at least {show_bound(bounds.ge)}"
+    elif bounds.gt is not None and number <= bounds.gt:
+        wanted = f"more than {show_bound(bounds.gt)}"
+    elif bounds.le is not None and number > bounds.le:
+        wanted = f"at most {show_bound(bounds.le)}"
+    return f"{name} must be {wanted}, found {_show(value)}" if wanted else ""
 
 
 def _without_none(values: object) -> dict[str, object]:

@@ -2,12 +2,21 @@
 
 from typing import Annotated, Any, Literal
 
+from thothy_batch.choices import (
+    MAX_BLOCKS,
+    MAX_COUNT,
+    SAMPLING_BOUNDS,
+    Admission,
+    Device,
+    Dtype,
+    Impl,
+    Order,
+    Quantization,
+    Speculation,
+)
 from thothy_batch.errors import Problem
 from thothy_batch.manifest.inputs import InputSettings, JobFileSettings
 from thothy_batch.manifest.values import (
-    MAX_BLOCKS,
-    MAX_COUNT,
-    MAX_SEED,
     AutoCount,
     Duration,
     KvMemory,
@@ -26,6 +35,8 @@ from thothy_batch.yaml_source import (
     StrictModel,
     Tag,
 )
+
+_WITHIN = {name: Field(**bounds.as_field()) for name, bounds in SAMPLING_BOUNDS.items()}
 
 
 def _no_split(value: object) -> object:
@@ -46,26 +57,24 @@ class ModelSettings(StrictModel):
 
     id: str = Field(default="", description="Hub id or directory; left out: the embedded model.")
     revision: NonEmpty = Field(default="main", description="Branch, tag or commit on the hub.")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+    dtype: Dtype = Field(
         default="auto", description="Number format of the weights and of the KV cache."
     )
-    quantization: Annotated[Literal["none", "int8"], later("fp8", use="none or int8")] = Field(
+    quantization: Annotated[Quantization, later("fp8", use="none or int8")] = Field(
         default="none",
         description="int8: weights and activations of the linears in 8 bits, on a CPU.",
     )
     random_weights: bool = Field(
         default=False, description="For benchmarks: build from config.json alone, read no weights."
     )
-    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of random weights.")
+    seed: Annotated[int, _WITHIN["seed"]] = Field(default=0, description="Seed of random weights.")
 
 
 class EngineSettings(StrictModel):
     """Settings of the engine, which do not change results."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="Where the model runs."
-    )
-    impl: Literal["auto", "reference", "cpu", "triton", "flex"] = Field(
+    device: Device = Field(default="auto", description="Where the model runs.")
+    impl: Impl = Field(
         default="auto", description="Which kernels are used; triton and flex need a GPU."
     )
     block_size: int = Field(default=32, ge=1, le=MAX_COUNT, description="Tokens per KV block.")
@@ -86,25 +95,25 @@ class EngineSettings(StrictModel):
     prefix_sharing: bool = Field(
         default=True, description="Compute equal beginnings of prompts once."
     )
-    admission: Literal["auto", "optimistic"] = Field(
+    admission: Admission = Field(
         default="auto",
         description="auto reserves what is expected; optimistic admits while a block is free and "
         "may preempt.",
     )
-    speculation: Literal["auto", "off"] = Field(
+    speculation: Speculation = Field(
         default="auto",
         description="auto: on a CPU, guess next tokens of greedy rows from their text and verify "
         "several in a step, where that pays.",
     )
-    order: Literal["auto", "fifo", "length", "prefix"] = Field(
-        default="auto", description="How the night is ordered."
-    )
+    order: Order = Field(default="auto", description="How the night is ordered.")
 
 
 class RunSettings(StrictModel):
     """Seed of a run and conditions that stop it."""
 
-    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of jobs that name none.")
+    seed: Annotated[int, _WITHIN["seed"]] = Field(
+        default=0, description="Seed of jobs that name none."
+    )
     deadline: Annotated[str | None, BeforeValidator(check_deadline)] = Field(
         default=None,
         description="Stop at this time: 06:00 (its next occurrence) or an ISO date and time.",
@@ -136,30 +145,33 @@ class RunSettings(StrictModel):
 class SamplingSettings(StrictModel):
     """Sampling settings. None takes the kind's default."""
 
-    temperature: float | None = Field(
-        default=None, ge=0, description="0: the likeliest token; higher: more variety."
-    )
-    top_p: float | None = Field(
+    temperature: Annotated[float | None, _WITHIN["temperature"]] = Field(
         default=None,
-        gt=0,
-        le=1,
+        description="0: the likeliest token; higher: more variety.",
+    )
+    top_p: Annotated[float | None, _WITHIN["top_p"]] = Field(
+        default=None,
         description="Draw from the likeliest tokens of this total probability.",
     )
-    top_k: int | None = Field(
-        default=None, ge=0, description="Draw from this many likeliest tokens; 0: no limit."
+    top_k: Annotated[int | None, _WITHIN["top_k"]] = Field(
+        default=None,
+        description="Draw from this many likeliest tokens; 0: no limit.",
     )
-    max_tokens: int | None = Field(default=None, ge=1, description="Most tokens of one completion.")
+    max_tokens: Annotated[int | None, _WITHIN["max_tokens"]] = Field(
+        default=None, description="Most tokens of one completion."
+    )
     stop: PossiblyNoTexts | None = Field(
         default=None, description="Texts that end a completion and are cut off."
     )
     ignore_eos: bool | None = Field(
         default=None, description="Go on after the model's end token, up to max_tokens."
     )
-    seed: int | None = Field(
-        default=None, ge=0, le=MAX_SEED, description="Seed of this job; left out: run.seed."
+    seed: Annotated[int | None, _WITHIN["seed"]] = Field(
+        default=None, description="Seed of this job; left out: run.seed."
     )
-    repetition_penalty: float | None = Field(
-        default=None, gt=0, description="Above 1: tokens that occurred before become less likely."
+    repetition_penalty: Annotated[float | None, _WITHIN["repetition_penalty"]] = Field(
+        default=None,
+        description="Above 1: tokens that occurred before become less likely.",
     )
     repetition_stop: Literal["auto", True, False] | None = Field(
         default=None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from thothy_batch.choices import DEVICES
 from thothy_batch.errors import ManifestError, Problem, without_passwords
 from thothy_batch.manifest.inputs import FileInput, JobFileSettings, JobRowsInput, SqlInput
 from thothy_batch.manifest.job_file import discover_jobs, is_parquet
@@ -42,8 +43,6 @@ __all__ = [
     "parse_memory",
     "to_engine_spec",
 ]
-
-_DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +233,7 @@ def _selected(
 
 def _override_problems(overrides: Overrides) -> list[Problem]:
     problems = []
-    if overrides.device is not None and overrides.device not in _DEVICES:
+    if overrides.device is not None and overrides.device not in DEVICES:
         problems.append(Problem(f"--device {overrides.device}: must be auto, cpu or cuda"))
     if overrides.limit is not None and overrides.limit < 1:
         problems.append(Problem(f"--limit {overrides.limit}: must be at least 1"))

@@ -3,12 +3,9 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
+from thothy_batch.choices import MAX_COUNT
 from thothy_batch.manifest.units import parse_deadline, parse_duration, parse_memory
 from thothy_batch.yaml_source import BeforeValidator, Field, WithJsonSchema
-
-MAX_SEED = 2**63 - 1  # fits the BIGINT column `seed`
-MAX_COUNT = 2**31 - 1  # tokens, blocks and rows: the range of the engine's tables
-MAX_BLOCKS = 2**24  # of a KV pool; the bookkeeping of more would exhaust the machine
 
 
 def later(*names: str, use: str) -> BeforeValidator:

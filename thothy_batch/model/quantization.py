@@ -4,11 +4,11 @@ int8: the linears of all layers and the LM head, weights and activations (see
 thothy_kernels.linear_int8). The embedding table, the norms and the KV cache stay in the dtype.
 """
 
+from thothy_batch.choices import QUANTIZATIONS
 from thothy_batch.errors import ModelError
 from thothy_batch.model.config.model_config import DTYPE_BYTES, ModelConfig
 from thothy_batch.records import ModelSpec
 
-QUANTIZATIONS = ("none", "int8")
 # Implementations with 8-bit matrix products.
 _INT8_IMPLS = ("reference", "cpu")
 # Per output channel: its scale and the sum of its weights.

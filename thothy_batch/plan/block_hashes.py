@@ -30,13 +30,6 @@ class BlockHashes:
     lengths: I64  # [N] tokens of each prompt
     block_size: int
 
-    @classmethod
-    def unshared(cls, lengths: Sequence[int] | I64, block_size: int) -> "BlockHashes":
-        """Prompts of known length only, which share nothing."""
-        known = np.asarray(lengths, np.int64)
-        starts = np.zeros(len(known) + 1, np.int64)
-        return cls(np.empty(0, np.uint64), starts, known, block_size)
-
 
 def chain_prompts(prompts: Sequence[TokenIds], block_size: int) -> BlockHashes:
     """Hash every full block that another prompt may share.

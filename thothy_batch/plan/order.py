@@ -16,10 +16,11 @@ order, the prefixes pinned for later readers lie on one path of the tree.
 import numpy as np
 import numpy.typing as npt
 
+from thothy_batch.choices import ORDERS
 from thothy_batch.plan.block_hashes import I64
 from thothy_batch.plan.prefix_tree import PrefixTree
 
-POLICIES = ("auto", "fifo", "length", "prefix")
+POLICIES = ORDERS
 Floats = npt.NDArray[np.float64]
 
 

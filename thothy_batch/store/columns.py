@@ -6,7 +6,7 @@ NaN inside JSON, an integer out of range) would block the journal forever.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -209,12 +209,3 @@ def arrow_table(columns: Columns, rows: Sequence[Mapping[str, Cell]]) -> pa.Tabl
 def now_us() -> int:
     """Return the current time as a TIME cell."""
     return round(datetime.now(UTC).timestamp() * 1e6)
-
-
-def create_table_sql(name: str, columns: Columns, *, primary_key: str = "") -> str:
-    """CREATE TABLE of these columns."""
-    lines: Iterable[str] = (
-        f"{column} {kind.sql}{' PRIMARY KEY' if column == primary_key else ''}"
-        for column, kind in columns.items()
-    )
-    return f"CREATE TABLE {name} ({', '.join(lines)})"

@@ -1,5 +1,6 @@
 """Publishes closed journal segments to DuckDB, each exactly once, and removes them."""
 
+import logging
 import time
 import uuid
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from thothy_batch.store.journal.segment import read_segment, segment_id
 from thothy_batch.store.queries.result_index import ResultIndex, read_state
 from thothy_batch.testing import faults
 
+_log = logging.getLogger(__name__)
 _PUBLISH_EVERY_S = 5.0
 _PUBLISH_SHARE = 50  # merges may take one part in this many of the run's time, unless ...
 _MAX_PAUSE_S = 30.0  # ... readers have waited this long for the next one
@@ -63,7 +65,8 @@ class Publisher:
                 waiting = self._journal.closed_segments()
                 segments = waiting[:max_segments]
                 self._merge(connection, segments, alive, last=segments == waiting)
-        except StoreBusyError:
+        except StoreBusyError as busy:
+            _log.info("published later: %s", busy)
             self._next = time.monotonic() + self._back_off_s
             self._back_off_s = min(2 * self._back_off_s, _MAX_BACK_OFF_S)
             return False

@@ -5,6 +5,7 @@ DuckDB. While another program holds the file, the rows stay in the journal and a
 this run or by the next command.
 """
 
+import logging
 import os
 import socket
 import time
@@ -41,6 +42,7 @@ from thothy_batch.store.queries.result_lookup import (
     slim,
 )
 
+_log = logging.getLogger(__name__)
 _COMMIT_AFTER_S = 0.5  # a caller that ticks twice a second syncs every row within a second
 _SEGMENTS_PER_TICK = 2  # a large backlog is not merged at once
 _CLOSE_PATIENCE_S = 1.0  # for a reader that opens the file briefly
@@ -97,6 +99,7 @@ class Store:
             leftovers += [
                 (t, slim(_ANSWERING[t], r)) for t, r in content.records if t in _ANSWERING
             ]
+        _log.info("opened %s: %s", path, store.recovered)
         if not store.publish():
             store._leftovers = leftovers
         store.recovered.killed_runs = store._publisher.killed
@@ -105,9 +108,9 @@ class Store:
     def begin_run(self, row: Mapping[str, object], entries: Iterable[EntryKey] = ()) -> None:
         """Start a run: columns of `runs`, and `jobs`: mappings of job, kind, priority, num_items.
 
-        `num_items` may be omitted if not known yet (see `record_entries`). `entries`: all entries
-        of the run, job by job, which name the unfinished ones after a kill. Durable on return:
-        from then on the run is in the history, however it ends.
+        `entries`: all entries of the run, job by job, which name the unfinished ones after a kill;
+        entries without a row count as not run. Durable on return: from then on the run is in the
+        history, however it ends.
         """
         values = dict(row)
         jobs = values.pop("jobs", None)
@@ -126,12 +129,6 @@ class Store:
         """Update columns of `runs`, such as engine, model, versions, engine_ready_at."""
         values = {**row, "run_id": self._run_id, "last_seen_at": time.time()}
         self._append(UPDATE_RUN, col.clean_row(col.RUNS, values))
-
-    def record_entries(self, job: str, num_items: int) -> None:
-        """Record the number of entries of a job; those without a row count as not run."""
-        self._append(
-            "job_entries", self._cells("job_entries", {"job": job, "num_items": num_items})
-        )
 
     def record_predictions(self, engine_s: Mapping[str, float]) -> None:
         """Record the engine time predicted for each job, by name."""

@@ -15,6 +15,7 @@ import torch
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache
 from thothy_batch.engine.execution import kernel_autotune
 from thothy_batch.engine.execution.kernel_autotune import choose_settings, tune_kernels
+from thothy_batch.logs import collected_warnings
 from thothy_batch.model.config.model_config import ModelConfig, load_config
 from thothy_batch.model.kv_pool import KVPool
 from thothy_kernels import tuning
@@ -57,8 +58,11 @@ class Bench:
         self.measured.clear()
         cache = MeasurementCache(self.folder)
         trials = [self.trial(op) for op in ops]
-        choose_settings(trials, cache, device, self.budget_s, self.timer, lambda: self.now)
-        return cache.notes
+        with collected_warnings() as warnings:
+            notes = choose_settings(
+                trials, cache, device, self.budget_s, self.timer, lambda: self.now
+            )
+        return [*warnings, *notes]
 
     def used(self, op: str) -> LaunchSettings:
         return tuning.settings_of(op, "N64", DEFAULT)
@@ -212,8 +216,9 @@ def test_no_error_fails_a_start(
 
     monkeypatch.setattr(kernel_autotune, "_trials", broken)
     kv = KVPool.allocate(config, 4, 16, "float32")
-    (note,) = tune_kernels(config, kv, cache_folder=tmp_path)
-    assert "the driver is gone" in note
+    with collected_warnings() as warnings:
+        assert tune_kernels(config, kv, cache_folder=tmp_path) == []
+    assert "the driver is gone" in warnings[0]
 
 
 @pytest.mark.skipif(not is_interpreted(), reason="computes on CPU tensors")

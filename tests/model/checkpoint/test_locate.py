@@ -35,7 +35,6 @@ def sharded(make_checkpoint: Make, tmp_path: Path) -> Path:
 def test_a_directory_is_taken_as_it_is(checkpoint: Path) -> None:
     files = locate_model(ModelSpec(id=str(checkpoint)))
     assert (files.directory, files.commit, files.name) == (checkpoint, None, "tiny-llama")
-    assert not files.embedded
 
 
 def test_no_id_means_the_embedded_model(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +43,6 @@ def test_no_id_means_the_embedded_model(checkpoint: Path, monkeypatch: pytest.Mo
     (checkpoint.parent / "sample_data").mkdir()
     (checkpoint.parent / "model").rename(checkpoint.parent / "sample_data" / "model")
     files = locate_model(ModelSpec())
-    assert files.embedded
     assert files.name == "embedded"
     assert files.directory == checkpoint.parent / "sample_data" / "model"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_nvml import FakeGpu, FakeNvml
 
 from thothy_batch.engine.hardware import gpu
 from thothy_batch.engine.protocol import EngineClient
@@ -198,20 +199,9 @@ def test_a_pool_that_came_out_smaller_is_planned_for_again(night: Any, pool: str
 def test_a_gpu_that_others_fill_is_told_before_weights_are_loaded(
     night: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a driver that says so, put in the real one's place."""
-    (tmp_path / "bin").mkdir()
-    script = tmp_path / "bin" / "nvidia-smi"
-    script.write_text(
-        '#!/bin/sh\ncase "$1" in\n'
-        "  *compute-apps*) echo '4242, /opt/vllm/bin/python, 81900' ;;\n"
-        "  --query-gpu=memory.free) echo 1 ;;\n"
-        "  *) echo 'NVIDIA H100, 81920, 1, 570.86.15, 9.0, GPU-12-34' ;;\nesac\n"
-    )
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(gpu, "_torch_has_cuda", lambda: True)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    gpu.find_gpu.cache_clear()
+    """A fake of the driver says so."""
+    processes = [(4242, "/opt/vllm/bin/python", 81920)]
+    FakeNvml(monkeypatch, [FakeGpu("GPU-12-34", "NVIDIA H100", 81920, 1, processes=processes)])
     night.rows("rows.parquet", id=[1], prompt=["one"])
     night.jobs("name: j, kind: raw, input: rows.parquet", model="", more="engine: {device: cuda}")
     night.manifest.write_text(night.manifest.read_text().replace('model: {id: ""}', ""))
@@ -222,7 +212,7 @@ def test_a_gpu_that_others_fill_is_told_before_weights_are_loaded(
     try:
         summary = night.run(start_engine=start)
     finally:
-        gpu.find_gpu.cache_clear()
+        gpu._search.cache_clear()
     assert summary.exit_code == 5
     assert "process 4242 (/opt/vllm/bin/python) with 80.0 GiB" in str(summary.error)
     assert summary.counts["num_not_run"] == 1

@@ -16,12 +16,11 @@ def _item(store: Any, job: str, item: str, status: str, **more: object) -> None:
 def test_job_stats_and_run_agree_and_add_up(night: Any, rows: Any) -> None:
     jobs = [
         {"job": "j", "kind": "summary", "priority": 9, "num_items": 8},
-        {"job": "k", "kind": "hook", "priority": 1},
+        {"job": "k", "kind": "hook", "priority": 1, "num_items": 4},
     ]
     ready = 1_700_000_000.0
     with night.run(jobs=jobs) as store:
         store.update_run({"engine_ready_at": ready, "engine": {"block_size": 32}})
-        store.record_entries("k", 4)
         for number in range(1, 5):
             rows.add_done(
                 store,

@@ -3,15 +3,13 @@
 import os
 from dataclasses import dataclass
 
+from thothy_batch.choices import ADMISSIONS, DEVICES, IMPLS, MAX_BLOCKS, SPECULATIONS
 from thothy_batch.engine.core.kv_layout import KVLayout
-from thothy_batch.engine.hardware.gpu import LEAST_CAPABILITY, find_gpu
+from thothy_batch.engine.hardware.gpu import LEAST_CAPABILITY, find_gpu, why_no_gpu
 from thothy_batch.errors import EngineError, ModelError
 from thothy_batch.records import EngineSpec, LayerGroup
 
-IMPLS = ("reference", "cpu", "triton", "flex")
 _FASTEST = {"cpu": "cpu", "cuda": "triton"}  # by device
-# Catches a TiB where a GiB was meant: the pool's bookkeeping alone would exhaust host memory.
-_MAX_BLOCKS = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +72,10 @@ def resolve_device(device: str) -> str:
     """
     if device == "cpu":
         return "cpu"
-    if device not in ("auto", "cuda"):
-        raise ModelError(f"engine.device {device!r} is not known", hint="one of auto, cpu, cuda")
+    if device not in DEVICES:
+        raise ModelError(
+            f"engine.device {device!r} is not known", hint=f"one of {', '.join(DEVICES)}"
+        )
     gpu = find_gpu()
     if gpu is not None and gpu.is_supported:
         return "cuda"
@@ -88,8 +88,7 @@ def resolve_device(device: str) -> str:
             hint="set engine.device to cpu or auto",
         )
     raise ModelError(
-        "engine.device cuda: no usable NVIDIA GPU (nvidia-smi lists none, or torch is installed "
-        "without CUDA)",
+        f"engine.device cuda: no NVIDIA GPU can be used here: {why_no_gpu()}",
         hint="set engine.device to cpu or auto, or install a torch with CUDA",
     )
 
@@ -170,14 +169,11 @@ def _check_counts(spec: EngineSpec) -> None:
         value = getattr(spec, name)
         if value is not None and value < 1:
             raise ModelError(f"engine.{name} is {value}", hint="it must be at least 1")
-    if spec.admission not in ("auto", "optimistic"):
-        raise ModelError(
-            f"engine.admission {spec.admission!r} is not known", hint="one of auto, optimistic"
-        )
-    if spec.speculation not in ("auto", "off"):
-        raise ModelError(
-            f"engine.speculation {spec.speculation!r} is not known", hint="one of auto, off"
-        )
+    for name, words in (("admission", ADMISSIONS), ("speculation", SPECULATIONS)):
+        if (word := getattr(spec, name)) not in words:
+            raise ModelError(
+                f"engine.{name} {word!r} is not known", hint=f"one of {', '.join(words)}"
+            )
 
 
 def _pool_bytes(spec: EngineSpec, device: str, free_bytes: int) -> int:
@@ -201,7 +197,7 @@ def _num_blocks(
             )
         return spec.num_blocks
     block_size = spec.block_size
-    num_blocks = min(limit // (bytes_per_token * block_size), _MAX_BLOCKS)
+    num_blocks = min(limit // (bytes_per_token * block_size), MAX_BLOCKS)
     if spec.kv_memory is None and spec.needed_tokens is not None:
         # The sum is over requests; each running one rounds up to whole blocks.
         needed = -(-spec.needed_tokens // block_size) + max_seqs

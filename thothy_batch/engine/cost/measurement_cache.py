@@ -1,14 +1,14 @@
 """Cache of measurements between runs: small JSON files in the user's cache directory.
 
 One file per device, one per device and model shape. They only save the time of measuring again, so
-nothing about them is an error: a file that cannot be read or is not ours counts as missing, one
-that cannot be written is not kept, and `notes` says so.
+nothing about them is an error: a file that cannot be read or is not ours counts as not there, one
+that cannot be written is not kept, and a warning is logged.
 """
 
 import json
+import logging
 import math
 import os
-import platform
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from thothy_batch import __version__
 from thothy_batch.engine.cost.cost_model import Curve, ModelWork, StepSpeed
+from thothy_batch.engine.hardware.cpu import cpu_name, cpu_signature
 from thothy_batch.engine.hardware.gpu import find_gpu
 from thothy_batch.process.atomic_write import replace_file
 from thothy_batch.records import DeviceLimits
@@ -27,9 +28,9 @@ from thothy_batch.records import DeviceLimits
 _FORMAT = 2  # raised also when the computation changes, so that everything is measured again
 _MAX_BYTES = 1 << 20  # a longer file is not ours
 _FORMATS = ("float32", "bfloat16", "int8")
-_CPU_INFO = Path("/proc/cpuinfo")
 # Errors from parsing a file that is not ours.
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -45,10 +46,9 @@ class SpeedKey:
 
 
 class MeasurementCache:
-    """Reads and writes the files. `notes` collects what the user may want to know."""
+    """Reads and writes the files."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.notes: list[str] = []
         self.folder = folder or self._user_folder()
 
     def device_file(self, device: str, threads: int) -> Path | None:
@@ -88,7 +88,7 @@ class MeasurementCache:
             # The XDG specification says to ignore a relative path.
             base = base if base.is_absolute() else Path.home() / ".cache"
         except RuntimeError:
-            self.notes.append("measured figures are not kept: this user has no home directory")
+            _log.warning("measured figures are not kept: this user has no home directory")
             return None
         return base / "thothy-batch"
 
@@ -114,9 +114,9 @@ class MeasurementCache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self.notes.append(f"{path} cannot be read ({error.strerror}): measured again")
+            _log.warning("%s cannot be read (%s): measured again", path, error.strerror)
         except _MALFORMED as error:
-            self.notes.append(f"{path} is not as it was written ({_said(error)}): measured again")
+            _log.warning("%s is not as it was written (%s): measured again", path, _said(error))
         return None
 
     def store(self, path: Path | None, key: dict[str, Any], value: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ class MeasurementCache:
             content = json.dumps(document, indent=1).encode()
             replace_file(path, content, durable=False, place="cache")
         except OSError as error:
-            self.notes.append(f"{path} cannot be written ({error.strerror}): figures are not kept")
+            _log.warning("%s cannot be written (%s): figures are not kept", path, error.strerror)
 
 
 def device_name(device: str = "cpu") -> str:
@@ -136,18 +136,9 @@ def device_name(device: str = "cpu") -> str:
     if device != "cpu":
         gpu = find_gpu()
         return device if gpu is None else gpu.name
-    found: dict[str, str] = {}
-    try:
-        for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            found.setdefault(name.strip(), value.strip())
-    except OSError:
-        pass  # not Linux
-    name = found.get("model name") or platform.processor() or platform.machine()
-    kind = "/".join(found[part] for part in ("cpu family", "model", "stepping") if part in found)
     # Restricted to fewer instructions for comparison: not the speed of this processor.
     asked = os.environ.get("THOTHY_CPU_ISA")
-    return f"{name} {kind}".strip() + (f" as {asked}" if asked else "")
+    return f"{cpu_name()} {cpu_signature()}".strip() + (f" as {asked}" if asked else "")
 
 
 def _in_names(device: str) -> str:

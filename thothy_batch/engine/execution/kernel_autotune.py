@@ -5,6 +5,7 @@ later start resumes the search. No run fails because of it: an error becomes a n
 keep their defaults.
 """
 
+import logging
 import time
 from collections import abc
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from thothy_kernels.tuning import (
     time_on_device,
 )
 
+_log = logging.getLogger(__name__)
 # Longest measured context in tokens; half of it is a prefill chunk.
 _MAX_CONTEXT = 4096
 # Below, a step is so short that its launches cost more than its kernels.
@@ -57,13 +59,16 @@ def tune_kernels(
     """
     cache = MeasurementCache(cache_folder)
     try:
-        choose_settings(_trials(config, kv), cache, device_name(kv.k.device.type), budget_s, timer)
+        device = device_name(kv.k.device.type)
+        notes = choose_settings(_trials(config, kv), cache, device, budget_s, timer)
         if kv.k.device.type == "cuda":
             # During capture torch cannot return cached memory to the device.
             torch.cuda.empty_cache()
     except Exception as error:  # no run fails because of it
-        cache.notes.append(f"the kernels' launch settings could not be measured: {error!r}"[:300])
-    return cache.notes
+        said = repr(error)[:250]
+        _log.warning("the kernels' launch settings could not be measured: %s", said, exc_info=True)
+        return []
+    return notes
 
 
 def choose_settings(
@@ -73,10 +78,11 @@ def choose_settings(
     budget_s: float,
     timer: Timer,
     clock: Callable[[], float] = time.monotonic,
-) -> None:
+) -> list[str]:
     """Set the kernels' launch settings for the trials' shapes, from the cache or by a search.
 
-    Results of a search that the budget cut short are used but not cached.
+    Results of a search that the budget cut short are used but not cached. Returns notes for the
+    user.
     """
     deadline = clock() + budget_s
     file, cache_key = cache.kernels_file(device), _cache_key(device)
@@ -95,7 +101,7 @@ def choose_settings(
     adopt(chosen)
     if any(tuned.is_complete for tuned in searched):
         cache.store(file, cache_key, plain(known))
-    cache.notes += _notes(searched, budget_s)
+    return _notes(searched, budget_s)
 
 
 def _notes(searched: list[Tuned], budget_s: float) -> list[str]:

@@ -1,4 +1,4 @@
-"""How much memory this process may still take."""
+"""Memory that this process may still allocate, on the host and on the GPU."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int:
-    """Free memory of the machine, or of the control group where that is less."""
+    """Free memory of the machine, or of the control group if that is less."""
     available = _machine_available()
     limit, used = _read_int(_CGROUP / "memory.max"), _read_int(_CGROUP / "memory.current")
     if limit is not None and used is not None:
@@ -19,24 +19,11 @@ def available_bytes() -> int:
 
 
 def free_bytes(device: str) -> int:
-    """Free memory where the KV pool lies, in this process' eyes."""
+    """Free memory of the device that holds the KV pool."""
     if device == "cpu":
         return available_bytes()
     gpu = find_gpu()
     return 0 if gpu is None else free_gpu_bytes(gpu)
-
-
-def num_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def num_threads() -> int:
-    """Threads that an engine of its own process computes with."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) else num_cores()
 
 
 def _machine_available() -> int:
@@ -50,7 +37,7 @@ def _machine_available() -> int:
 
 
 def _read_int(path: Path) -> int | None:
-    """The number in a control group's file; None where there is none ("max": no limit)."""
+    """The number in a control group's file; None without one ("max": no limit)."""
     try:
         return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):

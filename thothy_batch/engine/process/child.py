@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
+from thothy_batch.engine.hardware.environment import COMPUTE_ENVIRONMENT
 from thothy_batch.errors import EngineError
+from thothy_batch.logs import child_environment
 from thothy_batch.process.children import can_die_with_parent, parent_signals_blocked
 
 _LOG_LINES = 8
@@ -103,10 +105,8 @@ def _spawn(sock: socket.socket, log: BinaryIO) -> "subprocess.Popen[bytes]":
     # -P: a file in the folder the run was started from must not stand in for a module.
     command = [sys.executable, "-P", "-m", "thothy_batch.engine.process.worker"]
     command += [str(sock.fileno()), str(os.getpid()), str(int(can_die_with_parent()))]
-    # Threads that spin for long at every barrier stall one another as soon as something else runs
-    # on the machine: 300 requests of the embedded model beside two busy processes took 20-34 s
-    # with OpenMP's default and 5.7 s with this. A user's own setting has precedence.
-    environment = {"GOMP_SPINCOUNT": "2000", **os.environ}
+    # A user's own setting has precedence.
+    environment = {**COMPUTE_ENVIRONMENT, **os.environ, **child_environment()}
     # A checkout that was put on the path by hand must be found by the child too.
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     with parent_signals_blocked():

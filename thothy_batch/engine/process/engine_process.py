@@ -1,5 +1,6 @@
 """An engine in a child process, seen from the parent: start it, talk to it, notice its death."""
 
+import logging
 import queue
 import socket
 import time
@@ -24,6 +25,8 @@ from thothy_batch.engine.process.messages import (
 )
 from thothy_batch.errors import EngineError
 from thothy_batch.records import EngineInfo, EngineSpec, EngineUpdate, Request
+
+_log = logging.getLogger(__name__)
 
 
 class EngineProcess:
@@ -58,6 +61,7 @@ class EngineProcess:
             theirs.close()
         engine = cls(child, Channel(ours))
         engine._channel.send(Start(spec))
+        _log.info("engine process %d started; its log: %s", engine.pid, log_path or "none")
         return engine
 
     def ready(self, timeout_s: float | None) -> bool:

@@ -5,7 +5,6 @@ when the parent's end of the socket closes. Signals meant for the run (Ctrl-C in
 service manager's SIGTERM to the whole group) are ignored: the parent decides what they mean.
 """
 
-import contextlib
 import faulthandler
 import os
 import queue
@@ -13,7 +12,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 
 from thothy_batch.engine.builder import build_engine
 from thothy_batch.engine.llm_engine import LLMEngine
@@ -30,16 +28,19 @@ from thothy_batch.engine.process.messages import (
     Update,
 )
 from thothy_batch.errors import EngineError, ThothyError
+from thothy_batch.logs import configure_logging
 from thothy_batch.process.children import die_with_parent, ignore_parent_signals
 from thothy_batch.testing import faults
 
 REPORT_S = 0.1  # results within such a period are sent together
 HEARTBEAT_S = 1.0  # between updates of a busy engine without results
+_log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> int:
     """Serve one parent until it hangs up. Returns the exit code after a failure."""
     ignore_parent_signals()
+    configure_logging()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # the stacks of all threads, also of one that hangs
     fd, parent_pid, dies_with_parent = int(argv[0]), int(argv[1]), argv[2] == "1"
@@ -55,8 +56,7 @@ def main(argv: list[str]) -> int:
         channel.send(Ready(info))
         _serve(engine, channel)
     except Exception as error:
-        with contextlib.suppress(OSError):  # the log's disk may be full
-            traceback.print_exc()
+        _log.exception("the engine ends")
         channel.send(Failed(_as_thothy_error(error)))
         channel.flush(5.0)
         return 1

@@ -1,5 +1,6 @@
 """Locates a model's files: embedded in the package, in a directory, or on the hub."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from thothy_batch.resources import data_path
 EMBEDDED_NAME = "embedded"
 _SMALL_FILES = ("*.json", "*.jinja")
 _WEIGHTS = "*.safetensors"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,6 @@ class ModelFiles:
     directory: Path
     commit: str | None  # on the hub; None for directories and the embedded model
     name: str  # shown in the store: hub id, directory name, or "embedded"
-    embedded: bool = False
 
 
 def locate_model(spec: ModelSpec, *, need_weights: bool = True) -> ModelFiles:
@@ -32,7 +33,7 @@ def locate_model(spec: ModelSpec, *, need_weights: bool = True) -> ModelFiles:
     """
     need_weights = need_weights and not spec.random_weights
     if not spec.id:
-        files = ModelFiles(data_path("sample_data") / "model", None, EMBEDDED_NAME, embedded=True)
+        files = ModelFiles(data_path("sample_data") / "model", None, EMBEDDED_NAME)
     elif (path := Path(spec.id).expanduser()).is_dir():
         files = ModelFiles(path, None, path.resolve().name)
     elif _looks_like_path(spec.id):
@@ -43,6 +44,7 @@ def locate_model(spec: ModelSpec, *, need_weights: bool = True) -> ModelFiles:
     else:
         files = _fetch(spec, need_weights=need_weights)
     _check_complete(files, need_weights=need_weights)
+    _log.info("model %s: %s", files.name, files.directory)
     return files
 
 

@@ -4,18 +4,20 @@ import os
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from thothy_batch import __version__
-from thothy_batch.engine.core.config import IMPLS, ops_impl, resolve_device, resolve_impl
+from thothy_batch.choices import DTYPES, IMPLS, QUANTIZATIONS
+from thothy_batch.engine.core.config import ops_impl, resolve_device, resolve_impl
 from thothy_batch.engine.cost.cost_model import StepSpeed
 from thothy_batch.engine.cost.kv_capacity import capacity_table
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache
+from thothy_batch.engine.hardware.cpu import cpu_name, num_cores, num_threads
+from thothy_batch.engine.hardware.environment import set_compute_environment
 from thothy_batch.engine.hardware.gpu import find_gpu
-from thothy_batch.engine.hardware.host_memory import available_bytes, num_cores, num_threads
+from thothy_batch.engine.hardware.host_memory import available_bytes
 from thothy_batch.errors import ManifestError, ModelError
-from thothy_batch.model.quantization import QUANTIZATIONS
+from thothy_batch.logs import collected_warnings
 from thothy_batch.records import EngineSpec, ModelSpec
 from thothy_batch.runner.commands.doctor_document import (
     CapacityRow,
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from thothy_batch.engine.calibration.measured_model import MeasuredModel
 
 _PACKAGES = ("torch", "triton", "numba", "numpy", "duckdb", "pyarrow", "tokenizers", "transformers")
-_DTYPES = ("auto", "float32", "bfloat16")
 _GIB = 1 << 30
 # Twice the most that calibration reads.
 _KV_MEMORY = _GIB
@@ -54,11 +55,14 @@ def diagnose(
 
     from thothy_batch.engine.calibration.device_limits import measure_device
 
-    cache = MeasurementCache()
-    measured = None if model is None else _measure(model, cache, observer)
-    observer.phase("measuring the device")
-    device = resolve_device("auto")
-    figures = measure_device(cache, device)
+    with collected_warnings() as notes:
+        cache = MeasurementCache()
+        measured = None if model is None else _measure(model, cache, observer)
+        observer.phase("measuring the device")
+        device = resolve_device("auto")
+        figures = measure_device(cache, device)
+    if measured is not None:
+        notes += measured.notes
     impls, warnings = _usable_impls(device)
     return {
         "device": device,
@@ -66,7 +70,7 @@ def diagnose(
         "gpu": _gpu_json(),
         "impls": impls,
         "auto_impl": resolve_impl("auto", device),
-        "cpu_name": _cpu_name(),
+        "cpu_name": cpu_name(),
         "cores": num_cores(),
         "threads": figures.threads,
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 2),
@@ -76,14 +80,14 @@ def diagnose(
         "measured_at": figures.measured_at,
         "model": None if measured is None else _model_json(measured),
         "versions": _versions(),
-        "notes": cache.notes,
+        "notes": notes,
         "warnings": warnings,
     }
 
 
 def _match_engine_process() -> None:
-    """Sets this process up like the engine's own, before torch is imported."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # see engine.process.supervisor
+    """Gives this process what the engine's own process starts with; before torch is imported."""
+    set_compute_environment()
     import torch
 
     from thothy_batch.model.host_memory import keep_freed_memory
@@ -127,8 +131,8 @@ def model_to_measure(
 
 def known_dtype(dtype: str) -> str:
     """Returns the value of `--dtype`. Raises ManifestError where it is unknown (bad usage)."""
-    if dtype not in _DTYPES:
-        raise ManifestError(f"--dtype {dtype}: unknown", hint=f"use {', '.join(_DTYPES)}")
+    if dtype not in DTYPES:
+        raise ManifestError(f"--dtype {dtype}: unknown", hint=f"use {', '.join(DTYPES)}")
     return dtype
 
 
@@ -139,7 +143,6 @@ def _measure(model: ModelSpec, cache: MeasurementCache, observer: Observer) -> "
     observer.phase("loading and measuring the model")
     measured = measure_model(EngineSpec(model=model, kv_memory=_KV_MEMORY))
     cache.store_speed(measured.key, measured.speed)
-    cache.notes += measured.notes
     return measured
 
 
@@ -232,16 +235,6 @@ def _smoke_test(impl: str, device: str) -> None:
     )
     q, block = torch.ones(1, 2, 16, device=device), torch.ones(1, 1, 16, 16, device=device)
     paged_attention(q, block, block, there, scale=1.0, impl=impl)
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _versions() -> dict[str, str]:

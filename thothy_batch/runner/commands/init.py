@@ -82,12 +82,10 @@ def _write_all(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def _cron_line(folder: Path) -> str:
-    """Names folder, PATH and locale, none of which cron sets; in a crontab a bare % ends the
-    command."""
-    program = Path(sys.executable).parent
+    """cron knows neither PATH nor locale nor folder; % ends a command there."""
+    where, programs = (shlex.quote(str(path)) for path in (folder, Path(sys.executable).parent))
     command = (
-        f"cd {shlex.quote(str(folder))} && PATH={shlex.quote(str(program))}:/usr/bin:/bin "
-        "LC_ALL=C.UTF-8 "
+        f"cd {where} && PATH={programs}:/usr/bin:/bin LC_ALL=C.UTF-8 "
         "thothy-batch run manifest.yaml --if-locked skip --deadline 06:00 >> night.log 2>&1"
     )
     return "30 22 * * * " + command.replace("%", "\\%")

@@ -1,5 +1,6 @@
 """One run: check, lock, prepare, compute what is missing, account, publish."""
 
+import logging
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from thothy_batch import __version__
 from thothy_batch.engine.core.config import resolve_device
 from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.errors import LockedError, ThothyError
+from thothy_batch.logs import logged_run
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.prepare import prepare
 from thothy_batch.runner.entries.rendering import make_renderer
@@ -18,6 +20,7 @@ from thothy_batch.runner.loop.run_loop import JOB_STOPPED, RunLoop
 from thothy_batch.runner.monitoring.event_log import EventLog
 from thothy_batch.runner.monitoring.progress import Forecast, Observer
 from thothy_batch.runner.monitoring.reporter import ProgressReporter, StatusFile
+from thothy_batch.runner.monitoring.run_metrics import RunMetrics
 from thothy_batch.runner.planning.engine_plan import EnginePlan, plan_engine, record_plan
 from thothy_batch.runner.session.locking import holder_of, locked
 from thothy_batch.runner.session.options import RunOptions
@@ -31,8 +34,9 @@ from thothy_batch.runner.work.roofline_receipt import RooflineReceipt
 from thothy_batch.store.files import check_path, journal_folder
 from thothy_batch.store.store import Store
 
-# What is written as the reason of entries that a stop left: the contract knows no time_budget.
 _WAITED_S = 5.0  # for the lock: inputs may have been replaced
+_log = logging.getLogger(__name__)
+# What is written as the reason of entries that a stop left: the contract knows no time_budget.
 _NOT_RUN_REASONS = {"time_budget": "deadline"}
 
 
@@ -45,7 +49,7 @@ def run_manifest(options: RunOptions, observer: Observer) -> RunSummary:
     """
     run = prepare_run(options, observer)
     check_path(run.manifest.store)  # before the lock, which makes a folder beside the store
-    with run.stopping.watching():
+    with run.stopping.watching(), logged_run(run.run_id):
         try:
             return _locked_run(run)
         except StopNow:
@@ -80,9 +84,8 @@ def _locked_run(run: RunContext) -> RunSummary:
         for run_id in store.recovered.killed_runs:
             log.write("run_killed", killed_run_id=run_id)
         log.write("run_started", manifest=run.manifest.path, pid=holder.pid, host=holder.host)
-        status = StatusFile(
-            store_path, run.run_id, run.manifest.path, run.started, log, run.manifest.metrics_path
-        )
+        metrics = RunMetrics(run.manifest.metrics_path)
+        status = StatusFile(store_path, run.run_id, run.manifest.path, run.started, log, metrics)
         status.write("preparing")
         try:
             summary = _run_locked(run, store, status)
@@ -116,7 +119,7 @@ def _run_locked(run: RunContext, store: Store, status: StatusFile) -> RunSummary
     assignment = _assign(run, store)
     account = RunCounts.of(run.jobs, assignment.entries)
     keep_ids = run.manifest.output.token_ids
-    ledger = ResultWriter(store, account, run.facts.name, keep_ids)
+    ledger = ResultWriter(store, account, run.facts.name, keep_ids, status.metrics)
     # From here on a stop is an end that the history knows.
     begin_run(run, store, account, assignment.entries)
     ledger.open_with(assignment)
@@ -193,6 +196,7 @@ def _begin(
 ) -> RunLoop:
     """What the engine turned out to be is recorded; nothing is submitted yet."""
     info = engine.info
+    _log.info("the engine is ready after %.1f s: %s", info.load_s, info.engine)
     run.load_s = info.load_s
     ledger.store.update_run(
         {

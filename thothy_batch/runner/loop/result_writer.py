@@ -11,6 +11,7 @@ from thothy_batch.records import (
     RequestFailure,
 )
 from thothy_batch.runner.entries.entry import Entry
+from thothy_batch.runner.monitoring.run_metrics import RunMetrics
 from thothy_batch.runner.work.assignment import Assignment, PendingRequest, entry_artifact_id
 from thothy_batch.runner.work.counts import RunCounts
 from thothy_batch.runner.work.retry_policy import Attempt
@@ -29,6 +30,7 @@ class ResultWriter:
     account: RunCounts
     model_name: str
     keep_token_ids: bool
+    metrics: RunMetrics
 
     def open_with(self, assignment: Assignment) -> None:
         """The entries that need no engine: unusable, answered before, failed before."""
@@ -123,6 +125,7 @@ class ResultWriter:
         attempt: int,
         wasted_tokens: int = 0,
     ) -> None:
+        self.metrics.failures[code] += 1
         self.store.add(
             "failures",
             {

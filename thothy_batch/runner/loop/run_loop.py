@@ -166,6 +166,7 @@ class RunLoop:
         )
         self.log.write(**{name: getattr(event, name) for name in event.__slots__})
         self.note(event.message)
+        self.ledger.metrics.num_restarts += event.event == "engine_died"
 
     def _take(self, result: RequestResult) -> None:
         now = time.monotonic()
@@ -174,6 +175,7 @@ class RunLoop:
             self._answer_times.popleft()
         work = self.in_engine.pop(result.request_id)
         work.cost.add(result)
+        self.ledger.metrics.observe_queue_delay(result.queue_s)
         primary = work.primary
         if len(primary.job.kind.stages) <= 1 and not work.num_tried:
             for completion in result.completions:

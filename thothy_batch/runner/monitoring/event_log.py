@@ -1,4 +1,4 @@
-"""What happened in a night, for those who watch it: one JSON object a line, appended at once.
+"""Event log of runs: one JSON object a line, appended at once.
 
 `events.jsonl` in the journal folder has the runs of this store one after another. A full disk or a
 missing right costs lines, never a run.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from thothy_batch.store.files import journal_folder
 
-_MOST_BYTES = 4 * 2**20  # then the file is put aside as events.1.jsonl, in place of the one there
+_MOST_BYTES = 4 * 2**20  # then the file is renamed to events.1.jsonl, which it replaces
 
 
 class EventLog:
@@ -26,14 +26,14 @@ class EventLog:
                 os.replace(self.path, self.path.with_name("events.1.jsonl"))
 
     def write(self, event: str, **more: object) -> None:
-        """One line: at, run_id, event, and what else there is to say."""
+        """Appends one line: at, run_id, event, and `more`."""
         at = datetime.now().astimezone().isoformat(timespec="milliseconds")
         line = {"at": at, "run_id": self._run_id, "event": event, **more}
         text = json.dumps(line, default=str, ensure_ascii=False)
         data = text.encode("utf-8", "replace") + b"\n"
         with contextlib.suppress(OSError):
-            # Opened for each line, of which there are few: whoever moves the file away, as
-            # logrotate does, finds the next line in a new one.
+            # Opened for each line, of which there are few: after a rotation, as by logrotate, the
+            # next line goes into a new file.
             fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 os.write(fd, data)

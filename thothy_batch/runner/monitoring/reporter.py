@@ -11,7 +11,7 @@ from pathlib import Path
 from thothy_batch.records import EngineUpdate
 from thothy_batch.runner.monitoring.event_log import EventLog
 from thothy_batch.runner.monitoring.progress import Forecast, Observer, make_snapshot
-from thothy_batch.runner.monitoring.prometheus import write_metrics
+from thothy_batch.runner.monitoring.run_metrics import RunMetrics
 from thothy_batch.runner.work.counts import RunCounts
 from thothy_batch.store.files import status_path
 from thothy_batch.store.status import write_status
@@ -33,8 +33,8 @@ class StatusFile:
     run_id: str
     manifest: Path
     started_at: datetime
-    log: EventLog  # records every change of state
-    metrics: Path | None = None  # a Prometheus text file written along with it
+    log: EventLog  # has the changes of its state
+    metrics: RunMetrics  # written along with it
     _state: str = ""
     _next: float = 0.0
 
@@ -57,9 +57,9 @@ class StatusFile:
             self._state = state
             logged = {name: more[name] for name in _LOGGED if name in more}
             self.log.write("state", state=state, **logged)
-        if self.metrics is not None and not write_metrics(self.metrics, status):
-            self.log.write("metrics_not_written", path=self.metrics)
-            self.metrics = None
+        if not self.metrics.write(status):
+            self.log.write("metrics_not_written", path=self.metrics.path)
+            self.metrics.path = None
 
     @property
     def due(self) -> bool:
@@ -80,6 +80,7 @@ class ProgressReporter:
     def __call__(self, update: EngineUpdate, stopping: bool) -> None:
         if update.totals.num_steps:
             self.store.record_totals(update.totals)
+            self.status.metrics.totals = update.totals
         self.store.tick()
         now = make_snapshot(
             state="stopping" if stopping else update.condition or "running",

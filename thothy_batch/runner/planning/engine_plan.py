@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 from thothy_batch.engine.core.config import EngineConfig, resolve_device
 from thothy_batch.engine.cost.known_speed import KnownSpeed, lookup_speed
+from thothy_batch.engine.hardware.cpu import num_threads
 from thothy_batch.engine.hardware.gpu import find_gpu
 from thothy_batch.engine.hardware.gpu_processes import check_free_memory
-from thothy_batch.engine.hardware.host_memory import free_bytes, num_threads
+from thothy_batch.engine.hardware.host_memory import free_bytes
 from thothy_batch.engine.model_info import ModelInfo
 from thothy_batch.errors import StoreError
 from thothy_batch.plan import OutputEstimates
