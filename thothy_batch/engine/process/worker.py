@@ -6,6 +6,7 @@ service manager's SIGTERM to the whole group) are ignored: the parent decides wh
 """
 
 import faulthandler
+import logging
 import os
 import queue
 import signal
