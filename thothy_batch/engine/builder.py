@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from thothy_batch.engine.calibration.calibrate import calibrate
-from thothy_batch.engine.core.config import EngineConfig, resolve_config
+from thothy_batch.engine.core.config import EngineConfig, resolve_config, resolve_spec
 from thothy_batch.engine.cost.cost_model import CostModel, StepSpeed, rows_at_rate
 from thothy_batch.engine.cost.known_speed import known_speed
 from thothy_batch.engine.cost.measurement_cache import DeviceLimits, MeasurementCache
@@ -45,7 +45,7 @@ def build_engine(spec: EngineSpec, *, owns_process: bool) -> tuple[LLMEngine, En
     """
     started_at = time.monotonic()
     build = _build_fake if is_fake(spec.model.id) else _build_real
-    return build(spec, started_at, owns_process)
+    return build(resolve_spec(spec), started_at, owns_process)
 
 
 def _build_fake(

@@ -52,7 +52,7 @@ def test_a_program_that_holds_the_store_all_night(
         assert report.code == 0, report
     else:
         again = night.run()
-        assert "nothing left to do: 120 entries were answered before" in again.out
+        assert "nothing left to do: 120 entries were reused" in again.out
     night.check_whole(undisturbed)
     (run, *_) = night.query("select num_done, num_reused from runs order by started_at offset 1")
     assert run == (114, 6)

@@ -16,8 +16,8 @@ from thothy_batch.manifest.settings import Overrides
 from thothy_batch.records import EngineSpec
 from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.entries.entry import Entry
-from thothy_batch.runner.entries.prepare import prepare
 from thothy_batch.runner.monitoring.progress import Silent
+from thothy_batch.runner.planning.pipeline import read_entries
 from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.runner.session.setup import prepare_run
 
@@ -41,8 +41,8 @@ def prepared(manifest: Path) -> list[Entry] | ThothyError:
     options = RunOptions(manifest, Overrides(model="builtin:fake"))
     with within(SECONDS):
         try:
-            night = prepare_run(options, Silent())
-            entries = list(prepare(night.manifest, night.jobs, night.setting))
+            run = prepare_run(options, Silent())
+            entries = list(read_entries(run.inputs, run.observer))
         except ThothyError as error:
             check_sentences(error)
             return error
@@ -74,7 +74,9 @@ def run_to_end(manifest: Path) -> dict[str, int] | ThothyError:
             check_sentences(error)
             return error
     assert run.exit_code in (0, 1), run.messages
-    counts = {name: run.counts[f"num_{name}"] for name in ("done", "failed", "reused", "not_run")}
+    counts = {
+        name: getattr(run.counts, f"num_{name}") for name in ("done", "failed", "reused", "not_run")
+    }
     assert (run.exit_code == 1) == (counts["failed"] > 0)
     _check_counts(run.store, run.run_id, counts)
     return counts

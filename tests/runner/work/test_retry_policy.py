@@ -24,7 +24,9 @@ checks: {cut_off: VERDICT}
 """
 
 
-def tried(reason: FinishReason, *, flags: Any = (), failure: str = "", **more: Any) -> Attempt:
+def make_attempt(
+    reason: FinishReason, *, flags: Any = (), failure: str = "", **more: Any
+) -> Attempt:
     completion = Completion((1, 2), "x", reason)
     result = RequestResult(0, (completion,), 4, 0, 2, 0, 0.0, 0.1)
     request = Request(0, "key", (1, 2, 3, 4), Sampling(max_tokens=8, **more))
@@ -44,25 +46,25 @@ def tried(reason: FinishReason, *, flags: Any = (), failure: str = "", **more: A
 def test_what_is_tried_again(
     reason: FinishReason, temperature: float, more_tokens: bool, new_seed: bool
 ) -> None:
-    attempts = RetryPolicy(run_seed=1, most=2, max_len=100)
+    policy = RetryPolicy(run_seed=1, max_attempts=2, max_len=100)
     for bad in ({"flags": ["cut_off"]}, {"failure": "it is empty"}):
-        answer = tried(reason, temperature=temperature, **bad)
-        request = attempts.next_request(answer, None, num_tried=1)
+        attempt = make_attempt(reason, temperature=temperature, **bad)
+        request = policy.next_request(attempt, None, num_attempts=1)
         assert (request is not None) == (more_tokens or new_seed)
         if request is not None:
             assert request.sampling.max_tokens == (16 if more_tokens else 8)
-            assert request.seed != answer.request.seed
-        assert attempts.next_request(answer, None, num_tried=2) is None
-    good = tried(reason, temperature=temperature)
-    assert attempts.next_request(good, None, num_tried=1) is None
+            assert request.seed != attempt.request.seed
+        assert policy.next_request(attempt, None, num_attempts=2) is None
+    good = make_attempt(reason, temperature=temperature)
+    assert policy.next_request(good, None, num_attempts=1) is None
 
 
 def test_more_tokens_end_where_the_context_does() -> None:
-    answer = tried(FinishReason.LENGTH, flags=["cut_off"])
-    request = RetryPolicy(1, 5, 15).next_request(answer, None, num_tried=1)
+    attempt = make_attempt(FinishReason.LENGTH, flags=["cut_off"])
+    request = RetryPolicy(1, 5, 15).next_request(attempt, None, num_attempts=1)
     assert request is not None
     assert request.sampling.max_tokens == 11
-    assert RetryPolicy(1, 5, 12).next_request(answer, None, num_tried=1) is None
+    assert RetryPolicy(1, 5, 12).next_request(attempt, None, num_attempts=1) is None
 
 
 def strict_night(night: Any, verdict: str, temperature: float = 0.0, more: str = "") -> None:
@@ -123,8 +125,8 @@ def test_a_job_is_judged_by_first_answers(night: Any) -> None:
     night.rows("rows.parquet", id=list(range(400)), text=[f"text {i}" for i in range(400)])
     run = night.run()
     assert run.jobs[0]["stopped"]
-    assert run.counts["num_not_run"] > 0
-    assert run.counts["num_failed"] > 0
+    assert run.counts.num_not_run > 0
+    assert run.counts.num_failed > 0
 
 
 def test_an_error_leaves_what_waited_for_another_attempt_to_the_next_run(night: Any) -> None:
@@ -156,10 +158,10 @@ def test_a_stop_keeps_what_waited_for_another_attempt(night: Any) -> None:
     )
     run = night.run(time_budget_s=2.0)
     assert run.stop_reason == "time_budget"
-    assert run.counts["num_done"] + run.counts["num_not_run"] == 30
-    assert run.counts["num_done"] > 4
+    assert run.counts.num_done + run.counts.num_not_run == 30
+    assert run.counts.num_done > 4
     again = night.run()
-    assert again.counts["num_reused"] == run.counts["num_done"]
+    assert again.counts.num_reused == run.counts.num_done
 
 
 @pytest.mark.parametrize("warmer", [None, 0.8])
@@ -175,7 +177,7 @@ def test_a_kind_may_name_a_temperature_for_greedy_rows(night: Any, warmer: float
     night.jobs("name: j, kind: strict.yaml, input: rows.parquet, max_failed_pct: 100")
     asked: list[Request] = []
     summary = night.run(start_engine=recording(asked))
-    assert summary.counts["num_failed"] == 5
+    assert summary.counts.num_failed == 5
     assert {n for (n,) in night.query("select attempt from failures")} == {2 if warmer else 1}
     temperatures = [request.sampling.temperature for request in asked]
     assert temperatures == [0.0] * 5 + ([0.8] * 5 if warmer else [])

@@ -1,7 +1,7 @@
 """The engine's settings, resolved once from the manifest and the machine, then frozen."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.hardware.gpu import LEAST_CAPABILITY, find_gpu
@@ -123,6 +123,16 @@ def resolve_impl(impl: str, device: str) -> str:
     return impl
 
 
+def resolve_spec(spec: EngineSpec) -> EngineSpec:
+    """The specification with `auto` replaced for this machine in `device` and `impl`.
+
+    Everything that starts an engine or describes a model resolves once; what follows reads the
+    result. Raises ModelError for a device or an implementation that cannot be used.
+    """
+    device = resolve_device(spec.device)
+    return replace(spec, device=device, impl=resolve_impl(spec.impl, device))
+
+
 def ops_impl(impl: str, device: str) -> str:
     """The implementation of all operations but attention: `flex` is one of attention alone."""
     return _FASTEST[device] if impl == "flex" else impl
@@ -138,19 +148,19 @@ def resolve_config(
     layer_groups: tuple[LayerGroup, ...] = (LayerGroup((0,)),),
     threads: int = 1,
 ) -> EngineConfig:
-    """Fill in what the manifest left to `auto`.
+    """Fill in what the manifest left to `auto`. `spec` is a result of `resolve_spec`.
 
     `bytes_per_token`: KV of one token in all layers; `free_bytes`: memory that could be taken now.
     """
     _check_counts(spec)
-    device = resolve_device(spec.device)
+    device = spec.device
     layout = KVLayout(layer_groups, spec.block_size)
     max_step_tokens = spec.max_step_tokens or _DEFAULTS[device].step_tokens
     # Every running sequence decodes in every step: more of them than a step holds would only wait.
     max_seqs = min(spec.max_seqs or _DEFAULTS[device].max_seqs, max_step_tokens)
     return EngineConfig(
         device=device,
-        impl=resolve_impl(spec.impl, device),
+        impl=spec.impl,
         dtype=dtype,
         layout=layout,
         num_blocks=_num_blocks(
@@ -168,8 +178,8 @@ def resolve_config(
 
 
 def step_tokens(spec: EngineSpec) -> int:
-    """Most tokens that one step computes."""
-    return spec.max_step_tokens or _DEFAULTS[resolve_device(spec.device)].step_tokens
+    """Most tokens that one step computes. `spec` is a result of `resolve_spec`."""
+    return spec.max_step_tokens or _DEFAULTS[spec.device].step_tokens
 
 
 def _check_counts(spec: EngineSpec) -> None:

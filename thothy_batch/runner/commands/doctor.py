@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thothy_batch import __version__
-from thothy_batch.engine.core.config import IMPLS, ops_impl, resolve_device, resolve_impl
+from thothy_batch.engine.core.config import IMPLS, ops_impl, resolve_impl, resolve_spec
 from thothy_batch.engine.cost.cost_model import StepSpeed
 from thothy_batch.engine.cost.kv_capacity import capacity_table
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache
@@ -52,7 +52,8 @@ def diagnose(
     cache = MeasurementCache()
     measured = None if model is None else _measure(model, cache, observer)
     observer.phase("measuring the device")
-    device = resolve_device("auto")
+    spec = resolve_spec(EngineSpec())
+    device = spec.device
     figures = measure_device(cache, device)
     impls, warnings = _usable_impls(device)
     return {
@@ -60,7 +61,7 @@ def diagnose(
         "cuda": torch.cuda.is_available(),
         "gpu": _gpu_json(),
         "impls": impls,
-        "auto_impl": resolve_impl("auto", device),
+        "auto_impl": spec.impl,
         "cpu_name": _cpu_name(),
         "cores": num_cores(),
         "threads": figures.threads,
@@ -132,7 +133,7 @@ def _measure(model: ModelSpec, cache: MeasurementCache, observer: Observer) -> "
     from thothy_batch.engine.calibration.measure_model import measure_model
 
     observer.phase("loading and measuring the model")
-    measured = measure_model(EngineSpec(model=model, kv_memory=_KV_MEMORY))
+    measured = measure_model(resolve_spec(EngineSpec(model=model, kv_memory=_KV_MEMORY)))
     cache.store_speed(measured.key, measured.speed)
     cache.notes += measured.notes
     return measured

@@ -12,7 +12,7 @@ from thothy_batch.runner.monitoring.event_log import EventLog
 from thothy_batch.runner.monitoring.progress import Forecast, Observer, snapshot
 from thothy_batch.runner.monitoring.prometheus import write_metrics
 from thothy_batch.runner.work.counts import RunCounts
-from thothy_batch.store.files import status_path
+from thothy_batch.store.paths import StorePaths
 from thothy_batch.store.status import write_status
 from thothy_batch.store.store import Store
 
@@ -28,12 +28,12 @@ _END = (
 class StatusFile:
     """What `status` reads while the run keeps the database to itself."""
 
-    store: Path
+    paths: StorePaths
     run_id: str
     manifest: Path
     started_at: datetime
     log: EventLog  # has the changes of its state
-    metrics: Path | None = None  # a Prometheus text file beside it
+    _metrics_failed: bool = False
     _state: str = ""
     _next: float = 0.0
 
@@ -46,19 +46,20 @@ class StatusFile:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "manifest": str(self.manifest),
-            "store": str(self.store),
+            "store": str(self.paths.store),
             "started_at": self.started_at.isoformat(timespec="seconds"),
             "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
             **more,
         }
-        write_status(status_path(self.store), status)
+        write_status(self.paths.status, status)
         if state != self._state:
             self._state = state
             told = {name: more[name] for name in _END if name in more}
             self.log.write("state", state=state, **told)
-        if self.metrics is not None and not write_metrics(self.metrics, status):
-            self.log.write("metrics_not_written", path=self.metrics)
-            self.metrics = None
+        metrics = None if self._metrics_failed else self.paths.metrics
+        if metrics is not None and not write_metrics(metrics, status):
+            self.log.write("metrics_not_written", path=metrics)
+            self._metrics_failed = True
 
     @property
     def due(self) -> bool:

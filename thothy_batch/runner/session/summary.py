@@ -1,21 +1,22 @@
-"""How a run ended, for the screen, for `--json` and for the exit code."""
+"""The summary of an ended run, for the screen, for `--json` and for the exit code."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from thothy_batch.errors import ThothyError
+from thothy_batch.runner.work.counts import EntryCounts
 
 
 @dataclass(slots=True)
 class RunSummary:
-    """The end of a run. `error`: what ended it, where it did not end by itself."""
+    """The end of a run. `run_id` "": it ended before its entries were counted."""
 
     store: Path
     run_id: str = ""
     status: str = "completed"  # completed | stopped | failed | skipped
     stop_reason: str = ""
     exit_code: int = 0
-    counts: dict[str, object] = field(default_factory=dict)
+    counts: EntryCounts = field(default_factory=EntryCounts)
     jobs: list[dict[str, object]] = field(default_factory=list)
     model: str = ""
     prompt_tokens: int = 0
@@ -28,7 +29,7 @@ class RunSummary:
     roofline_s: float | None = None
     published: bool = True
     messages: list[str] = field(default_factory=list)
-    error: ThothyError | None = None
+    error: ThothyError | None = None  # the error that ended the run
 
     @property
     def output_tokens_per_s(self) -> float | None:
@@ -36,24 +37,23 @@ class RunSummary:
 
     @property
     def roofline_fraction(self) -> float | None:
-        """Of the engine's time, the share that its work needs at this device's limits."""
+        """The share of engine time that the run's work needs at this device's limits."""
         if self.roofline_s is None or not self.engine_s:
             return None
         return round(self.roofline_s / self.engine_s, 4)
 
     @property
     def artifacts_per_hour(self) -> float | None:
-        done = self.counts.get("num_done", 0)
-        assert isinstance(done, int)
-        return round(done * 3600 / self.engine_s, 1) if self.engine_s else None
+        return round(self.counts.num_done * 3600 / self.engine_s, 1) if self.engine_s else None
 
     def as_json(self) -> dict[str, object]:
-        """The document of `run --json`."""
+        """The document of `run --json`. Its keys are the same however the run ended; `error` is
+        added where there is one."""
         plain = ("run_id", "status", "stop_reason", "exit_code")
         tokens = ("prompt_tokens", "cached_prompt_tokens", "output_tokens", "wasted_tokens")
         seconds = ("load_s", "engine_s", "wall_s")
         document: dict[str, object] = {name: getattr(self, name) for name in plain}
-        document |= {"store": str(self.store), "model": self.model, **self.counts}
+        document |= {"store": str(self.store), "model": self.model, **self.counts.as_json()}
         document |= {name: getattr(self, name) for name in tokens}
         document |= {name: round(getattr(self, name), 3) for name in seconds}
         document |= {

@@ -1,4 +1,7 @@
-"""The roofline receipt of a run: what its finished requests needed, however they were scheduled."""
+"""The roofline receipt of a run: the time its finished requests need at the device's limits.
+
+No term depends on how they were scheduled.
+"""
 
 from collections.abc import Mapping
 
@@ -14,21 +17,21 @@ _BUFFER = 256
 
 
 class RooflineReceipt:
-    """Takes finished requests; keeps of a prompt eight bytes a block."""
+    """Collects finished requests; keeps eight bytes per block of a prompt."""
 
-    def __init__(self, work: ModelWork | None, figures: object, block_size: int) -> None:
-        """`work` None: a model that computes nothing. `figures`: what the engine says of its
-        device (flops by dtype, bandwidth); anything else: not known."""
-        self._work = work
-        self._figures = figures if isinstance(figures, Mapping) else None
+    def __init__(self, model: ModelWork | None, device: object, block_size: int) -> None:
+        """`model` None: it computes nothing. `device`: the engine's mapping of its device's limits
+        (flops by dtype, bandwidth); anything else: not known."""
+        self._model = model
+        self._device = device if isinstance(device, Mapping) else None
         self._block_size = block_size
         self._prompts: list[TokenIds] = []
         self._outputs: list[tuple[int, ...]] = []
-        self._chains: list[BlockHashes] = []
+        self._block_hashes: list[BlockHashes] = []
 
     def add(self, prompt_token_ids: TokenIds, result: RequestResult) -> None:
-        """A request, or one stage of it, was computed to its end."""
-        if self._work is None:
+        """Add a finished request, or one stage of it."""
+        if self._model is None:
             return
         self._prompts.append(prompt_token_ids)
         self._outputs.append(tuple(len(c.token_ids) for c in result.completions))
@@ -36,24 +39,24 @@ class RooflineReceipt:
             self._hash()
 
     def roofline_s(self, dtype: str) -> float | None:
-        """Seconds that the work needs at the device's limits; None where they are not known."""
-        if self._work is None or self._figures is None or not self._outputs:
+        """Seconds that the requests need at the device's limits; None where these are not known."""
+        if self._model is None or self._device is None or not self._outputs:
             return None
         self._hash()
-        chains = _joined(self._chains, self._block_size)
-        tree = prefix_tree(chains, np.zeros(len(chains.lengths), np.int64))
-        total = RooflineWork(self._work)
+        hashes = _joined(self._block_hashes, self._block_size)
+        tree = prefix_tree(hashes, np.zeros(len(hashes.lengths), np.int64))
+        total = RooflineWork(self._model)
         for length, outputs, path in zip(
-            chains.lengths.tolist(), self._outputs, tree.paths(), strict=True
+            hashes.lengths.tolist(), self._outputs, tree.paths(), strict=True
         ):
             total.add(length, outputs, path)
-        rates = self._figures["flops"]
-        flops = rates.get(self._work.product_format(dtype))
-        return flops and total.seconds(flops, self._figures["bandwidth"], rates[dtype])
+        rates = self._device["flops"]
+        flops = rates.get(self._model.product_format(dtype))
+        return flops and total.seconds(flops, self._device["bandwidth"], rates[dtype])
 
     def _hash(self) -> None:
         if self._prompts:
-            self._chains.append(chain_prompts(self._prompts, self._block_size))
+            self._block_hashes.append(chain_prompts(self._prompts, self._block_size))
             self._prompts = []
 
 
