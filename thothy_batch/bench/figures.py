@@ -1,4 +1,4 @@
-"""What a benchmark found. Counts are of the requests that were run; times in seconds."""
+"""The figures of a benchmark. Counts are of the requests that were run; times in seconds."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,28 +9,28 @@ from thothy_batch.bench.workload import Refusal
 
 @dataclass(frozen=True, slots=True)
 class BenchFigures:
-    """One run of a workload. Rates are None where nothing was run."""
+    """One run of a workload. Rates are None where no request was run."""
 
     workload: str
     model: str
     num_done: int
     refused: tuple[Refusal, ...]  # requests that could not be run
     prompt_tokens: int
-    cached_prompt_tokens: int  # not computed again, because they were shared
+    cached_prompt_tokens: int  # shared, so not computed again
     prefill_tokens: int  # prompt tokens computed
-    planned_prompt_tokens: int | None  # promised to be computed; None: that depends on evictions
+    planned_prompt_tokens: int | None  # by the plan; None: it depends on evictions
     output_tokens: int
     wasted_tokens: int
-    drafted_tokens: int  # guessed and verified; see engine.speculation
-    accepted_tokens: int  # of those, right
+    drafted_tokens: int  # drafted and verified, see engine.speculation
+    accepted_tokens: int  # of the drafted ones
     num_preempted: int
     num_steps: int
-    # Weights, pool, compiling, warming up; measuring the device, too, where that was not done yet.
+    # Weights, pool, compiling, warm-up; and measuring the device where it was not measured yet.
     load_s: float
     plan_s: float
-    engine_s: float  # from the first request handed over to the last token
-    roofline_s: float | None  # that the work needs at the device's limits; None: not known
-    busy_fraction: float | None  # of engine_s, the device computed; None: it cannot tell
+    engine_s: float  # from the first submission to the last token
+    roofline_s: float | None  # needed at the device's limits; None: not known
+    busy_fraction: float | None  # share of engine_s in which the device computed; None: not known
     peak_memory_bytes: int  # resident on the CPU, allocated on a GPU; loading included
     device: str
     device_name: str
@@ -41,8 +41,8 @@ class BenchFigures:
     seed: int
     engine: Mapping[str, object]  # every resolved setting
     versions: Mapping[str, str]
-    notes: tuple[str, ...]  # of the engine: what the user may want to know
-    commit: str | None  # of the checkout that this ran from; None: it is none
+    notes: tuple[str, ...]  # of the engine, for the user
+    commit: str | None  # of the checkout that this ran from; None: no checkout
     measured_at: str  # ISO 8601
 
     @property
@@ -59,7 +59,7 @@ class BenchFigures:
 
     @property
     def total_tokens_per_s(self) -> float | None:
-        """Prompts count in full, shared or not."""
+        """Prompt tokens count in full, shared or not."""
         return self._rate(self.prompt_tokens + self.output_tokens)
 
     @property
@@ -68,7 +68,7 @@ class BenchFigures:
 
     @property
     def artifacts_per_hour(self) -> float | None:
-        """Of this one device: on a GPU per GPU hour."""
+        """Artifacts per hour of this one device: on a GPU per GPU hour."""
         rate = self.requests_per_s
         return None if rate is None else 3600 * rate
 
@@ -79,7 +79,7 @@ class BenchFigures:
         return self.roofline_s / self.engine_s
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, derived ones among them."""
+        """All values as plain ones, derived ones included."""
         derived = (
             "num_requests",
             "num_refused",
@@ -97,5 +97,5 @@ class BenchFigures:
 
 
 def _rounded(value: object) -> object:
-    """Six significant figures: no clock is better."""
+    """Round to six significant figures: clocks are not more precise."""
     return float(f"{value:.6g}") if isinstance(value, float) else value

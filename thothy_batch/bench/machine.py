@@ -1,6 +1,6 @@
-"""What a benchmark asks of the machine: peak memory, how busy the device was, where code is from.
+"""Figures of the machine for a benchmark: peak memory, busy share of the device, code version.
 
-Torch is imported only where a GPU is asked about.
+Torch is imported for a GPU only.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from typing import Self
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SAMPLE_EVERY_S = 0.1
-_MIN_SAMPLES = 5  # the driver itself averages over up to a second
+_MIN_SAMPLES = 5  # the driver averages over up to a second
 
 
 def versions_of(device: str) -> dict[str, str]:
-    """What the engine does not say of itself."""
+    """Versions that the engine does not report itself."""
     found = {"python": platform.python_version()}
     if device != "cpu":
         import torch
@@ -29,22 +29,22 @@ def versions_of(device: str) -> dict[str, str]:
 
 
 class PeakMemory:
-    """Bytes held at most since it was made."""
+    """The peak memory since this object was made."""
 
     def __init__(self, device: str) -> None:
         self._on_cpu = device == "cpu"
         if self._on_cpu:
-            # Linux forgets the peak of before; where that is not allowed, it counts from the start.
+            # Resets the peak. Where that is not permitted, it counts from the process's start.
             with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         else:
             import torch
 
-            torch.cuda.init()  # type: ignore[no-untyped-call]  # without it there is nothing to reset, which is an error
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # the reset fails without it
             torch.cuda.reset_peak_memory_stats()
 
     def num_bytes(self) -> int:
-        """Resident in memory, or allocated on the GPU."""
+        """Bytes resident in memory, or allocated on the GPU."""
         if not self._on_cpu:
             import torch
 
@@ -57,15 +57,15 @@ class PeakMemory:
 
 
 class _Utilization(ctypes.Structure):
-    """nvmlUtilization_t: per cent of the driver's last sample period."""
+    """nvmlUtilization_t: percent of the driver's last sample period."""
 
     _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
 
 
 class BusyMeter:
-    """For the length of a `with` block: the share of time in which the GPU computed anything.
+    """Measures the share of time in which the GPU computed, for the length of a `with` block.
 
-    `ask` gives per cent of late, None where they are not known; left out: the driver's.
+    `ask` returns the latest percentage, None where it is not known. Default: the driver's.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class BusyMeter:
         ask: Callable[[], int | None] | None = None,
         every_s: float = _SAMPLE_EVERY_S,
     ) -> None:
-        self._ask = ask or _driver_of(device)
+        self._ask = ask or _busy_percent_of(device)
         self._every_s = every_s
         self._samples: list[int] = []
         self._over = threading.Event()
@@ -93,7 +93,7 @@ class BusyMeter:
 
     @property
     def fraction(self) -> float | None:
-        """None where the driver does not tell, or there was too little time to ask."""
+        """None where the driver does not report it, or the block was too short."""
         return fmean(self._samples) / 100 if len(self._samples) >= _MIN_SAMPLES else None
 
     def _watch(self) -> None:
@@ -103,13 +103,13 @@ class BusyMeter:
                 self._samples.append(percent)
 
 
-def _driver_of(device: str) -> Callable[[], int | None] | None:
+def _busy_percent_of(device: str) -> Callable[[], int | None] | None:
     nvml = _Nvml.of_current_gpu() if device == "cuda" else None
     return None if nvml is None else nvml.busy_percent
 
 
 class _Nvml:
-    """The one question to NVIDIA's library that is asked here; it comes with the driver."""
+    """The utilization query of NVIDIA's management library, which comes with the driver."""
 
     def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
         self._library = library
@@ -117,7 +117,7 @@ class _Nvml:
 
     @classmethod
     def of_current_gpu(cls) -> "_Nvml | None":
-        """None where there is no such library, or it does not know the GPU (a part of one)."""
+        """None without the library, or where it does not know the GPU (a MIG slice)."""
         import torch
 
         uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
@@ -139,10 +139,10 @@ class _Nvml:
 
 
 def commit(root: Path = _ROOT) -> str | None:
-    """The commit of a checkout, read from its files; None where it is none."""
+    """The commit of a checkout, read from its files; None: no checkout."""
     try:
         folder = root / ".git"
-        if folder.is_file():  # a work tree beside the repository
+        if folder.is_file():  # a linked worktree
             folder = root / folder.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
         head = (folder / "HEAD").read_text(encoding="utf-8").strip()
         if not head.startswith("ref:"):
