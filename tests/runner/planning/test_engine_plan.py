@@ -17,6 +17,7 @@ from thothy_batch.runner.commands.plan import plan_manifest
 from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.monitoring.progress import Silent
 from thothy_batch.runner.session.options import RunOptions
+from thothy_batch.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[3]
 RAW = "name: {name}, kind: raw, input: {file}, priority: {priority}, sampling: {sampling}"
@@ -171,7 +172,7 @@ def test_the_engine_is_closed_when_the_run_fails_before_it_computes(
     def fails(*_: object) -> None:
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr("thothy_batch.runner.commands.run.record_plan", fails)
+    monkeypatch.setattr(Store, "update_run", fails)
     night.rows("rows.parquet", id=[1], prompt=["one"])
     night.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}")
     summary = night.run(start_engine=start)
