@@ -12,7 +12,7 @@ from thothy_batch.runner.planning.run_plan import RunPlan
 
 @dataclass(slots=True)
 class EnginePlan:
-    """What a run knows before the first token."""
+    """The engine to start, its expected settings, and the requests in their order."""
 
     spec: EngineSpec  # the engine is started with this
     config: EngineConfig  # expected of that specification
