@@ -18,7 +18,7 @@ class StopNow(BaseException):  # noqa: N818  (not an error: the user asked for i
 
 
 class StopConditions:
-    """The conditions of one run. The first signal stops admission, the second also skips the grace."""
+    """The conditions of a run. The first signal stops admission, the second skips the grace too."""
 
     def __init__(
         self, *, deadline: datetime | None, time_budget_s: float | None, started: datetime
