@@ -63,7 +63,9 @@ def _run_locked(run: RunContext) -> RunSummary:
         log = EventLog(run.paths.event_log, run.run_id)
         _report_recovery(store, log, run.observer)
         log.write("run_started", manifest=manifest_path, pid=holder.pid, host=holder.host)
-        status = StatusFile(run.paths, run.run_id, manifest_path, run.started, log)
+        status = StatusFile(
+            run.paths, run.run_id, manifest_path, run.started, log, run.paths.metrics
+        )
         status.write("preparing")
         try:
             summary = _run_in_store(run, store, status)

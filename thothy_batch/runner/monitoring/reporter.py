@@ -33,7 +33,7 @@ class StatusFile:
     manifest: Path
     started_at: datetime
     log: EventLog  # has the changes of its state
-    _metrics_failed: bool = False
+    metrics: Path | None = None  # a Prometheus text file beside it
     _state: str = ""
     _next: float = 0.0
 
@@ -56,10 +56,9 @@ class StatusFile:
             self._state = state
             told = {name: more[name] for name in _END if name in more}
             self.log.write("state", state=state, **told)
-        metrics = None if self._metrics_failed else self.paths.metrics
-        if metrics is not None and not write_metrics(metrics, status):
-            self.log.write("metrics_not_written", path=metrics)
-            self._metrics_failed = True
+        if self.metrics is not None and not write_metrics(self.metrics, status):
+            self.log.write("metrics_not_written", path=self.metrics)
+            self.metrics = None
 
     @property
     def due(self) -> bool:
