@@ -176,7 +176,7 @@ def timed_run(manifest: Path, store: Path, is_kept: bool) -> dict[str, Any]:
             setattr(Store, name, original)
     wall_s = time.perf_counter() - began
     assert summary.exit_code in (0, 1), summary
-    in_store, done = sum(spent.values()), summary.counts.num_done
+    in_store, done = sum(spent.values()), summary.counts["num_done"]
     return {
         "wall_s": round(wall_s, 2),
         "engine_s": round(summary.engine_s, 3),

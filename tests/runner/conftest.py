@@ -85,7 +85,7 @@ class FakeNight:
         )
         assert run[:5] == jobs
         assert run[0] == sum(run[1:5]) == sum(items.values())
-        assert run[:5] == tuple(getattr(summary.counts, name) for name in names)
+        assert run[:5] == tuple(summary.counts[name] for name in names)
         assert tuple(items.get(s, 0) for s in ("done", "failed", "reused", "not_run")) == run[1:5]
         assert run[5:] == (summary.output_tokens, summary.exit_code)
         assert not self.query(

@@ -36,8 +36,8 @@ def _ask(night: Any, quantization: str) -> Any:
 
 def test_a_quantised_run_has_request_keys_of_its_own(quantized: Any) -> None:
     runs = [_ask(quantized, quantization) for quantization in ("none", "int8", "int8")]
-    assert [run.counts.num_done for run in runs] == [2, 2, 0]
-    assert runs[2].counts.num_reused == 2
+    assert [run.counts["num_done"] for run in runs] == [2, 2, 0]
+    assert runs[2].counts["num_reused"] == 2
     stored = quantized.query("select model from runs order by started_at")
     models = [json.loads(model) for (model,) in stored]
     assert [model["quantization"] for model in models[:2]] == ["none", "int8"]

@@ -23,8 +23,8 @@ def test_repeats_of_the_text_generation_job_are_computed_once(night: Any, shared
     night.rows("rows.parquet", id=list(range(len(prompts))), prompt=prompts)
     night.jobs("name: b, kind: raw, input: rows.parquet, sampling: {max_tokens: 12}")
     summary = night.run()
-    assert summary.counts.num_done == len(once)
-    assert summary.counts.num_reused == len(prompts) - len(once)
+    assert summary.counts["num_done"] == len(once)
+    assert summary.counts["num_reused"] == len(prompts) - len(once)
     found = night.query("select item_id, text, reused_from from artifacts")
     texts: dict[str, set[str]] = {prompt: set() for prompt in once}
     for item_id, text, _ in found:

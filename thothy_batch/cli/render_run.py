@@ -59,9 +59,9 @@ def _run_lines(summary: RunSummary) -> list[str]:
     ended = f"run {summary.run_id} {summary.status}"
     ended += f" ({summary.stop_reason})" if summary.stop_reason else ""
     lines = [
-        f"{ended}: {count(counts.num_done)} done, {count(counts.num_reused)} reused, "
-        f"{count(counts.num_failed)} failed, {count(counts.num_not_run)} not run, "
-        f"of {count(counts.num_items)} entries",
+        f"{ended}: {count(counts['num_done'])} done, {count(counts['num_reused'])} reused, "
+        f"{count(counts['num_failed'])} failed, {count(counts['num_not_run'])} not run, "
+        f"of {count(counts['num_items'])} entries",
         f"{count(summary.output_tokens)} tokens generated in {duration(summary.engine_s)} of "
         f"engine time ({duration(summary.wall_s)} in all)",
     ]
@@ -70,7 +70,7 @@ def _run_lines(summary: RunSummary) -> list[str]:
     for job in summary.jobs if len(summary.jobs) > 1 else ():
         lines.append(_job_line(job))
     lines.append(f"store: {summary.store}")
-    if counts.num_failed or counts.num_flagged:
+    if counts["num_failed"] or counts["num_flagged"]:
         lines.append(f"what failed and why: thothy-batch report {summary.store}")
     return lines
 

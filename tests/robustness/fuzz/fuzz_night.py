@@ -75,7 +75,7 @@ def run_to_end(manifest: Path) -> dict[str, int] | ThothyError:
             return error
     assert run.exit_code in (0, 1), run.messages
     counts = {
-        name: getattr(run.counts, f"num_{name}") for name in ("done", "failed", "reused", "not_run")
+        name: run.counts[f"num_{name}"] for name in ("done", "failed", "reused", "not_run")
     }
     assert (run.exit_code == 1) == (counts["failed"] > 0)
     _check_counts(run.store, run.run_id, counts)

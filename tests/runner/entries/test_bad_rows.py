@@ -26,7 +26,7 @@ def test_each_bad_row_has_its_code(night: Any) -> None:
     )
     night.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 20}")
     run = night.run()
-    assert (run.exit_code, run.counts.num_done, run.counts.num_failed) == (1, 1, 6)
+    assert (run.exit_code, run.counts["num_done"], run.counts["num_failed"]) == (1, 1, 6)
     found = {row[0] + row[1]: (row[2], row[3]) for row in night.query(FAILURES)}
     assert found["null"][0] == found["empty"][0] == found["ok#2"][0] == "invalid_input"
     assert found["undecodable"][0] == found["row 5 of rows.parquet"][0] == "invalid_input"
@@ -41,7 +41,7 @@ def test_bad_rows_are_failures_again_in_the_next_run(night: Any) -> None:
     night.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 20}")
     night.run()
     again = night.run()
-    assert (again.exit_code, again.counts.num_reused, again.counts.num_failed) == (1, 1, 1)
+    assert (again.exit_code, again.counts["num_reused"], again.counts["num_failed"]) == (1, 1, 1)
     assert again.output_tokens == 0
 
 
@@ -54,7 +54,7 @@ def test_token_ids_out_of_range_are_refused(night: Any, ids: list[int]) -> None:
     )
     night.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 4}")
     run = night.run()
-    assert (run.counts.num_done, run.counts.num_failed) == (1, 1)
+    assert (run.counts["num_done"], run.counts["num_failed"]) == (1, 1)
     ((item, _, code, _),) = night.query(FAILURES)
     assert (item, code) == ("bad", "invalid_input")
 
@@ -80,7 +80,7 @@ def test_a_truncated_document_keeps_its_instruction(night: Any, how: str, kept: 
         return engine
 
     run = night.run(start_engine=start)
-    assert run.counts.num_done == 1
+    assert run.counts["num_done"] == 1
     (prompt,) = seen
     assert kept in prompt
     assert ("END" in prompt) != ("BEGIN" in prompt)
@@ -113,7 +113,7 @@ def test_a_truncation_keeps_a_part_of_the_document(night: Any) -> None:
     ((_, _, code, _),) = night.query(FAILURES)
     assert code == "prompt_too_long"  # only the instruction would fit
     night.jobs(f"{job}, sampling: {{max_tokens: {4096 - shortest}}}")
-    assert night.run().counts.num_done == 1
+    assert night.run().counts["num_done"] == 1
 
 
 def test_a_truncated_row_and_its_whole_twin_have_different_keys(night: Any) -> None:
@@ -137,7 +137,7 @@ def test_a_group_is_drafted_again_when_an_item_becomes_unusable(night: Any) -> N
         run = night.run()
         assert night.query(flags) == [(lacks,)]
         assert night.query("select num_flagged from job_stats where run_id = ?", run.run_id) == [
-            (run.counts.num_flagged,)
+            (run.counts["num_flagged"],)
         ]
 
 
@@ -145,11 +145,11 @@ def test_a_row_that_the_pool_was_too_small_for_is_done_with_a_larger_one(night: 
     night.rows("rows.parquet", id=["a"], prompt=["x" * 100])
     job = "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}"
     night.jobs(job, more='engine: {kv_memory: "4KiB"}')
-    assert night.run().counts.num_failed == 1
+    assert night.run().counts["num_failed"] == 1
     ((_, _, code, message),) = night.query(FAILURES)
     assert (code, "KV pool" in message) == ("prompt_too_long", True)
     night.jobs(job)
-    assert night.run().counts.num_done == 1
+    assert night.run().counts["num_done"] == 1
 
 
 def test_a_pool_too_small_for_one_row_fails_that_row(night: Any) -> None:
@@ -159,7 +159,7 @@ def test_a_pool_too_small_for_one_row_fails_that_row(night: Any) -> None:
         more="engine: {num_blocks: 4, block_size: 16}",
     )
     run = night.run()
-    assert (run.counts.num_done, run.counts.num_failed) == (1, 1)
+    assert (run.counts["num_done"], run.counts["num_failed"]) == (1, 1)
     ((item, _, code, message),) = night.query(FAILURES)
     assert (item, code) == ("b", "prompt_too_long")
     assert "64" in message
@@ -181,7 +181,7 @@ def test_translations_are_entries_per_language(night: Any) -> None:
 def test_a_language_is_not_taken_for_that_of_another_row(night: Any) -> None:
     night.rows("rows.parquet", id=["a", "a"], text=["one", "two"], target_lang=["de#2", "de"])
     night.jobs("name: j, kind: translation, input: rows.parquet, sampling: {max_tokens: 12}")
-    assert night.run().counts.num_failed == 2
+    assert night.run().counts["num_failed"] == 2
     assert [row[:2] for row in night.query(FAILURES)] == [("a", ""), ("a", "de#2")]
 
 
@@ -196,7 +196,7 @@ def test_a_row_without_a_language_fails_by_itself(night: Any) -> None:
     night.rows("rows.parquet", id=["a", "b"], text=["x", "y"], target_lang=["de", None])
     night.jobs("name: j, kind: translation, input: rows.parquet, sampling: {max_tokens: 12}")
     run = night.run()
-    assert (run.counts.num_done, run.counts.num_failed) == (1, 1)
+    assert (run.counts["num_done"], run.counts["num_failed"]) == (1, 1)
 
 
 def test_a_group_is_drafted_from_its_good_items_and_flagged(night: Any) -> None:

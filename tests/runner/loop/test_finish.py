@@ -84,7 +84,7 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(slow_night: Any) -> None
     reasons = slow_night.query("select distinct reason from run_items where status = 'not_run'")
     assert reasons == [("signal",)]
     rest = slow_night.run()
-    assert (rest.counts.num_done, rest.counts.num_reused) == (40 - run[2], run[2])
+    assert (rest.counts["num_done"], rest.counts["num_reused"]) == (40 - run[2], run[2])
 
 
 def test_a_second_signal_skips_the_grace(night: Any) -> None:
@@ -114,8 +114,8 @@ def test_a_kill_of_the_parent_loses_nothing_and_leaves_no_child(slow_night: Any)
     process.kill()
     process.communicate(timeout=30)
     after = slow_night.run()
-    assert after.counts.num_done + after.counts.num_reused == 40
-    assert settled <= after.counts.num_reused < 40
+    assert after.counts["num_done"] + after.counts["num_reused"] == 40
+    assert settled <= after.counts["num_reused"] < 40
     killed = slow_night.query("select status, stop_reason from runs order by started_at limit 1")
     assert killed == [("failed", "killed")]
     listed = slow_night.query(
@@ -132,7 +132,7 @@ def test_a_deadline_in_the_past_starts_nothing(slow_night: Any) -> None:
         raise AssertionError("a model was loaded for nothing")
 
     run = slow_night.run(deadline="2020-01-01T00:00", start_engine=start)
-    assert (run.exit_code, run.stop_reason, run.counts.num_not_run) == (4, "deadline", 40)
+    assert (run.exit_code, run.stop_reason, run.counts["num_not_run"]) == (4, "deadline", 40)
     assert slow_night.query("select distinct reason from run_items") == [("deadline",)]
 
 
@@ -147,14 +147,14 @@ def test_a_signal_while_the_run_is_entered_leaves_it_stopped_not_killed(
 
     monkeypatch.setattr(Store, "begin_run", interrupted)
     run = raw_night.run()
-    assert (run.exit_code, run.stop_reason, run.counts.num_not_run) == (4, "signal", 12)
+    assert (run.exit_code, run.stop_reason, run.counts["num_not_run"]) == (4, "signal", 12)
     assert raw_night.query("select status, stop_reason from runs") == [("stopped", "signal")]
 
 
 def test_a_time_budget_stops_and_the_run_is_marked(slow_night: Any) -> None:
     run = slow_night.run(time_budget_s=1.0)
     assert (run.exit_code, run.status, run.stop_reason) == (4, "stopped", "time_budget")
-    assert run.counts.num_not_run > 0
+    assert run.counts["num_not_run"] > 0
     assert slow_night.query("select distinct reason from run_items where status = 'not_run'") == [
         ("deadline",)
     ]
@@ -171,7 +171,7 @@ def test_an_engine_that_dies_ends_the_run_with_what_was_finished(night: Any, how
     run = night.run(start_engine=start_child)
     assert isinstance(run.error, EngineError)
     assert (run.exit_code, run.status) == (5, "failed")
-    assert 0 < run.counts.num_done < 30
+    assert 0 < run.counts["num_done"] < 30
     assert night.query("select status, exit_code from runs") == [("failed", 5)]
 
 
@@ -207,7 +207,7 @@ def test_a_second_run_names_the_holder_of_the_store(slow_night: Any) -> None:
         assert str(process.pid) in skipped.messages[0]
         waited = slow_night.run(if_locked=IfLocked.parse("wait=60s"))
         assert (waited.exit_code, waited.output_tokens) == (0, 0)
-        assert waited.counts.num_reused == 40
+        assert waited.counts["num_reused"] == 40
     finally:
         process.communicate(timeout=60)
     assert process.returncode == 0
@@ -227,11 +227,11 @@ def test_a_reader_never_fails_a_run(raw_night: Any) -> None:
         assert reader.stdout is not None
         assert reader.stdout.readline() == "open\n"
         run = raw_night.run()
-        assert (run.exit_code, run.counts.num_done, run.published) == (0, 10, False)
+        assert (run.exit_code, run.counts["num_done"], run.published) == (0, 10, False)
         assert any("another program" in message for message in run.messages)
         reader.communicate("")
     again = raw_night.run()
-    assert (again.counts.num_reused, again.output_tokens) == (12, 0)
+    assert (again.counts["num_reused"], again.output_tokens) == (12, 0)
     assert raw_night.query("select count(*) from runs where status = 'completed'") == [(3,)]
 
 

@@ -32,7 +32,7 @@ def test_a_poison_row_among_200_costs_itself_alone(night: Any, how: str) -> None
     rows(night, 200, 123, f"builtin:fake?fail={how}&poison={POISON}")
     run = night.run(start_engine=start_supervised)
     assert (run.exit_code, run.status, run.error) == (1, "completed", None)
-    assert (run.counts.num_done, run.counts.num_failed) == (199, 1)
+    assert (run.counts["num_done"], run.counts["num_failed"]) == (199, 1)
     (failure,) = night.query("select item_id, code, message from failures")
     assert failure[:2] == ("123", "engine_error")
     assert "each time it computed this row" in failure[2]
@@ -44,7 +44,7 @@ def test_a_poison_row_among_200_costs_itself_alone(night: Any, how: str) -> None
     night.store.unlink()
     rows(night, 200, 123, "builtin:fake")
     undisturbed = night.run()
-    assert undisturbed.counts.num_done == 200
+    assert undisturbed.counts["num_done"] == 200
     assert set(outputs) < set(night.query("select item_id, text from artifacts"))
 
 
@@ -53,7 +53,7 @@ def test_a_hang_is_named_in_store_and_report(night: Any, tmp_path: Any) -> None:
     rows(night, 20, 5, model, more="run: {stall_after: 2s}")
     began = time.monotonic()
     run = night.run(start_engine=start_supervised)
-    assert (run.exit_code, run.counts.num_done) == (0, 20)
+    assert (run.exit_code, run.counts["num_done"]) == (0, 20)
     assert time.monotonic() - began < 60
     ((message,),) = night.query("select message from engine_events")
     assert "no step was finished for 2 s" in message
@@ -80,6 +80,6 @@ def test_results_of_two_models_never_mix_in_one_run(night: Any) -> None:
     run = night.run(start_engine=start)
     assert run.exit_code == 5
     assert f"the model {model} has been changed since this run began" in str(run.error)
-    assert run.counts.num_done == 0
+    assert run.counts["num_done"] == 0
     again = night.run(start_engine=start_supervised)
-    assert (again.exit_code, again.counts.num_done) == (0, 8)
+    assert (again.exit_code, again.counts["num_done"]) == (0, 8)

@@ -32,11 +32,11 @@ def test_variables_of_a_later_stage_are_part_of_the_request_key(night: Any) -> N
     night.rows("rows.parquet", id=["a"], text=["one"], note=["this"])
     job = "kind: staged.yaml, input: rows.parquet"
     night.jobs(f"name: j, {job}", f"name: k, {job}, params: {{style: lively}}")
-    assert night.run().counts.num_done == 2
+    assert night.run().counts["num_done"] == 2
     night.rows("rows.parquet", id=["a"], text=["one"], note=["that"])
-    assert night.run().counts.num_done == 2
+    assert night.run().counts["num_done"] == 2
     again = night.run()
-    assert (again.counts.num_reused, again.output_tokens) == (2, 0)
+    assert (again.counts["num_reused"], again.output_tokens) == (2, 0)
 
 
 def test_a_later_stage_that_cannot_be_rendered_wastes_the_computed_tokens(night: Any) -> None:
@@ -44,7 +44,7 @@ def test_a_later_stage_that_cannot_be_rendered_wastes_the_computed_tokens(night:
     night.rows("rows.parquet", id=["a", "b"], text=["one", "three"])
     night.jobs("name: j, kind: staged.yaml, input: rows.parquet")
     run = night.run()
-    assert (run.counts.num_done, run.counts.num_failed) == (1, 1)
+    assert (run.counts["num_done"], run.counts["num_failed"]) == (1, 1)
     lost = len("one\n\nDraft it.\n\n") + 12
     found = night.query("select code, wasted_tokens from failures")
     assert found == [("template_error", lost)]
@@ -112,7 +112,7 @@ def test_the_pool_has_room_for_the_longer_prompts_of_later_stages(night: Any) ->
     write_kind(night, "{{ previous }}" * 12)
     night.rows("rows.parquet", id=["a"], text=["one"])
     night.jobs("name: j, kind: staged.yaml, input: rows.parquet", more="engine: {max_seqs: 1}")
-    assert night.run().counts.num_done == 1
+    assert night.run().counts["num_done"] == 1
 
 
 def test_a_stage_without_text_ends_its_row(night: Any) -> None:

@@ -61,7 +61,7 @@ def _summarize(run: RunContext, loop: RunLoop | None, error: ThothyError | None)
     summary = RunSummary(
         run.paths.store,
         run.run_id,
-        counts=counts.totals(),
+        counts=counts.as_json(),
         jobs=[count.as_json() for count in counts.jobs],
         model=run.inputs.model_info.name,
         prompt_tokens=counts.tokens.prompt_tokens,
@@ -108,19 +108,19 @@ def _set_status(counts: RunCounts, reason: str, num_late: int, summary: RunSumma
         )
     elif reason and stopped:
         summary.status, summary.stop_reason, summary.exit_code = "stopped", reason, 4
-    elif summary.counts.num_failed or summary.counts.num_not_run:
+    elif summary.counts["num_failed"] or summary.counts["num_not_run"]:
         summary.exit_code = 1
 
 
 def _add_messages(counts: RunCounts, summary: RunSummary, *, computed: bool) -> None:
     """Add the messages for the user."""
     totals = summary.counts
-    if totals.num_items == 0:
+    if totals["num_items"] == 0:
         summary.messages.append("nothing to do: the inputs have no rows")
-    elif not computed and not totals.num_not_run:
-        failed = f", {totals.num_failed:,} failed" if totals.num_failed else ""
+    elif not computed and not totals["num_not_run"]:
+        failed = f", {totals['num_failed']:,} failed" if totals["num_failed"] else ""
         summary.messages.append(
-            f"nothing left to do: {totals.num_reused:,} entries were reused{failed}"
+            f"nothing left to do: {totals['num_reused']:,} entries were reused{failed}"
         )
     for count in counts.jobs:
         if count.stopped:
@@ -128,5 +128,5 @@ def _add_messages(counts: RunCounts, summary: RunSummary, *, computed: bool) -> 
                 f"job {count.name!r} was stopped: too many of its completions failed their checks"
             )
     if summary.status == "stopped":
-        left = f"{totals.num_not_run:,} entries are left for the next run"
+        left = f"{totals['num_not_run']:,} entries are left for the next run"
         summary.messages.append(f"stopped early ({summary.stop_reason}): {left}")

@@ -33,7 +33,7 @@ def start_loop(
     with run.stop_conditions.interruptible():
         plan = _plan(run, writer.store, assignment)
     run.observer.phase(f"loading {run.inputs.model_info.name}")
-    status.write("loading", **run.counts.totals().as_json())
+    status.write("loading", **run.counts.as_json())
     engine: EngineClient | None = None
     try:
         with run.stop_conditions.interruptible():

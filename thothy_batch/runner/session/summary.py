@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from thothy_batch.errors import ThothyError
-from thothy_batch.runner.work.counts import EntryCounts
+from thothy_batch.runner.work.count_document import CountsDocument, JobDocument
+from thothy_batch.runner.work.counts import RunCounts
 
 
 @dataclass(slots=True)
@@ -16,8 +17,8 @@ class RunSummary:
     status: str = "completed"  # completed | stopped | failed | skipped
     stop_reason: str = ""
     exit_code: int = 0
-    counts: EntryCounts = field(default_factory=EntryCounts)
-    jobs: list[dict[str, object]] = field(default_factory=list)
+    counts: CountsDocument = field(default_factory=lambda: RunCounts([]).as_json())
+    jobs: list[JobDocument] = field(default_factory=list)
     model: str = ""
     prompt_tokens: int = 0
     cached_prompt_tokens: int = 0
@@ -44,7 +45,7 @@ class RunSummary:
 
     @property
     def artifacts_per_hour(self) -> float | None:
-        return round(self.counts.num_done * 3600 / self.engine_s, 1) if self.engine_s else None
+        return round(self.counts["num_done"] * 3600 / self.engine_s, 1) if self.engine_s else None
 
     def as_json(self) -> dict[str, object]:
         """The document of `run --json`. Its keys are the same however the run ended; `error` is
@@ -53,7 +54,7 @@ class RunSummary:
         tokens = ("prompt_tokens", "cached_prompt_tokens", "output_tokens", "wasted_tokens")
         seconds = ("load_s", "engine_s", "wall_s")
         document: dict[str, object] = {name: getattr(self, name) for name in plain}
-        document |= {"store": str(self.store), "model": self.model, **self.counts.as_json()}
+        document |= {"store": str(self.store), "model": self.model, **self.counts}
         document |= {name: getattr(self, name) for name in tokens}
         document |= {name: round(getattr(self, name), 3) for name in seconds}
         document |= {

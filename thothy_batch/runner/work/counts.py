@@ -1,30 +1,15 @@
 """Entry counts of a run: every entry ends in exactly one way, and the counts must show it."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from thothy_batch.records import ItemStatus
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.job import Job
+from thothy_batch.runner.work.count_document import CountsDocument, JobDocument
 
 # Completed requests of a job before its failures can stop it.
 _MIN_COMPLETED = 20
-
-
-@dataclass(frozen=True, slots=True)
-class EntryCounts:
-    """Entries over all jobs by how they ended; zeros until they are counted."""
-
-    num_items: int = 0
-    num_done: int = 0
-    num_failed: int = 0
-    num_reused: int = 0
-    num_not_run: int = 0
-    num_flagged: int = 0
-
-    def as_json(self) -> dict[str, object]:
-        """The counts as `run --json` and the status file show them."""
-        return asdict(self)
 
 
 @dataclass(slots=True)
@@ -61,10 +46,20 @@ class JobCount:
             return False
         return 100 * self.num_rejected > self.max_failed_pct * self.num_completed
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> JobDocument:
         """The counts as the summary and the status file show them."""
-        left_out = ("max_failed_pct", "num_completed", "num_rejected")
-        return {name: v for name, v in asdict(self).items() if name not in left_out}
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "priority": self.priority,
+            "num_items": self.num_items,
+            "num_done": self.num_done,
+            "num_failed": self.num_failed,
+            "num_reused": self.num_reused,
+            "num_not_run": self.num_not_run,
+            "num_flagged": self.num_flagged,
+            "stopped": self.stopped,
+        }
 
 
 @dataclass(slots=True)
@@ -119,10 +114,17 @@ class RunCounts:
         """The sum of one count over all jobs."""
         return sum(int(getattr(count, name)) for count in self.jobs)
 
-    def totals(self) -> EntryCounts:
-        """The counts over all jobs."""
-        return EntryCounts(**{name: self.total(name) for name in EntryCounts.__slots__})
-
     def adds_up(self) -> bool:
         """True if every entry has ended."""
         return all(count.num_open == 0 for count in self.jobs)
+
+    def as_json(self) -> CountsDocument:
+        """The counts over all jobs."""
+        return {
+            "num_items": self.total("num_items"),
+            "num_done": self.total("num_done"),
+            "num_failed": self.total("num_failed"),
+            "num_reused": self.total("num_reused"),
+            "num_not_run": self.total("num_not_run"),
+            "num_flagged": self.total("num_flagged"),
+        }
