@@ -41,8 +41,11 @@ def test_a_program_that_holds_the_store_all_night(
     with held(night, mode):
         outcome = night.run()
         assert outcome.code == 0, outcome
-        assert "another program has the store open: the journal keeps what could not" in outcome.out
-        assert "the next command that opens the store publishes it" in outcome.out
+        assert (
+            "another program has the store open: the journal keeps the unpublished rows"
+            in outcome.out
+        )
+        assert "the next command that opens the store publishes them" in outcome.out
         assert list(night.journal.glob("*.seg"))
         status = night.start("status", night.store).end()
         assert status.code == 0
