@@ -1,4 +1,4 @@
-"""Workloads on the fake model, run by `bench` and by the interface behind it."""
+"""Workloads on the fake model, run by `bench` and by `run_bench`."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ VOCAB = 256  # of the fake
 
 
 def call(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    """The command as from a shell, in this process, on the fake model."""
+    """Run the command in this process, on the fake model."""
     with pytest.raises(SystemExit) as end:
         main(["bench", "--model", FAKE, *map(str, args)])
     out, err = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""The command `bench`: one document, exit codes, nothing vanishes."""
+"""The command `bench`: one document, exit codes, every request accounted for."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def test_unfit_requests_and_bad_rows_are_named_and_the_others_are_run(
         "row 4 (empty)": "prompt_token_ids is empty",
         "row 5 (none)": "max_tokens is 0",
         "row 6 (beyond)": "token id 256",
-        "row 7 (huge)": "no token id",
+        "row 7 (huge)": "an invalid token id",
     }
     assert set(refused) == set(words)
     assert all(words[name] in refused[name] for name in words)
@@ -134,16 +134,14 @@ def test_an_engine_that_fails_is_exit_code_5_and_one_document(
 
 @pytest.fixture
 def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with a GPU, and where its lock lies."""
+    """A machine with a GPU; the path of its lock."""
     monkeypatch.setattr("thothy_batch.engine.core.config.find_gpu", lambda: GPU)
     monkeypatch.setattr("thothy_batch.runner.session.locking.find_gpu", lambda: GPU)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path / f"thothy-batch-{GPU.uuid}.lock"
 
 
-def test_a_gpu_that_a_run_holds_is_exit_code_3(
-    gpu: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_gpu_held_by_a_run_is_exit_code_3(gpu: Path, capsys: pytest.CaptureFixture[str]) -> None:
     holder = holder_of("r-night", Path("night.yaml"), datetime.now().astimezone())
     with device_locked("cuda", holder, IfLocked(), print):
         code, out, err = call(capsys, "--lengths", "8/4", "--requests", 2, "--json")
@@ -170,14 +168,14 @@ def test_a_gpu_is_held_while_it_computes(
         seen.append(None if holder is None else holder.run_id)
         raise EngineError("enough")
 
-    monkeypatch.setattr(measure, "run_bench", computing)
+    monkeypatch.setattr(measure, "PeakMemory", computing)  # first thing under the lock
     code, _, _ = call(capsys, "--lengths", "8/4", "--device", device)
     assert (code, seen) == (5, [holds])
     assert read_holder(gpu) is None
 
 
 def interrupted(home: Path, phase: str, *words: str) -> tuple[int, str, str]:
-    """A command that gets Ctrl-C in a phase."""
+    """Run a command and interrupt it in a phase."""
     with subprocess.Popen(
         [sys.executable, "-m", "thothy_batch", *words],
         stdout=subprocess.PIPE,
@@ -205,16 +203,16 @@ def interrupted(home: Path, phase: str, *words: str) -> tuple[int, str, str]:
     ],
 )
 @pytest.mark.parametrize("option", [(), ("--json",)])
-def test_an_interrupt_is_told_and_leaves_one_document(
+def test_an_interrupt_is_reported_and_leaves_one_document(
     tmp_path: Path, phase: str, words: str, option: tuple[str, ...]
 ) -> None:
     code, out, err = interrupted(tmp_path, phase, *words.split(), *option)
     assert code == 4
-    told = f"interrupted by SIGINT: thothy-batch {words.split()[0]} had not finished"
-    assert told in err.splitlines()
+    message = f"interrupted by SIGINT: thothy-batch {words.split()[0]} had not finished"
+    assert message in err.splitlines()
     assert "Traceback" not in err
     if option:
         error = json.loads(out)["error"]
-        assert (error["message"], error["exit_code"]) == (told, 4)
+        assert (error["message"], error["exit_code"]) == (message, 4)
     else:
         assert out == ""

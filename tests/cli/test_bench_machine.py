@@ -1,4 +1,4 @@
-"""What a benchmark asks of the machine, and that tests see a GPU only where they ask for one."""
+"""Machine figures of a benchmark; tests see a GPU only where they request one."""
 
 import os
 import subprocess
@@ -50,7 +50,7 @@ def test_the_commit_is_read_from_a_checkout(tmp_path: Path) -> None:
 def answering(
     answers: list[int | None],
 ) -> tuple[Callable[[], int | None], threading.Event]:
-    """A driver that gives these answers, the last first; and the event that all were given."""
+    """A driver that returns these values, the last first, and an event set after all of them."""
     all_given = threading.Event()
 
     def ask() -> int | None:
@@ -71,7 +71,7 @@ def test_a_device_is_as_busy_as_its_driver_says() -> None:
     assert meter.fraction == pytest.approx(0.6)
 
 
-def test_a_device_that_was_hardly_asked_is_not_known_to_be_busy() -> None:
+def test_a_device_with_too_few_samples_has_no_busy_share() -> None:
     answers: list[int | None] = [100, 100]
     ask, all_given = answering(answers)
 
@@ -82,7 +82,9 @@ def test_a_device_that_was_hardly_asked_is_not_known_to_be_busy() -> None:
     assert (nobody.fraction, meter.fraction) == (None, None)
 
 
-def test_versions_are_told_where_triton_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_are_reported_without_triton(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def missing(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 

@@ -1,4 +1,4 @@
-"""Figures of `bench` add up, and those that compare with nothing are errors."""
+"""Figures of `bench` add up, and incomparable ones are errors."""
 
 import json
 import subprocess
@@ -49,7 +49,7 @@ TINY = {
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> ModelSpec:
-    """A model of random weights, on a device of which the limits are known already."""
+    """A model of random weights, on a device whose limits are in the measurement cache."""
     (tmp_path / "config.json").write_text(json.dumps(TINY))
     flops = {"float32": 1e11, "bfloat16": 2e11}
     threads = torch.get_num_threads()
@@ -71,7 +71,7 @@ def test_a_real_model_gets_its_share_of_the_roofline(tiny: ModelSpec) -> None:
     json.dumps(figures.as_json(), allow_nan=False)
 
 
-def test_notes_of_the_engine_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notes_of_the_engine_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def noting(*args: Any, **options: Any) -> Any:
         engine, info = build_engine(*args, **options)
         return engine, replace(info, notes=("figures are not kept\x1b[2J",))

@@ -1,4 +1,4 @@
-"""Workloads: what is made up is exact, and rows of files that are no requests are named."""
+"""Workloads: generated requests are exact, and unusable rows of files are named."""
 
 from array import array
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_a_document_is_computed_once_for_all_its_artifacts() -> None:
 
 @pytest.mark.parametrize("text", ["9/0", "4-3/9", "9" * 5000 + "/8", f"8/{(1 << 24) + 1}", "8/1e3"])
 def test_lengths_that_no_model_has_are_refused(text: str) -> None:
-    with pytest.raises(ManifestError, match="are no lengths of prompts") as error:
+    with pytest.raises(ManifestError, match="not the lengths of prompts") as error:
         Lengths.parse(text)
     assert "16,777,216 is the most" in error.value.hint
 
@@ -147,7 +147,7 @@ def test_a_limit_beyond_any_file_is_none(tmp_path: Path) -> None:
         ({"text": ["a"]}, "no column prompt_tokens and no column output_tokens, only text"),
         ({"prompt_token_ids": [[1]]}, "no column max_tokens"),
         ({"prompt_tokens": [4], "output_tokens": [None]}, "row 1: output_tokens is null"),
-        ({"prompt_tokens": [], "output_tokens": []}, "no row that is a request"),
+        ({"prompt_tokens": [], "output_tokens": []}, "no usable row"),
         (
             {"prompt_tokens": [70], "output_tokens": [1], "hash_ids": [[1, 2, 3, 4, 5, 6]]},
             "hash_ids do not name the blocks",

@@ -1,4 +1,4 @@
-"""A night on the fake engine: rows and a manifest in a folder, runs in this process."""
+"""Runs on the fake engine: rows and a manifest in a folder, computed in this process."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def start_here(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClien
 
 
 class Notes(Silent):
-    """Keeps what the user would be told."""
+    """Keeps the notes for the user."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -45,7 +45,7 @@ class FakeNight:
         pq.write_table(pa.table(columns), self.folder / name)
 
     def jobs(self, *jobs: str, model: str = "builtin:fake", more: str = "") -> None:
-        """Each job is the inside of a YAML flow mapping."""
+        """Write the manifest. Each job is the inside of a YAML flow mapping."""
         lines = "\n".join(f"  - {{{job}}}" for job in jobs)
         self.manifest.write_text(f'model: {{id: "{model}"}}\n{more}\njobs:\n{lines}\n')
 
@@ -64,7 +64,7 @@ class FakeNight:
             return connection.execute(sql, list(values)).fetchall()
 
     def check_counts(self, summary: RunSummary) -> None:
-        """runs, job_stats, run_items and the summary say the same, and it adds up."""
+        """Check that runs, job_stats, run_items and the summary agree and add up."""
         if not summary.published or not summary.run_id:
             return
         names = ("num_items", "num_done", "num_failed", "num_reused", "num_not_run")

@@ -1,4 +1,4 @@
-"""Kinds through a whole night on the fake engine: stages, samples, job manifests, plans."""
+"""Kinds in whole runs on the fake engine: stages, samples, job manifests, plans."""
 
 from typing import Any
 

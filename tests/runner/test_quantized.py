@@ -1,4 +1,4 @@
-"""A night with model.quantization int8: what is stored of it, and that it answers for itself."""
+"""Runs with model.quantization int8: their stored settings and their own request keys."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ jobs:
 
 @pytest.fixture
 def quantized(night: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Two rows for the embedded model, on a device that need not be measured."""
+    """Two rows for the embedded model, on a device that is not measured."""
     monkeypatch.setattr(device_limits, "_bandwidth", lambda budget_s: 2e9)
     monkeypatch.setattr(device_limits, "_flops", lambda dtype, budget_s: 3e9)
     night.rows("rows.parquet", id=["a", "b"], prompt=["A lamp for", "Three facts about"])
@@ -34,7 +34,7 @@ def _ask(night: Any, quantization: str) -> Any:
     return night.run()
 
 
-def test_a_quantised_night_is_other_work_and_says_what_it_is(quantized: Any) -> None:
+def test_a_quantised_run_has_request_keys_of_its_own(quantized: Any) -> None:
     runs = [_ask(quantized, quantization) for quantization in ("none", "int8", "int8")]
     assert [run.counts["num_done"] for run in runs] == [2, 2, 0]
     assert runs[2].counts["num_reused"] == 2

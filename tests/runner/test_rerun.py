@@ -1,4 +1,4 @@
-"""Running a manifest again does what is missing, and nothing else."""
+"""Running a manifest again computes what is missing, and nothing else."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def test_a_second_run_generates_no_token(raw_night: Any) -> None:
     assert (first.exit_code, first.counts["num_done"]) == (0, 12)
     assert (second.exit_code, second.counts["num_reused"]) == (0, 12)
     assert second.output_tokens == 0
-    assert second.messages == ["nothing left to do: 12 entries were answered before"]
+    assert second.messages == ["nothing left to do: 12 entries were reused"]
     assert raw_night.query("select count(*) from artifacts") == [(12,)]
 
 
@@ -33,7 +33,7 @@ def test_an_edited_row_is_new_work(raw_night: Any) -> None:
     assert latest == [(12,)]
 
 
-def test_ten_added_rows_are_ten_rows_of_work(raw_night: Any) -> None:
+def test_ten_added_rows_are_ten_requests(raw_night: Any) -> None:
     raw_night.run()
     raw_night.rows("rows.parquet", **prompts(22))
     again = raw_night.run()
@@ -81,14 +81,14 @@ def test_a_shared_request_has_the_highest_priority_of_its_jobs(night: Any) -> No
     assert [request.priority for request in seen] == [9]
 
 
-def test_limit_and_job_choose_work(night: Any) -> None:
+def test_limit_and_job_select_rows(night: Any) -> None:
     night.rows("rows.parquet", **prompts(10))
     job = "kind: raw, input: rows.parquet, sampling: {max_tokens: 4}"
     night.jobs(f"name: a, {job}, params: {{}}", f"name: b, {job}, priority: 9")
     assert night.run(jobs=("b",), limit=4).counts["num_done"] == 4
     assert night.query("select distinct job from run_items") == [("b",)]
     whole = night.run()
-    # Job a's first four rows are the requests that job b answered already.
+    # Job a's first four rows are requests that job b has results for.
     assert (whole.counts["num_done"], whole.counts["num_reused"]) == (6, 14)
 
 
@@ -109,7 +109,7 @@ def test_token_counts_are_those_of_the_ids(night: Any) -> None:
     assert (run.prompt_tokens, run.output_tokens) == (40, 45)
 
 
-def test_an_empty_input_is_said_to_be_empty(night: Any) -> None:
+def test_an_empty_input_is_reported(night: Any) -> None:
     night.rows("rows.parquet", id=pa.array([], pa.string()), prompt=pa.array([], pa.string()))
     night.jobs("name: j, kind: raw, input: rows.parquet")
     run = night.run()

@@ -1,4 +1,4 @@
-"""Prompts of a real batch job that repeat earlier ones are answered without computing.
+"""Prompts of a real batch job that repeat earlier ones are not computed again.
 
 The excerpt of the job holds no prompt twice (each of its rows has a block that none before it has),
 while of the whole job nine in ten do: so its rows are asked at that rate.
@@ -14,7 +14,7 @@ NAME = "servegen_offline_b_text_generation_sample"
 TIMES = 10
 
 
-def test_repeats_of_the_text_generation_job_are_answered_once(night: Any, shared: Path) -> None:
+def test_repeats_of_the_text_generation_job_are_computed_once(night: Any, shared: Path) -> None:
     rows = pq.read_table(shared / f"data/traces/{NAME}.parquet").to_pylist()
     once = [" ".join(map(str, row["hash_ids"])) for row in rows]
     assert len(set(once)) == len(once)
@@ -29,7 +29,7 @@ def test_repeats_of_the_text_generation_job_are_answered_once(night: Any, shared
     texts: dict[str, set[str]] = {prompt: set() for prompt in once}
     for item_id, text, _ in found:
         texts[prompts[int(item_id)]].add(text)
-    assert all(len(answers) == 1 for answers in texts.values())
+    assert all(len(copies) == 1 for copies in texts.values())
     assert sum(source is not None for *_, source in found) == len(prompts) - len(once)
     ((prompt_tokens,),) = night.query("select prompt_tokens from runs")
     assert prompt_tokens == sum(map(len, once))

@@ -1,4 +1,4 @@
-"""How fast the engine is on a workload: requests made or read, run in this process, figures.
+"""Measures the engine on a workload: requests generated or read, run in this process.
 
-Runs on a machine that has neither DuckDB nor what reads manifests: nothing of either is imported.
+Imports neither DuckDB nor the manifest reader: it runs on machines without them.
 """

@@ -1,4 +1,4 @@
-"""The requests of a benchmark, run to their ends by an engine that is ready."""
+"""Runs the requests of a benchmark to completion on an engine that is ready."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,16 +11,16 @@ from thothy_batch.errors import EngineError, ThothyError
 from thothy_batch.records import Request, RequestResult
 
 Progress = Callable[[str], None]
-_LOOK_EVERY_S = 1.0
+_COLLECT_EVERY_S = 1.0
 
 
 @dataclass(slots=True)
 class Outcome:
-    """How the requests ended."""
+    """Results and refusals of all requests."""
 
     results: dict[int, RequestResult] = field(default_factory=dict)  # by request_id
     refused: list[Refusal] = field(default_factory=list)
-    engine_s: float = 0.0  # from the first request handed over to the last token
+    engine_s: float = 0.0  # from the first submission to the last token
     busy_fraction: float | None = None
 
     @property
@@ -29,8 +29,11 @@ class Outcome:
 
 
 def compute(engine: LLMEngine, requests: Sequence[Request], progress: Progress) -> Outcome:
-    """Runs all requests. EngineError where the engine fails, or where one of them did not end or
-    has another number of tokens than was asked for: such figures compare with nothing."""
+    """Run all requests.
+
+    Raises EngineError where the engine fails, and where a request did not end or has another
+    number of tokens than its max_tokens: such figures are not comparable.
+    """
     outcome = Outcome()
     names = {request.request_id: request.request_key for request in requests}
     progress(f"computing: {len(requests):,} requests")
@@ -57,15 +60,15 @@ def _run(
     outcome: Outcome,
     progress: Progress,
 ) -> None:
-    began = looked = time.monotonic()
+    began = collected = time.monotonic()
     engine.submit(requests)
     while engine.has_work:
         engine.step()
         now = time.monotonic()
-        if now - looked >= _LOOK_EVERY_S:
-            looked = now
+        if now - collected >= _COLLECT_EVERY_S:
+            collected = now
             _collect(engine, names, outcome)
-            progress(_so_far(outcome, len(requests), now - began))
+            progress(_progress_text(outcome, len(requests), now - began))
     outcome.engine_s = time.monotonic() - began
     _collect(engine, names, outcome)
 
@@ -78,7 +81,7 @@ def _collect(engine: LLMEngine, names: dict[int, str], outcome: Outcome) -> None
     ]
 
 
-def _so_far(outcome: Outcome, num_requests: int, seconds: float) -> str:
+def _progress_text(outcome: Outcome, num_requests: int, seconds: float) -> str:
     return (
         f"computing: {len(outcome.results):,} of {num_requests:,} requests done, "
         f"{outcome.output_tokens / seconds:,.0f} of their tokens a second"
@@ -90,9 +93,9 @@ def _check(requests: Sequence[Request], outcome: Outcome) -> None:
     if num_ended != len(requests):
         raise EngineError(f"the engine ended {num_ended:,} of {len(requests):,} requests")
     for request in requests:
-        result, asked = outcome.results.get(request.request_id), request.sampling.max_tokens
-        if result is not None and result.output_tokens != asked:
+        result, wanted = outcome.results.get(request.request_id), request.sampling.max_tokens
+        if result is not None and result.output_tokens != wanted:
             raise EngineError(
                 f"{request.request_key}: the engine gave {result.output_tokens} tokens where "
-                f"{asked} were asked for"
+                f"{wanted} were asked for"
             )

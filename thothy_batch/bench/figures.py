@@ -15,27 +15,27 @@ DERIVED = (
 
 @dataclass(frozen=True, slots=True)
 class BenchFigures:
-    """One run of a workload. Rates are None where nothing was run."""
+    """One run of a workload. Rates are None where no request was run."""
 
     workload: str
     model: str
     num_done: int
     refused: tuple[Refusal, ...]  # requests that could not be run
     prompt_tokens: int
-    cached_prompt_tokens: int  # shared, not computed again
+    cached_prompt_tokens: int  # shared, so not computed again
     prefill_tokens: int  # prompt tokens computed
-    planned_prompt_tokens: int | None  # to compute; None: that depends on evictions
+    planned_prompt_tokens: int | None  # by the plan; None: it depends on evictions
     output_tokens: int
     wasted_tokens: int
-    drafted_tokens: int  # drafted and verified; see engine.speculative
-    accepted_tokens: int  # of those, accepted
+    drafted_tokens: int  # drafted and verified, see engine.speculation
+    accepted_tokens: int  # of the drafted ones
     num_preempted: int
     num_steps: int
-    # Weights, pool, compiling, warming up; measuring the device where that was not done before.
+    # Weights, pool, compiling, warm-up; and measuring the device where it was not measured yet.
     load_s: float
     plan_s: float
-    engine_s: float  # from the first request submitted to the last token
-    roofline_s: float | None  # what the work needs at the device's limits; None: not known
+    engine_s: float  # from the first submission to the last token
+    roofline_s: float | None  # needed at the device's limits; None: not known
     busy_fraction: float | None  # share of engine_s in which the device computed; None: not known
     peak_memory_bytes: int  # resident on the CPU, allocated on a GPU; loading included
     device: str
@@ -47,8 +47,8 @@ class BenchFigures:
     seed: int
     engine: Mapping[str, object]  # every resolved setting
     versions: Mapping[str, str]
-    notes: tuple[str, ...]  # from the engine, for the user
-    commit: str | None  # of the checkout; None: installed from a wheel
+    notes: tuple[str, ...]  # of the engine, for the user
+    commit: str | None  # of the checkout that this ran from; None: no checkout
     measured_at: str  # ISO 8601
 
     @property
@@ -65,7 +65,7 @@ class BenchFigures:
 
     @property
     def total_tokens_per_s(self) -> float | None:
-        """Prompts count in full, shared or not."""
+        """Prompt tokens count in full, shared or not."""
         return self._rate(self.prompt_tokens + self.output_tokens)
 
     @property

@@ -1,6 +1,6 @@
-"""Workloads in files: requests as `kind: raw` has them, and traces of lengths.
+"""Workloads in files: requests as in `kind: raw`, and traces of lengths.
 
-A row that is no request is refused by name; a file without any request is an error.
+An unusable row is refused by name; a file without any usable row is an error.
 """
 
 import csv
@@ -26,7 +26,7 @@ RAW = ("prompt_token_ids", "max_tokens")
 TRACE = ("prompt_tokens", "output_tokens")
 _NAME, _BLOCKS = "id", "hash_ids"
 _LISTS = (RAW[0], _BLOCKS)
-_MAX_DIGITS = 100  # Python reads no number of more than 4,300
+_MAX_DIGITS = 100  # int() takes at most 4,300
 _HINT = f"a workload has the columns {' and '.join(RAW)}, a trace of lengths {' and '.join(TRACE)}"
 Columns = Mapping[str, list[object]]
 
@@ -34,14 +34,14 @@ Columns = Mapping[str, list[object]]
 def file_workload(
     path: Path, *, vocab_size: int, limit: int | None = None, seed: int = 0
 ) -> Workload:
-    """What its columns say it is: requests, or a trace of lengths. Raises ManifestError."""
+    """Read requests or a trace of lengths, by the file's columns. Raises ManifestError."""
     if RAW[0] in _names(path):
         return raw_workload(path, limit=limit)
     return trace_workload(path, vocab_size=vocab_size, limit=limit, seed=seed)
 
 
 def raw_workload(path: Path, *, limit: int | None = None) -> Workload:
-    """The first `limit` rows of a file with prompt_token_ids and max_tokens. ManifestError."""
+    """Read the first `limit` rows of prompt_token_ids and max_tokens. Raises ManifestError."""
     columns = _read(path, RAW, (_NAME,), limit)
 
     def prompt_of(row: int) -> TokenIds:
@@ -51,7 +51,7 @@ def raw_workload(path: Path, *, limit: int | None = None) -> Workload:
         try:
             return array("i", ids)
         except (TypeError, OverflowError) as error:
-            raise ValueError(f"prompt_token_ids holds what is no token id: {error}") from None
+            raise ValueError(f"prompt_token_ids has an invalid token id: {error}") from None
 
     return _workload(path, columns, prompt_of, columns["max_tokens"], "max_tokens")
 
@@ -59,9 +59,9 @@ def raw_workload(path: Path, *, limit: int | None = None) -> Workload:
 def trace_workload(
     path: Path, *, vocab_size: int, limit: int | None = None, seed: int = 0
 ) -> Workload:
-    """The first `limit` rows of a trace of lengths, with random tokens. Raises ManifestError.
+    """Read the first `limit` rows of a trace of lengths and generate random tokens.
 
-    Where there are hash_ids, prompts share what the ids of their blocks say.
+    With hash_ids, prompts share the blocks of equal ids. Raises ManifestError.
     """
     columns = _read(path, TRACE, (_NAME, _BLOCKS), limit)
     lengths = columns["prompt_tokens"]
@@ -86,7 +86,7 @@ def _workload(
     outputs: list[object],
     output_name: str,
 ) -> Workload:
-    """A request per row, as far as they are some."""
+    """A request per usable row."""
     requests: list[Request] = []
     refused: list[Refusal] = []
     names = columns.get(_NAME, [None] * len(outputs))
@@ -99,7 +99,7 @@ def _workload(
             refused.append(Refusal(name, str(error)))
     if not requests:
         first = f"; {refused[0].name}: {refused[0].message}" if refused else ""
-        raise ManifestError(f"{path} has no row that is a request{first}", hint=_HINT)
+        raise ManifestError(f"{path} has no usable row{first}", hint=_HINT)
     return Workload(f"{path.name}, {len(outputs):,} rows", requests, tuple(refused))
 
 
@@ -114,12 +114,12 @@ def _shown(value: object) -> str:
 
 
 def _names(path: Path) -> list[str]:
-    """The columns of a file. ManifestError where it cannot be read."""
+    """The column names of a file. Raises ManifestError where it cannot be read."""
     if not path.is_file():
         raise ManifestError(f"{path}: there is no such file", hint=_HINT)
     if path.suffix == ".csv":
         return list(_csv_columns(path, 0))
-    # Late, here and below: only those who read Parquet files need it.
+    # Late, here and below: only Parquet files need it.
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -132,14 +132,14 @@ def _names(path: Path) -> list[str]:
 
 
 def _read(path: Path, needed: Iterable[str], more: Iterable[str], limit: int | None) -> Columns:
-    """Columns of the first rows; of `more` those that are there."""
-    there = _names(path)
-    if missing := [name for name in needed if name not in there]:
+    """Columns of the first rows: all of `needed`, and those of `more` that exist."""
+    existing = _names(path)
+    if missing := [name for name in needed if name not in existing]:
         raise ManifestError(
-            f"{path} has no column {' and no column '.join(missing)}, only {', '.join(there)}",
+            f"{path} has no column {' and no column '.join(missing)}, only {', '.join(existing)}",
             hint=_HINT,
         )
-    wanted = [*needed, *(name for name in more if name in there)]
+    wanted = [*needed, *(name for name in more if name in existing)]
     if path.suffix == ".csv":
         columns = _csv_columns(path, limit)
         return {name: columns[name] for name in wanted}
@@ -168,7 +168,7 @@ def _parquet_columns(path: Path, wanted: list[str], limit: int | None) -> Column
 
 
 def _csv_columns(path: Path, limit: int | None) -> dict[str, list[object]]:
-    """Every column; whole numbers and lists of them as such, anything else as text."""
+    """Every column, whole numbers and lists of them parsed, all else as text."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -190,7 +190,7 @@ def _cell(text: str | None) -> object:
 
 
 def _list(text: str | None) -> object:
-    """A cell like `[1, 2]`."""
+    """Parse a cell like `[1, 2]`."""
     inside = (text or "").strip()
     if not (inside.startswith("[") and inside.endswith("]")):
         return _cell(text)

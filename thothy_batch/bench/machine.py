@@ -1,6 +1,6 @@
-"""What a benchmark asks of the machine: peak memory, how busy the device was, where code is from.
+"""Figures of the machine for a benchmark: peak memory, busy share of the device, code version.
 
-Torch is imported only where a GPU is asked about.
+Torch is imported for a GPU only.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from thothy_batch.engine.hardware.gpu import NvmlError, busy_percent, find_gpu, 
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SAMPLE_EVERY_S = 0.1
-_MIN_SAMPLES = 5  # the driver itself averages over up to a second
+_MIN_SAMPLES = 5  # the driver averages over up to a second
 
 
 def versions_of(device: str) -> dict[str, str]:
-    """What the engine does not say of itself."""
+    """Versions that the engine does not report itself."""
     found = {"python": platform.python_version()}
     if device != "cpu":
         import torch
@@ -31,22 +31,22 @@ def versions_of(device: str) -> dict[str, str]:
 
 
 class PeakMemory:
-    """Bytes held at most since it was made."""
+    """The peak memory since this object was made."""
 
     def __init__(self, device: str) -> None:
         self._on_cpu = device == "cpu"
         if self._on_cpu:
-            # Linux forgets the peak of before; where that is not allowed, it counts from the start.
+            # Resets the peak. Where that is not permitted, it counts from the process's start.
             with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         else:
             import torch
 
-            torch.cuda.init()  # type: ignore[no-untyped-call]  # without it there is nothing to reset, which is an error
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # the reset fails without it
             torch.cuda.reset_peak_memory_stats()
 
     def num_bytes(self) -> int:
-        """Resident in memory, or allocated on the GPU."""
+        """Bytes resident in memory, or allocated on the GPU."""
         if not self._on_cpu:
             import torch
 
@@ -59,9 +59,9 @@ class PeakMemory:
 
 
 class BusyMeter:
-    """For the length of a `with` block: the share of time in which the GPU computed anything.
+    """Measures the share of time in which the GPU computed, for the length of a `with` block.
 
-    `ask` gives per cent of late, None where they are not known; left out: the driver's.
+    `ask` returns the latest percentage, None where it is not known. Default: the driver's.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class BusyMeter:
         ask: Callable[[], int | None] | None = None,
         every_s: float = _SAMPLE_EVERY_S,
     ) -> None:
-        self._ask = ask or _driver_of(device)
+        self._ask = ask or _busy_percent_of(device)
         self._every_s = every_s
         self._samples: list[int] = []
         self._over = threading.Event()
@@ -89,7 +89,7 @@ class BusyMeter:
 
     @property
     def fraction(self) -> float | None:
-        """None where the driver does not tell, or there was too little time to ask."""
+        """None where the driver does not report it, or the block was too short."""
         return fmean(self._samples) / 100 if len(self._samples) >= _MIN_SAMPLES else None
 
     def _watch(self) -> None:
@@ -102,16 +102,16 @@ class BusyMeter:
                     self._samples.append(percent)
 
 
-def _driver_of(device: str) -> Callable[[], int | None] | None:
+def _busy_percent_of(device: str) -> Callable[[], int | None] | None:
     gpu = find_gpu() if device == "cuda" else None
     return None if gpu is None else partial(busy_percent, gpu)
 
 
 def commit(root: Path = _ROOT) -> str | None:
-    """The commit of a checkout, read from its files; None where it is none."""
+    """The commit of a checkout, read from its files; None: no checkout."""
     try:
         folder = root / ".git"
-        if folder.is_file():  # a work tree beside the repository
+        if folder.is_file():  # a linked worktree
             folder = root / folder.read_text(encoding="utf-8").removeprefix("gitdir:").strip()
         head = (folder / "HEAD").read_text(encoding="utf-8").strip()
         if not head.startswith("ref:"):

@@ -1,7 +1,8 @@
-"""Runs a workload through the engine in this process: planned as a night is, but nothing stored."""
+"""Runs a workload through the engine in this process, planned as a run is; stores nothing."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from thothy_batch.bench.compute import Outcome, Progress, compute
@@ -9,19 +10,22 @@ from thothy_batch.bench.figures import BenchFigures
 from thothy_batch.bench.machine import PeakMemory, commit, versions_of
 from thothy_batch.bench.workload import Refusal
 from thothy_batch.engine.builder import build_engine
-from thothy_batch.engine.core.config import EngineConfig, resolve_device
 from thothy_batch.engine.core.limits import Limits, blocks_needed, why_unfit
 from thothy_batch.engine.cost.measurement_cache import device_name, measured_now
 from thothy_batch.engine.fake_model import ByteTokenizer, is_fake
 from thothy_batch.engine.hardware.environment import set_compute_environment
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.model_info import ModelInfo, model_info
+from thothy_batch.engine.model_info import ModelInfo
 from thothy_batch.errors import ManifestError
 from thothy_batch.model.checkpoint.locate import locate_model
 from thothy_batch.model.config.model_config import load_config
 from thothy_batch.plan import POLICIES, RequestPlan, plan_requests
 from thothy_batch.records import EngineInfo, EngineSpec, ModelSpec, Request
+from thothy_batch.runner.planning.engine_spec import resolve_engine, size_pool
 from thothy_batch.runner.work.roofline_receipt import RooflineReceipt
+
+# Holds a device, given by name, for the length of a `with` block.
+DeviceLock = Callable[[str], AbstractContextManager[None]]
 
 
 def run_bench(
@@ -34,34 +38,34 @@ def run_bench(
     seed: int = 0,
     progress: Progress = lambda text: None,
     owns_process: bool = False,
+    lock_device: DeviceLock = lambda device: nullcontext(),
 ) -> BenchFigures:
     """Load, plan, compute, count. The requests are those of `bench.workload` or made like them.
 
-    `workload`, `refused`, `seed`: how they were made, to be told with the figures. `owns_process`:
-    nobody else computes in it. Raises ManifestError and ModelError for what cannot be used,
-    EngineError where the engine fails.
+    `workload`, `refused`, `seed`: the origin of the requests, reported with the figures.
+    `owns_process`: nothing else computes in it. Raises ManifestError and ModelError for what cannot
+    be used, EngineError where the engine fails.
     """
     check_order(order)
     if owns_process:
-        set_compute_environment()
-    facts = model_info(spec)
-    memory = PeakMemory(resolve_device(spec.device))
-    progress("loading the model")
-    engine, info = build_engine(_sized(spec, facts, requests), owns_process=owns_process)
-    fitting, unfit = _fitting(requests, Limits.of(engine.config))
-    progress(f"planning {len(fitting):,} requests")
-    began = time.monotonic()
-    plan = _plan(fitting, order, engine.config)
-    planned = plan.apply(fitting)
-    plan_s = time.monotonic() - began
-    outcome = compute(engine, planned, progress)
-    outcome.refused[:0] = [*refused, *unfit]
-    run = _Run(workload, order, seed, facts, engine, info, plan, planned, plan_s, outcome)
-    return _figures(run, memory)
+        set_compute_environment()  # before torch is imported
+    spec, model = resolve_engine(spec)
+    with lock_device(spec.device):
+        memory = PeakMemory(spec.device)
+        progress("loading the model")
+        engine, info = build_engine(_sized(spec, model, requests), owns_process=owns_process)
+        fitting, unfit = _split_by_fit(requests, Limits.of(engine.config))
+        progress(f"planning {len(fitting):,} requests")
+        plan, plan_s = _timed_plan(fitting, order, engine)
+        planned = plan.apply(fitting)
+        outcome = compute(engine, planned, progress)
+        outcome.refused[:0] = [*refused, *unfit]
+        origin = _Origin(workload, order, seed)
+        return _figures(_Run(origin, model, engine, info, plan, planned, plan_s, outcome), memory)
 
 
 def check_order(order: str) -> None:
-    """Raises ManifestError for one that is not known."""
+    """Raise ManifestError for an unknown order."""
     if order not in POLICIES:
         raise ManifestError(
             f"order {order!r} is not known", hint=f"use one of {', '.join(POLICIES)}"
@@ -69,27 +73,24 @@ def check_order(order: str) -> None:
 
 
 def vocabulary_of(model: ModelSpec) -> int:
-    """How many tokens a model knows. Reads no weights; ModelError where it cannot be used."""
+    """The size of a model's vocabulary. Reads no weights. Raises ModelError."""
     if is_fake(model.id):
         return ByteTokenizer.vocab_size
     return load_config(locate_model(model, need_weights=False).directory).vocab_size
 
 
-def _sized(spec: EngineSpec, facts: ModelInfo, requests: Sequence[Request]) -> EngineSpec:
-    """The settings with what the requests need of the pool, and the device's limits asked for."""
-    limits = facts.limits(spec)
-    fitting, _ = _fitting(requests, limits)
-    needed = sum(len(r.prompt_token_ids) + r.sampling.max_tokens for r in fitting)
-    largest = max((blocks_needed(r, limits) for r in fitting), default=0)
-    return replace(
-        spec,
-        needed_tokens=needed,
-        longest_tokens=largest * spec.block_size,
-        measure_device=facts.work is not None,
-    )
+def _sized(spec: EngineSpec, model: ModelInfo, requests: Sequence[Request]) -> EngineSpec:
+    """The specification with the pool for these requests and the device's limits to be measured."""
+    limits = model.limits(spec)
+    fitting, _ = _split_by_fit(requests, limits)
+    largest = max((blocks_needed(request, limits) for request in fitting), default=0)
+    spec = size_pool(spec, fitting, largest * spec.block_size)
+    return replace(spec, measure_device=model.work is not None)
 
 
-def _fitting(requests: Sequence[Request], limits: Limits) -> tuple[list[Request], list[Refusal]]:
+def _split_by_fit(
+    requests: Sequence[Request], limits: Limits
+) -> tuple[list[Request], list[Refusal]]:
     fitting, unfit = [], []
     for request in requests:
         if why := why_unfit(request, limits):
@@ -99,14 +100,35 @@ def _fitting(requests: Sequence[Request], limits: Limits) -> tuple[list[Request]
     return fitting, unfit
 
 
+def _timed_plan(
+    requests: Sequence[Request], order: str, engine: LLMEngine
+) -> tuple[RequestPlan, float]:
+    began = time.monotonic()
+    plan = plan_requests(
+        requests,
+        order,
+        block_size=engine.config.block_size,
+        sharing=engine.config.prefix_sharing,
+        pool_tokens=engine.config.pool_tokens,
+    )
+    return plan, time.monotonic() - began
+
+
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """A workload that was computed, and by what."""
+class _Origin:
+    """The origin and order of a workload's requests."""
 
     workload: str
     order: str
     seed: int
-    facts: ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A workload that was computed, and the engine that computed it."""
+
+    origin: _Origin
+    model: ModelInfo
     engine: LLMEngine
     info: EngineInfo
     plan: RequestPlan
@@ -119,8 +141,8 @@ def _figures(run: _Run, memory: PeakMemory) -> BenchFigures:
     config, info, outcome = run.engine.config, run.info, run.outcome
     totals, results = run.engine.totals, outcome.results.values()
     return BenchFigures(
-        workload=run.workload,
-        model=run.facts.name,
+        workload=run.origin.workload,
+        model=run.model.name,
         num_done=len(results),
         refused=tuple(outcome.refused),
         prompt_tokens=sum(result.prompt_tokens for result in results),
@@ -144,8 +166,8 @@ def _figures(run: _Run, memory: PeakMemory) -> BenchFigures:
         impl=config.impl,
         dtype=config.dtype,
         quantization=str(info.model.get("quantization", "none")),
-        order=run.order,
-        seed=run.seed,
+        order=run.origin.order,
+        seed=run.origin.seed,
         engine=info.engine.as_json(),
         versions={**info.versions, **versions_of(config.device)},
         notes=info.notes,
@@ -154,20 +176,10 @@ def _figures(run: _Run, memory: PeakMemory) -> BenchFigures:
     )
 
 
-def _plan(requests: Sequence[Request], order: str, config: EngineConfig) -> RequestPlan:
-    return plan_requests(
-        requests,
-        order,
-        block_size=config.block_size,
-        sharing=config.prefix_sharing,
-        pool_tokens=config.pool_tokens,
-    )
-
-
 def _roofline_s(run: _Run) -> float | None:
-    """As a run counts it: the receipt of what finished."""
+    """The roofline receipt of the finished requests, as a run counts it."""
     config = run.engine.config
-    receipt = RooflineReceipt(run.facts.work, run.info.engine.device_limits, config.block_size)
+    receipt = RooflineReceipt(run.model.work, run.info.engine.device_limits, config.block_size)
     for request in run.planned:
         if request.request_id in run.outcome.results:
             receipt.add(request.prompt_token_ids, run.outcome.results[request.request_id])

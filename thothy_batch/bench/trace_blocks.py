@@ -1,6 +1,6 @@
-"""Prompts of a trace that names their blocks: an id stands for a block and all that is before it.
+"""Prompts of a trace with block ids, where an id stands for a block and everything before it.
 
-Mooncake's traces have blocks of 512 tokens, ServeGen's of 16; the trace itself does not say.
+Mooncake's traces have blocks of 512 tokens, ServeGen's of 16; the files do not say which.
 """
 
 from array import array
@@ -19,7 +19,7 @@ _SIZES = tuple(2**power for power in range(13))
 
 @dataclass(slots=True)
 class TraceBlocks:
-    """Makes up the tokens of blocks, the same for the same id."""
+    """Generates the tokens of blocks, the same for the same id."""
 
     block_len: int
     vocab_size: int
@@ -35,8 +35,8 @@ class TraceBlocks:
         vocab_size: int,
         seed: int,
     ) -> "TraceBlocks":
-        """Finds how long a block is. ManifestError where no length fits all rows."""
-        known = list(_known(rows, lengths))
+        """Find the block length. Raises ManifestError where no length fits all rows."""
+        known = list(_block_counts(rows, lengths))
         for size in _SIZES:
             if all(num == -(-length // size) for num, length in known):
                 return cls(size, vocab_size, seed)
@@ -46,7 +46,7 @@ class TraceBlocks:
         )
 
     def prompt(self, ids: object, length: int) -> TokenIds:
-        """Raises ValueError for ids that are none."""
+        """The prompt of these blocks. Raises ValueError for invalid ids."""
         if not isinstance(ids, list) or not ids or not all(map(_is_id, ids)):
             raise ValueError("hash_ids is not a list of ids")
         prompt = array("i")
@@ -61,8 +61,8 @@ class TraceBlocks:
         return self._tokens[block]
 
 
-def _known(rows: Sequence[object], lengths: Sequence[object]) -> Iterator[tuple[int, int]]:
-    """Number of ids and length, of the rows that have both; others are refused one by one."""
+def _block_counts(rows: Sequence[object], lengths: Sequence[object]) -> Iterator[tuple[int, int]]:
+    """Number of ids and prompt length of each row that has both; other rows are refused later."""
     for ids, length in zip(rows, lengths, strict=True):
         if isinstance(ids, list) and ids and is_length(length):
             yield len(ids), length

@@ -1,6 +1,6 @@
-"""Workloads that every engine can be given: prompts of token ids, exact output lengths.
+"""Workloads for any engine: prompts of token ids with exact output lengths.
 
-Prompts that are made up consist of random tokens: what they say does not change what they cost.
+Generated prompts consist of random tokens: their content does not change their cost.
 """
 
 import re
@@ -15,13 +15,13 @@ from thothy_batch.errors import ManifestError
 from thothy_batch.records import Request, Sampling, TokenIds
 
 DEFAULT_REQUESTS = 256
-MAX_TOKENS = 1 << 24  # of a prompt, or of an output: no model's context is longer
+MAX_TOKENS = 1 << 24  # of a prompt or an output; no model's context is longer
 _LENGTHS = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?/(\d{1,9})(?:-(\d{1,9}))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that was not run, by name, and why."""
+    """A request that was not run, by name, and the reason."""
 
     name: str
     message: str
@@ -29,14 +29,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Requests to run. The name of each is its request_key."""
+    """Requests to run. The request_key of each is its name."""
 
     description: str
     requests: list[Request]
-    refused: tuple[Refusal, ...] = ()  # rows of a file that are no requests
+    refused: tuple[Refusal, ...] = ()  # unusable rows of a file
 
     def first(self, num: int) -> "Workload":
-        """The first `num` requests alone."""
+        """The workload of the first `num` requests."""
         if num >= len(self.requests):
             return self
         description = f"{self.description}, the first {num:,}"
@@ -45,14 +45,14 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Prompt and output lengths in tokens, each drawn evenly between two ends, both included."""
+    """Prompt and output lengths in tokens, each uniform between two ends, both included."""
 
     prompt: tuple[int, int]
     output: tuple[int, int]
 
     @classmethod
     def parse(cls, text: str) -> "Lengths":
-        """`100-1024/100-1024` or `778/128`: prompt, then output. Raises ManifestError."""
+        """Parse `100-1024/100-1024` or `778/128`: prompt, then output. Raises ManifestError."""
         match = _LENGTHS.fullmatch(text)
         if match is not None:
             a, b, c, d = match.groups()
@@ -61,22 +61,22 @@ class Lengths:
             if all(1 <= low <= high <= MAX_TOKENS for low, high in ends):
                 return lengths
         raise ManifestError(
-            f"--lengths {text!r} are no lengths of prompts and outputs",
+            f"--lengths {text!r}: not the lengths of prompts and outputs",
             hint="write them as 778/128, or as 100-1024/100-1024 where they vary; "
             f"{MAX_TOKENS:,} is the most",
         )
 
     def __str__(self) -> str:
-        return "/".join(_span(*ends) for ends in (self.prompt, self.output))
+        return "/".join(_range_text(*ends) for ends in (self.prompt, self.output))
 
 
 def is_length(value: object) -> TypeGuard[int]:
-    """Whether a prompt or an output can have so many tokens."""
+    """True for a possible number of tokens of a prompt or an output."""
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_TOKENS
 
 
 def greedy(number: int, name: str, prompt: TokenIds, max_tokens: int) -> Request:
-    """A request that gives exactly `max_tokens` tokens, whichever they are."""
+    """A greedy request with exactly `max_tokens` output tokens."""
     sampling = Sampling(max_tokens=max_tokens, ignore_eos=True, repetition_stop=False)
     return Request(number, name, prompt, sampling)
 
@@ -84,7 +84,7 @@ def greedy(number: int, name: str, prompt: TokenIds, max_tokens: int) -> Request
 def lengths_workload(
     lengths: Lengths, *, num_requests: int = DEFAULT_REQUESTS, vocab_size: int, seed: int = 0
 ) -> Workload:
-    """Requests that share nothing."""
+    """Generate requests without shared prefixes."""
     rng = np.random.default_rng(seed)
     sizes = _draw(rng, lengths, num_requests)
     requests = [
@@ -103,9 +103,9 @@ def documents_workload(
     vocab_size: int,
     seed: int = 0,
 ) -> Workload:
-    """Documents, each the beginning of several prompts, in random order.
+    """Generate documents, each shared by several prompts, in random order.
 
-    `lengths`: of what follows the document in a prompt, and of the output.
+    `lengths`: of the part after the document, and of the output.
     """
     rng = np.random.default_rng(seed)
     rows: list[tuple[str, TokenIds, int]] = []
@@ -123,7 +123,7 @@ def documents_workload(
 
 
 def random_tokens(rng: np.random.Generator, num: int, vocab_size: int) -> "array[int]":
-    """Ids of any tokens of the vocabulary: outputs go on after an end token anyway."""
+    """Random ids of the vocabulary. Stop tokens are harmless: outputs ignore them."""
     return array("i", rng.integers(0, vocab_size, num, np.int32).tobytes())
 
 
@@ -134,5 +134,5 @@ def _draw(rng: np.random.Generator, lengths: Lengths, num: int) -> Sequence[tupl
     return list(zip(prompts, outputs, strict=True))
 
 
-def _span(low: int, high: int) -> str:
+def _range_text(low: int, high: int) -> str:
     return str(low) if low == high else f"{low}-{high}"

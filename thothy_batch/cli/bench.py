@@ -11,8 +11,8 @@ import typer
 from thothy_batch.cli.output import print_blocks, print_json
 
 if TYPE_CHECKING:
-    from thothy_batch.bench.choice import Choice
     from thothy_batch.bench.figures import BenchFigures
+    from thothy_batch.bench.workload_options import WorkloadOptions
     from thothy_batch.records import EngineSpec
 
 
@@ -95,12 +95,13 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Measure engine speed on a workload file or a length trace; the last line is JSON."""
-    from thothy_batch.bench.choice import Choice
     from thothy_batch.cli.render_bench import bench_blocks
     from thothy_batch.records import EngineSpec, ModelSpec
     from thothy_batch.runner.commands.doctor import known_dtype
 
-    choice = Choice(workload, lengths, requests, documents, document_tokens, artifacts, limit, seed)
+    chosen = WorkloadOptions(
+        workload, lengths, requests, documents, document_tokens, artifacts, limit, seed
+    )
     spec = EngineSpec(
         model=ModelSpec(
             id=model or "",
@@ -116,7 +117,7 @@ def bench(
         prefix_sharing=not no_prefix_sharing,
         speculation=speculation,
     )
-    figures = _measure(choice, spec, order)
+    figures = _measure(chosen, spec, order)
     if as_json:
         print_json(figures.as_json())
     else:
@@ -126,39 +127,38 @@ def bench(
     raise typer.Exit(1 if figures.num_refused else 0)
 
 
-def _measure(choice: "Choice", spec: "EngineSpec", order: str) -> "BenchFigures":
+def _measure(chosen: "WorkloadOptions", spec: "EngineSpec", order: str) -> "BenchFigures":
     from thothy_batch.bench.measure import check_order, run_bench, vocabulary_of
     from thothy_batch.cli.display import choose_display
 
-    choice.check()
+    chosen.check()
     check_order(order)
     with choose_display(quiet=False) as display:
         display.phase("generating the workload")
-        workload = choice.make(vocabulary_of(spec.model))
-        with _gpu_held(spec.device):
-            return run_bench(
-                spec,
-                workload.requests,
-                workload=workload.description,
-                refused=workload.refused,
-                order=order,
-                seed=choice.seed,
-                progress=display.phase,
-                owns_process=True,
-            )
+        workload = chosen.make(vocabulary_of(spec.model))
+        return run_bench(
+            spec,
+            workload.requests,
+            workload=workload.description,
+            refused=workload.refused,
+            order=order,
+            seed=chosen.seed,
+            progress=display.phase,
+            owns_process=True,
+            lock_device=_lock_device,
+        )
 
 
 @contextmanager
-def _gpu_held(device: str) -> Iterator[None]:
-    """Holds the GPU as a run does, since each would slow the other down. Raises LockedError."""
-    from thothy_batch.engine.core.config import resolve_device
+def _lock_device(device: str) -> Iterator[None]:
+    """Holds the GPU as a run does: either would slow the other down. Raises LockedError."""
     from thothy_batch.errors import LockedError
     from thothy_batch.runner.session.locking import device_locked, holder_of
     from thothy_batch.runner.session.options import IfLocked
 
     holder = holder_of("bench", None, datetime.now().astimezone())
     try:
-        with device_locked(resolve_device(device), holder, IfLocked(), lambda text: None):
+        with device_locked(device, holder, IfLocked(), lambda text: None):
             yield
     except LockedError as busy:
         busy.hint = "wait for it, or bench with --device cpu"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from thothy_batch import __version__
 from thothy_batch.engine.calibration.calibrate import calibrate
-from thothy_batch.engine.core.config import EngineConfig, resolve_config
+from thothy_batch.engine.core.config import EngineConfig, resolve_config, resolve_spec
 from thothy_batch.engine.cost.cost_model import CostModel, StepSpeed, rows_at_rate
 from thothy_batch.engine.cost.known_speed import lookup_speed
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache
@@ -48,7 +48,7 @@ def build_engine(spec: EngineSpec, *, owns_process: bool) -> tuple[LLMEngine, En
     started_at = time.monotonic()
     build = _build_fake if is_fake(spec.model.id) else _build_real
     with collected_warnings() as warnings:
-        engine, info = build(spec, started_at, owns_process)
+        engine, info = build(resolve_spec(spec), started_at, owns_process)
     return engine, replace(info, notes=(*warnings, *info.notes))
 
 

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from thothy_batch.engine.core.config import (
     EngineConfig,
     resolve_config,
-    resolve_device,
     step_tokens,
 )
 from thothy_batch.engine.core.kv_layout import KVLayout
@@ -65,7 +64,8 @@ class ModelInfo:
 
 
 def model_info(spec: EngineSpec, *, need_weights: bool = True) -> ModelInfo:
-    """Locate and describe the model of `spec`. Raises ModelError when it cannot be used.
+    """Locate and describe the model of `spec`, a result of `resolve_spec`. Raises ModelError when
+    it cannot be used.
 
     Without `need_weights` only the small files of a model on the hub are downloaded.
     """
@@ -82,11 +82,10 @@ def model_info(spec: EngineSpec, *, need_weights: bool = True) -> ModelInfo:
             tokenizer=ByteTokenizer(),
             config={},
         )
-    device = resolve_device(spec.device)
-    check_quantization(model, device=device, impl=spec.impl)
+    check_quantization(model, device=spec.device, impl=spec.impl)
     files = locate_model(model, need_weights=need_weights)
     config = load_config(files.directory)
-    dtype = resolve_dtype(config, model, device)
+    dtype = resolve_dtype(config, model, spec.device)
     return ModelInfo(
         name=files.name,
         commit=files.commit,

@@ -9,8 +9,6 @@ from thothy_batch.engine.core.config import (
     EngineConfig,
     ops_impl,
     resolve_config,
-    resolve_device,
-    resolve_impl,
 )
 from thothy_batch.engine.cost.cost_model import ModelWork, model_work
 from thothy_batch.engine.cost.measurement_cache import SpeedKey, device_name
@@ -54,11 +52,10 @@ class LoadedRunner:
 def load_runner(spec: EngineSpec) -> LoadedRunner:
     """Load the weights, size the pool from the memory that is left, compile and warm up.
 
-    Raises ModelError for a model or setting that cannot be used, EngineError where memory is
-    short.
+    `spec` is a result of `resolve_spec`. Raises ModelError for a model or setting that cannot be
+    used, EngineError where memory does not suffice.
     """
-    device = resolve_device(spec.device)
-    impl = resolve_impl(spec.impl, device)
+    device, impl = spec.device, spec.impl
     with memory_named("the weights"):
         model = load_decoder(
             spec.model,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from thothy_batch.engine.core.config import EngineConfig, resolve_config
+from thothy_batch.engine.core.config import EngineConfig, resolve_config, resolve_spec
 from thothy_batch.engine.fake_model import ByteTokenizer
 from thothy_batch.engine.hardware.gpu import Gpu
 from thothy_batch.engine.model_info import model_info, tokenizer_for
@@ -16,7 +16,7 @@ GIB = 1 << 30
 
 def resolve(free_bytes: int = GIB, **settings: Any) -> EngineConfig:
     return resolve_config(
-        EngineSpec(**settings),
+        resolve_spec(EngineSpec(**settings)),
         dtype="float32",
         max_model_len=4096,
         bytes_per_token=1024,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from device_tensor import HostWaitError, pretended_device, there
 
-from thothy_batch.engine.core.config import ops_impl, resolve_config
+from thothy_batch.engine.core.config import ops_impl, resolve_config, resolve_spec
 from thothy_batch.engine.execution.cuda_graphs import bucket_of, row_buckets
 from thothy_batch.engine.execution.gpu_runner import DeviceRunner
 from thothy_batch.engine.execution.host_to_device import PackedLayout, upload
@@ -209,7 +209,7 @@ def device_engine(
     """An engine over a device's runner, which `spec` alone would not give."""
     model = load_decoder(spec.model, device=device, impl=ops, attention_impl=impl)
     config = resolve_config(
-        spec,
+        resolve_spec(spec),
         dtype=model.dtype,
         max_model_len=model.config.max_model_len,
         bytes_per_token=kv_bytes_per_token(model.config, model.dtype),

@@ -41,8 +41,11 @@ def test_a_program_that_holds_the_store_all_night(
     with held(night, mode):
         outcome = night.run()
         assert outcome.code == 0, outcome
-        assert "another program has the store open: the journal keeps what could not" in outcome.out
-        assert "the next command that opens the store publishes it" in outcome.out
+        assert (
+            "another program has the store open: the journal keeps the unpublished rows"
+            in outcome.out
+        )
+        assert "the next command that opens the store publishes them" in outcome.out
         assert list(night.journal.glob("*.seg"))
         status = night.start("status", night.store).end()
         assert status.code == 0
@@ -52,7 +55,7 @@ def test_a_program_that_holds_the_store_all_night(
         assert report.code == 0, report
     else:
         again = night.run()
-        assert "nothing left to do: 120 entries were answered before" in again.out
+        assert "nothing left to do: 120 entries were reused" in again.out
     night.check_whole(undisturbed)
     (run, *_) = night.query("select num_done, num_reused from runs order by started_at offset 1")
     assert run == (114, 6)

@@ -39,7 +39,7 @@ def test_a_second_run_fails_skips_or_waits_as_it_was_told(
     held_night.first.send(signal.SIGCONT)
     waited = waiting.end()
     assert waited.code == 0, waited
-    assert "nothing left to do: 120 entries were answered before" in waited.out
+    assert "nothing left to do: 120 entries were reused" in waited.out
     assert held_night.first.end().code == 0
     held_night.check_whole(undisturbed)
 

@@ -16,8 +16,8 @@ from thothy_batch.manifest.settings import Overrides
 from thothy_batch.records import EngineSpec
 from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.entries.entry import Entry
-from thothy_batch.runner.entries.prepare import prepare
 from thothy_batch.runner.monitoring.progress import Silent
+from thothy_batch.runner.planning.pipeline import read_entries
 from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.runner.session.setup import prepare_run
 
@@ -41,8 +41,8 @@ def prepared(manifest: Path) -> list[Entry] | ThothyError:
     options = RunOptions(manifest, Overrides(model="builtin:fake"))
     with within(SECONDS):
         try:
-            night = prepare_run(options, Silent())
-            entries = list(prepare(night.manifest, night.jobs, night.setting))
+            run = prepare_run(options, Silent())
+            entries = list(read_entries(run.inputs, run.observer))
         except ThothyError as error:
             check_sentences(error)
             return error

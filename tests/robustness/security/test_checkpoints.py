@@ -58,7 +58,7 @@ def test_code_beside_a_checkpoint_never_runs(folder: Path, tmp_path: Path) -> No
         changed = {**settings, "auto_map": auto_map, "trust_remote_code": True}
         (folder / file).write_text(json.dumps(changed))
     spec = ModelSpec(id=str(folder))
-    facts = model_info(EngineSpec(model=spec))
+    facts = model_info(EngineSpec(model=spec, device="cpu"))
     assert facts.tokenizer is not None
     assert facts.tokenizer.encode("a text")
     load_decoder(spec, device="cpu", impl="reference")
@@ -139,4 +139,4 @@ def test_a_tokenizer_is_json_or_refused(folder: Path, content: bytes) -> None:
 def test_json_nested_without_end_is_refused(folder: Path, file: str) -> None:
     (folder / file).write_bytes(b"[" * 100_000)
     with pytest.raises(ModelError, match="not valid JSON"):
-        model_info(EngineSpec(model=ModelSpec(id=str(folder))))
+        model_info(EngineSpec(model=ModelSpec(id=str(folder)), device="cpu"))

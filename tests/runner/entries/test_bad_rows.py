@@ -1,5 +1,6 @@
-"""A row that cannot be used fails by itself, with code and sentence; its neighbours are done."""
+"""An unusable row fails by itself, with a code and a message; its neighbours are done."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def test_each_bad_row_has_its_code(night: Any) -> None:
     assert "4096" in message
 
 
-def test_bad_rows_are_failures_again_the_next_night(night: Any) -> None:
+def test_bad_rows_are_failures_again_in_the_next_run(night: Any) -> None:
     night.rows("rows.parquet", id=["a", "b"], text=["fine", None])
     night.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 20}")
     night.run()
@@ -59,7 +60,7 @@ def test_token_ids_out_of_range_are_refused(night: Any, ids: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("how", "kept"), [("truncate_head", "END"), ("truncate_tail", "BEGIN")])
-def test_a_cut_document_keeps_its_instruction(night: Any, how: str, kept: str) -> None:
+def test_a_truncated_document_keeps_its_instruction(night: Any, how: str, kept: str) -> None:
     seen: list[str] = []
     night.rows("rows.parquet", id=["a"], text=["BEGIN" + "x" * 6000 + "END"])
     night.jobs(
@@ -101,7 +102,7 @@ def test_an_instruction_alone_that_is_too_long_fails(night: Any) -> None:
     assert "document cut away" in message
 
 
-def test_a_cut_leaves_something_of_the_document(night: Any) -> None:
+def test_a_truncation_keeps_a_part_of_the_document(night: Any) -> None:
     night.rows("rows.parquet", id=["a"], text=["x" * 5000])
     job = "name: j, kind: summary, input: rows.parquet, on_too_long: truncate_tail"
     night.rows("short.parquet", id=["a"], text=["x"])
@@ -115,7 +116,7 @@ def test_a_cut_leaves_something_of_the_document(night: Any) -> None:
     assert night.run().counts["num_done"] == 1
 
 
-def test_a_cut_row_and_its_whole_twin_are_told_apart(night: Any) -> None:
+def test_a_truncated_row_and_its_whole_twin_have_different_keys(night: Any) -> None:
     night.rows("rows.parquet", id=["a", "b"], prompt=["x" * 4090, "x" * 5000])
     night.jobs(
         "name: j, kind: raw, input: rows.parquet, on_too_long: truncate_tail, "
@@ -126,7 +127,7 @@ def test_a_cut_row_and_its_whole_twin_are_told_apart(night: Any) -> None:
     assert found == [("a", []), ("b", ["truncated"])]
 
 
-def test_a_group_is_drafted_anew_when_it_comes_to_lack_an_item(night: Any) -> None:
+def test_a_group_is_drafted_again_when_an_item_becomes_unusable(night: Any) -> None:
     job = "name: j, kind: report, input: rows.parquet, params: {group_by: week}, "
     night.jobs(job + "sampling: {max_tokens: 20}")
     flags = "select list_contains(flags, 'incomplete_group') from latest_artifacts"
@@ -198,7 +199,7 @@ def test_a_row_without_a_language_fails_by_itself(night: Any) -> None:
     assert (run.counts["num_done"], run.counts["num_failed"]) == (1, 1)
 
 
-def test_a_group_is_drafted_from_its_good_items_and_says_so(night: Any) -> None:
+def test_a_group_is_drafted_from_its_good_items_and_flagged(night: Any) -> None:
     night.rows(
         "rows.parquet",
         id=["n1", "n2", "n3", "n4"],
@@ -217,7 +218,7 @@ def test_a_group_is_drafted_from_its_good_items_and_says_so(night: Any) -> None:
     assert [row[0] for row in night.query(FAILURES)] == ["n2", "n4"]
 
 
-def test_all_problems_of_a_manifest_come_at_once(night: Any) -> None:
+def test_all_problems_of_a_manifest_are_reported_together(night: Any) -> None:
     night.rows("rows.parquet", id=["a"], txt=["one"])
     night.jobs(
         "name: a, kind: summary, input: rows.parquet",
@@ -250,6 +251,9 @@ def test_a_job_with_too_many_failures_stops_and_the_others_go_on(night: Any) -> 
     run = night.run()
     counts = {job["name"]: job for job in run.jobs}
     assert counts["bad"]["stopped"]
+    stopped = r"job 'bad' stopped: (\d+) of (\d+) completions failed their checks"
+    (message,) = (text for text in night.notes.texts if text.startswith("job 'bad'"))
+    assert re.match(stopped, message)
     assert counts["bad"]["num_failed"] < 200
     assert counts["bad"]["num_not_run"] > 100
     assert counts["good"]["num_done"] == 400

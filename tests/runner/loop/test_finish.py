@@ -1,4 +1,4 @@
-"""However a run ends - deadline, signal, kill -9, a crash of the engine - the next one goes on."""
+"""After every end of a run - deadline, signal, kill -9, engine crash - the next run continues."""
 
 import json
 import os
@@ -25,7 +25,7 @@ SLOW = "builtin:fake?step_ms=20"
 
 @pytest.fixture
 def slow_night(night: Any) -> Any:
-    """About four seconds of steps: eight rows at a time, forty tokens each, forty rows."""
+    """Forty rows of forty tokens, eight at a time: about four seconds of steps."""
     night.rows("rows.parquet", id=list(range(40)), prompt=[f"prompt {i}" for i in range(40)])
     night.jobs(
         "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 40, ignore_eos: true}",
@@ -58,7 +58,7 @@ def status_of(night: Any) -> dict[str, Any]:
         return {}
 
 
-def wait_for_answers(night: Any) -> None:
+def wait_for_results(night: Any) -> None:
     wait_for(
         lambda: status_of(night).get("state") == "running" and status_of(night)["num_settled"] > 0,
         "an answer",
@@ -72,7 +72,7 @@ def children_of(pid: int) -> list[int]:
 
 def test_a_signal_drains_and_the_next_run_does_the_rest(slow_night: Any) -> None:
     process = start(slow_night)
-    wait_for_answers(slow_night)
+    wait_for_results(slow_night)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 4, err
@@ -87,7 +87,7 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(slow_night: Any) -> None
     assert (rest.counts["num_done"], rest.counts["num_reused"]) == (40 - run[2], run[2])
 
 
-def test_a_second_signal_waits_for_nothing(night: Any) -> None:
+def test_a_second_signal_skips_the_grace(night: Any) -> None:
     night.rows("rows.parquet", id=[1], prompt=["p"])
     night.jobs(
         "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 3000, ignore_eos: true}",
@@ -106,9 +106,9 @@ def test_a_second_signal_waits_for_nothing(night: Any) -> None:
 
 def test_a_kill_of_the_parent_loses_nothing_and_leaves_no_child(slow_night: Any) -> None:
     process = start(slow_night)
-    wait_for_answers(slow_night)
+    wait_for_results(slow_night)
     settled = status_of(slow_night)["num_settled"]
-    time.sleep(1.0)  # what was answered before is in the journal by now
+    time.sleep(1.0)  # results before this moment are in the journal
     children = children_of(process.pid)
     assert children
     process.kill()
@@ -195,7 +195,7 @@ def test_a_store_that_fails_for_a_while_ends_the_run_as_failed_not_killed(
     assert raw_night.run().exit_code == 0
 
 
-def test_a_second_run_is_told_who_holds_the_store(slow_night: Any) -> None:
+def test_a_second_run_names_the_holder_of_the_store(slow_night: Any) -> None:
     process = start(slow_night)
     try:
         wait_for(lambda: read_holder(lock_path(slow_night.store)), "the lock")
@@ -237,13 +237,13 @@ def test_a_reader_never_fails_a_run(raw_night: Any) -> None:
 
 def test_the_child_never_holds_the_lock(slow_night: Any) -> None:
     process = start(slow_night)
-    wait_for_answers(slow_night)
+    wait_for_results(slow_night)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
     assert slow_night.run().exit_code == 0  # at once: no wait, no LockedError
 
 
-def test_what_a_journal_lost_is_said(raw_night: Any) -> None:
+def test_lost_journal_bytes_are_reported(raw_night: Any) -> None:
     raw_night.run()
     journal = Journal(journal_folder(raw_night.store))
     for number in range(3):

@@ -1,4 +1,4 @@
-"""Nights whose engine dies: every row is answered or named, and the morning knows what happened."""
+"""Runs whose engine dies: every row has a result or a failure, and the report has the cause."""
 
 import os
 import shutil
@@ -62,8 +62,8 @@ def test_a_hang_is_named_in_store_and_report(night: Any, tmp_path: Any) -> None:
     assert "no step was finished for 2 s" in render_text(report_data(night.store))
 
 
-def test_answers_of_two_models_never_come_into_one_run(night: Any) -> None:
-    """The checkpoint is replaced while the engine runs, which then dies and is started anew."""
+def test_results_of_two_models_never_mix_in_one_run(night: Any) -> None:
+    """The checkpoint is replaced while the engine runs, which then dies and is restarted."""
     model = Path(shutil.copytree(data_path("sample_data") / "model", night.folder / "model"))
     night.rows("rows.parquet", id=list(range(8)), prompt=[f"prompt {i}" for i in range(8)])
     sampling = "{max_tokens: 200, ignore_eos: true}"

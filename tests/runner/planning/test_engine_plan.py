@@ -1,4 +1,4 @@
-"""A night keeps what its plan promised, and says so in the store."""
+"""A run computes what its plan predicted, and the store records both."""
 
 import json
 from dataclasses import replace
@@ -18,6 +18,7 @@ from thothy_batch.runner.commands.plan import plan_manifest
 from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.monitoring.progress import Silent
 from thothy_batch.runner.session.options import RunOptions
+from thothy_batch.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[3]
 RAW = "name: {name}, kind: raw, input: {file}, priority: {priority}, sampling: {sampling}"
@@ -25,7 +26,7 @@ SAMPLING = "{max_tokens: 9, ignore_eos: true, temperature: 0.8}"
 
 
 def shared_rows(night: Any) -> None:
-    """Two jobs over eight documents, in shuffled order, with repeats among them."""
+    """Two jobs over eight documents, in shuffled order, with repeats."""
     docs = [f"document {d}: " + chr(97 + d) * 150 for d in range(8)]
     order = [5, 2, 7, 0, 3, 6, 1, 4, 2, 5]
     for name, ask in (("a", "first"), ("b", "second")):
@@ -98,7 +99,7 @@ def test_the_plan_names_rows_that_no_pool_here_can_hold(night: Any) -> None:
     assert message == said
 
 
-def test_an_instruction_in_front_of_the_document_is_pointed_out(night: Any) -> None:
+def test_an_instruction_before_the_document_is_noted(night: Any) -> None:
     docs = [" ".join(f"{d}word{i}" for i in range(60)) for d in range(10)]
     for name, ask in (("good", "{doc}\n{task}"), ("bad", "{task}\n{doc}")):
         prompts = [ask.format(doc=d, task=f"task {t} of many") for d in docs for t in "pq"]
@@ -112,7 +113,7 @@ def test_an_instruction_in_front_of_the_document_is_pointed_out(night: Any) -> N
     assert found == {"good": False, "bad": True}
 
 
-def test_history_tells_how_long_outputs_will_be(night: Any) -> None:
+def test_output_lengths_are_estimated_from_history(night: Any) -> None:
     night.rows("rows.parquet", id=list(range(20)), prompt=[f"row {i}" for i in range(20)])
     job = "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: %d}"
     night.jobs(job % 500)
@@ -142,7 +143,7 @@ def test_a_real_run_is_predicted_and_has_its_receipt(tmp_path: Path) -> None:
     assert plan["num_already_done"] == summary.counts["num_done"]
 
 
-def test_a_pool_that_cannot_start_is_said_and_the_night_is_shown(night: Any) -> None:
+def test_a_pool_that_cannot_start_is_noted_and_the_plan_is_shown(night: Any) -> None:
     night.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
     job = "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}"
     night.jobs(job, more="engine: {block_size: 32, kv_memory: 1KiB}")
@@ -151,7 +152,7 @@ def test_a_pool_that_cannot_start_is_said_and_the_night_is_shown(night: Any) -> 
     assert any("a run now would fail" in note for note in plan["notes"])
 
 
-def test_a_deadline_that_is_too_near_is_said(night: Any) -> None:
+def test_a_deadline_that_is_too_near_is_noted(night: Any) -> None:
     night.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
     night.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}")
     plan = plan_manifest(night.options(time_budget_s=2.0), Silent())
@@ -172,7 +173,7 @@ def test_the_engine_is_closed_when_the_run_fails_before_it_computes(
     def fails(*_: object) -> None:
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr("thothy_batch.runner.commands.run.record_plan", fails)
+    monkeypatch.setattr(Store, "update_run", fails)
     night.rows("rows.parquet", id=[1], prompt=["one"])
     night.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}")
     summary = night.run(start_engine=start)
@@ -181,8 +182,8 @@ def test_the_engine_is_closed_when_the_run_fails_before_it_computes(
 
 
 @pytest.mark.parametrize("pool", ["num_blocks: 2000", "num_blocks: 40"])
-def test_a_pool_that_came_out_smaller_is_planned_for_again(night: Any, pool: str) -> None:
-    """The engine has less memory than was thought: the promise is that of the pool that is."""
+def test_a_pool_smaller_than_expected_is_planned_again(night: Any, pool: str) -> None:
+    """The engine has less memory than expected: the recorded plan is for its actual pool."""
     shared_rows(night)
     two_jobs(night, f"{{order: auto, block_size: 8, max_seqs: 4, {pool}}}")
 

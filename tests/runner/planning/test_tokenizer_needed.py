@@ -1,4 +1,4 @@
-"""A checkpoint without a tokenizer serves token ids, and nothing else."""
+"""A checkpoint without a tokenizer computes prompts of token ids only."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from thothy_batch.runner.monitoring.progress import Silent
 
 @pytest.fixture
 def bare_night(night: Any, shared: Path) -> Any:
-    """A night whose model folder has no tokenizer.json."""
+    """A run whose model folder has no tokenizer.json."""
     folder = night.folder / "model"
     shutil.copytree(shared / "data/weights/stories260K", folder)
     (folder / "tokenizer.json").unlink()

@@ -1,4 +1,4 @@
-"""What cannot be done in time is not started; a job that is due soon goes first."""
+"""Requests that cannot finish in time are not started; the nearest deadline goes first."""
 
 import os
 import socket
@@ -49,7 +49,7 @@ def two_lengths(night: Any) -> Any:
 
 @pytest.mark.parametrize("reason", ["deadline", "time_budget"])
 def test_rows_that_cannot_finish_are_not_started(two_lengths: Any, reason: str) -> None:
-    """Nobody sits the time out either: the run ends when there is nothing left that fits."""
+    """The run does not wait for its end either: it stops when no remaining request fits."""
     limit = {"deadline": at(20)} if reason == "deadline" else {"time_budget_s": 20.0}
     began = time.monotonic()
     summary = two_lengths.run(**limit)
@@ -102,7 +102,7 @@ def test_a_job_ends_at_its_deadline_and_the_others_go_on(night: Any) -> None:
     assert second.jobs[0]["num_reused"] == due["num_done"]
 
 
-def test_a_row_of_two_jobs_is_wanted_until_the_later_one_is_over(night: Any) -> None:
+def test_a_row_of_two_jobs_is_wanted_until_the_later_deadline(night: Any) -> None:
     night.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
     night.jobs(
         f'name: over, input: rows.parquet, deadline: "2020-01-01T00:00", {ROWS % 5}',
@@ -113,7 +113,7 @@ def test_a_row_of_two_jobs_is_wanted_until_the_later_one_is_over(night: Any) -> 
     assert statuses(night) == {"over": {("not_run", "deadline")}, "rest": {("done", None)}}
 
 
-def test_a_wrong_deadline_of_a_job_is_told_with_its_line(night: Any) -> None:
+def test_a_wrong_deadline_of_a_job_is_reported_with_its_line(night: Any) -> None:
     from thothy_batch.errors import ManifestError
 
     night.rows("rows.parquet", id=[1], prompt=["one"])
@@ -133,14 +133,14 @@ checks: {cut_off: CHECK}
 
 
 def strict(night: Any, check: str) -> None:
-    """A kind whose answers are nearly all cut off: another attempt gets more room."""
+    """A kind whose completions are nearly all cut off: another attempt gets more room."""
     (night.folder / "strict.yaml").write_text(STRICT.replace("CHECK", check))
     night.rows("rows.parquet", id=list(range(20)), text=[f"text {i}" for i in range(20)])
     night.rows("rest.parquet", id=list(range(300)), prompt=[f"row {i}" for i in range(300)])
 
 
-def test_a_retry_that_comes_too_late_is_the_next_nights(night: Any) -> None:
-    """Not a failure for good: its entry was not run to its end."""
+def test_a_retry_that_would_be_late_is_left_to_the_next_run(night: Any) -> None:
+    """The entry is not run rather than failed, so that the next run tries it again."""
     strict(night, "fail")
     due = "name: due, kind: strict.yaml, input: rows.parquet, max_failed_pct: 100, deadline: "
     rest = f"name: rest, input: rest.parquet, {ROWS % 30}"

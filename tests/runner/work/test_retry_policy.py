@@ -1,4 +1,4 @@
-"""Bad answers are tried again, the best one counts, and the books still add up."""
+"""Rejected and flagged completions are retried, the best attempt counts, and counts add up."""
 
 import shutil
 from typing import Any
@@ -24,7 +24,9 @@ checks: {cut_off: VERDICT}
 """
 
 
-def tried(reason: FinishReason, *, flags: Any = (), failure: str = "", **more: Any) -> Attempt:
+def make_attempt(
+    reason: FinishReason, *, flags: Any = (), failure: str = "", **more: Any
+) -> Attempt:
     completion = Completion((1, 2), "x", reason)
     result = RequestResult(0, (completion,), 4, 0, 2, 0, 0.0, 0.1)
     request = Request(0, "key", (1, 2, 3, 4), Sampling(max_tokens=8, **more))
@@ -37,32 +39,32 @@ def tried(reason: FinishReason, *, flags: Any = (), failure: str = "", **more: A
         (FinishReason.LENGTH, 0.0, True, True),
         (FinishReason.LENGTH, 0.7, True, True),
         (FinishReason.STOP, 0.7, False, True),
-        (FinishReason.REPETITION, 0.0, False, False),  # it would say the same again
+        (FinishReason.REPETITION, 0.0, False, False),  # greedy decoding repeats itself
         (FinishReason.STOP, 0.0, False, False),
     ],
 )
-def test_what_is_tried_again(
+def test_which_completions_are_retried(
     reason: FinishReason, temperature: float, more_tokens: bool, new_seed: bool
 ) -> None:
-    attempts = RetryPolicy(run_seed=1, most=2, max_len=100)
+    policy = RetryPolicy(run_seed=1, max_attempts=2, max_len=100)
     for bad in ({"flags": ["cut_off"]}, {"failure": "it is empty"}):
-        answer = tried(reason, temperature=temperature, **bad)
-        request = attempts.next_request(answer, None, num_tried=1)
+        attempt = make_attempt(reason, temperature=temperature, **bad)
+        request = policy.next_request(attempt, None, num_attempts=1)
         assert (request is not None) == (more_tokens or new_seed)
         if request is not None:
             assert request.sampling.max_tokens == (16 if more_tokens else 8)
-            assert request.seed != answer.request.seed
-        assert attempts.next_request(answer, None, num_tried=2) is None
-    good = tried(reason, temperature=temperature)
-    assert attempts.next_request(good, None, num_tried=1) is None
+            assert request.seed != attempt.request.seed
+        assert policy.next_request(attempt, None, num_attempts=2) is None
+    good = make_attempt(reason, temperature=temperature)
+    assert policy.next_request(good, None, num_attempts=1) is None
 
 
-def test_more_tokens_end_where_the_context_does() -> None:
-    answer = tried(FinishReason.LENGTH, flags=["cut_off"])
-    request = RetryPolicy(1, 5, 15).next_request(answer, None, num_tried=1)
+def test_a_larger_max_tokens_stays_within_the_context() -> None:
+    attempt = make_attempt(FinishReason.LENGTH, flags=["cut_off"])
+    request = RetryPolicy(1, 5, 15).next_request(attempt, None, num_attempts=1)
     assert request is not None
     assert request.sampling.max_tokens == 11
-    assert RetryPolicy(1, 5, 12).next_request(answer, None, num_tried=1) is None
+    assert RetryPolicy(1, 5, 12).next_request(attempt, None, num_attempts=1) is None
 
 
 def strict_night(night: Any, verdict: str, temperature: float = 0.0, more: str = "") -> None:
@@ -75,7 +77,7 @@ def strict_night(night: Any, verdict: str, temperature: float = 0.0, more: str =
 @pytest.mark.parametrize("verdict", ["flag", "fail"])
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_rows_that_are_cut_off_get_more_room(night: Any, verdict: str, temperature: float) -> None:
-    """About one in nine answers of the fake ends within six tokens, more within twelve or 24."""
+    """About one in nine completions of the fake ends within six tokens, more in twelve or 24."""
     found = {}
     for most in (1, 2, 3):
         strict_night(night, verdict, temperature, f"run: {{max_attempts: {most}}}")
@@ -106,7 +108,7 @@ def test_rows_that_are_cut_off_get_more_room(night: Any, verdict: str, temperatu
     assert found[3] < found[1]
 
 
-def test_of_equal_answers_the_first_counts_and_a_worse_one_never(night: Any) -> None:
+def test_of_equal_attempts_the_first_counts_and_a_worse_one_never(night: Any) -> None:
     strict_night(night, "flag", more="run: {max_attempts: 2}")
     night.run()
     rows = night.query("select attempt, output_tokens, verdict from artifacts")
@@ -115,8 +117,8 @@ def test_of_equal_answers_the_first_counts_and_a_worse_one_never(night: Any) -> 
         assert output_tokens <= (12 if attempt == 2 else 6)
 
 
-def test_a_job_is_judged_by_first_answers(night: Any) -> None:
-    """Further attempts come last: a job that is no good must not wait for them to be stopped."""
+def test_a_job_is_judged_by_first_attempts(night: Any) -> None:
+    """Further attempts come last, so a failing job must be stopped without waiting for them."""
     strict_night(night, "fail")
     job = "name: j, kind: strict.yaml, input: rows.parquet, max_failed_pct: 20"
     night.jobs(job, more="engine: {max_seqs: 8}")
@@ -128,7 +130,7 @@ def test_a_job_is_judged_by_first_answers(night: Any) -> None:
 
 
 def test_an_error_leaves_what_waited_for_another_attempt_to_the_next_run(night: Any) -> None:
-    """Whose end is then that of a night in peace."""
+    """The next run then ends as an undisturbed one."""
     rows = "select item_id, text, verdict, attempt from artifacts order by item_id"
     strict_night(night, "flag", more="run: {max_attempts: 2}")
     night.run()
@@ -164,7 +166,7 @@ def test_a_stop_keeps_what_waited_for_another_attempt(night: Any) -> None:
 
 @pytest.mark.parametrize("warmer", [None, 0.8])
 def test_a_kind_may_name_a_temperature_for_greedy_rows(night: Any, warmer: float | None) -> None:
-    """Sections are never there, so every answer is bad; only a warmer one could be another."""
+    """Sections are always missing, so every attempt fails; only a higher temperature changes it."""
     strict = STRICT.replace("TEMPERATURE", "0.0").replace("VERDICT", "flag")
     strict = strict.replace("format: text", "format: sections, sections: [Summary]")
     strict = strict.replace("cut_off: flag", "sections: fail").replace("tokens: 6", "tokens: 900")

@@ -1,4 +1,4 @@
-"""The receipt counts what finished requests needed; how they were scheduled leaves no trace."""
+"""The receipt counts the needs of finished requests, independent of their schedule."""
 
 from random import Random
 
@@ -46,7 +46,7 @@ def receipt_of(prompts: list[list[int]], results: list[RequestResult]) -> float 
 
 
 @pytest.mark.parametrize("num", [1, 3, 40, 700])
-def test_it_is_the_unavoidable_time_of_what_finished(num: int) -> None:
+def test_it_is_the_roofline_time_of_finished_requests(num: int) -> None:
     prompts, outputs = night(num)
     requests = [Request(i, "", prompt, Sampling()) for i, prompt in enumerate(prompts)]
     content = plan_requests(requests, "fifo", block_size=8).content
@@ -66,7 +66,7 @@ def test_order_cache_hits_and_waste_change_nothing() -> None:
     assert other == pytest.approx(plain)
 
 
-def test_a_shared_beginning_makes_the_work_less() -> None:
+def test_a_shared_prefix_is_counted_once() -> None:
     shared, apart = [[1] * 80 + [i] for i in range(6)], [[i] * 80 + [i] for i in range(6)]
     results = [finished(i, (5,)) for i in range(6)]
     less, more = receipt_of(shared, results), receipt_of(apart, results)
@@ -75,7 +75,7 @@ def test_a_shared_beginning_makes_the_work_less() -> None:
     assert less < 0.6 * more
 
 
-def test_there_is_none_without_figures_or_work() -> None:
+def test_there_is_none_without_device_limits_or_a_model() -> None:
     result = finished(0, (3,))
     for receipt in (
         RooflineReceipt(None, LIMITS, 8),

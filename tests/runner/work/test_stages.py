@@ -1,4 +1,4 @@
-"""Kinds of several stages: what makes their requests differ, and what their stages cost."""
+"""Kinds of several stages: their request keys, and the cost of their stages."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def write_kind(night: Any, polish: str, *, temperature: float = 0.0, more: str =
     (night.folder / "staged.yaml").write_text(text)
 
 
-def test_what_only_a_later_stage_reads_makes_another_request(night: Any) -> None:
+def test_variables_of_a_later_stage_are_part_of_the_request_key(night: Any) -> None:
     write_kind(night, "In {{ params.style }} style, mind {{ note }}: {{ previous }}")
     night.rows("rows.parquet", id=["a"], text=["one"], note=["this"])
     job = "kind: staged.yaml, input: rows.parquet"
@@ -39,7 +39,7 @@ def test_what_only_a_later_stage_reads_makes_another_request(night: Any) -> None
     assert (again.counts["num_reused"], again.output_tokens) == (2, 0)
 
 
-def test_a_later_stage_that_cannot_be_rendered_wastes_what_was_computed(night: Any) -> None:
+def test_a_later_stage_that_cannot_be_rendered_wastes_the_computed_tokens(night: Any) -> None:
     write_kind(night, "{{ previous }} {{ 1 / (text | length - 3) }}")
     night.rows("rows.parquet", id=["a", "b"], text=["one", "three"])
     night.jobs("name: j, kind: staged.yaml, input: rows.parquet")
@@ -52,7 +52,7 @@ def test_a_later_stage_that_cannot_be_rendered_wastes_what_was_computed(night: A
     assert night.query("select sum(wasted_tokens) from job_stats") == [(lost,)]
 
 
-def test_a_prompt_cut_in_a_later_stage_is_flagged(night: Any) -> None:
+def test_a_prompt_truncated_in_a_later_stage_is_flagged(night: Any) -> None:
     write_kind(night, "{{ previous }}{{ previous }}{{ previous }}")
     night.rows("rows.parquet", id=["a"], text=["x" * 40])
     night.jobs(
@@ -98,7 +98,7 @@ def test_engine_time_of_a_request_reaches_to_the_last_token_of_its_last_stage(ni
     assert abs(last - engine_s) < 1e-6
 
 
-def test_the_forecast_of_stages_comes_to_nothing_left(night: Any, monkeypatch: Any) -> None:
+def test_the_forecast_of_stages_ends_at_zero(night: Any, monkeypatch: Any) -> None:
     left: list[int] = []
     monkeypatch.setattr(night.notes, "progress", lambda snapshot: left.append(snapshot.tokens_left))
     write_kind(night, "Again: {{ previous }}", temperature=0.8, more=SAMPLES)
@@ -116,7 +116,7 @@ def test_the_pool_has_room_for_the_longer_prompts_of_later_stages(night: Any) ->
 
 
 def test_a_stage_without_text_ends_its_row(night: Any) -> None:
-    """The first stage stops at once, by a stop string that every answer begins with."""
+    """The first stage stops at once, by a stop string that every completion begins with."""
     write_kind(night, "Again: {{ previous }}")
     night.rows("rows.parquet", id=["a"], text=["one"])
     stops = ", ".join(f'"{letter}"' for letter in "abcdefghijklmnopqrstuvwxyz ")

@@ -1,7 +1,7 @@
 """The engine's settings, resolved once from the manifest and the machine, then frozen."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thothy_batch.choices import ADMISSIONS, DEVICES, IMPLS, MAX_BLOCKS, SPECULATIONS
 from thothy_batch.engine.core.kv_layout import KVLayout
@@ -115,6 +115,16 @@ def resolve_impl(impl: str, device: str) -> str:
     return impl
 
 
+def resolve_spec(spec: EngineSpec) -> EngineSpec:
+    """The specification with `auto` replaced for this machine in `device` and `impl`.
+
+    Everything that starts an engine or describes a model resolves once; what follows reads the
+    result. Raises ModelError for a device or an implementation that cannot be used.
+    """
+    device = resolve_device(spec.device)
+    return replace(spec, device=device, impl=resolve_impl(spec.impl, device))
+
+
 def ops_impl(impl: str, device: str) -> str:
     """Return the implementation of all operations but attention; `flex` covers attention only."""
     return _FASTEST[device] if impl == "flex" else impl
@@ -130,19 +140,19 @@ def resolve_config(
     layer_groups: tuple[LayerGroup, ...] = (LayerGroup((0,)),),
     threads: int = 1,
 ) -> EngineConfig:
-    """Replace every `auto` of the manifest by a value.
+    """Fill in what the manifest left to `auto`. `spec` is a result of `resolve_spec`.
 
     `bytes_per_token`: KV of one token in all layers; `free_bytes`: memory available now.
     """
     _check_counts(spec)
-    device = resolve_device(spec.device)
+    device = spec.device
     layout = KVLayout(layer_groups, spec.block_size)
     max_step_tokens = spec.max_step_tokens or _DEFAULTS[device].step_tokens
     # Every running sequence decodes in every step: those beyond a step's tokens would only wait.
     max_seqs = min(spec.max_seqs or _DEFAULTS[device].max_seqs, max_step_tokens)
     return EngineConfig(
         device=device,
-        impl=resolve_impl(spec.impl, device),
+        impl=spec.impl,
         dtype=dtype,
         layout=layout,
         num_blocks=_num_blocks(
@@ -160,8 +170,8 @@ def resolve_config(
 
 
 def step_tokens(spec: EngineSpec) -> int:
-    """Return the limit of tokens per step."""
-    return spec.max_step_tokens or _DEFAULTS[resolve_device(spec.device)].step_tokens
+    """Most tokens that one step computes. `spec` is a result of `resolve_spec`."""
+    return spec.max_step_tokens or _DEFAULTS[spec.device].step_tokens
 
 
 def _check_counts(spec: EngineSpec) -> None:

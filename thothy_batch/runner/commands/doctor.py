@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from thothy_batch import __version__
 from thothy_batch.choices import DTYPES, IMPLS, QUANTIZATIONS
-from thothy_batch.engine.core.config import ops_impl, resolve_device, resolve_impl
+from thothy_batch.engine.core.config import ops_impl, resolve_impl, resolve_spec
 from thothy_batch.engine.cost.cost_model import StepSpeed
 from thothy_batch.engine.cost.kv_capacity import capacity_table
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache
@@ -59,7 +59,8 @@ def diagnose(
         cache = MeasurementCache()
         measured = None if model is None else _measure(model, cache, observer)
         observer.phase("measuring the device")
-        device = resolve_device("auto")
+        resolved = resolve_spec(EngineSpec())
+        device = resolved.device
         figures = measure_device(cache, device)
     if measured is not None:
         notes += measured.notes
@@ -69,7 +70,7 @@ def diagnose(
         "cuda": torch.cuda.is_available(),
         "gpu": _gpu_json(),
         "impls": impls,
-        "auto_impl": resolve_impl("auto", device),
+        "auto_impl": resolved.impl,
         "cpu_name": cpu_name(),
         "cores": num_cores(),
         "threads": figures.threads,
@@ -141,7 +142,7 @@ def _measure(model: ModelSpec, cache: MeasurementCache, observer: Observer) -> "
     from thothy_batch.engine.calibration.measured_model import measure_model
 
     observer.phase("loading and measuring the model")
-    measured = measure_model(EngineSpec(model=model, kv_memory=_KV_MEMORY))
+    measured = measure_model(resolve_spec(EngineSpec(model=model, kv_memory=_KV_MEMORY)))
     cache.store_speed(measured.key, measured.speed)
     return measured
 

@@ -52,7 +52,7 @@ def engine_json(
     wanted = -(-stats.needed_tokens // config.block_size)
     per_block = config.block_size * model.kv_bytes_per_token
     simulated = ahead.prediction.simulated if ahead.prediction else None
-    limits, pending = Limits.of(config), [*ahead.work, *(work for work, _ in ahead.unfit)]
+    limits, pending = Limits.of(config), [*ahead.pending, *(each for each, _ in ahead.unfit)]
     largest = max((blocks_needed(work.request, limits) for work in pending), default=0)
     return {
         "device": config.device,
@@ -85,7 +85,7 @@ def _capacity(config: EngineConfig, stats: RequestStats) -> list[WindowGain] | N
 
 def sharing_json(ahead: RunPlan) -> PlanSharing:
     """Prompt tokens that the engine will compute once for several requests."""
-    plan, promised = ahead.plan, ahead.promised_tokens
+    plan, promised = ahead.plan, ahead.planned_prompt_tokens
     prompt_tokens = plan.prompt_tokens
     return {
         "prompt_tokens": prompt_tokens,
@@ -107,8 +107,8 @@ def counts_json(assignment: Assignment, ahead: RunPlan, *, known: bool) -> PlanC
         "num_failed": len(assignment.failed) + unfit,
         "num_failed_before": len(assignment.failed_before) if known else None,
         "num_already_done": len(assignment.reused) if known else None,
-        "num_duplicates": sum(len(work.entries) - 1 for work in ahead.work),
-        "num_to_compute": len(ahead.work),
+        "num_duplicates": sum(len(work.entries) - 1 for work in ahead.pending),
+        "num_to_compute": len(ahead.pending),
     }
 
 
@@ -153,7 +153,7 @@ def jobs_json(
         tallies[entry.job.index].num_already_done += 1
     for entry, _ in assignment.failed_before:
         tallies[entry.job.index].num_failed_before += 1
-    for work, shared_len in zip(ahead.work, ahead.shared_lens, strict=True):
+    for work, shared_len in zip(ahead.pending, ahead.shared_lens, strict=True):
         tally = tallies[work.primary.job.index]
         tally.prompt_lens.append(len(work.request.prompt_token_ids))
         tally.shared_tokens += shared_len

@@ -1,94 +1,77 @@
-"""One run: check, lock, prepare, compute what is missing, account, publish."""
+"""The command `run`: check, lock, prepare, compute what is missing, count, publish."""
 
-import logging
 import time
-from collections.abc import Iterable
 from contextlib import ExitStack
-from datetime import datetime
+from typing import Literal
 
-from thothy_batch import __version__
-from thothy_batch.engine.core.config import resolve_device
-from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.errors import LockedError, ThothyError
 from thothy_batch.logs import logged_run
-from thothy_batch.runner.entries.entry import Entry
-from thothy_batch.runner.entries.prepare import prepare
-from thothy_batch.runner.entries.rendering import make_renderer
-from thothy_batch.runner.loop.finish import failure_reason, finish_run
+from thothy_batch.runner.loop.cancellation import JOB_STOPPED
+from thothy_batch.runner.loop.finish import failure_reason, finish_run, stop_reason
 from thothy_batch.runner.loop.result_writer import ResultWriter
-from thothy_batch.runner.loop.run_loop import JOB_STOPPED, RunLoop
+from thothy_batch.runner.loop.run_loop import RunLoop
+from thothy_batch.runner.loop.start import start_loop
 from thothy_batch.runner.monitoring.event_log import EventLog
-from thothy_batch.runner.monitoring.progress import Forecast, Observer
-from thothy_batch.runner.monitoring.reporter import ProgressReporter, StatusFile
+from thothy_batch.runner.monitoring.progress import Observer
+from thothy_batch.runner.monitoring.reporter import StatusFile
 from thothy_batch.runner.monitoring.run_metrics import RunMetrics
-from thothy_batch.runner.planning.engine_plan import EnginePlan, plan_engine, record_plan
+from thothy_batch.runner.planning.pipeline import read_entries
 from thothy_batch.runner.session.locking import holder_of, locked
 from thothy_batch.runner.session.options import RunOptions
-from thothy_batch.runner.session.setup import RunContext, begin_run, prepare_run, reload_inputs
+from thothy_batch.runner.session.run_context import RunContext
+from thothy_batch.runner.session.setup import begin_run, prepare_run, reload_inputs
 from thothy_batch.runner.session.stop_conditions import StopNow
 from thothy_batch.runner.session.summary import RunSummary
 from thothy_batch.runner.work.assignment import Assignment, assign, request_keys
-from thothy_batch.runner.work.counts import RunCounts
-from thothy_batch.runner.work.retry_policy import RetryPolicy
-from thothy_batch.runner.work.roofline_receipt import RooflineReceipt
-from thothy_batch.store.files import check_path, journal_folder
+from thothy_batch.store.files import check_path
 from thothy_batch.store.store import Store
 
 _WAITED_S = 5.0  # for the lock: inputs may have been replaced
-_log = logging.getLogger(__name__)
-# What is written as the reason of entries that a stop left: the contract knows no time_budget.
+# Reasons of entries that a stop left: the contract has no time_budget there.
 _NOT_RUN_REASONS = {"time_budget": "deadline"}
 
 
 def run_manifest(options: RunOptions, observer: Observer) -> RunSummary:
-    """Does the night's work of a manifest; what is answered already is not computed again.
+    """Compute the entries of a manifest that the store does not have yet.
 
     Raises ManifestError and ModelError before anything starts, LockedError, and StoreError. An
-    engine that dies, or a store that fails on the way and can still be told so, ends the run with
-    everything finished so far kept: the summary then has the error.
+    engine that dies, or a store that fails but can still record it, ends the run with everything
+    finished so far kept: the summary then has the error.
     """
     run = prepare_run(options, observer)
-    check_path(run.manifest.store)  # before the lock, which makes a folder beside the store
-    with run.stopping.watching(), logged_run(run.run_id):
+    check_path(run.paths.store)  # before the lock, which makes a folder beside the store
+    with run.stop_conditions.watching(), logged_run(run.run_id):
         try:
-            return _locked_run(run)
+            return _run_locked(run)
         except StopNow:
             return _stopped_early(run)
         except LockedError as busy:
             if options.if_locked.action != "skip":
                 raise
-            message = f"skipped: {busy.message}"
-            return RunSummary(run.manifest.store, status="skipped", messages=[message])
+            return _summary(run, status="skipped", message=f"skipped: {busy.message}")
 
 
-def _locked_run(run: RunContext) -> RunSummary:
-    store_path, note = run.manifest.store, run.observer.note
-    holder = holder_of(run.run_id, run.manifest.path, run.started)
-    device = resolve_device(run.spec.device)
+def _run_locked(run: RunContext) -> RunSummary:
+    note, manifest_path = run.observer.note, run.inputs.manifest.path
+    holder = holder_of(run.run_id, manifest_path, run.started)
     with ExitStack() as stack:
-        with run.stopping.interruptible():
-            stack.enter_context(locked(store_path, device, holder, run.options.if_locked, note))
+        with run.stop_conditions.interruptible():
+            device, if_locked = run.inputs.spec.device, run.options.if_locked
+            stack.enter_context(locked(run.paths.lock, device, holder, if_locked, note))
             if time.monotonic() - run.began > _WAITED_S:
                 reload_inputs(run)
             run.observer.phase("opening the store")
-            store = Store.open(store_path)
+            store = Store.open(run.paths.store)
             stack.callback(store.close)
-        for run_id in store.recovered.killed_runs:
-            note(
-                f"run {run_id} had not come to its end (killed, or its disk was full); "
-                "what it had finished is in the store"
-            )
-        if lost := store.recovered.damaged_bytes:
-            note(f"the journal had {lost:,} unreadable bytes: what stood there is computed again")
-        log = EventLog(store_path, run.run_id)
-        for run_id in store.recovered.killed_runs:
-            log.write("run_killed", killed_run_id=run_id)
-        log.write("run_started", manifest=run.manifest.path, pid=holder.pid, host=holder.host)
-        metrics = RunMetrics(run.manifest.metrics_path)
-        status = StatusFile(store_path, run.run_id, run.manifest.path, run.started, log, metrics)
+        log = EventLog(run.paths.event_log, run.run_id)
+        _report_recovery(store, log, run.observer)
+        log.write("run_started", manifest=manifest_path, pid=holder.pid, host=holder.host)
+        status = StatusFile(
+            run.paths, run.run_id, manifest_path, run.started, log, RunMetrics(run.paths.metrics)
+        )
         status.write("preparing")
         try:
-            summary = _run_locked(run, store, status)
+            summary = _run_in_store(run, store, status)
         except StopNow:
             status.write("finished", status="stopped", exit_code=4)
             raise
@@ -99,184 +82,116 @@ def _locked_run(run: RunContext) -> RunSummary:
         return summary
 
 
+def _report_recovery(store: Store, log: EventLog, observer: Observer) -> None:
+    """Report the runs that died, whose rows the store has published on opening."""
+    for run_id in store.recovered.killed_runs:
+        observer.note(
+            f"run {run_id} did not end (killed, or its disk was full); "
+            "its finished rows are in the store"
+        )
+        log.write("run_killed", killed_run_id=run_id)
+    if lost := store.recovered.damaged_bytes:
+        observer.note(f"the journal had {lost:,} unreadable bytes: those rows are computed again")
+
+
 def _stopped_early(run: RunContext) -> RunSummary:
-    reason = run.stopping.reason
-    message = (
-        f"stopped by {run.stopping.signal_name or f'the {reason}'} before anything was computed; "
-        "the same command starts it again"
-    )
-    return RunSummary(
-        run.manifest.store,
+    stop = run.stop_conditions
+    return _summary(
+        run,
         status="stopped",
-        stop_reason=reason,
+        stop_reason=stop.reason,
         exit_code=4,
-        model=run.facts.name,
+        message=f"stopped by {stop.signal_name or f'the {stop.reason}'} before anything was "
+        "computed; the same command starts it again",
+    )
+
+
+def _summary(
+    run: RunContext,
+    *,
+    status: Literal["stopped", "skipped"],
+    message: str,
+    stop_reason: str = "",
+    exit_code: int = 0,
+) -> RunSummary:
+    """The summary of a run that ended before its entries were counted."""
+    return RunSummary(
+        run.paths.store,
+        status=status,
+        stop_reason=stop_reason,
+        exit_code=exit_code,
+        jobs=[count.as_json() for count in run.counts.jobs],
+        model=run.inputs.model_info.name,
         messages=[message],
     )
 
 
-def _run_locked(run: RunContext, store: Store, status: StatusFile) -> RunSummary:
+def _run_in_store(run: RunContext, store: Store, status: StatusFile) -> RunSummary:
     assignment = _assign(run, store)
-    account = RunCounts.of(run.jobs, assignment.entries)
-    keep_ids = run.manifest.output.token_ids
-    ledger = ResultWriter(store, account, run.facts.name, keep_ids, status.metrics)
-    # From here on a stop is an end that the history knows.
-    begin_run(run, store, account, assignment.entries)
-    ledger.open_with(assignment)
+    run.counts.add_entries(assignment.entries)
+    keep_ids = run.inputs.manifest.output.token_ids
+    writer = ResultWriter(store, run.counts, run.inputs.model_info.name, keep_ids, status.metrics)
+    # From here on a stop is recorded in the history.
+    begin_run(run, store, assignment.entries)
+    writer.write_assigned(assignment)
     store.tick()
-    if not assignment.work:
-        return _end(run, ledger, None, None)
-    night: RunLoop | None = None
+    if not assignment.pending:
+        return _finish(run, writer, None, None)
+    loop: RunLoop | None = None
     error: ThothyError | None = None
     try:
-        if not run.stopping.reason:
-            night = _start(run, ledger, status, assignment)
-            night.run()
+        if not run.stop_conditions.reason:
+            loop = start_loop(run, writer, status, assignment)
+            loop.run()
     except StopNow:
         pass
     except ThothyError as caught:
         error = caught
     finally:
-        if night is not None:
-            night.engine.close()
-    _leave_open(run, ledger, assignment, night, error)
-    return _end(run, ledger, night, error)
+        if loop is not None:
+            loop.close()
+    _end_open_entries(run, writer, assignment, loop, error)
+    return _finish(run, writer, loop, error)
 
 
 def _assign(run: RunContext, store: Store) -> Assignment:
-    """Everything rendered, tokenised, and looked up in the store."""
-    run.observer.phase("reading and tokenising")
-    with run.stopping.interruptible():
-        entries = list(_prepared(run))
-        run.observer.phase("looking up what is answered already")
-        answers = {} if run.options.force else store.answers(request_keys(entries))
+    """Render and tokenise everything, and look it up in the store."""
+    with run.stop_conditions.interruptible():
+        entries = list(read_entries(run.inputs, run.observer))
+        run.observer.phase("looking up earlier results")
+        cached = {} if run.options.force else store.answers(request_keys(entries))
         return assign(
             entries,
-            answers,
-            run_seed=run.manifest.run.seed,
+            cached,
+            run_seed=run.inputs.manifest.run.seed,
             retry_failed=run.options.retry_failed,
             force=run.options.force,
         )
 
 
-def _prepared(run: RunContext) -> Iterable[Entry]:
-    def report(num: int) -> None:
-        run.observer.phase(f"reading and tokenising: {num:,} entries")
-
-    return prepare(run.manifest, run.jobs, run.setting, report=report)
-
-
-def _start(
-    run: RunContext, ledger: ResultWriter, status: StatusFile, assignment: Assignment
-) -> RunLoop:
-    """The engine loaded and the night in its order."""
-    run.observer.phase("planning")
-    with run.stopping.interruptible():
-        outlook = plan_engine(run, ledger.store, assignment.work)
-    run.observer.phase(f"loading {run.facts.name}")
-    status.write("loading", **ledger.account.as_json())
-    log_path = journal_folder(run.manifest.store) / "engine.log"
-    engine: EngineClient | None = None
-    try:
-        with run.stopping.interruptible():
-            engine = run.options.start_engine(outlook.spec, log_path=log_path)
-        return _begin(run, ledger, status, outlook, engine)
-    except BaseException:
-        if engine is not None:
-            engine.close()
-        raise
-
-
-def _begin(
+def _end_open_entries(
     run: RunContext,
-    ledger: ResultWriter,
-    status: StatusFile,
-    outlook: EnginePlan,
-    engine: EngineClient,
-) -> RunLoop:
-    """What the engine turned out to be is recorded; nothing is submitted yet."""
-    info = engine.info
-    _log.info("the engine is ready after %.1f s: %s", info.load_s, info.engine)
-    run.load_s = info.load_s
-    ledger.store.update_run(
-        {
-            "model": {**info.model, "fingerprint": run.facts.fingerprint},
-            "engine": {**info.engine.as_json(), "order": outlook.order},
-            "versions": {**info.versions, "thothy-batch": __version__},
-            "load_s": info.load_s,
-            "engine_ready_at": datetime.now().astimezone(),
-        }
-    )
-    for text in info.notes:
-        run.observer.note(text)
-    outlook.replan_for_pool(info)
-    ahead = outlook.ahead
-    record_plan(ledger.store, ahead)
-    # What is refused comes last: the engine says so in its words.
-    pending = [*ahead.work, *(work for work, _ in ahead.unfit)]
-    forecast = Forecast.of(work.request for work in pending)
-    night = RunLoop(
-        engine=engine,
-        ledger=ledger,
-        stopping=run.stopping,
-        render=make_renderer(run.setting),
-        grace_s=run.manifest.run.grace,
-        pulse=ProgressReporter(
-            ledger.store, status, ledger.account, forecast, run.observer, run.began
-        ),
-        note=run.observer.note,
-        forecast=forecast,
-        estimates=outlook.estimates,
-        attempts=RetryPolicy(
-            run.manifest.run.seed,
-            run.manifest.run.max_attempts,
-            min(info.max_model_len, info.pool_tokens),
-        ),
-        log=status.log,
-        receipt=RooflineReceipt(run.facts.work, info.engine.device_limits, run.spec.block_size),
-    )
-    night.pending.extend(pending)
-    run.observer.phase("computing")
-    return night
-
-
-def _leave_open(
-    run: RunContext,
-    ledger: ResultWriter,
+    writer: ResultWriter,
     assignment: Assignment,
-    night: RunLoop | None,
+    loop: RunLoop | None,
     error: ThothyError | None,
 ) -> None:
-    """Entries without an answer were not run; the reason says why."""
-    stop = _stop_reason(run, night)
+    """Record the entries without a result as not run, with the reason."""
+    stop = stop_reason(run, loop)
     reason = failure_reason(error) if error is not None else _NOT_RUN_REASONS.get(stop, stop)
-    for work in assignment.work:
-        # It waited for another attempt. A stop keeps what can be used; without that, and after an
-        # error, it is the next run's, which ends as if nothing had been.
-        if night and error is None and work.best is not None and not work.is_rejected:
-            night.finalize(work)
-        for entry in work.entries:
-            if ledger.account.is_open(entry):
-                stopped = ledger.account.job_of(entry).stopped
-                ledger.not_run(entry, JOB_STOPPED if stopped else reason)
+    for pending in assignment.pending:
+        # It waited for another attempt. A stop keeps its best one if that passed the checks; a
+        # rejected one, and every one after an error, is left to the next run.
+        if loop is not None and error is None and pending.is_storable:
+            loop.results.finalize(pending)
+        for entry in pending.entries:
+            if writer.counts.is_open(entry):
+                stopped = writer.counts.job_of(entry).stopped
+                writer.write_not_run(entry, JOB_STOPPED if stopped else reason)
 
 
-def _stop_reason(run: RunContext, night: RunLoop | None) -> str:
-    return run.stopping.reason if night is None else night.stop_reason or night.late_reason
-
-
-def _end(
-    run: RunContext, ledger: ResultWriter, night: RunLoop | None, error: ThothyError | None
+def _finish(
+    run: RunContext, writer: ResultWriter, loop: RunLoop | None, error: ThothyError | None
 ) -> RunSummary:
     run.observer.phase("publishing")
-    return finish_run(
-        ledger,
-        night,
-        store_path=run.manifest.store,
-        run_id=run.run_id,
-        started=run.started,
-        load_s=run.load_s,
-        dtype=run.facts.dtype,
-        stop_reason=_stop_reason(run, night),
-        error=error,
-    )
+    return finish_run(run, writer, loop, error)

@@ -1,4 +1,4 @@
-"""Items become entries: each is due exactly one artifact, or one row in `failures`."""
+"""Turns items into entries: each ends in exactly one artifact or one row in `failures`."""
 
 from array import array
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ INCOMPLETE_GROUP = "incomplete_group"
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One entry on its way: rendered and tokenised later, failed where `code` is set."""
+    """One entry, rendered and tokenised later; failed where `code` is set."""
 
     job: Job
     item_id: str
@@ -23,7 +23,7 @@ class Entry:
     variables: dict[str, object] = field(default_factory=dict)
     sampling: Sampling = field(default_factory=Sampling)
     num_samples: int = 1
-    flags: tuple[str, ...] = ()  # what is known to be lacking before anything is computed
+    flags: tuple[str, ...] = ()  # known before anything is computed, such as a truncated prompt
     code: FailureCode | None = None
     message: str = ""
     prompt_token_ids: "array[int]" = field(default_factory=lambda: array("i"))
@@ -34,18 +34,18 @@ class Entry:
         return EntryKey(self.job.name, self.item_id, self.variant)
 
     def samples_of_stage(self, stage: int) -> int:
-        """Only the last stage draws several: those before it have one text to hand on."""
+        """The last stage draws all samples; earlier stages pass one text to the next."""
         return self.num_samples if stage + 1 == len(self.job.kind.stages) else 1
 
     def fail(self, code: FailureCode, message: str) -> "Entry":
-        """Marks the entry failed; what it would have been rendered from is let go."""
+        """Mark the entry failed and free its template variables."""
         self.code, self.message = code, message
         self.variables = {}
         return self
 
 
 def iter_entries(manifest: Manifest, jobs: list[Job]) -> Iterator[Entry]:
-    """The entries of all jobs, streamed. Group kinds give theirs at the end of their input."""
+    """Stream the entries of all jobs. Group kinds yield theirs at the end of their input."""
     for job in jobs:
         try:
             yield from _job_entries(job)
@@ -67,7 +67,7 @@ def _job_entries(job: Job) -> Iterator[Entry]:
 
 
 def _duplicate_mark(item: Item) -> str:
-    """Tells the rows of one id apart: '' for the first, '#2', '#3' for those that repeat it."""
+    """The variant suffix of a repeated id: '' for its first row, '#2', '#3' for the next ones."""
     return f"#{item.occurrence}" if item.occurrence > 1 else ""
 
 
@@ -77,7 +77,7 @@ def _entry(job: Job, item: Item, variant: str, **more: object) -> Entry:
         return entry.fail(FailureCode.INVALID_INPUT, f"{item.where}: {item.problem}")
     try:
         params = job.params_of(item.values.get("params"))
-        _settle(entry, params, item.values.get("max_tokens"))
+        _set_sampling(entry, params, item.values.get("max_tokens"))
     except InvalidValueError as error:
         return entry.fail(FailureCode.INVALID_INPUT, f"{item.where}: {error}")
     if job.kind.raw:
@@ -87,7 +87,7 @@ def _entry(job: Job, item: Item, variant: str, **more: object) -> Entry:
     return entry
 
 
-def _settle(entry: Entry, params: dict[str, object], max_tokens: object) -> None:
+def _set_sampling(entry: Entry, params: dict[str, object], max_tokens: object) -> None:
     job = entry.job
     entry.sampling = job.sampling_of(max_tokens)
     entry.num_samples = job.num_samples
@@ -114,7 +114,7 @@ def _language_entries(job: Job, item: Item) -> Iterator[Entry]:
 
 
 def _group_entries(job: Job) -> Iterator[Entry]:
-    """A row that cannot be used fails by itself, and its group says that it lacks something."""
+    """An unusable row fails by itself, and its group is flagged incomplete."""
     groups: dict[str, list[Item]] = {}
     incomplete: set[str] = set()
     bad: list[Item] = []
@@ -133,7 +133,7 @@ def _group_entries(job: Job) -> Iterator[Entry]:
         yield _group_entry(job, group, items, flags)
     for item in bad:
         entry = _entry(job, item, _duplicate_mark(item))
-        while (entry.item_id, entry.variant) in used:  # a row's id may be a group's value too
+        while (entry.item_id, entry.variant) in used:  # a row's id may equal a group's value
             entry.variant += "#row"
         used.add((entry.item_id, entry.variant))
         yield entry
@@ -143,7 +143,7 @@ def _group_entry(job: Job, group: str, items: list[Item], flags: tuple[str, ...]
     entry = Entry(job, group, flags=flags)
     try:
         params = job.params_of(items[0].values.get("params"))
-        _settle(entry, params, items[0].values.get("max_tokens"))
+        _set_sampling(entry, params, items[0].values.get("max_tokens"))
     except InvalidValueError as error:
         return entry.fail(FailureCode.INVALID_INPUT, f"{items[0].where}: {error}")
     fields = [_fields(job, item) for item in items]

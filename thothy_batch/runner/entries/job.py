@@ -1,4 +1,4 @@
-"""The jobs of a night, checked as a whole before anything starts."""
+"""The jobs of a run, all checked before anything starts."""
 
 import time
 from dataclasses import dataclass, field
@@ -47,18 +47,18 @@ class Job:
         return self.settings.name
 
     @property
-    def is_over(self) -> bool:
-        """Whether its own deadline has passed."""
+    def is_past_deadline(self) -> bool:
+        """True once the job's own deadline has passed."""
         return self.ends_at is not None and time.monotonic() >= self.ends_at
 
     @property
     def group_by(self) -> str:
-        """The field whose value groups the items of a `group` kind; "": each item by itself."""
+        """The field that groups the items of a `group` kind; "": each item is its own group."""
         value = self.params.get("group_by") if self.kind.entry == "group" else None
         return value if isinstance(value, str) else ""
 
     def params_of(self, row_params: object) -> dict[str, object]:
-        """The job's params under a row's own. Raises InvalidValueError."""
+        """The job's params with a row's own on top. Raises InvalidValueError."""
         if row_params is None:
             return self.params
         return resolve_params(self.kind, self.settings.params, row_params)
@@ -74,10 +74,10 @@ class Job:
 
 
 def open_jobs(manifest: Manifest) -> list[Job]:
-    """Kinds, params, sampling and inputs of every job. Raises ManifestError with all problems."""
+    """Open every job: kind, params, sampling, input. Raises ManifestError with all problems."""
     jobs: list[Job] = []
     problems: list[Problem] = []
-    now, clock = datetime.now().astimezone(), time.monotonic()  # one of all jobs
+    now, clock = datetime.now().astimezone(), time.monotonic()  # the same for all jobs
     for settings in manifest.jobs:
         try:
             job = _open_job(len(jobs), settings, manifest)
@@ -151,7 +151,7 @@ def _fields(
     if "max_tokens" in fields:
         optional -= _RAW_OPTIONAL
     if kind.entry == "target_lang":
-        # With languages in the params a column of that name is the item's own, if it says one.
+        # With languages in the params, a column of that name is optional and overrides them.
         has_languages = bool(params.get("target_langs"))
         in_job_file = isinstance(settings.input, JobRowsInput)
         (optional if has_languages or in_job_file else fields).add("target_lang")

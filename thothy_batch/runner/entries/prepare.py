@@ -1,4 +1,4 @@
-"""All items of a night to entries with prompts: streamed, in workers where there are many."""
+"""Turns all items of a run into entries with prompts: streamed, with workers for large inputs."""
 
 import os
 from collections import deque
@@ -21,7 +21,7 @@ from thothy_batch.runner.entries.rendering import (
     make_worker,
 )
 
-# Below this many entries, starting worker processes takes longer than the work.
+# Below this many entries, starting worker processes takes longer than rendering in this one.
 IN_PROCESS_LIMIT = 2_000
 _CHUNK = 512
 _MAX_WORKERS = 8
@@ -29,49 +29,49 @@ _MAX_WORKERS = 8
 Report = Callable[[int], None]
 
 
-def setting_of(
-    manifest: Manifest, jobs: list[Job], facts: ModelInfo, spec: EngineSpec
+def render_context(
+    manifest: Manifest, jobs: list[Job], model: ModelInfo, spec: EngineSpec
 ) -> RenderContext:
-    """What rendering needs to know of the night.
+    """Collect what rendering reads of the run.
 
     Raises ModelError where a job renders text and the model has no tokenizer. Rows of kind raw
-    may hold token ids: there each row is judged for itself.
+    may hold token ids, so each of them is checked by itself.
     """
     needs_tokenizer = [job.name for job in jobs if not job.kind.raw]
-    if facts.tokenizer is None and needs_tokenizer:
+    if model.tokenizer is None and needs_tokenizer:
         raise ModelError(
-            f"model {facts.name!r} has no tokenizer.json, which job {needs_tokenizer[0]!r} needs",
+            f"model {model.name!r} has no tokenizer.json, which job {needs_tokenizer[0]!r} needs",
             hint=f"add the file to {spec.model.id}; without it only kind raw with "
             "prompt_token_ids can be run",
         )
     return RenderContext(
         kinds=tuple(job.kind for job in jobs),
         on_too_long=tuple(job.settings.on_too_long for job in jobs),
-        facts=facts,
+        model_info=model,
         run_seed=manifest.run.seed,
-        limits=facts.limits(spec),
+        limits=model.limits(spec),
     )
 
 
-def prepare(
+def prepare_entries(
     manifest: Manifest,
     jobs: list[Job],
-    setting: RenderContext,
+    context: RenderContext,
     *,
     report: Report = lambda num: None,
     num_workers: int | None = None,
 ) -> Iterator[Entry]:
-    """Every entry of the night with its prompt and request key, or failed; in order.
+    """Yield every entry of the run, in order, with its prompt and request key, or failed.
 
     `report` gets the number of entries so far after each chunk. Raises ManifestError where an
-    input turns out to be damaged on the way.
+    input turns out to be damaged while it is read.
     """
     entries = iter_entries(manifest, jobs)
     first = list(islice(entries, IN_PROCESS_LIMIT))
     if num_workers is None:
         small = len(first) < IN_PROCESS_LIMIT
         num_workers = 0 if small else min(_MAX_WORKERS, len(os.sched_getaffinity(0)))
-    make = partial(make_worker if num_workers else make_renderer, setting)
+    make = partial(make_worker if num_workers else make_renderer, context)
     chunks: deque[list[Entry]] = deque()
     drafts = _drafts(chain(first, entries), chunks)
     del first
@@ -88,7 +88,7 @@ def prepare(
 
 
 def _drafts(entries: Iterable[Entry], chunks: deque[list[Entry]]) -> Iterator[list[Draft]]:
-    """Chunks of drafts; `chunks` takes the entries they were made of, failed ones among them."""
+    """Yield chunks of drafts. Their entries, failed ones included, are appended to `chunks`."""
     iterator = iter(entries)
     while chunk := list(islice(iterator, _CHUNK)):
         chunks.append(chunk)
@@ -96,7 +96,7 @@ def _drafts(entries: Iterable[Entry], chunks: deque[list[Entry]]) -> Iterator[li
 
 
 def draft_of(entry: Entry, stage: int = 0) -> Draft:
-    """The part of an entry that is rendered."""
+    """The part of an entry that a worker renders."""
     job_index, num_samples = entry.job.index, entry.num_samples
     return Draft(job_index, entry.variables, entry.sampling, num_samples, stage, entry.flags)
 

@@ -1,4 +1,4 @@
-"""An entry's values to the token ids of its prompt, in this process or in a worker."""
+"""Renders an entry's values to the token ids of its prompt, in this process or in a worker."""
 
 import os
 from array import array
@@ -18,7 +18,7 @@ TRUNCATED = "truncated"
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a worker needs of an entry."""
+    """The part of an entry that a worker needs."""
 
     job_index: int
     variables: dict[str, object]
@@ -30,7 +30,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A prompt and the identity of its request, or why there is none."""
+    """A prompt and its request key, or the reason why it cannot be rendered."""
 
     prompt_token_ids: "array[int]"
     request_key: str = ""
@@ -41,11 +41,11 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class RenderContext:
-    """What all entries of a night share. Travels to workers once."""
+    """Everything that the entries of a run share. Sent to each worker once."""
 
     kinds: tuple[Kind, ...]  # by job index
     on_too_long: tuple[str, ...]
-    facts: ModelInfo
+    model_info: ModelInfo
     run_seed: int
     limits: Limits
 
@@ -53,22 +53,22 @@ class RenderContext:
 Render = Callable[[Sequence[Draft]], list[Rendered]]
 
 
-def make_renderer(setting: RenderContext) -> Render:
-    """The function that workers run; picklable as `partial(make_renderer, setting)`."""
-    return partial(_render_all, setting)
+def make_renderer(context: RenderContext) -> Render:
+    """The function that renders drafts; picklable as `partial(make_renderer, context)`."""
+    return partial(_render_all, context)
 
 
-def make_worker(setting: RenderContext) -> Render:
-    """`make_renderer` in a process of its own, where the tokenizer must not start threads."""
+def make_worker(context: RenderContext) -> Render:
+    """`make_renderer` for a worker process, where the tokenizer must not start threads."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    return make_renderer(setting)
+    return make_renderer(context)
 
 
-def _render_all(setting: RenderContext, drafts: Sequence[Draft]) -> list[Rendered]:
-    return [_render_one(setting, draft) for draft in drafts]
+def _render_all(context: RenderContext, drafts: Sequence[Draft]) -> list[Rendered]:
+    return [_render_one(context, draft) for draft in drafts]
 
 
-class _Unusable(Exception):  # noqa: N818  (a finding about a row, no fault of ours)
+class _Unusable(Exception):  # noqa: N818  (a finding about a row, not a program error)
     def __init__(self, code: FailureCode, message: str) -> None:
         super().__init__(message)
         self.code, self.message = code, message
@@ -76,33 +76,33 @@ class _Unusable(Exception):  # noqa: N818  (a finding about a row, no fault of o
 
 @dataclass(frozen=True, slots=True)
 class _Prompt:
-    """Token ids, and the text around the document where that can be cut."""
+    """Token ids, and the messages that they came from where the document can be truncated."""
 
     ids: list[int]
     messages: list[dict[str, str]]
     num_document_chars: int = 0
 
 
-def _render_one(setting: RenderContext, draft: Draft) -> Rendered:
+def _render_one(context: RenderContext, draft: Draft) -> Rendered:
     try:
-        prompt = _prompt(setting, draft)
+        prompt = _prompt(context, draft)
         if not prompt.ids:
             raise _Unusable(FailureCode.INVALID_INPUT, "the prompt has no tokens")
-        ids, truncated = _fit(setting, draft, prompt)
+        ids, truncated = _fit(context, draft, prompt)
     except _Unusable as unusable:
         return Rendered(array("i"), code=unusable.code, message=unusable.message)
-    kind = setting.kinds[draft.job_index]
+    kind = context.kinds[draft.job_index]
     flags = draft.flags
     if truncated and TRUNCATED not in flags:
         flags = (*flags, TRUNCATED)
     key = request_key(
-        model_fingerprint=setting.facts.fingerprint,
+        model_fingerprint=context.model_info.fingerprint,
         prompt_token_ids=ids,
         sampling=draft.sampling,
         num_samples=draft.num_samples,
         kind_hash=kind.content_hash,
         output_schema=kind.output.as_json(),
-        run_seed=setting.run_seed,
+        run_seed=context.run_seed,
         beyond_prompt=_beyond_prompt(kind, draft, flags),
         may_draw=kind.retry_temperature is not None,
     )
@@ -110,10 +110,10 @@ def _render_one(setting: RenderContext, draft: Draft) -> Rendered:
 
 
 def _beyond_prompt(kind: Kind, draft: Draft, flags: tuple[str, ...]) -> dict[str, object]:
-    """What the artifact shows or reads that the first prompt does not hold.
+    """Inputs of the artifact that are not part of the first prompt.
 
-    Two rows may come to the same first prompt, one of them by a cut or because their group lacks
-    an item, and two jobs may differ only in what a later stage is told.
+    Two rows may render to the same first prompt, one of them truncated or from an incomplete
+    group, and two jobs may differ only in the variables of a later stage.
     """
     beyond: dict[str, object] = {"flags": flags} if flags else {}
     if len(kind.stages) > 1:
@@ -121,24 +121,24 @@ def _beyond_prompt(kind: Kind, draft: Draft, flags: tuple[str, ...]) -> dict[str
     return beyond
 
 
-def _prompt(setting: RenderContext, draft: Draft) -> _Prompt:
-    kind, facts = setting.kinds[draft.job_index], setting.facts
+def _prompt(context: RenderContext, draft: Draft) -> _Prompt:
+    kind, model = context.kinds[draft.job_index], context.model_info
     if kind.raw and "prompt_token_ids" in draft.variables:
         ids = draft.variables["prompt_token_ids"]
         assert isinstance(ids, Sequence | array)
-        return _Prompt(_checked_ids(list(ids), facts.vocab_size), [])
-    if facts.tokenizer is None:
+        return _Prompt(_checked_ids(list(ids), model.vocab_size), [])
+    if model.tokenizer is None:
         raise _Unusable(
             FailureCode.INVALID_INPUT,
-            f"model {facts.name!r} has no tokenizer.json: only prompt_token_ids can be used",
+            f"model {model.name!r} has no tokenizer.json: only prompt_token_ids can be used",
         )
     if kind.raw:
-        return _Prompt(facts.tokenizer.encode_raw(str(draft.variables["prompt"])), [])
+        return _Prompt(model.tokenizer.encode_raw(str(draft.variables["prompt"])), [])
     try:
         prompt = render(kind, draft.stage, draft.variables)
     except TemplateProblem as problem:
         raise _Unusable(FailureCode.TEMPLATE_ERROR, str(problem)) from None
-    ids = _chat_ids(facts.tokenizer, prompt.messages)
+    ids = _chat_ids(model.tokenizer, prompt.messages)
     return _Prompt(ids, prompt.messages, prompt.num_document_chars)
 
 
@@ -159,38 +159,39 @@ def _checked_ids(ids: list[int], vocab_size: int) -> list[int]:
     return ids
 
 
-def _fit(setting: RenderContext, draft: Draft, prompt: _Prompt) -> tuple[list[int], bool]:
-    """The prompt's ids, cut where the job says so and they are too many."""
-    message = _why_unfit(setting, draft, prompt.ids)
+def _fit(context: RenderContext, draft: Draft, prompt: _Prompt) -> tuple[list[int], bool]:
+    """The prompt's ids, truncated where they are too many and the job allows it."""
+    message = _why_unfit(context, draft, prompt.ids)
     if not message:
         return prompt.ids, False
-    how = setting.on_too_long[draft.job_index]
-    tokenizer = setting.facts.tokenizer
+    how = context.on_too_long[draft.job_index]
+    tokenizer = context.model_info.tokenizer
     if how == "fail":
         raise _Unusable(FailureCode.PROMPT_TOO_LONG, message)
-    if setting.kinds[draft.job_index].raw:
+    if context.kinds[draft.job_index].raw:
         cut = _longest(len(prompt.ids), lambda n: _cut_ids(prompt.ids, n, how, tokenizer))
     else:
         assert tokenizer is not None
         cut = _longest(
             prompt.num_document_chars, lambda n: _chat_ids(tokenizer, _cut_document(prompt, n, how))
         )
-    best = cut(lambda ids: not _why_unfit(setting, draft, ids))
+    best = cut(lambda ids: not _why_unfit(context, draft, ids))
     if best is None:
         raise _Unusable(FailureCode.PROMPT_TOO_LONG, f"{message}, even with the document cut away")
     return best, True
 
 
-def _why_unfit(setting: RenderContext, draft: Draft, ids: Sequence[int]) -> str:
+def _why_unfit(context: RenderContext, draft: Draft, ids: Sequence[int]) -> str:
     return why_unfit(
-        Request(0, "", ids, draft.sampling, num_samples=draft.num_samples), setting.limits
+        Request(0, "", ids, draft.sampling, num_samples=draft.num_samples), context.limits
     )
 
 
 def _longest(
     size: int, make: Callable[[int], list[int]]
 ) -> Callable[[Callable[[list[int]], bool]], list[int] | None]:
-    """The ids of the longest cut (1..size-1 units kept) that is accepted; None where none is."""
+    """A search for the longest cut (1..size-1 units kept) that is accepted; it returns None where
+    none is."""
 
     def search(accept: Callable[[list[int]], bool]) -> list[int] | None:
         best = None

@@ -1,4 +1,4 @@
-"""What becomes of entries, written to the store and counted."""
+"""Writes how each entry ended to the store, and counts it."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,8 +12,9 @@ from thothy_batch.records import (
 )
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.monitoring.run_metrics import RunMetrics
-from thothy_batch.runner.work.assignment import Assignment, PendingRequest, entry_artifact_id
+from thothy_batch.runner.work.assignment import Assignment, entry_artifact_id
 from thothy_batch.runner.work.counts import RunCounts
+from thothy_batch.runner.work.pending_request import PendingRequest, computed_tokens
 from thothy_batch.runner.work.retry_policy import Attempt
 from thothy_batch.store.queries.result_lookup import CachedResult
 from thothy_batch.store.store import Store
@@ -27,84 +28,83 @@ class ResultWriter:
     """Writes each entry's end once."""
 
     store: Store
-    account: RunCounts
+    counts: RunCounts
     model_name: str
     keep_token_ids: bool
     metrics: RunMetrics
 
-    def open_with(self, assignment: Assignment) -> None:
-        """The entries that need no engine: unusable, answered before, failed before."""
+    def write_assigned(self, assignment: Assignment) -> None:
+        """Write the entries that need no engine: unusable, reused, failed before."""
         for entry in assignment.failed:
             assert entry.code is not None
             self._fail(entry, entry.code, entry.message)
-        for entry, answer in assignment.reused:
-            self._reuse(entry, answer)
-        for entry, answer in assignment.failed_before:
-            if (answer.job, answer.item_id, answer.variant) != (
+        for entry, cached in assignment.reused:
+            self._reuse(entry, cached)
+        for entry, cached in assignment.failed_before:
+            if (cached.job, cached.item_id, cached.variant) != (
                 entry.job.name,
                 entry.item_id,
                 entry.variant,
             ):
-                self._write_failure(entry, FailureCode(answer.code), answer.message, answer.attempt)
-            self._settle(entry, ItemStatus.FAILED)
+                self._add_failure(entry, FailureCode(cached.code), cached.message, cached.attempt)
+            self._record_end(entry, ItemStatus.FAILED)
 
-    def count_first(self, work: PendingRequest) -> None:
-        """A request has its first answer, which counts for what is thought of its job."""
-        assert work.best is not None
-        count = self.account.job_of(work.primary)
-        count.num_answered += 1
-        count.num_rejected += work.is_rejected
-        work.weighed = count if work.is_rejected else None
+    def count_first(self, pending: PendingRequest) -> None:
+        """Count a request's first attempt, by which its job is judged."""
+        assert pending.best is not None
+        count = self.counts.job_of(pending.primary)
+        count.num_completed += 1
+        count.num_rejected += pending.is_rejected
+        pending.counted_as_rejected = count if pending.is_rejected else None
 
-    def answer(self, work: PendingRequest) -> None:
-        """A request came to its end: an artifact for each of its entries, or a failure."""
-        cost, primary, best = work.cost, work.primary, work.best
+    def write_result(self, pending: PendingRequest) -> None:
+        """Write the best attempt: an artifact for each entry of the request, or a failure."""
+        cost, primary, best = pending.cost, pending.primary, pending.best
         assert best is not None
-        tokens = self.account.tokens
-        if best.finished.failure:
+        tokens = self.counts.tokens
+        if best.output.failure:
             self._fail_all(
-                work, FailureCode.INVALID_OUTPUT, best.finished.failure, work.last_attempt
+                pending, FailureCode.INVALID_OUTPUT, best.output.failure, pending.last_attempt
             )
             return
-        if work.weighed is not None:
-            work.weighed.num_rejected -= 1
+        if pending.counted_as_rejected is not None:
+            pending.counted_as_rejected.num_rejected -= 1
         tokens.prompt_tokens += cost.prompt_tokens
         tokens.cached_prompt_tokens += cost.cached_prompt_tokens
         tokens.output_tokens += cost.output_tokens
-        made = self._write_artifact(work, best)
-        flagged = best.finished.verdict != "ok" or bool(primary.flags)
-        for number, entry in enumerate(work.entries):
-            self.account.job_of(entry).num_flagged += flagged
+        artifact = self._add_artifact(pending, best)
+        flagged = best.output.verdict != "ok" or bool(primary.flags)
+        for number, entry in enumerate(pending.entries):
+            self.counts.job_of(entry).num_flagged += flagged
             if number == 0:
-                self._settle(entry, ItemStatus.DONE, artifact_id=made)
+                self._record_end(entry, ItemStatus.DONE, artifact_id=artifact)
             else:
-                self._copy(entry, made)
+                self._copy(entry, artifact)
 
-    def reject(self, work: PendingRequest, failure: RequestFailure) -> None:
-        """The engine could not answer a request, or a later stage of it could not be asked."""
-        if failure.code is FailureCode.ENGINE_ERROR or work.stage:
-            count = self.account.job_of(work.primary)
-            count.num_answered += 1
+    def write_failure(self, pending: PendingRequest, failure: RequestFailure) -> None:
+        """Write a request that the engine could not compute, or whose later stage could not be
+        rendered."""
+        if failure.code is FailureCode.ENGINE_ERROR or pending.stage:
+            count = self.counts.job_of(pending.primary)
+            count.num_completed += 1
             count.num_rejected += 1
         if failure.code is FailureCode.PROMPT_TOO_LONG or not failure.is_certain:
-            # For this night's pool, or engine: the next night looks again.
-            for entry in work.entries:
+            # It holds for this run's pool or engine only: without a key the next run tries again.
+            for entry in pending.entries:
                 entry.request_key = ""
-        self._fail_all(work, failure.code, failure.message, work.attempt)
+        self._fail_all(pending, failure.code, failure.message, pending.attempt)
 
-    def not_run(self, entry: Entry, reason: str) -> None:
-        """An entry whose turn did not come."""
-        self._settle(entry, ItemStatus.NOT_RUN, reason=reason)
+    def write_not_run(self, entry: Entry, reason: str) -> None:
+        """Write an entry that was not computed."""
+        self._record_end(entry, ItemStatus.NOT_RUN, reason=reason)
 
     def _fail_all(
-        self, work: PendingRequest, code: FailureCode, message: str, attempt: int
+        self, pending: PendingRequest, code: FailureCode, message: str, attempt: int
     ) -> None:
-        """Fails every entry of a request; what was computed for it is wasted, and counts once."""
-        cost = work.cost
-        lost = cost.prompt_tokens - cost.cached_prompt_tokens + cost.output_tokens
-        for number, entry in enumerate(work.entries):
-            wasted = cost.wasted_tokens + lost if number == 0 else 0
-            self._fail(entry, code, message, attempt, wasted)
+        """Fail every entry of a request. Its computed tokens are wasted, counted at the first."""
+        wasted = pending.cost.wasted_tokens + computed_tokens(pending.cost)
+        for number, entry in enumerate(pending.entries):
+            self._fail(entry, code, message, attempt, wasted if number == 0 else 0)
 
     def _fail(
         self,
@@ -114,10 +114,10 @@ class ResultWriter:
         attempt: int = 1,
         wasted_tokens: int = 0,
     ) -> None:
-        self._write_failure(entry, code, message, attempt, wasted_tokens)
-        self._settle(entry, ItemStatus.FAILED)
+        self._add_failure(entry, code, message, attempt, wasted_tokens)
+        self._record_end(entry, ItemStatus.FAILED)
 
-    def _write_failure(
+    def _add_failure(
         self,
         entry: Entry,
         code: FailureCode,
@@ -129,7 +129,7 @@ class ResultWriter:
         self.store.add(
             "failures",
             {
-                **_place(entry),
+                **_key_columns(entry),
                 "kind": entry.job.kind.name,
                 "code": code.value,
                 "message": message or code.value,
@@ -139,56 +139,50 @@ class ResultWriter:
             },
         )
 
-    def _reuse(self, entry: Entry, answer: CachedResult) -> None:
+    def _reuse(self, entry: Entry, cached: CachedResult) -> None:
         own = entry_artifact_id(entry)
-        self.account.job_of(entry).num_flagged += answer.verdict == "flagged"
-        if own in answer.artifact_ids:
-            self._settle(entry, ItemStatus.REUSED, artifact_id=own)
+        self.counts.job_of(entry).num_flagged += cached.verdict == "flagged"
+        if own in cached.artifact_ids:
+            self._record_end(entry, ItemStatus.REUSED, artifact_id=own)
         else:
-            self._copy(entry, answer.artifact_id)
+            self._copy(entry, cached.artifact_id)
 
     def _copy(self, entry: Entry, source: str) -> None:
-        """An artifact of the same content for another entry."""
+        """Write an artifact of the same content for another entry."""
         own = entry_artifact_id(entry)
         row: dict[str, object] = {
-            **_place(entry),
+            **_key_columns(entry),
             "artifact_id": own,
             "kind": entry.job.kind.name,
             "request_key": entry.request_key,
         }
         self.store.add_copy(row, source)
-        self._settle(entry, ItemStatus.REUSED, artifact_id=own)
+        self._record_end(entry, ItemStatus.REUSED, artifact_id=own)
 
-    def _write_artifact(self, work: PendingRequest, best: Attempt) -> str:
-        entry, cost, finished, completions = (
-            work.primary,
-            work.cost,
-            best.finished,
-            best.completions,
-        )
-        flags = [*finished.flags, *entry.flags]
-        one_answer = len(completions) == 1 and work.stage == 0
-        made = entry_artifact_id(entry)
+    def _add_artifact(self, pending: PendingRequest, best: Attempt) -> str:
+        entry, cost, output = pending.primary, pending.cost, best.output
+        flags = [*output.flags, *entry.flags]
+        one_completion = len(best.completions) == 1 and pending.stage == 0
+        keep_ids = self.keep_token_ids and one_completion
+        artifact = entry_artifact_id(entry)
         self.store.add(
             "artifacts",
             {
-                **_place(entry),
-                "artifact_id": made,
+                **_key_columns(entry),
+                "artifact_id": artifact,
                 "kind": entry.job.kind.name,
-                "text": finished.text,
-                "data": finished.data,
+                "text": output.text,
+                "data": output.data,
                 "verdict": "flagged" if flags else "ok",
                 "flags": flags,
-                "finish_reason": worst_reason(completions).value,
+                "finish_reason": worst_reason(best.completions).value,
                 "prompt_tokens": cost.prompt_tokens,
                 "cached_prompt_tokens": cost.cached_prompt_tokens,
                 "output_tokens": cost.output_tokens,
-                "output_token_ids": (
-                    list(completions[0].token_ids) if self.keep_token_ids and one_answer else None
-                ),
+                "output_token_ids": list(best.completions[0].token_ids) if keep_ids else None,
                 "queue_s": cost.queue_s,
                 "engine_s": cost.engine_s,
-                "attempt": best.attempt,
+                "attempt": best.number,
                 "request_key": entry.request_key,
                 "model": self.model_name,
                 "seed": best.request.seed,
@@ -196,18 +190,18 @@ class ResultWriter:
                 "wasted_tokens": cost.wasted_tokens,
             },
         )
-        return made
+        return artifact
 
-    def _settle(self, entry: Entry, status: ItemStatus, **more: object) -> None:
-        self.account.record(entry, status)
-        self.store.add("run_items", {**_place(entry), "status": status.value, **more})
+    def _record_end(self, entry: Entry, status: ItemStatus, **columns: object) -> None:
+        self.counts.record(entry, status)
+        self.store.add("run_items", {**_key_columns(entry), "status": status.value, **columns})
 
 
 def worst_reason(completions: tuple[Completion, ...]) -> FinishReason:
-    """Of several samples the one that ended worst: repetition, then length, then stop."""
+    """The worst finish reason of several samples: repetition, then length, then stop."""
     found = {completion.finish_reason for completion in completions}
     return next(reason for reason in _REASONS if reason in found)
 
 
-def _place(entry: Entry) -> dict[str, object]:
+def _key_columns(entry: Entry) -> dict[str, object]:
     return {"job": entry.job.name, "item_id": entry.item_id, "variant": entry.variant}

@@ -10,16 +10,14 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from thothy_batch.store.files import journal_folder
-
-_MOST_BYTES = 4 * 2**20  # then the file is renamed to events.1.jsonl, which it replaces
+_MOST_BYTES = 4 * 2**20  # then the file is put aside as events.1.jsonl, in place of the one there
 
 
 class EventLog:
     """Appends events of one run."""
 
-    def __init__(self, store: Path, run_id: str) -> None:
-        self.path = journal_folder(store) / "events.jsonl"
+    def __init__(self, path: Path, run_id: str) -> None:
+        self.path = path
         self._run_id = run_id
         with contextlib.suppress(OSError):
             if self.path.stat().st_size >= _MOST_BYTES:

@@ -13,7 +13,7 @@ from thothy_batch.runner.monitoring.event_log import EventLog
 from thothy_batch.runner.monitoring.progress import Forecast, Observer, make_snapshot
 from thothy_batch.runner.monitoring.run_metrics import RunMetrics
 from thothy_batch.runner.work.counts import RunCounts
-from thothy_batch.store.files import status_path
+from thothy_batch.store.paths import StorePaths
 from thothy_batch.store.status import write_status
 from thothy_batch.store.store import Store
 
@@ -29,7 +29,7 @@ _LOGGED = (
 class StatusFile:
     """Writes the file that `status` reads while the run keeps the database to itself."""
 
-    store: Path
+    paths: StorePaths
     run_id: str
     manifest: Path
     started_at: datetime
@@ -47,12 +47,12 @@ class StatusFile:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "manifest": str(self.manifest),
-            "store": str(self.store),
+            "store": str(self.paths.store),
             "started_at": self.started_at.isoformat(timespec="seconds"),
             "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
             **more,
         }
-        write_status(status_path(self.store), status)
+        write_status(self.paths.status, status)
         if state != self._state:
             self._state = state
             logged = {name: more[name] for name in _LOGGED if name in more}

@@ -12,12 +12,11 @@ from pathlib import Path
 from thothy_batch.engine.hardware.gpu import find_gpu
 from thothy_batch.errors import LockedError, LockHolder
 from thothy_batch.runner.session.options import IfLocked
-from thothy_batch.store.files import lock_path
 from thothy_batch.store.lock import FileLock
 
 
 def holder_of(run_id: str, manifest: Path | None, started: datetime) -> LockHolder:
-    """This process, as others are told about it."""
+    """This process as the lock file shows it to others."""
     return LockHolder(
         pid=os.getpid(),
         host=socket.gethostname(),
@@ -29,15 +28,15 @@ def holder_of(run_id: str, manifest: Path | None, started: datetime) -> LockHold
 
 @contextmanager
 def locked(
-    store: Path,
+    store_lock: Path,
     device: str,
     holder: LockHolder,
     if_locked: IfLocked,
     note: Callable[[str], None],
 ) -> Iterator[None]:
-    """Holds the store and, on a GPU, the device. Raises LockedError."""
+    """Hold the store's lock file and, on a GPU, the device. Raises LockedError."""
     with (
-        _held(FileLock(lock_path(store)), holder, if_locked, note),
+        _held(FileLock(store_lock), holder, if_locked, note),
         device_locked(device, holder, if_locked, note),
     ):
         yield
@@ -50,7 +49,7 @@ def device_locked(
     if_locked: IfLocked,
     note: Callable[[str], None],
 ) -> Iterator[None]:
-    """Holds a GPU; on the CPU nothing. Raises LockedError."""
+    """Hold a GPU; the CPU is not locked. Raises LockedError."""
     if device == "cpu":
         yield
         return
@@ -59,7 +58,7 @@ def device_locked(
 
 
 def _gpu_lock_path() -> Path:
-    """Of the one GPU that this process may use: others may be used beside it."""
+    """The lock file of the one GPU that this process may use; each GPU has its own."""
     gpu = find_gpu()
     name = "cuda" if gpu is None else re.sub("[^A-Za-z0-9-]", "", gpu.uuid)
     return Path(tempfile.gettempdir()) / f"thothy-batch-{name}.lock"

@@ -1,28 +1,29 @@
-"""What a command asks of a run."""
+"""Options of the commands `run` and `plan`, and the time limits that follow from them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.engine.start import start_supervised
 from thothy_batch.errors import ManifestError
-from thothy_batch.manifest.settings import Overrides, parse_duration
+from thothy_batch.manifest.settings import Manifest, Overrides, parse_deadline, parse_duration
 
-# Starts an engine; `log_path` takes what a child process prints.
+# Starts an engine; the output of a child process is appended to `log_path`.
 StartEngine = Callable[..., EngineClient]
 
 
 @dataclass(frozen=True, slots=True)
 class IfLocked:
-    """What happens when another run holds the store: fail | skip | wait."""
+    """The reaction to a store that another run holds: fail | skip | wait."""
 
     action: str = "fail"
     wait_s: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> "IfLocked":
-        """`fail`, `skip` or `wait=30m`. Raises ManifestError (bad usage)."""
+        """Parse `fail`, `skip` or `wait=30m`. Raises ManifestError (bad usage)."""
         action, _, length = text.partition("=")
         if action in ("fail", "skip") and not length:
             return cls(action)
@@ -49,9 +50,32 @@ class RunOptions:
     force: bool = False
     start_engine: StartEngine = start_supervised
 
+    def deadline_of(self, manifest: Manifest, now: datetime) -> datetime | None:
+        """The run's deadline: the option, else the manifest's. Raises ManifestError."""
+        text = self.deadline or manifest.run.deadline
+        if text is None:
+            return None
+        try:
+            return parse_deadline(text, now)
+        except ValueError as error:
+            raise ManifestError(f"--deadline: {error}") from None
+
+    def time_budget_of(self, manifest: Manifest) -> float | None:
+        """Seconds of the run's time budget: the option, else the manifest's."""
+        return self.time_budget_s if self.time_budget_s is not None else manifest.run.time_budget
+
+    def time_left_s(self, manifest: Manifest) -> float | None:
+        """Seconds that a run started now would have; None: no limit."""
+        now = datetime.now().astimezone()
+        deadline, budget = self.deadline_of(manifest, now), self.time_budget_of(manifest)
+        ends = [] if budget is None else [budget]
+        if deadline is not None:
+            ends.append((deadline - now).total_seconds())
+        return min(ends, default=None)
+
 
 def time_budget_s(text: str | None) -> float | None:
-    """Seconds of `--time-budget 5h`. Raises ManifestError (bad usage)."""
+    """Parse `--time-budget 5h` to seconds. Raises ManifestError (bad usage)."""
     try:
         return None if text is None else parse_duration(text)
     except ValueError as error:

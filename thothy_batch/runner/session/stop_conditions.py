@@ -1,4 +1,4 @@
-"""When a run ends before its work does: deadline, time budget, signals."""
+"""Conditions that stop a run early: deadline, time budget, signals."""
 
 import signal
 import threading
@@ -9,16 +9,16 @@ from datetime import datetime
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_ALARM = signal.SIGUSR2  # to ourselves
+_ALARM = signal.SIGUSR2  # sent to this process itself
 _LONGEST_S = 30 * 86_400.0
 
 
 class StopNow(BaseException):  # noqa: N818  (not an error: the user asked for it)
-    """A signal while nothing can be drained: reading the input, loading the model."""
+    """Raised by a signal while nothing can be drained: reading the input, loading the model."""
 
 
-class Stopping:
-    """Knows whether to go on. The first signal stops admission, the second waits for nothing."""
+class StopConditions:
+    """The conditions of a run. The first signal stops admission, the second skips the grace too."""
 
     def __init__(
         self, *, deadline: datetime | None, time_budget_s: float | None, started: datetime
@@ -32,12 +32,12 @@ class Stopping:
         self._signal = ""
         self._num_signals = 0
         self._interruptible = False
-        self._expired = False  # an end came while nothing else looks at the clock
+        self._expired = False  # the time ended inside `interruptible`
         self._is_watching = False
 
     @property
     def reason(self) -> str:
-        """Why to stop: 'deadline', 'time_budget', 'signal', or '' to go on."""
+        """The condition that is met: 'deadline', 'time_budget', 'signal', or '' to go on."""
         if self._signal:
             return "signal"
         now = time.monotonic()
@@ -45,13 +45,13 @@ class Stopping:
 
     @property
     def time_left_s(self) -> float | None:
-        """Seconds until the deadline or the end of the budget; None where there is neither."""
+        """Seconds until the deadline or the end of the budget; None: no limit."""
         return min(self._ends)[0] - time.monotonic() if self._ends else None
 
     @property
     def next_end(self) -> tuple[float, str] | None:
-        """time.monotonic() of the deadline or the end of the budget, and which it is; None where
-        there is neither."""
+        """time.monotonic() of the deadline or the end of the budget, and its name; None: no
+        limit."""
         return min(self._ends, default=None)
 
     @property
@@ -60,32 +60,32 @@ class Stopping:
 
     @property
     def at_once(self) -> bool:
-        """True after a second signal: publish and go, whatever still runs."""
+        """True after a second signal: publish and exit without waiting for running requests."""
         return self._num_signals > 1
 
     @contextmanager
-    def watching(self) -> Iterator["Stopping"]:
-        """Takes over the signals until left. Only the main thread may; elsewhere none are seen."""
+    def watching(self) -> Iterator["StopConditions"]:
+        """Handle the signals inside the block. Outside the main thread none are handled."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        taken = {}
+        previous = {}
         for number in _SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
-                taken[number] = signal.signal(number, self._receive)
-        taken[_ALARM] = signal.signal(_ALARM, self._expire)
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup keeps SIGHUP ignored
+                previous[number] = signal.signal(number, self._receive)
+        previous[_ALARM] = signal.signal(_ALARM, self._expire)
         self._is_watching = True
         try:
             yield self
         finally:
             self._is_watching = False
-            for number, handler in taken.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Within, a signal raises StopNow where it strikes, and so does the end of the time; so
-        does a signal that came before."""
+        """Inside the block a signal or the end of the time raises StopNow at once. A signal that
+        came before the block raises it on entry."""
         alarm = self._alarm()
         try:
             self._interruptible = True
@@ -93,7 +93,7 @@ class Stopping:
                 raise StopNow
             yield
         except Exception as error:
-            # Some libraries make an error of their own of it: DuckDB a RuntimeError.
+            # Some libraries wrap StopNow in an error of their own: DuckDB in a RuntimeError.
             if not self._signal and not self._expired:
                 raise
             raise StopNow from error
@@ -103,11 +103,11 @@ class Stopping:
                 alarm.cancel()
                 alarm.join()
         if self._signal or self._expired:
-            raise StopNow  # one that was swallowed where it struck
+            raise StopNow  # it was swallowed where it was raised
 
     def _alarm(self) -> threading.Timer | None:
-        """Rings in the main thread when the time is over. Time that is over already is for the
-        night's loop to see, which says of every entry that it was not run."""
+        """A timer that interrupts the main thread when the time ends. Where it has ended already,
+        the run's loop sees it, which records every entry as not run."""
         left_s, main = self.time_left_s, threading.main_thread().ident
         if left_s is None or left_s <= 0 or not self._is_watching or main is None:
             return None

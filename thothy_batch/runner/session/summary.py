@@ -1,4 +1,4 @@
-"""How a run ended, for the screen, for `--json` and for the exit code."""
+"""The summary of an ended run, for the screen, for `--json` and for the exit code."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,18 +7,19 @@ from typing import Literal
 from thothy_batch.errors import ThothyError
 from thothy_batch.runner.session.run_document import RunDocument
 from thothy_batch.runner.work.count_document import CountsDocument, JobDocument
+from thothy_batch.runner.work.counts import RunCounts
 
 
 @dataclass(slots=True)
 class RunSummary:
-    """The end of a run. `error`: what ended it, where it did not end by itself."""
+    """The end of a run. `run_id` "": it ended before its entries were counted."""
 
     store: Path
     run_id: str = ""
     status: Literal["completed", "stopped", "failed", "skipped"] = "completed"
     stop_reason: str = ""
     exit_code: int = 0
-    counts: CountsDocument = field(default_factory=CountsDocument)
+    counts: CountsDocument = field(default_factory=lambda: RunCounts([]).as_json())
     jobs: list[JobDocument] = field(default_factory=list)
     model: str = ""
     prompt_tokens: int = 0
@@ -31,7 +32,7 @@ class RunSummary:
     roofline_s: float | None = None
     published: bool = True
     messages: list[str] = field(default_factory=list)
-    error: ThothyError | None = None
+    error: ThothyError | None = None  # the error that ended the run
 
     @property
     def output_tokens_per_s(self) -> float | None:
@@ -39,7 +40,7 @@ class RunSummary:
 
     @property
     def roofline_fraction(self) -> float | None:
-        """Of the engine's time, the share that its work needs at this device's limits."""
+        """The share of engine time that the run's work needs at this device's limits."""
         if self.roofline_s is None or not self.engine_s:
             return None
         return round(self.roofline_s / self.engine_s, 4)

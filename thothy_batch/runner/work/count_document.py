@@ -3,8 +3,8 @@
 from typing import TypedDict
 
 
-class CountsDocument(TypedDict, total=False):
-    """Entries over all jobs; empty where a run was skipped or stopped before it counted them."""
+class CountsDocument(TypedDict):
+    """Entries over all jobs; zeros where a run was skipped or stopped before it counted them."""
 
     num_items: int
     num_done: int

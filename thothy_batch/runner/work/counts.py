@@ -1,5 +1,6 @@
-"""Counts of a run: every entry ends in exactly one way, and the counts must show it."""
+"""Entry counts of a run: every entry ends in exactly one way, and the counts must show it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from thothy_batch.records import ItemStatus
@@ -7,13 +8,13 @@ from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.job import Job
 from thothy_batch.runner.work.count_document import CountsDocument, JobDocument
 
-# Answered rows of a job before its failures are judged.
-_MIN_ANSWERED = 20
+# Completed requests of a job before its failures can stop it.
+_MIN_COMPLETED = 20
 
 
 @dataclass(slots=True)
 class JobCount:
-    """How the entries of one job stand."""
+    """Counts of one job."""
 
     name: str
     kind: str
@@ -25,8 +26,8 @@ class JobCount:
     num_reused: int = 0
     num_not_run: int = 0
     num_flagged: int = 0
-    num_answered: int = 0  # requests that the engine answered
-    num_rejected: int = 0  # of them, those whose answer was no good
+    num_completed: int = 0  # requests that the engine completed, or failed to
+    num_rejected: int = 0  # of them, those that failed their checks
     stopped: bool = False
 
     @property
@@ -35,14 +36,15 @@ class JobCount:
 
     @property
     def num_settled(self) -> int:
+        """Entries that have ended."""
         return self.num_done + self.num_failed + self.num_reused + self.num_not_run
 
     @property
     def too_many_failed(self) -> bool:
-        """True when the job should stop: enough answers are in, and too many are no good."""
-        if self.num_answered < _MIN_ANSWERED:
+        """True if the job should stop: enough requests completed, and too many were rejected."""
+        if self.num_completed < _MIN_COMPLETED:
             return False
-        return 100 * self.num_rejected > self.max_failed_pct * self.num_answered
+        return 100 * self.num_rejected > self.max_failed_pct * self.num_completed
 
     def as_json(self) -> JobDocument:
         """The counts as the summary and the status file show them."""
@@ -75,39 +77,45 @@ class RunCounts:
 
     jobs: list[JobCount]
     tokens: Tokens = field(default_factory=Tokens)
-    _settled: set[Entry] = field(default_factory=set)
+    _ended: set[Entry] = field(default_factory=set)
 
     @classmethod
-    def of(cls, jobs: list[Job], entries: list[Entry]) -> "RunCounts":
-        """Nothing settled yet."""
-        counts = [
-            JobCount(job.name, job.kind.name, job.settings.priority, job.settings.max_failed_pct)
-            for job in jobs
-        ]
+    def of(cls, jobs: Iterable[Job]) -> "RunCounts":
+        """Zeros for each job."""
+        return cls(
+            [
+                JobCount(
+                    job.name, job.kind.name, job.settings.priority, job.settings.max_failed_pct
+                )
+                for job in jobs
+            ]
+        )
+
+    def add_entries(self, entries: Iterable[Entry]) -> None:
+        """Count the entries of the run, all of them open."""
         for entry in entries:
-            counts[entry.job.index].num_items += 1
-        return cls(counts)
+            self.job_of(entry).num_items += 1
 
     def job_of(self, entry: Entry) -> JobCount:
         return self.jobs[entry.job.index]
 
     def record(self, entry: Entry, status: ItemStatus) -> None:
-        """Notes how an entry ended; each may end once."""
-        assert entry not in self._settled, f"{entry.key} ended twice"
-        self._settled.add(entry)
+        """Record how an entry ended; each may end once."""
+        assert entry not in self._ended, f"{entry.key} ended twice"
+        self._ended.add(entry)
         count = self.job_of(entry)
         name = f"num_{status.value}"
         setattr(count, name, getattr(count, name) + 1)
 
     def is_open(self, entry: Entry) -> bool:
-        return entry not in self._settled
+        return entry not in self._ended
 
     def total(self, name: str) -> int:
         """The sum of one count over all jobs."""
         return sum(int(getattr(count, name)) for count in self.jobs)
 
     def adds_up(self) -> bool:
-        """True when every entry has ended."""
+        """True if every entry has ended."""
         return all(count.num_open == 0 for count in self.jobs)
 
     def as_json(self) -> CountsDocument:

@@ -1,8 +1,8 @@
-"""Bad answers are tried again: with another seed, or with room for more tokens.
+"""Retries of rejected or flagged completions: with another seed, or with room for more tokens.
 
-Rows that are drawn at random may do better by another seed. Greedy ones would say the same again,
-unless they were cut off, or their kind names a temperature for this. Of several answers the best
-one counts, of equal ones the first.
+Sampled requests may do better with another seed. Greedy ones would repeat the same output, unless
+they were cut off or their kind names a retry temperature. The best attempt counts, of equal ones
+the first.
 """
 
 from dataclasses import dataclass, replace
@@ -11,17 +11,17 @@ from thothy_batch.kinds import ParsedOutput
 from thothy_batch.plan import row_seed
 from thothy_batch.records import Completion, FinishReason, Request, RequestResult
 
-_MORE_ROOM = 2  # times max_tokens, after an answer that was cut off
+_MORE_ROOM = 2  # times max_tokens, after a completion that was cut off
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An answer, and what it was asked with."""
+    """A completed request, its result, and the output parsed from it."""
 
     request: Request
-    attempt: int
+    number: int  # 1: the first attempt, earlier runs included
     result: RequestResult
-    finished: ParsedOutput
+    output: ParsedOutput
 
     @property
     def completions(self) -> tuple[Completion, ...]:
@@ -35,53 +35,53 @@ class Attempt:
     @property
     def rank(self) -> tuple[bool, int]:
         """Lower is better."""
-        return bool(self.finished.failure), len(self.finished.flags)
+        return bool(self.output.failure), len(self.output.flags)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """What may be tried."""
+    """Decides whether a request is attempted again, and how."""
 
     run_seed: int
-    most: int  # attempts of a request in one run
+    max_attempts: int  # of a request in one run
     max_len: int  # tokens of prompt and output
 
     def next_request(
         self,
-        tried: Attempt,
+        attempt: Attempt,
         sampling_seed: int | None,
         *,
-        num_tried: int,
+        num_attempts: int,
         retry_temperature: float | None = None,
     ) -> Request | None:
-        """The request of the attempt after this one; None where no other answer is to be had.
+        """The request of the next attempt; None where there is none to make.
 
-        `retry_temperature`: at which a greedy row is drawn that was not cut off; None: it is not.
+        `retry_temperature`: of a greedy request that was not cut off; None: it is not repeated.
         """
-        if not tried.finished.failure and not tried.finished.flags:
+        if not attempt.output.failure and not attempt.output.flags:
             return None
-        if num_tried >= self.most:
+        if num_attempts >= self.max_attempts:
             return None
-        request, sampling = tried.request, tried.request.sampling
-        longer = self._longer(request) if tried.is_cut_off and not sampling.ignore_eos else 0
+        request, sampling = attempt.request, attempt.request.sampling
+        longer = self._longer(request) if attempt.is_cut_off and not sampling.ignore_eos else 0
         if longer:
             sampling = replace(sampling, max_tokens=longer)
         elif sampling.temperature == 0:
             if retry_temperature is None:
                 return None
             sampling = replace(sampling, temperature=retry_temperature)
-        key, attempt = request.request_key, tried.attempt + 1
+        key, number = request.request_key, attempt.number + 1
         return replace(
             request,
             sampling=sampling,
-            seed=row_seed(self.run_seed, sampling_seed, key, attempt=attempt),
-            priority=0,  # behind all that was never tried
-            prefixes=None,  # the plan counted its readers once
+            seed=row_seed(self.run_seed, sampling_seed, key, attempt=number),
+            priority=0,  # after every first attempt
+            prefixes=None,  # the plan counted its prefixes' readers once
             expected_tokens=None,
         )
 
     def _longer(self, request: Request) -> int:
-        """More tokens than before; 0: there is no room for them."""
+        """A larger max_tokens that fits the context; 0: none does."""
         before = request.sampling.max_tokens
         most = min(_MORE_ROOM * before, self.max_len - len(request.prompt_token_ids))
         return most if most > before else 0

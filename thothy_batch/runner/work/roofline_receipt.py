@@ -1,4 +1,7 @@
-"""The roofline receipt of a run: what its finished requests needed, however they were scheduled."""
+"""The roofline receipt of a run: the time its finished requests need at the device's limits.
+
+No term depends on how they were scheduled.
+"""
 
 import numpy as np
 
@@ -12,7 +15,7 @@ _BUFFER = 256
 
 
 class RooflineReceipt:
-    """Takes finished requests; keeps of a prompt eight bytes a block."""
+    """Collects finished requests; keeps eight bytes per block of a prompt."""
 
     def __init__(
         self, work: ModelWork | None, limits: DeviceLimits | None, block_size: int
@@ -24,10 +27,10 @@ class RooflineReceipt:
         self._block_size = block_size
         self._prompts: list[TokenIds] = []
         self._outputs: list[tuple[int, ...]] = []
-        self._chains: list[BlockHashes] = []
+        self._block_hashes: list[BlockHashes] = []
 
     def add(self, prompt_token_ids: TokenIds, result: RequestResult) -> None:
-        """A request, or one stage of it, was computed to its end."""
+        """Add a finished request, or one stage of it."""
         if self._work is None:
             return
         self._prompts.append(prompt_token_ids)
@@ -40,11 +43,11 @@ class RooflineReceipt:
         if self._work is None or self._limits is None or not self._outputs:
             return None
         self._hash()
-        chains = _joined(self._chains, self._block_size)
-        tree = prefix_tree(chains, np.zeros(len(chains.lengths), np.int64))
+        hashes = _joined(self._block_hashes, self._block_size)
+        tree = prefix_tree(hashes, np.zeros(len(hashes.lengths), np.int64))
         total = RooflineWork(self._work)
         for length, outputs, path in zip(
-            chains.lengths.tolist(), self._outputs, tree.paths(), strict=True
+            hashes.lengths.tolist(), self._outputs, tree.paths(), strict=True
         ):
             total.add(length, outputs, path)
         rates = self._limits.flops
@@ -53,7 +56,7 @@ class RooflineReceipt:
 
     def _hash(self) -> None:
         if self._prompts:
-            self._chains.append(chain_prompts(self._prompts, self._block_size))
+            self._block_hashes.append(chain_prompts(self._prompts, self._block_size))
             self._prompts = []
 
 

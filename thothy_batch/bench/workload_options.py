@@ -1,4 +1,4 @@
-"""Which workload was asked for: a file, lengths, or documents."""
+"""The options that choose a workload: a file, lengths, or documents."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +13,15 @@ from thothy_batch.bench.workload import (
 )
 from thothy_batch.errors import ManifestError
 
-# Behind a document: an instruction of a few sentences, a summary or a report.
+# After a document: an instruction of a few sentences; output: a summary or a report.
 _ARTIFACT_LENGTHS = "64-128/64-256"
 _DOCUMENT_TOKENS, _ARTIFACTS = 3000, 4
-_MAX_MADE_UP = 1 << 30  # prompt tokens, of 4 bytes each
+_MAX_PROMPT_TOKENS = 1 << 30  # in memory, 4 bytes each
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """The options that say what to run; None: left out."""
+class WorkloadOptions:
+    """A workload as the command line names it; None: not given."""
 
     path: Path | None = None
     lengths: str | None = None
@@ -33,7 +33,7 @@ class Choice:
     seed: int = 0
 
     def check(self) -> None:
-        """Raises ManifestError for options that do not go together, or are no counts."""
+        """Raise ManifestError for options that exclude each other, or are out of range."""
         self._check_counts()
         others = self.lengths is not None or self.num_documents is not None
         if self.path is None and not others:
@@ -56,11 +56,11 @@ class Choice:
             self._check_size()
 
     def make(self, vocab_size: int) -> Workload:
-        """Reads the file, or makes the requests up. Raises ManifestError."""
+        """Read the file, or generate the requests. Raises ManifestError."""
         if self.path is not None:
             return file_workload(self.path, vocab_size=vocab_size, limit=self.limit, seed=self.seed)
         if self.num_documents is not None:
-            made = documents_workload(
+            workload = documents_workload(
                 self.num_documents,
                 document_tokens=self.document_tokens or _DOCUMENT_TOKENS,
                 artifacts=self.artifacts or _ARTIFACTS,
@@ -69,29 +69,29 @@ class Choice:
                 seed=self.seed,
             )
         else:
-            made = lengths_workload(
+            workload = lengths_workload(
                 self._lengths(),
                 num_requests=self.num_requests or DEFAULT_REQUESTS,
                 vocab_size=vocab_size,
                 seed=self.seed,
             )
-        return made if self.limit is None else made.first(self.limit)
+        return workload if self.limit is None else workload.first(self.limit)
 
     def _lengths(self) -> Lengths:
-        """Of prompts; of what follows the document, where there are documents."""
+        """Lengths of prompt and output; with documents, of the part after the document."""
         return Lengths.parse(_ARTIFACT_LENGTHS if self.lengths is None else self.lengths)
 
     def _check_size(self) -> None:
-        """Prompts are held in memory."""
+        """Refuse prompts that would not fit in memory."""
         longest = self._lengths().prompt[1]
         if self.num_documents is None:
             num_prompts = self.num_requests or DEFAULT_REQUESTS
         else:
             num_prompts = self.num_documents * (self.artifacts or _ARTIFACTS)
             longest += self.document_tokens or _DOCUMENT_TOKENS
-        if num_prompts * longest > _MAX_MADE_UP:
+        if num_prompts * longest > _MAX_PROMPT_TOKENS:
             raise ManifestError(
-                f"the prompts would have more than {_MAX_MADE_UP:,} tokens in all",
+                f"the prompts would have more than {_MAX_PROMPT_TOKENS:,} tokens in all",
                 hint="ask for fewer or shorter ones",
             )
 
