@@ -26,11 +26,12 @@ LEVELS = {
         ("engine",),
         ("model",),
         ("templating", "yaml_source"),
-        ("process", "resources"),
-        ("records", "errors", "testing", "lazy", "logs", "choices"),
+        ("process", "resources", "logs"),
+        ("records", "errors", "testing", "lazy", "choices"),
     ),
     "thothy_batch.engine": (
-        ("start", "in_process"),
+        ("start",),
+        ("in_process",),
         ("process",),
         ("builder",),
         ("calibration",),
@@ -46,8 +47,8 @@ LEVELS = {
     "thothy_batch.runner": (
         ("commands",),
         ("loop",),
-        ("planning",),
         ("session",),
+        ("planning",),
         ("monitoring",),
         ("work",),
         ("entries",),
@@ -59,6 +60,7 @@ LEVELS = {
         ("database",),
         ("journal",),
         ("columns", "lock", "status"),
+        ("paths",),
         ("files",),
     ),
     "thothy_batch.model": (

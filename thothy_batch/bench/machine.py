@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Self
 
-from thothy_batch.engine.hardware.gpu import NvmlError, busy_percent, find_gpu, open_nvml
+from thothy_batch.engine.hardware import NvmlError, busy_percent, find_gpu, open_nvml
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SAMPLE_EVERY_S = 0.1

@@ -10,19 +10,19 @@ from thothy_batch.bench.figures import BenchFigures
 from thothy_batch.bench.machine import PeakMemory, commit, versions_of
 from thothy_batch.bench.workload import Refusal
 from thothy_batch.engine.builder import build_engine
-from thothy_batch.engine.core.limits import Limits, blocks_needed, why_unfit
-from thothy_batch.engine.cost.measurement_cache import device_name, measured_now
+from thothy_batch.engine.core import Limits, blocks_needed, why_unfit
+from thothy_batch.engine.cost import device_name, measured_now
 from thothy_batch.engine.fake_model import ByteTokenizer, is_fake
-from thothy_batch.engine.hardware.environment import set_compute_environment
+from thothy_batch.engine.hardware import set_compute_environment
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.model_info import ModelInfo
 from thothy_batch.errors import ManifestError
-from thothy_batch.model.checkpoint.locate import locate_model
-from thothy_batch.model.config.model_config import load_config
+from thothy_batch.model.checkpoint import locate_model
+from thothy_batch.model.config import load_config
 from thothy_batch.plan import POLICIES, RequestPlan, plan_requests
 from thothy_batch.records import EngineInfo, EngineSpec, ModelSpec, Request
-from thothy_batch.runner.planning.engine_spec import resolve_engine, size_pool
-from thothy_batch.runner.work.roofline_receipt import RooflineReceipt
+from thothy_batch.runner.planning import resolve_engine, size_pool
+from thothy_batch.runner.work import RooflineReceipt
 
 # Holds a device, given by name, for the length of a `with` block.
 DeviceLock = Callable[[str], AbstractContextManager[None]]

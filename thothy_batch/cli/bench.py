@@ -11,8 +11,7 @@ import typer
 from thothy_batch.cli.output import print_blocks, print_json
 
 if TYPE_CHECKING:
-    from thothy_batch.bench.figures import BenchFigures
-    from thothy_batch.bench.workload_options import WorkloadOptions
+    from thothy_batch.bench import BenchFigures, WorkloadOptions
     from thothy_batch.records import EngineSpec
 
 
@@ -97,7 +96,7 @@ def bench(
     """Measure engine speed on a workload file or a length trace; the last line is JSON."""
     from thothy_batch.cli.render_bench import bench_blocks
     from thothy_batch.records import EngineSpec, ModelSpec
-    from thothy_batch.runner.commands.doctor import known_dtype
+    from thothy_batch.runner.commands import known_dtype
 
     chosen = WorkloadOptions(
         workload, lengths, requests, documents, document_tokens, artifacts, limit, seed
@@ -128,7 +127,7 @@ def bench(
 
 
 def _measure(chosen: "WorkloadOptions", spec: "EngineSpec", order: str) -> "BenchFigures":
-    from thothy_batch.bench.measure import check_order, run_bench, vocabulary_of
+    from thothy_batch.bench import check_order, run_bench, vocabulary_of
     from thothy_batch.cli.display import choose_display
 
     chosen.check()
@@ -153,8 +152,7 @@ def _measure(chosen: "WorkloadOptions", spec: "EngineSpec", order: str) -> "Benc
 def _lock_device(device: str) -> Iterator[None]:
     """Holds the GPU as a run does: either would slow the other down. Raises LockedError."""
     from thothy_batch.errors import LockedError
-    from thothy_batch.runner.session.locking import device_locked, holder_of
-    from thothy_batch.runner.session.options import IfLocked
+    from thothy_batch.runner.session import IfLocked, device_locked, holder_of
 
     holder = holder_of("bench", None, datetime.now().astimezone())
     try:
@@ -167,7 +165,7 @@ def _lock_device(device: str) -> Iterator[None]:
 
 def _parse_kv_memory(text: str) -> int | float | None:
     from thothy_batch.errors import ManifestError
-    from thothy_batch.manifest.units import parse_memory
+    from thothy_batch.manifest import parse_memory
 
     try:
         share = float(text)

@@ -4,8 +4,8 @@ import sys
 import time
 from typing import Protocol, Self
 
-from thothy_batch.report.formatting import escape_controls
-from thothy_batch.runner.monitoring.progress import Observer, Silent, Snapshot
+from thothy_batch.report import escape_controls
+from thothy_batch.runner.monitoring import Observer, Silent, Snapshot
 
 _LINE_EVERY_S = 30.0
 

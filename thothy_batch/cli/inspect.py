@@ -19,7 +19,7 @@ DEFAULT_STORE = Path("artifacts.duckdb")
 def status(store: StorePath = DEFAULT_STORE, as_json: AsJson = False) -> None:
     """Show the run in progress, or how the last one ended."""
     from thothy_batch.cli.render_status import status_blocks
-    from thothy_batch.runner.monitoring.store_state import store_state
+    from thothy_batch.runner.monitoring import store_state
 
     found = store_state(store)
     print_json(found) if as_json else print_blocks(status_blocks(found))
@@ -34,8 +34,8 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Report on a run (default: the last): what was made, what failed and why, how fast."""
-    from thothy_batch.report.text import report_blocks
-    from thothy_batch.runner.commands.report import report_document, write_page
+    from thothy_batch.report import report_blocks
+    from thothy_batch.runner.commands import report_document, write_page
 
     document = report_document(store, run)
     if html is not None:
@@ -63,7 +63,7 @@ def export(
     formula (it begins with = + - @, a tab or a line break) gets a leading apostrophe; Parquet and
     JSONL hold every text unchanged.
     """
-    from thothy_batch.runner.commands.report import export_artifacts
+    from thothy_batch.runner.commands import export_artifacts
 
     count = export_artifacts(store, job=job, run=run, format=format, output=output)
     say(f"wrote {count:,} artifacts to {output}")

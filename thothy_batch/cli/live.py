@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from thothy_batch.cli.render_run import progress_line
-from thothy_batch.report.formatting import duration, escape_controls, sanitize
-from thothy_batch.runner.monitoring.progress import Snapshot
-from thothy_batch.runner.work.counts import JobCount
+from thothy_batch.report import duration, escape_controls, sanitize
+from thothy_batch.runner.monitoring import Snapshot
+from thothy_batch.runner.work import JobCount
 
 _MAX_JOBS = 16
 # Cells. A bar shrinks first, then the name is cut; the counts stay whole.

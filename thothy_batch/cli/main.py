@@ -20,7 +20,7 @@ from thothy_batch.cli.setup import doctor, init
 from thothy_batch.cli.streams import open_streams
 from thothy_batch.errors import ManifestError
 from thothy_batch.logs import configure_logging
-from thothy_batch.report.formatting import escape_controls
+from thothy_batch.report import escape_controls
 
 Verbose = Annotated[
     bool,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from thothy_batch.errors import ManifestError, ThothyError
-from thothy_batch.report.formatting import escape_controls
+from thothy_batch.report import escape_controls
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -42,7 +42,7 @@ def print_blocks(blocks: "Sequence[RenderableType]") -> None:
     # Imported late, as everything that --help and --json do without.
     from rich.console import Console, Group
 
-    from thothy_batch.report.layout import to_text
+    from thothy_batch.report import to_text
 
     if sys.stdout.isatty():
         Console(file=sys.stdout, color_system=None).print(Group(*blocks), crop=False)

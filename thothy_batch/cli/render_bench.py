@@ -2,9 +2,8 @@
 
 from rich.console import RenderableType
 
-from thothy_batch.bench.figures import BenchFigures
-from thothy_batch.report.formatting import NOTHING, count, number_format, rate, sanitize
-from thothy_batch.report.layout import Line, pairs_table
+from thothy_batch.bench import BenchFigures
+from thothy_batch.report import NOTHING, Line, count, number_format, pairs_table, rate, sanitize
 
 _MAX_REFUSED = 5
 

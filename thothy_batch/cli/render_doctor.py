@@ -2,9 +2,17 @@
 
 from rich.console import RenderableType
 
-from thothy_batch.report.formatting import count, number_format, rate, sanitize
-from thothy_batch.report.layout import Column, FigureTable, Line, pairs_table
-from thothy_batch.runner.commands.doctor_document import (
+from thothy_batch.report import (
+    Column,
+    FigureTable,
+    Line,
+    count,
+    number_format,
+    pairs_table,
+    rate,
+    sanitize,
+)
+from thothy_batch.runner.commands import (
     DoctorDocument,
     GpuDocument,
     MeasuredModelDocument,

@@ -4,8 +4,8 @@ import shlex
 
 from rich.console import RenderableType
 
-from thothy_batch.report.layout import Line
-from thothy_batch.runner.commands.init import InitResult
+from thothy_batch.report import Line
+from thothy_batch.runner.commands import InitResult
 
 
 def init_blocks(made: InitResult) -> list[RenderableType]:

@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 
 from rich.console import RenderableType
 
-from thothy_batch.report.formatting import count, duration, number_format, sanitize
-from thothy_batch.report.layout import Column, FigureTable, Line
-from thothy_batch.runner.commands.plan_types import (
+from thothy_batch.report import Column, FigureTable, Line, count, duration, number_format, sanitize
+from thothy_batch.runner.commands import (
     LengthsDocument,
     PlanDocument,
     PlanEngine,

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 
 from rich.console import RenderableType
 
-from thothy_batch.report.formatting import count, duration, sanitize
-from thothy_batch.report.layout import Column, FigureTable, Line
-from thothy_batch.runner.monitoring.progress import Snapshot
-from thothy_batch.runner.session.summary import RunSummary
-from thothy_batch.runner.work.count_document import JobDocument
+from thothy_batch.report import Column, FigureTable, Line, count, duration, sanitize
+from thothy_batch.runner.monitoring import Snapshot
+from thothy_batch.runner.session import RunSummary
+from thothy_batch.runner.work import JobDocument
 
 _STATES = {
     "restarting": "the engine is restarting",

@@ -3,9 +3,8 @@
 from rich.console import RenderableType
 
 from thothy_batch.cli.render_run import job_table
-from thothy_batch.report.formatting import clock, count, duration, sanitize
-from thothy_batch.report.layout import Line
-from thothy_batch.runner.monitoring.status_document import (
+from thothy_batch.report import Line, clock, count, duration, sanitize
+from thothy_batch.runner.monitoring import (
     IdleDocument,
     RunningDocument,
     StatusDocument,

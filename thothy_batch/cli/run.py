@@ -8,7 +8,7 @@ import typer
 from thothy_batch.cli.output import print_blocks, print_json, report_error
 
 if TYPE_CHECKING:
-    from thothy_batch.manifest.settings import Overrides
+    from thothy_batch.manifest import Overrides
 
 
 def _num_rows(text: str) -> int:
@@ -76,8 +76,8 @@ def run(
     from thothy_batch.cli import signals
     from thothy_batch.cli.display import choose_display
     from thothy_batch.cli.render_run import summary_blocks
-    from thothy_batch.runner.commands.run import run_manifest
-    from thothy_batch.runner.session.options import IfLocked, RunOptions, time_budget_s
+    from thothy_batch.runner.commands import run_manifest
+    from thothy_batch.runner.session import IfLocked, RunOptions, time_budget_s
 
     options = RunOptions(
         manifest=manifest,
@@ -110,8 +110,8 @@ def plan(
     """Check a manifest without loading weights: errors, counts, lengths, sharing, time."""
     from thothy_batch.cli.display import choose_display
     from thothy_batch.cli.render_plan import plan_blocks
-    from thothy_batch.runner.commands.plan import plan_manifest
-    from thothy_batch.runner.session.options import RunOptions
+    from thothy_batch.runner.commands import plan_manifest
+    from thothy_batch.runner.session import RunOptions
 
     options = RunOptions(manifest, _overrides(store, model, device, job, limit))
     with choose_display(quiet=quiet) as display:
@@ -126,6 +126,6 @@ def _overrides(
     jobs: list[str] | None,
     limit: int | None,
 ) -> "Overrides":
-    from thothy_batch.manifest.settings import Overrides
+    from thothy_batch.manifest import Overrides
 
     return Overrides(store, model, device, tuple(jobs or ()), limit)

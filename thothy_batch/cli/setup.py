@@ -31,7 +31,7 @@ def doctor(
     """Show what this machine can do: device, kernels, versions, measured compute and bandwidth."""
     from thothy_batch.cli.display import choose_display
     from thothy_batch.cli.render_doctor import doctor_blocks
-    from thothy_batch.runner.commands.doctor import diagnose, model_to_measure
+    from thothy_batch.runner.commands import diagnose, model_to_measure
 
     wanted = model_to_measure(model, dtype, quantization, random_weights=random_weights)
     with choose_display(quiet=False) as display:
@@ -44,6 +44,6 @@ def init(
 ) -> None:
     """Create a working example: manifest, sample Parquet, cron line."""
     from thothy_batch.cli.render_init import init_blocks
-    from thothy_batch.runner.commands.init import init_folder
+    from thothy_batch.runner.commands import init_folder
 
     print_blocks(init_blocks(init_folder(folder)))

@@ -4,3 +4,5 @@ Knows nothing of manifests, kinds or the store. `protocol` says what an engine i
 ways to start one, `model_info` describes a model without its weights. Importing this package
 imports nothing else.
 """
+
+__all__: list[str] = []

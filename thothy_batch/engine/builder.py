@@ -79,9 +79,8 @@ def _build_real(
     import torch
 
     from thothy_batch.engine.model_loader import load_runner
-    from thothy_batch.model.config.model_config import num_parameters
-    from thothy_batch.model.fingerprint import check_fingerprint
-    from thothy_batch.model.host_memory import keep_freed_memory
+    from thothy_batch.model import check_fingerprint, keep_freed_memory
+    from thothy_batch.model.config import num_parameters
 
     if owns_process and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(num_cores())

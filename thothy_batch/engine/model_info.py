@@ -11,16 +11,15 @@ from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.core.limits import Limits
 from thothy_batch.engine.cost.cost_model import ModelWork, model_work
 from thothy_batch.engine.fake_model import FAKE_BYTES_PER_TOKEN, ByteTokenizer, FakeKnobs, is_fake
-from thothy_batch.model.checkpoint.locate import locate_model
-from thothy_batch.model.config.model_config import (
+from thothy_batch.model import check_quantization, model_fingerprint
+from thothy_batch.model.checkpoint import locate_model
+from thothy_batch.model.config import (
     kv_bytes_per_token,
     layer_groups,
     load_config,
     resolve_dtype,
 )
-from thothy_batch.model.fingerprint import model_fingerprint
-from thothy_batch.model.quantization import check_quantization
-from thothy_batch.model.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from thothy_batch.model.tokenizer import Tokenizer, load_tokenizer
 from thothy_batch.records import EngineSpec, LayerGroup, ModelSpec
 
 AnyTokenizer = Tokenizer | ByteTokenizer

@@ -18,9 +18,8 @@ from thothy_batch.engine.execution.launcher import Launcher, Runner, SyncLaunche
 from thothy_batch.engine.execution.memory_profile import free_after_warm_up, memory_named
 from thothy_batch.engine.execution.sampler import Sampler
 from thothy_batch.engine.hardware.host_memory import available_bytes
-from thothy_batch.model.config.model_config import kv_bytes_per_token, layer_groups
-from thothy_batch.model.kv_pool import KVPool
-from thothy_batch.model.loading import LoadedModel, load_decoder
+from thothy_batch.model import KVPool, LoadedModel, load_decoder
+from thothy_batch.model.config import kv_bytes_per_token, layer_groups
 from thothy_batch.records import EngineSpec
 
 if TYPE_CHECKING:

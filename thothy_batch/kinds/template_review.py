@@ -10,8 +10,7 @@ from thothy_batch.kinds.templates import (
     compile_template,
     parse_template,
 )
-from thothy_batch.templating import jinja
-from thothy_batch.templating.jinja import meta, nodes
+from thothy_batch.templating import jinja, meta, nodes
 from thothy_batch.yaml_source import did_you_mean
 
 # (line within the template, message, hint)

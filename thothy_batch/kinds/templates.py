@@ -8,8 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from thothy_batch.kinds.languages import language_name
-from thothy_batch.templating import jinja
-from thothy_batch.templating.sandbox import BoundedSandbox
+from thothy_batch.templating import BoundedSandbox, jinja
 
 _FILENAME = "<template>"  # jinja2's own name for templates made from a string
 

@@ -1,1 +1,63 @@
 """Reads manifests into validated settings, and Parquet or SQL inputs into streams of items."""
+
+from typing import TYPE_CHECKING
+
+from thothy_batch.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from thothy_batch.manifest.items import ItemSource, open_items
+    from thothy_batch.manifest.settings import (
+        FileInput,
+        JobRowsInput,
+        JobSettings,
+        Manifest,
+        Overrides,
+        SqlInput,
+        json_schema,
+        load_manifest,
+        parse_deadline,
+        parse_duration,
+        to_engine_spec,
+    )
+    from thothy_batch.manifest.units import parse_memory
+
+__all__ = [
+    "FileInput",
+    "ItemSource",
+    "JobRowsInput",
+    "JobSettings",
+    "Manifest",
+    "Overrides",
+    "SqlInput",
+    "json_schema",
+    "load_manifest",
+    "open_items",
+    "parse_deadline",
+    "parse_duration",
+    "parse_memory",
+    "to_engine_spec",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "items": (
+            "ItemSource",
+            "open_items",
+        ),
+        "settings": (
+            "FileInput",
+            "JobRowsInput",
+            "JobSettings",
+            "Manifest",
+            "Overrides",
+            "SqlInput",
+            "json_schema",
+            "load_manifest",
+            "parse_deadline",
+            "parse_duration",
+            "to_engine_spec",
+        ),
+        "units": ("parse_memory",),
+    },
+)

@@ -20,7 +20,7 @@ import duckdb
 
 from thothy_batch.errors import ManifestError, Problem
 from thothy_batch.manifest.files import BATCH_ROWS
-from thothy_batch.process.children import end_with_parent, parent_signals_blocked
+from thothy_batch.process import end_with_parent, parent_signals_blocked
 
 _RUN_TEXT = (b"query", b"json_execute_serialized_sql")
 

@@ -5,30 +5,26 @@ from thothy_batch.plan.keys import artifact_id, request_key, row_seed
 from thothy_batch.plan.order import POLICIES
 from thothy_batch.plan.output_estimate import OutputEstimates
 from thothy_batch.plan.planner import RequestPlan, plan_requests
-from thothy_batch.plan.prefix_tree import PrefixTree, prefix_tree
+from thothy_batch.plan.prefix_tree import prefix_tree
 from thothy_batch.plan.repeated_text import RepeatedText, repeated_text
 from thothy_batch.plan.request_stats import LengthStats, RequestStats, request_stats
-from thothy_batch.plan.sharing_stats import SharingStats, sharing_stats
-from thothy_batch.process.pool import map_chunks
+from thothy_batch.plan.sharing_stats import sharing_stats
 
 __all__ = [
     "POLICIES",
     "BlockHashes",
     "LengthStats",
-    "RequestStats",
     "OutputEstimates",
-    "PrefixTree",
     "RepeatedText",
     "RequestPlan",
-    "SharingStats",
+    "RequestStats",
     "artifact_id",
     "chain_prompts",
-    "map_chunks",
-    "request_stats",
     "plan_requests",
     "prefix_tree",
     "repeated_text",
     "request_key",
+    "request_stats",
     "row_seed",
     "sharing_stats",
 ]

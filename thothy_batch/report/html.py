@@ -34,7 +34,7 @@ from thothy_batch.report.phrases import (
     prediction,
     roofline,
 )
-from thothy_batch.templating.page import page_template
+from thothy_batch.templating import page_template
 
 _LIMIT = 300  # characters of a text from a row or a model
 _STATES = ("completed", "running", "stopped")

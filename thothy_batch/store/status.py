@@ -4,7 +4,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from thothy_batch.process.atomic_write import replace_file
+from thothy_batch.process import replace_file
 
 
 def write_status(path: Path, status: dict[str, object]) -> None:

@@ -1,1 +1,3 @@
 """Fault points that tests arm inside the product."""
+
+__all__ = ["faults"]

@@ -6,7 +6,7 @@ from thothy_batch.engine.calibration.calibrate import calibrate
 from thothy_batch.engine.cost.cost_model import StepSpeed
 from thothy_batch.engine.cost.measurement_cache import SpeedKey
 from thothy_batch.engine.model_loader import load_runner
-from thothy_batch.model.config.model_config import num_parameters
+from thothy_batch.model.config import num_parameters
 from thothy_batch.records import EngineSpec, LayerGroup
 
 

@@ -7,13 +7,13 @@ decode steps is charged in closed form. Knows no tensors and no blocks.
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from thothy_batch.model.config.model_config import (
+from thothy_batch.model import saved_bytes
+from thothy_batch.model.config import (
     DTYPE_BYTES,
     ModelConfig,
     group_kv_bytes_per_token,
     layer_groups,
 )
-from thothy_batch.model.quantization import saved_bytes
 
 # Seconds as a function of rows: (rows, seconds), ascending in rows.
 Curve = tuple[tuple[float, float], ...]

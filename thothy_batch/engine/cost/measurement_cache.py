@@ -22,7 +22,7 @@ from thothy_batch import __version__
 from thothy_batch.engine.cost.cost_model import Curve, ModelWork, StepSpeed
 from thothy_batch.engine.hardware.cpu import cpu_name, cpu_signature
 from thothy_batch.engine.hardware.gpu import find_gpu
-from thothy_batch.process.atomic_write import replace_file
+from thothy_batch.process import replace_file
 from thothy_batch.records import DeviceLimits
 
 _FORMAT = 2  # raised also when the computation changes, so that everything is measured again

@@ -7,9 +7,7 @@ from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.execution.attention_metadata import host_metadata
 from thothy_batch.engine.execution.batch import Batch, Int64Array
 from thothy_batch.engine.execution.sampler import Sampler
-from thothy_batch.model.decoder import Decoder
-from thothy_batch.model.inputs import ForwardInputs, GroupInputs
-from thothy_batch.model.kv_pool import KVPool
+from thothy_batch.model import Decoder, ForwardInputs, GroupInputs, KVPool
 
 
 class ModelRunner:

@@ -7,7 +7,7 @@ import torch
 from thothy_batch.engine.execution.attention_metadata import host_metadata
 from thothy_batch.engine.execution.batch import Batch
 from thothy_batch.engine.execution.host_to_device import AnyArray, upload
-from thothy_batch.model.inputs import ForwardInputs, GroupInputs
+from thothy_batch.model import ForwardInputs, GroupInputs
 from thothy_batch.records import LayerGroup
 from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.sample import SamplingTensors

@@ -23,8 +23,7 @@ from thothy_batch.engine.execution.graph_buffers import GraphBuffers, attention_
 from thothy_batch.engine.execution.host_to_device import upload
 from thothy_batch.engine.execution.kernel_autotune import tune_kernels
 from thothy_batch.errors import EngineError
-from thothy_batch.model.decoder import Decoder
-from thothy_batch.model.kv_pool import KVPool
+from thothy_batch.model import Decoder, KVPool
 from thothy_kernels.sample import penalize_seen, sample
 from thothy_kernels.step_state import (
     StateTable,

@@ -10,8 +10,8 @@ import torch
 from thothy_batch.engine.execution.attention_metadata import host_metadata
 from thothy_batch.engine.execution.batch import Batch, Int32Array
 from thothy_batch.engine.execution.host_to_device import AnyArray, PackedLayout, upload
-from thothy_batch.model.config.model_config import ModelConfig
-from thothy_batch.model.inputs import ForwardInputs, GroupInputs
+from thothy_batch.model import ForwardInputs, GroupInputs
+from thothy_batch.model.config import ModelConfig
 from thothy_batch.records import LayerGroup
 from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.paged_attention.triton_impl.decode_plan import pad_tables, plan_decode

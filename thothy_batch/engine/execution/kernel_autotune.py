@@ -17,8 +17,8 @@ import torch
 
 import thothy_kernels
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache, device_name
-from thothy_batch.model.config.model_config import ModelConfig
-from thothy_batch.model.kv_pool import KVPool
+from thothy_batch.model import KVPool
+from thothy_batch.model.config import ModelConfig
 from thothy_kernels.gated_activation import triton_impl as gated_in_triton
 from thothy_kernels.paged_attention.triton_impl import autotune as attention
 from thothy_kernels.rms_norm import triton_impl as norm_in_triton

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from thothy_batch.engine.hardware.environment import COMPUTE_ENVIRONMENT
 from thothy_batch.errors import EngineError
 from thothy_batch.logs import child_environment
-from thothy_batch.process.children import can_die_with_parent, parent_signals_blocked
+from thothy_batch.process import can_die_with_parent, parent_signals_blocked
 
 _LOG_LINES = 8
 _LOG_BYTES = 4096

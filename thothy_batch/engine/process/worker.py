@@ -30,7 +30,7 @@ from thothy_batch.engine.process.messages import (
 )
 from thothy_batch.errors import EngineError, ThothyError
 from thothy_batch.logs import configure_logging
-from thothy_batch.process.children import die_with_parent, ignore_parent_signals
+from thothy_batch.process import die_with_parent, ignore_parent_signals
 from thothy_batch.testing import faults
 
 REPORT_S = 0.1  # results within such a period are sent together

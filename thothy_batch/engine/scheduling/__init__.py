@@ -1,1 +1,3 @@
 """Decides each batch: queues, admission, preemption, deadlines. No torch."""
+
+__all__: list[str] = []

@@ -1,1 +1,22 @@
 """Encodes and decodes text and renders chat templates. No torch."""
+
+from typing import TYPE_CHECKING
+
+from thothy_batch.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from thothy_batch.model.tokenizer.chat_template import BeyondBoundsError
+    from thothy_batch.model.tokenizer.tokenizer import Tokenizer, load_tokenizer
+
+__all__ = ["BeyondBoundsError", "Tokenizer", "load_tokenizer"]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "chat_template": ("BeyondBoundsError",),
+        "tokenizer": (
+            "Tokenizer",
+            "load_tokenizer",
+        ),
+    },
+)

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from thothy_batch.errors import ModelError
-from thothy_batch.templating.jinja import (
+from thothy_batch.templating import (
+    BoundedSandbox,
     Extension,
     LoopControls,
     Namespace,
     Parser,
     SecurityError,
     TemplateError,
+    bounded_filter,
     nodes,
 )
-from thothy_batch.templating.limits import bounded_filter
-from thothy_batch.templating.sandbox import BoundedSandbox
 
 Message = dict[str, str]
 

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, cast
 
 from thothy_batch import __version__
 from thothy_batch.choices import DTYPES, IMPLS, QUANTIZATIONS
-from thothy_batch.engine.core.config import ops_impl, resolve_impl, resolve_spec
-from thothy_batch.engine.cost.cost_model import StepSpeed
-from thothy_batch.engine.cost.kv_capacity import capacity_table
-from thothy_batch.engine.cost.measurement_cache import MeasurementCache
-from thothy_batch.engine.hardware.cpu import cpu_name, num_cores, num_threads
-from thothy_batch.engine.hardware.environment import set_compute_environment
-from thothy_batch.engine.hardware.gpu import find_gpu
-from thothy_batch.engine.hardware.host_memory import available_bytes
+from thothy_batch.engine.core import ops_impl, resolve_impl, resolve_spec
+from thothy_batch.engine.cost import MeasurementCache, StepSpeed, capacity_table
+from thothy_batch.engine.hardware import (
+    available_bytes,
+    cpu_name,
+    find_gpu,
+    num_cores,
+    num_threads,
+    set_compute_environment,
+)
 from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.logs import collected_warnings
 from thothy_batch.records import EngineSpec, ModelSpec
@@ -30,7 +32,7 @@ from thothy_batch.runner.commands.doctor_document import (
 from thothy_batch.runner.monitoring.progress import Observer
 
 if TYPE_CHECKING:
-    from thothy_batch.engine.calibration.measured_model import MeasuredModel
+    from thothy_batch.engine.calibration import MeasuredModel
 
 _PACKAGES = ("torch", "triton", "numba", "numpy", "duckdb", "pyarrow", "tokenizers", "transformers")
 _GIB = 1 << 30
@@ -53,7 +55,7 @@ def diagnose(
     # Imported late: torch takes more than a second.
     import torch
 
-    from thothy_batch.engine.calibration.device_limits import measure_device
+    from thothy_batch.engine.calibration import measure_device
 
     with collected_warnings() as notes:
         cache = MeasurementCache()
@@ -91,7 +93,7 @@ def _match_engine_process() -> None:
     set_compute_environment()
     import torch
 
-    from thothy_batch.model.host_memory import keep_freed_memory
+    from thothy_batch.model import keep_freed_memory
 
     torch.set_num_threads(num_threads())
     keep_freed_memory()
@@ -139,7 +141,7 @@ def known_dtype(dtype: str) -> str:
 
 def _measure(model: ModelSpec, cache: MeasurementCache, observer: Observer) -> "MeasuredModel":
     """Calibrates the cost model of later runs, and frees the model again."""
-    from thothy_batch.engine.calibration.measured_model import measure_model
+    from thothy_batch.engine.calibration import measure_model
 
     observer.phase("loading and measuring the model")
     measured = measure_model(resolve_spec(EngineSpec(model=model, kv_memory=_KV_MEMORY)))

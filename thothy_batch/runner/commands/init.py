@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thothy_batch.errors import ManifestError
-from thothy_batch.manifest.settings import json_schema
+from thothy_batch.manifest import json_schema
 from thothy_batch.resources import data_path
 
 _SAMPLE = "products.parquet"

@@ -11,7 +11,7 @@ from pathlib import Path
 from thothy_batch.engine.model_info import ModelInfo
 from thothy_batch.errors import EngineError, StoreError
 from thothy_batch.kinds import TemplateProblem, render
-from thothy_batch.manifest.settings import load_manifest
+from thothy_batch.manifest import load_manifest
 from thothy_batch.plan import (
     RepeatedText,
     RequestStats,
@@ -46,9 +46,8 @@ from thothy_batch.runner.planning.run_plan import RunPlan
 from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.runner.work.assignment import Assignment, assign, request_keys
 from thothy_batch.runner.work.pending_request import PendingRequest
-from thothy_batch.store.queries.read import past_answers, past_outputs, past_speed
-from thothy_batch.store.queries.result_lookup import CachedResult
-from thothy_batch.store.store import publish_if_free
+from thothy_batch.store import publish_if_free
+from thothy_batch.store.queries import CachedResult, past_answers, past_outputs, past_speed
 
 # The source of a predicted speed, in words.
 _SOURCES = {

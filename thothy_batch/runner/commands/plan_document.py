@@ -4,9 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import cast
 
-from thothy_batch.engine.core.config import EngineConfig
-from thothy_batch.engine.core.limits import Limits, blocks_needed
-from thothy_batch.engine.cost.kv_capacity import capacity_table
+from thothy_batch.engine.core import EngineConfig, Limits, blocks_needed
+from thothy_batch.engine.cost import capacity_table
 from thothy_batch.engine.model_info import ModelInfo
 from thothy_batch.plan import LengthStats, OutputEstimates, RepeatedText, RequestStats
 from thothy_batch.runner.commands.plan_types import (

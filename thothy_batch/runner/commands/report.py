@@ -4,14 +4,11 @@ from pathlib import Path
 from typing import cast
 
 from thothy_batch.errors import ManifestError, StoreError
-from thothy_batch.process.atomic_write import replace_file
-from thothy_batch.report.document import ReportDocument
-from thothy_batch.report.html import render_html
-from thothy_batch.store.database.database import wal_path
-from thothy_batch.store.files import journal_folder, real_path
-from thothy_batch.store.queries.export import FORMATS, export, format_of
-from thothy_batch.store.queries.read import report_data
-from thothy_batch.store.store import publish_if_free
+from thothy_batch.process import replace_file
+from thothy_batch.report import ReportDocument, render_html
+from thothy_batch.store import journal_folder, publish_if_free, real_path
+from thothy_batch.store.database import wal_path
+from thothy_batch.store.queries import FORMATS, export, format_of, report_data
 
 
 def report_document(store: Path, run: str | None) -> ReportDocument:

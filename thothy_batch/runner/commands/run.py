@@ -23,8 +23,7 @@ from thothy_batch.runner.session.setup import begin_run, prepare_run, reload_inp
 from thothy_batch.runner.session.stop_conditions import StopNow
 from thothy_batch.runner.session.summary import RunSummary
 from thothy_batch.runner.work.assignment import Assignment, assign, request_keys
-from thothy_batch.store.files import check_path
-from thothy_batch.store.store import Store
+from thothy_batch.store import Store, check_path
 
 _WAITED_S = 5.0  # for the lock: inputs may have been replaced
 # Reasons of entries that a stop left: the contract has no time_budget there.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from thothy_batch.errors import ManifestError
 from thothy_batch.kinds import InvalidValueError, resolve_languages, resolve_samples
-from thothy_batch.manifest.settings import Manifest
+from thothy_batch.manifest import Manifest
 from thothy_batch.records import EntryKey, FailureCode, Item, Sampling
 from thothy_batch.runner.entries.job import Job
 

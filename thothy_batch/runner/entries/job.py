@@ -14,13 +14,14 @@ from thothy_batch.kinds import (
     resolve_samples,
     resolve_sampling,
 )
-from thothy_batch.manifest.items import ItemSource, open_items
-from thothy_batch.manifest.settings import (
+from thothy_batch.manifest import (
     FileInput,
+    ItemSource,
     JobRowsInput,
     JobSettings,
     Manifest,
     SqlInput,
+    open_items,
     parse_deadline,
 )
 from thothy_batch.records import Sampling

@@ -8,8 +8,8 @@ from itertools import chain, islice
 
 from thothy_batch.engine.model_info import ModelInfo
 from thothy_batch.errors import ManifestError, ModelError
-from thothy_batch.manifest.settings import Manifest
-from thothy_batch.plan import map_chunks
+from thothy_batch.manifest import Manifest
+from thothy_batch.process import map_chunks
 from thothy_batch.records import EngineSpec
 from thothy_batch.runner.entries.entry import Entry, iter_entries
 from thothy_batch.runner.entries.job import Job

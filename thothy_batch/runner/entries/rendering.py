@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from thothy_batch.engine.core.limits import Limits, why_unfit
+from thothy_batch.engine.core import Limits, why_unfit
 from thothy_batch.engine.model_info import AnyTokenizer, ModelInfo
 from thothy_batch.kinds import Kind, TemplateProblem, render
-from thothy_batch.model.tokenizer.chat_template import BeyondBoundsError
+from thothy_batch.model.tokenizer import BeyondBoundsError
 from thothy_batch.plan import request_key
 from thothy_batch.records import FailureCode, Request, Sampling
 

@@ -16,8 +16,8 @@ from thothy_batch.runner.work.assignment import Assignment, entry_artifact_id
 from thothy_batch.runner.work.counts import RunCounts
 from thothy_batch.runner.work.pending_request import PendingRequest, computed_tokens
 from thothy_batch.runner.work.retry_policy import Attempt
-from thothy_batch.store.queries.result_lookup import CachedResult
-from thothy_batch.store.store import Store
+from thothy_batch.store import Store
+from thothy_batch.store.queries import CachedResult
 
 # Worst first.
 _REASONS = (FinishReason.REPETITION, FinishReason.LENGTH, FinishReason.STOP)

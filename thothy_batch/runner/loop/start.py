@@ -23,7 +23,7 @@ from thothy_batch.runner.session.run_context import RunContext
 from thothy_batch.runner.work.assignment import Assignment
 from thothy_batch.runner.work.retry_policy import RetryPolicy
 from thothy_batch.runner.work.roofline_receipt import RooflineReceipt
-from thothy_batch.store.store import Store
+from thothy_batch.store import Store
 
 _log = logging.getLogger(__name__)
 

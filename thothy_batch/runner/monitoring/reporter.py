@@ -13,9 +13,7 @@ from thothy_batch.runner.monitoring.event_log import EventLog
 from thothy_batch.runner.monitoring.progress import Forecast, Observer, make_snapshot
 from thothy_batch.runner.monitoring.run_metrics import RunMetrics
 from thothy_batch.runner.work.counts import RunCounts
-from thothy_batch.store.paths import StorePaths
-from thothy_batch.store.status import write_status
-from thothy_batch.store.store import Store
+from thothy_batch.store import Store, StorePaths, write_status
 
 _STATUS_EVERY_S = 1.0
 # The keys of a status that the event log repeats.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from thothy_batch.process.atomic_write import replace_file
+from thothy_batch.process import replace_file
 from thothy_batch.records import EngineTotals, FailureCode
 
 _log = logging.getLogger(__name__)

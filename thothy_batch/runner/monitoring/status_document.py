@@ -3,7 +3,7 @@
 from typing import Literal, NotRequired, TypedDict
 
 from thothy_batch.errors import ErrorDocument
-from thothy_batch.report.document import NightRow
+from thothy_batch.report import NightRow
 from thothy_batch.runner.work.count_document import CountsDocument, JobDocument
 
 

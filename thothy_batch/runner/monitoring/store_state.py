@@ -4,15 +4,13 @@ from pathlib import Path
 from typing import cast
 
 from thothy_batch.errors import StoreBusyError, StoreError
-from thothy_batch.report.document import NightRow
+from thothy_batch.report import NightRow
 from thothy_batch.runner.monitoring.status_document import (
     IdleDocument,
     StatusDocument,
     StatusFileDocument,
 )
-from thothy_batch.store.files import lock_path, real_path, status_path
-from thothy_batch.store.lock import read_holder
-from thothy_batch.store.status import read_status
+from thothy_batch.store import lock_path, read_holder, read_status, real_path, status_path
 
 
 def store_state(store: Path) -> StatusDocument:
@@ -47,8 +45,8 @@ def store_state(store: Path) -> StatusDocument:
 
 def _idle(store: Path, progress: StatusFileDocument | None) -> IdleDocument:
     # Imported late: duckdb takes 0.25 s to import, and the state of a running store needs none.
-    from thothy_batch.store.queries.read import list_runs
-    from thothy_batch.store.store import publish_if_free
+    from thothy_batch.store import publish_if_free
+    from thothy_batch.store.queries import list_runs
 
     published = publish_if_free(store)
     last_run: NightRow | StatusFileDocument | None = None

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from thothy_batch.engine.core.config import EngineConfig
-from thothy_batch.engine.cost.known_speed import KnownSpeed
+from thothy_batch.engine.core import EngineConfig
+from thothy_batch.engine.cost import KnownSpeed
 from thothy_batch.plan import OutputEstimates
 from thothy_batch.records import EngineInfo, EngineSpec
 from thothy_batch.runner.planning.run_plan import RunPlan

@@ -6,12 +6,9 @@ Imports neither the manifest nor the store, so that `bench` can use it on a mach
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from thothy_batch.engine.core.config import EngineConfig, resolve_spec
-from thothy_batch.engine.cost.known_speed import KnownSpeed, lookup_speed
-from thothy_batch.engine.hardware.cpu import num_threads
-from thothy_batch.engine.hardware.gpu import find_gpu
-from thothy_batch.engine.hardware.gpu_processes import check_free_memory
-from thothy_batch.engine.hardware.host_memory import free_bytes
+from thothy_batch.engine.core import EngineConfig, resolve_spec
+from thothy_batch.engine.cost import KnownSpeed, lookup_speed
+from thothy_batch.engine.hardware import check_free_memory, find_gpu, free_bytes, num_threads
 from thothy_batch.engine.model_info import ModelInfo, model_info
 from thothy_batch.records import EngineSpec, Request
 

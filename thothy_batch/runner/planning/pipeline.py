@@ -7,9 +7,9 @@ the steps of `engine_spec`.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from thothy_batch.engine.core.config import EngineConfig
+from thothy_batch.engine.core import EngineConfig
 from thothy_batch.engine.model_info import ModelInfo
-from thothy_batch.manifest.settings import Manifest, to_engine_spec
+from thothy_batch.manifest import Manifest, to_engine_spec
 from thothy_batch.records import EngineSpec
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.job import Job, open_jobs

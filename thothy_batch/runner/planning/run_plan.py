@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from thothy_batch.engine.core.config import EngineConfig
-from thothy_batch.engine.core.limits import Limits, blocks_needed, why_unfit
-from thothy_batch.engine.cost.cost_model import ModelWork
-from thothy_batch.engine.cost.known_speed import KnownSpeed
-from thothy_batch.engine.simulation.prediction import Prediction, predict, request_costs
+from thothy_batch.engine.core import EngineConfig, Limits, blocks_needed, why_unfit
+from thothy_batch.engine.cost import KnownSpeed, ModelWork
+from thothy_batch.engine.simulation import Prediction, predict, request_costs
 from thothy_batch.plan import (
     BlockHashes,
     OutputEstimates,

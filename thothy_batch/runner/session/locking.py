@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from thothy_batch.engine.hardware.gpu import find_gpu
+from thothy_batch.engine.hardware import find_gpu
 from thothy_batch.errors import LockedError, LockHolder
 from thothy_batch.runner.session.options import IfLocked
-from thothy_batch.store.lock import FileLock
+from thothy_batch.store import FileLock
 
 
 def holder_of(run_id: str, manifest: Path | None, started: datetime) -> LockHolder:

@@ -8,7 +8,7 @@ from pathlib import Path
 from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.engine.start import start_supervised
 from thothy_batch.errors import ManifestError
-from thothy_batch.manifest.settings import Manifest, Overrides, parse_deadline, parse_duration
+from thothy_batch.manifest import Manifest, Overrides, parse_deadline, parse_duration
 
 # Starts an engine; the output of a child process is appended to `log_path`.
 StartEngine = Callable[..., EngineClient]

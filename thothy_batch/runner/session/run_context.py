@@ -8,7 +8,7 @@ from thothy_batch.runner.planning.pipeline import RunInputs
 from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.runner.session.stop_conditions import StopConditions
 from thothy_batch.runner.work.counts import RunCounts
-from thothy_batch.store.paths import StorePaths
+from thothy_batch.store import StorePaths
 
 
 @dataclass(slots=True)

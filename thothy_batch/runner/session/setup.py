@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from thothy_batch import __version__
-from thothy_batch.manifest.settings import load_manifest
+from thothy_batch.manifest import load_manifest
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.job import open_jobs
 from thothy_batch.runner.entries.prepare import render_context
@@ -19,8 +19,7 @@ from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.runner.session.run_context import RunContext
 from thothy_batch.runner.session.stop_conditions import StopConditions
 from thothy_batch.runner.work.counts import RunCounts
-from thothy_batch.store.paths import StorePaths
-from thothy_batch.store.store import Store
+from thothy_batch.store import Store, StorePaths
 
 
 def prepare_run(options: RunOptions, observer: Observer) -> RunContext:

@@ -8,7 +8,7 @@ from thothy_batch.plan import artifact_id, row_seed
 from thothy_batch.records import FailureCode, Request
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.work.pending_request import PendingRequest
-from thothy_batch.store.queries.result_lookup import CachedResult
+from thothy_batch.store.queries import CachedResult
 
 
 @dataclass(slots=True)

@@ -5,8 +5,7 @@ No term depends on how they were scheduled.
 
 import numpy as np
 
-from thothy_batch.engine.cost.cost_model import ModelWork
-from thothy_batch.engine.cost.roofline import RooflineWork
+from thothy_batch.engine.cost import ModelWork, RooflineWork
 from thothy_batch.plan import BlockHashes, chain_prompts, prefix_tree
 from thothy_batch.records import DeviceLimits, RequestResult, TokenIds
 

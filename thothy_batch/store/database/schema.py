@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 
 from thothy_batch.errors import StoreError
-from thothy_batch.process.atomic_write import sync_folder
+from thothy_batch.process import sync_folder
 from thothy_batch.store.database.database import create_file, fetch_row, open_database, wal_path
 from thothy_batch.store.database.migrations import MIGRATIONS
 from thothy_batch.store.database.views import VIEWS

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 from thothy_batch.errors import StoreError
-from thothy_batch.process.atomic_write import sync_folder
+from thothy_batch.process import sync_folder
 from thothy_batch.store.files import storage_error
 from thothy_batch.store.journal.segment import (
     MAGIC,

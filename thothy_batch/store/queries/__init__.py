@@ -1,1 +1,47 @@
 """Reads the store: reports, exports, cached results, past output lengths."""
+
+from typing import TYPE_CHECKING
+
+from thothy_batch.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from thothy_batch.store.queries.export import FORMATS, export, format_of
+    from thothy_batch.store.queries.read import (
+        list_runs,
+        past_answers,
+        past_outputs,
+        past_speed,
+        report_data,
+    )
+    from thothy_batch.store.queries.result_lookup import CachedResult
+
+__all__ = [
+    "FORMATS",
+    "CachedResult",
+    "export",
+    "format_of",
+    "list_runs",
+    "past_answers",
+    "past_outputs",
+    "past_speed",
+    "report_data",
+]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "export": (
+            "FORMATS",
+            "export",
+            "format_of",
+        ),
+        "read": (
+            "list_runs",
+            "past_answers",
+            "past_outputs",
+            "past_speed",
+            "report_data",
+        ),
+        "result_lookup": ("CachedResult",),
+    },
+)

@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from thothy_batch.process.atomic_write import replace_file, sync_folder
+from thothy_batch.process import replace_file, sync_folder
 from thothy_batch.store.database.database import fetch_row
 from thothy_batch.store.files import storage_error
 from thothy_batch.store.journal.segment import Row

@@ -10,6 +10,8 @@ from thothy_batch.store.database.migrations import (
     m0003_engine_events,
 )
 
+__all__ = ["MIGRATIONS", "Migration"]
+
 Migration = Callable[[duckdb.DuckDBPyConnection], None]
 
 MIGRATIONS: tuple[Migration, ...] = (
