@@ -67,7 +67,13 @@ def _build_fake(
     runner = FakeModelRunner(knobs, config.num_blocks, config.block_size)
     info = _info(config, {"name": spec.model.id, "dtype": config.dtype}, started_at)
     rules = StopRules(tokenizer.stop_token_ids, tokenizer)
-    engine = LLMEngine(config, StepLauncher(runner), rules, vocab_size=tokenizer.vocab_size)
+    engine = LLMEngine(
+        config,
+        StepLauncher(runner),
+        rules,
+        vocab_size=tokenizer.vocab_size,
+        clock=time.monotonic,
+    )
     return engine, info
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from datetime import datetime
 
-from thothy_batch import __version__
+from thothy_batch import __version__, faults
 from thothy_batch.engine.client import EngineClient
 from thothy_batch.engine.config import resolve_device
 from thothy_batch.errors import LockedError, ThothyError
@@ -255,6 +255,7 @@ def _stop_reason(run: Setup, night: Night | None) -> str:
 
 def _end(run: Setup, ledger: Ledger, night: Night | None, error: ThothyError | None) -> RunSummary:
     run.observer.phase("publishing")
+    faults.at("run.end")
     return end_run(
         ledger,
         night,
