@@ -117,6 +117,14 @@ class Night:
             return dict(json.loads((self.seen / "status.json").read_text()))
         return {}
 
+    def catches(self, pid: int, number: int) -> bool:
+        """Whether a process has a handler for a signal."""
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith("SigCgt:"):
+                    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+        return False
+
     def query(self, sql: str) -> Rows:
         with duckdb.connect(str(self.store), read_only=True) as connection:
             return connection.execute(sql).fetchall()
@@ -170,7 +178,7 @@ class Command:
     @property
     def has_taken_over(self) -> bool:
         """Whether a signal is caught: before, Python itself starts."""
-        return signal.SIGTERM in caught(self.process.pid)
+        return self._night.catches(self.process.pid, signal.SIGTERM)
 
     def wait_until_taken_over(self) -> None:
         self.wait_for(lambda: self.has_taken_over)
@@ -203,16 +211,6 @@ class Command:
             assert time.monotonic() < deadline, f"processes are left: {left}"
             time.sleep(0.02)
         return outcome
-
-
-def caught(pid: int) -> set[int]:
-    """The signals for which a process has handlers."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("SigCgt:"):
-                mask = int(line.split()[1], 16)
-                return {number for number in range(1, 65) if mask >> (number - 1) & 1}
-    return set()
 
 
 def descendants(pid: int) -> set[int]:
