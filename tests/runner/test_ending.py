@@ -151,6 +151,29 @@ def test_a_signal_while_the_run_is_entered_leaves_it_stopped_not_killed(
     assert raw_night.query("select status, stop_reason from runs") == [("stopped", "signal")]
 
 
+PHASES = ("opening the store", "reading", "looking up", "planning", "loading", "computing")
+
+
+@pytest.mark.parametrize("phase", [*PHASES, "publishing"])
+def test_the_document_of_a_run_has_the_same_keys_whenever_it_stops(
+    raw_night: Any, monkeypatch: Any, phase: str
+) -> None:
+    def interrupted(text: str) -> None:
+        if text.startswith(phase):
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(raw_night.notes, "phase", interrupted)
+        stopped = raw_night.run()
+    assert (stopped.exit_code == 4) == (phase in PHASES)
+    left = stopped.counts["num_not_run"]
+    assert left == (0 if phase in PHASES[:3] or phase == "publishing" else 12)
+    whole = raw_night.run()
+    assert list(stopped.as_json()) == list(whole.as_json())
+    assert stopped.counts.keys() == whole.counts.keys()
+
+
+@pytest.mark.usefixtures("virtual_clock")
 def test_a_time_budget_stops_and_the_run_is_marked(slow_night: Any) -> None:
     run = slow_night.run(time_budget_s=1.0)
     assert (run.exit_code, run.status, run.stop_reason) == (4, "stopped", "time_budget")

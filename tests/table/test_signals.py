@@ -82,6 +82,8 @@ def test_a_stopped_run_is_one_json_document(night: Any, phase: str) -> None:
     document = json.loads(stopped_in(night, phase, signal.SIGHUP, "--json").out)
     assert document["exit_code"] == 4
     assert document["status"] == "stopped"
+    assert document["num_items"] == document["num_not_run"] + document["num_done"]
+    assert document["num_items"] == (0 if phase in BEFORE else 120)
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def progress_line(snapshot: Snapshot) -> str:
 def summary_text(summary: RunSummary) -> str:
     """The end of a run."""
     lines = [plain(message, 500) for message in summary.messages]
-    if summary.counts:
+    if summary.run_id:  # else it stopped before it was entered
         lines += _run_lines(summary)
     return "\n".join(lines) + "\n"
 

@@ -99,7 +99,7 @@ class Account:
         """True when every entry has ended."""
         return all(count.num_open == 0 for count in self.jobs)
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, int]:
         """Counts over all jobs."""
         names = ("num_items", "num_done", "num_failed", "num_reused", "num_not_run", "num_flagged")
         return {name: self.total(name) for name in names}

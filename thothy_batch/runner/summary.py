@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from thothy_batch.errors import ThothyError
+from thothy_batch.runner.accounting import Account
 
 
 @dataclass(slots=True)
@@ -15,7 +16,8 @@ class RunSummary:
     status: str = "completed"  # completed | stopped | failed | skipped
     stop_reason: str = ""
     exit_code: int = 0
-    counts: dict[str, object] = field(default_factory=dict)
+    # Zeros until the entries are counted: whenever a run stops, its document has the same keys.
+    counts: dict[str, int] = field(default_factory=lambda: Account([]).as_json())
     jobs: list[dict[str, object]] = field(default_factory=list)
     model: str = ""
     prompt_tokens: int = 0
@@ -43,9 +45,7 @@ class RunSummary:
 
     @property
     def artifacts_per_hour(self) -> float | None:
-        done = self.counts.get("num_done", 0)
-        assert isinstance(done, int)
-        return round(done * 3600 / self.engine_s, 1) if self.engine_s else None
+        return round(self.counts["num_done"] * 3600 / self.engine_s, 1) if self.engine_s else None
 
     def as_json(self) -> dict[str, object]:
         """The document of `run --json`."""
