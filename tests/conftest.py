@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from virtual_clock import VirtualClock
+from virtual_clock import ShiftedClock, VirtualClock
 
 ROOT = Path(__file__).resolve().parents[1]
 _CACHE = tempfile.TemporaryDirectory(prefix="thothy-tests-", ignore_cleanup_errors=True)
@@ -55,6 +55,14 @@ def virtual_clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
     clock = VirtualClock()
     monkeypatch.setattr(time, "monotonic", clock.monotonic)
     monkeypatch.setattr(time, "sleep", clock.sleep)
+    return clock
+
+
+@pytest.fixture
+def shifted_clock(monkeypatch: pytest.MonkeyPatch) -> ShiftedClock:
+    """The clock of this process; the test may let hours pass."""
+    clock = ShiftedClock()
+    monkeypatch.setattr(time, "monotonic", clock.monotonic)
     return clock
 
 
