@@ -33,7 +33,8 @@ from thothy_batch.records import EngineInfo, EngineSpec, EngineUpdate, Request
 _LOG_LINES = 8
 _LOG_BYTES = 4096
 _KILL_S = 10.0
-_DUMP_S = 0.5  # for it to write its stacks
+_DUMP_S = 10.0  # at most, until it has written its stacks
+_SETTLED_S = 0.5  # a log that has not grown for so long has them all
 _PARENTS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # see child.py
 
 
@@ -161,9 +162,20 @@ class ChildEngine:
         """Make it write the stacks of all its threads to its log; says where that is."""
         with contextlib.suppress(OSError):
             self._process.send_signal(signal.SIGUSR1)
-        time.sleep(_DUMP_S)
+        self._wait_for_log()
         name = self._log.name
         return f"the stacks of its threads are in {name}" if isinstance(name, str) else "it hangs"
+
+    def _wait_for_log(self) -> None:
+        """Until what it writes has come to an end."""
+        size = before = os.fstat(self._log.fileno()).st_size
+        until = time.monotonic() + _DUMP_S
+        while time.monotonic() < until:
+            time.sleep(_SETTLED_S)
+            now = os.fstat(self._log.fileno()).st_size
+            if before < size == now:
+                return
+            size = now
 
     def close(self) -> None:
         """Hang up, upon which the child ends at once; kill it where it does not."""
