@@ -183,7 +183,8 @@ def interrupted(home: Path, phase: str, *words: str) -> tuple[int, str, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"XDG_CACHE_HOME": str(home)},
+        env=os.environ
+        | {"XDG_CACHE_HOME": str(home), "THOTHY_FAULTS": f"doctor.measure=hold:{home / 'never'}"},
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -200,7 +201,7 @@ def interrupted(home: Path, phase: str, *words: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("phase", "words"),
     [
-        ("computing", f"bench --model {FAKE}?step_ms=100 --lengths 9/900"),
+        ("computing", f"bench --model {FAKE}?step_ms=3600000 --lengths 9/900"),
         ("measuring the device", "doctor"),
     ],
 )

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thothy_batch import __version__
+from thothy_batch import __version__, faults
 from thothy_batch.engine.capacity import capacity_table
 from thothy_batch.engine.config import IMPLS, ops_impl, resolve_device, resolve_impl
 from thothy_batch.engine.cost_model import Speed
@@ -52,6 +52,7 @@ def examine(
     cache = FigureCache()
     measured = None if model is None else _measure(model, cache, observer)
     observer.phase("measuring the device")
+    faults.at("doctor.measure")
     device = resolve_device("auto")
     figures = measure_device(cache, device)
     impls, warnings = _usable_impls(device)
