@@ -5,10 +5,12 @@ import re
 import signal
 import socket
 import tempfile
+import time
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from virtual_clock import ShiftedClock, VirtualClock
 
 ROOT = Path(__file__).resolve().parents[1]
 _CACHE = tempfile.TemporaryDirectory(prefix="thothy-tests-", ignore_cleanup_errors=True)
@@ -42,6 +44,26 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared data folder is not beside the checkout")
     return folder
+
+
+@pytest.fixture
+def virtual_clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
+    """The clock of this process, for all that reads `time.monotonic` and calls `time.sleep`.
+
+    Only sleeping takes time: the machine's own speed is nothing to a test.
+    """
+    clock = VirtualClock()
+    monkeypatch.setattr(time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(time, "sleep", clock.sleep)
+    return clock
+
+
+@pytest.fixture
+def shifted_clock(monkeypatch: pytest.MonkeyPatch) -> ShiftedClock:
+    """The clock of this process; the test may let hours pass."""
+    clock = ShiftedClock()
+    monkeypatch.setattr(time, "monotonic", clock.monotonic)
+    return clock
 
 
 @pytest.fixture(autouse=True)

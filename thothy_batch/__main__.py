@@ -8,7 +8,7 @@ from thothy_batch.cli import signals
 def main() -> NoReturn:
     """Installs the signal handlers, then imports and runs the command line, which takes a while."""
     signals.install()
-    from thothy_batch.cli import main as program
+    from thothy_batch.cli.main import main as program
 
     program()
 

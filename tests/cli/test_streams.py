@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 def shell(folder: Path, words: str) -> subprocess.CompletedProcess[str]:
     line = f'set -o pipefail; "{sys.executable}" -m thothy_batch {words}'
     return subprocess.run(
-        ["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=60
+        ["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=120
     )
 
 

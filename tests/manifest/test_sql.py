@@ -153,10 +153,8 @@ def test_the_program_itself_is_out_of_reach(source: Open) -> None:
 
 @pytest.mark.slow
 def test_a_limit_ends_the_query_early(source: Open) -> None:
-    started = time.perf_counter()
-    sql = "select i as id, 'x' as text from range(1000000000) t(i)"
+    sql = "select i as id, 'x' as text from range(1000000000000) t(i)"  # days, without the limit
     assert len(list(source({"sql": sql}, limit=3))) == 3
-    assert time.perf_counter() - started < 30
 
 
 _PARENT = """
@@ -175,7 +173,7 @@ if __name__ == "__main__":
         time.sleep(0.01)
     time.sleep(0.5)
     print(multiprocessing.active_children()[0].pid, flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
@@ -189,12 +187,13 @@ def test_the_query_ends_with_a_killed_parent(tmp_path: Path) -> None:
         child = int(parent.stdout.readline())
         os.kill(child, 0)
         parent.send_signal(signal.SIGKILL)
-        for _ in range(500):
-            if not _alive(child):
-                return
+        deadline = time.monotonic() + 120
+        while _alive(child) and time.monotonic() < deadline:
             time.sleep(0.02)
-        os.kill(child, signal.SIGKILL)
-    pytest.fail("the child outlived its parent")
+        outlived = _alive(child)
+        if outlived:
+            os.kill(child, signal.SIGKILL)
+        assert not outlived
 
 
 def _alive(pid: int) -> bool:

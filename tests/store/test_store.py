@@ -35,6 +35,7 @@ def test_a_night_is_in_the_tables_and_nothing_else_is_left(blank: Any, rows: Any
     assert left == ["answers.json", "answers.jsonl", "lock"]
 
 
+@pytest.mark.usefixtures("virtual_clock")
 def test_rows_are_published_while_the_run_goes_on(night: Any, rows: Any) -> None:
     with night.run() as store:
         rows.add_done(store, 1)
@@ -49,6 +50,7 @@ def test_rows_are_published_while_the_run_goes_on(night: Any, rows: Any) -> None
         store.end_run({"status": "completed"})
 
 
+@pytest.mark.usefixtures("virtual_clock")
 def test_tick_syncs_a_row_within_a_second(night: Any, rows: Any) -> None:
     with night.run() as store:
         store.publish()

@@ -68,7 +68,13 @@ def _build_fake(
     runner = FakeModelRunner(knobs, config.num_blocks, config.block_size)
     info = _info(config, {"name": spec.model.id, "dtype": config.dtype}, started_at)
     rules = StopChecker(tokenizer.stop_token_ids, tokenizer)
-    engine = LLMEngine(config, SyncLauncher(runner), rules, vocab_size=tokenizer.vocab_size)
+    engine = LLMEngine(
+        config,
+        SyncLauncher(runner),
+        rules,
+        vocab_size=tokenizer.vocab_size,
+        clock=time.monotonic,  # looked up now, so that tests can replace it
+    )
     return engine, info
 
 

@@ -10,6 +10,7 @@ empty dictionary.
     kill          SIGKILL
     error, full   OSError: EIO, ENOSPC
     delay:S       S seconds pass
+    hold:FILE     FILE.held is created, and the process waits until FILE exists
     torn          half of the data is written, then SIGKILL; without data, like kill
 """
 
@@ -22,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_ACTIONS: Final = ("kill", "error", "full", "delay", "torn")
+_ACTIONS: Final = ("kill", "error", "full", "delay", "hold", "torn")
+_LOOK_S: Final = 0.005
 
 
 @dataclass(slots=True)
@@ -30,7 +32,7 @@ class _Fault:
     place: str
     at_pass: int
     action: str
-    seconds: float = 0.0
+    argument: str = ""
     num_passed: int = 0
 
 
@@ -39,10 +41,10 @@ def _parse(text: str) -> dict[str, list[_Fault]]:
     for part in filter(None, text.split(",")):
         where, _, what = part.partition("=")
         place, _, number = where.partition(":")
-        action, _, seconds = what.partition(":")
+        action, _, argument = what.partition(":")
         if action not in _ACTIONS:
             raise ValueError(f"THOTHY_FAULTS: {part!r}: one of {', '.join(_ACTIONS)} is needed")
-        fault = _Fault(place, int(number or 1), action, float(seconds or 0))
+        fault = _Fault(place, int(number or 1), action, argument)
         armed.setdefault(place, []).append(fault)
     return armed
 
@@ -100,12 +102,20 @@ def _is_first(fault: _Fault) -> bool:
 
 def _strike(fault: _Fault) -> None:
     if fault.action == "delay":
-        time.sleep(fault.seconds)
+        time.sleep(float(fault.argument))
+    elif fault.action == "hold":
+        _hold(Path(fault.argument))
     elif fault.action in ("error", "full"):
         code = errno.EIO if fault.action == "error" else errno.ENOSPC
         raise OSError(code, f"{os.strerror(code)} (on purpose: {fault.place})")
     else:
         _kill()
+
+
+def _hold(release: Path) -> None:
+    release.with_name(release.name + ".held").touch()
+    while not release.exists():
+        time.sleep(_LOOK_S)
 
 
 def _kill() -> None:

@@ -1,7 +1,8 @@
 """An engine that dies, hangs or runs short of memory is followed by another; a request fails only
 through its own fault."""
 
-import time
+import os
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,7 @@ def tokens(update: EngineUpdate) -> dict[int, Any]:
 def undisturbed(requests: list[Any]) -> dict[int, Any]:
     engine = start_in_process(EngineSpec(model=ModelSpec(id="builtin:fake")))
     engine.submit(requests)
-    return tokens(drain(engine, 120.0))
+    return tokens(drain(engine))
 
 
 def rows(request_of: Any, num: int, poison: tuple[int, ...] = ()) -> list[Any]:
@@ -72,7 +73,7 @@ def test_one_death_loses_nothing_and_repeats_nothing(
         f"?fail={how}&fail_at_step=5&step_ms=60&fail_once={tmp_path / 'died'}", max_seqs=8
     )
     engine.submit(requests)
-    update = drain(engine, 120.0)
+    update = drain(engine)
     assert tokens(update) == undisturbed(requests)
     assert not update.failures
     (event,) = update.events
@@ -90,7 +91,7 @@ def test_a_poison_row_is_quarantined_and_no_other(how: str, start: Any, request_
     engine = start(f"?fail={how}&poison={POISON}", max_seqs=16)
     engine.submit(requests[:30])
     engine.submit(requests[30:])
-    update = drain(engine, 120.0)
+    update = drain(engine)
     good = [request for request in requests if request.request_id != 17]
     assert tokens(update) == undisturbed(good)
     (failure,) = update.failures
@@ -99,27 +100,29 @@ def test_a_poison_row_is_quarantined_and_no_other(how: str, start: Any, request_
     assert [event.event for event in update.events].count("request_quarantined") == 1
 
 
-def test_a_hang_ends_with_stacks_in_the_log(start: Any, request_of: Any, tmp_path: Path) -> None:
+def test_a_hang_ends_with_stacks_in_the_log(
+    start: Any, request_of: Any, tmp_path: Path, shifted_clock: Any
+) -> None:
     requests = rows(request_of, 10)
-    knobs = f"?fail=hang&fail_at_step=3&fail_once={tmp_path / 'hung'}"
-    engine = start(knobs, stall_s=2.0)
+    hung = tmp_path / "hung"
+    engine = start(f"?fail=hang&fail_at_step=3&fail_once={hung}", stall_s=600.0)
     engine.submit(requests)
     conditions = set()
     whole = EngineUpdate()
-    until = time.monotonic() + 60
     while len(whole.results) < 10:
-        assert time.monotonic() < until
         update = engine.poll(0.2)
         whole.results += update.results
         whole.events += update.events
         conditions.add(update.condition)
+        if hung.exists() and not whole.events:
+            shifted_clock.advance(100.0)
     assert tokens(whole) == undisturbed(requests)
     assert {"stalled", "restarting", ""} <= conditions
     (event,) = whole.events
-    assert "no step was finished for 2 s" in event.message
+    assert "no step was finished for " in event.message
     log = (tmp_path / "engine.log").read_text()
     assert str(tmp_path / "engine.log") in event.message
-    assert "_fail" in log, "where it hung"
+    assert "_fail" in log, "the place where it hung"
 
 
 def test_steps_become_smaller_where_memory_was_short(
@@ -130,7 +133,7 @@ def test_steps_become_smaller_where_memory_was_short(
     engine = start(knobs, max_step_tokens=512)
     assert engine.info.engine.max_step_tokens == 512
     engine.submit(requests)
-    update = drain(engine, 120.0)
+    update = drain(engine)
     assert tokens(update) == undisturbed(requests)
     assert "ran out of memory" in update.events[0].message
     assert update.events[0].message.endswith("its steps have at most 256 tokens")
@@ -157,17 +160,21 @@ def test_what_is_wrong_from_the_start_is_raised_at_once(start: Any) -> None:
         start("?no=such")
 
 
-def test_a_death_while_the_run_drains_ends_it(start: Any, request_of: Any) -> None:
-    engine = start("?fail=exit&fail_at_step=6&step_ms=400", max_seqs=2)
+def test_a_death_while_the_run_drains_ends_it(
+    start: Any, request_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THOTHY_FAULTS", f"engine.step:6=hold:{tmp_path / 'release'}")
+    engine = start("", max_seqs=2)
     engine.submit(rows(request_of, 9))
-    while not engine.poll(0.1).num_running:
-        pass
+    while not (tmp_path / "release.held").exists():
+        engine.poll(0.1)
     engine.stop_admitting()
     engine.give_back()
-    update = drain(engine, 10.0)
+    os.kill(engine._slot.engine.pid, signal.SIGKILL)
+    update = drain(engine)
     assert not update.failures
     engine.submit(rows(request_of, 2))
-    assert not drain(engine, 5.0).results
+    assert not drain(engine).results
 
 
 def test_planned_readers_that_were_answered_are_not_waited_for(
@@ -182,7 +189,7 @@ def test_planned_readers_that_were_answered_are_not_waited_for(
     knobs = f"?fail=kill&fail_at_step=70&step_ms=5&fail_once={tmp_path / 'died'}"
     engine = start(knobs, max_seqs=4, block_size=32, num_blocks=40)
     engine.submit(requests)
-    update = drain(engine, 120.0)
+    update = drain(engine)
     assert len(update.results) == 12
     assert len(update.events) == 1
     assert engine.poll(0.1).blocks_used == 0
@@ -192,10 +199,10 @@ def test_the_last_row_is_not_to_blame_for_good(start: Any, request_of: Any) -> N
     """It died alone, twice; but no other was answered since: it may have been the machine."""
     engine = start(f"?fail=kill&poison={POISON}")
     engine.submit(rows(request_of, 1, poison=(0,)))
-    (failure,) = drain(engine, 120.0).failures
+    (failure,) = drain(engine).failures
     assert failure.code is FailureCode.ENGINE_ERROR
     assert not failure.is_certain
     engine = start(f"?fail=kill&poison={POISON}", max_seqs=4)
     engine.submit(rows(request_of, 30, poison=(3,)))
-    (failure,) = drain(engine, 120.0).failures
+    (failure,) = drain(engine).failures
     assert failure.is_certain

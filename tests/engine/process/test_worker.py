@@ -38,13 +38,10 @@ def child() -> Iterator[Callable[..., Any]]:
         engine.close()
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until:
-        if condition():
-            return True
+def wait_until(condition: Callable[[], bool]) -> None:
+    """For as long as a test may last."""
+    while not condition():
         time.sleep(0.02)
-    return condition()
 
 
 def is_gone(pid: int) -> bool:
@@ -103,10 +100,8 @@ def test_a_killed_child_is_noticed_and_named(child: Any, request_of: Any, tmp_pa
     engine = child("?step_ms=20")
     engine.submit([request_of(0, b"x", ENDLESS, ignore_eos=True)])
     os.kill(engine.pid, signal.SIGKILL)
-    began = time.monotonic()
     with pytest.raises(EngineError, match="SIGKILL"):
         drain(engine)
-    assert time.monotonic() - began < 3
 
 
 def test_the_last_lines_of_the_log_come_with_the_error(tmp_path: Path, request_of: Any) -> None:
@@ -121,13 +116,11 @@ def test_the_last_lines_of_the_log_come_with_the_error(tmp_path: Path, request_o
     assert "RuntimeError: the fake model was asked to fail" in log.read_text()
 
 
-def test_close_returns_fast_while_the_child_works(child: Any, request_of: Any) -> None:
-    engine = child("?step_ms=400")
+def test_close_does_not_wait_for_a_step_to_end(child: Any, request_of: Any) -> None:
+    engine = child("?step_ms=3600000")
     engine.submit([request_of(i, b"x", ENDLESS, ignore_eos=True) for i in range(20)])
     engine.poll(0.5)
-    began = time.monotonic()
     engine.close()
-    assert time.monotonic() - began < 0.5
     assert is_gone(engine.pid)
     engine.close()
 
@@ -139,36 +132,38 @@ def test_a_parent_that_does_not_poll_blocks_neither_side(child: Any, request_of:
     engine.submit([request_of(i, prompt + b"%d" % i, 60) for i in range(2000)])
     engine.submit([request_of(i, prompt, 60) for i in range(2000, 3000)])
     time.sleep(1.0)
-    update = drain(engine, 60)
+    update = drain(engine)
     assert sorted(r.request_id for r in update.results) == list(range(3000))
 
 
 def test_a_working_child_reports_every_second(child: Any, request_of: Any) -> None:
     engine = child("?step_ms=10")
     engine.submit([request_of(0, b"x", ENDLESS, ignore_eos=True)])
-    began = time.monotonic()
     steps = []
     while len(steps) < 2:
         update = engine.poll(5.0)
-        assert time.monotonic() - began < 5
+        assert not update.results, "it ended before it said anything"
         steps += update.steps
         if update.totals.num_steps:
             assert update.num_running == 1
-    assert all(step.decode_tokens > 10 for step in steps)
+    assert all(step.decode_tokens > 0 for step in steps)
 
 
-def test_stop_admitting_gives_back_what_was_not_started(child: Any, request_of: Any) -> None:
-    engine = child("?step_ms=5", max_seqs=2)
+def test_stop_admitting_gives_back_what_was_not_started(
+    child: Any, request_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THOTHY_FAULTS", f"engine.step:3=hold:{tmp_path / 'release'}")
+    engine = child(max_seqs=2)
     engine.submit([request_of(i, b"prompt %d" % i, 100, ignore_eos=True) for i in range(10)])
-    assert wait_until(lambda: engine.poll(0.1).num_waiting < 10, 10)
+    wait_until((tmp_path / "release.held").exists)
     engine.stop_admitting()
     engine.give_back()
     engine.submit([request_of(10, b"late", 5)])
+    (tmp_path / "release").touch()
     update = drain(engine)
-    # Polling above may have seen some end already; no other was started afterwards.
-    assert len(update.results) <= 2
+    assert len(update.results) == 2
     assert not update.failures
-    assert update.totals.output_tokens < 10 * 100
+    assert update.totals.output_tokens == 2 * 100
 
 
 def test_signals_of_the_terminal_do_not_end_the_child(child: Any, request_of: Any) -> None:
@@ -189,7 +184,7 @@ def test_a_real_model_runs_in_a_child(shared: Path) -> None:
         engine.submit(
             [Request(i, "", row["prompt_token_ids"], sampling) for i, row in enumerate(rows)]
         )
-        results = {r.request_id: r for r in drain(engine, 60).results}
+        results = {r.request_id: r for r in drain(engine).results}
         for i, row in enumerate(rows):
             assert list(results[i].completions[0].token_ids) == row["output_token_ids"]
         assert engine.info.engine.impl == "cpu"
@@ -207,7 +202,7 @@ engine = start_child(EngineSpec(model=ModelSpec(id="builtin:fake?" + sys.argv[1]
 sampling = Sampling(max_tokens=4000, ignore_eos=True, repetition_stop=False)
 engine.submit([Request(0, "", [1, 2, 3], sampling)])
 print(engine.pid, flush=True)
-time.sleep(60)
+time.sleep(3600)
 """
 
 
@@ -221,12 +216,12 @@ def start_parent(knobs: str) -> "subprocess.Popen[str]":
 def kill_parent(parent: "subprocess.Popen[str]", child_pid: int) -> None:
     parent.kill()
     parent.wait()
-    assert wait_until(lambda: is_gone(child_pid), 2.0), "the child outlives its parent"
+    wait_until(lambda: is_gone(child_pid))
     assert parent.stdout is not None
     parent.stdout.close()
 
 
-@pytest.mark.parametrize("knobs", ["step_ms=1", "step_ms=30000"])
+@pytest.mark.parametrize("knobs", ["step_ms=1", "step_ms=3600000"])
 def test_no_child_outlives_a_parent_that_was_killed(knobs: str) -> None:
     parent = start_parent(knobs)
     assert parent.stdout is not None
@@ -237,9 +232,9 @@ def test_no_child_outlives_a_parent_that_was_killed(knobs: str) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_no_child_outlives_a_parent_that_was_killed_while_it_loads() -> None:
-    parent = start_parent("load_ms=60000")
+    parent = start_parent("load_ms=3600000")
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
-    assert wait_until(lambda: bool(children.read_text().split()), 20)
+    wait_until(lambda: bool(children.read_text().split()))
     child_pid = int(children.read_text().split()[0])
     time.sleep(0.3)
     kill_parent(parent, child_pid)

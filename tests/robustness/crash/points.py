@@ -53,6 +53,7 @@ PLACES: dict[str, tuple[tuple[str, ...], int]] = {
     "engine.report": ((*EVERYWHERE, "error"), 5),
     "run.submit": (EVERYWHERE, 3),
     "run.polled": (EVERYWHERE, 8),
+    "run.end": (EVERYWHERE, 1),
 }
 # Exit codes of a disturbed run: killed, failed, or nothing came of the fault.
 GOOD_CODES = {-signal.SIGKILL, 0, 1, 2, 5}

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-TIMEOUT_S = 90
+TIMEOUT_S = 120  # after which something hangs
 NUM_ROWS = 60
 MANIFEST = """\
 model: {{id: "builtin:fake?{knobs}"}}
@@ -28,8 +28,8 @@ jobs:
   - {{name: drawn, kind: raw, input: {rows}, priority: 1,
      sampling: {{max_tokens: 8, temperature: 0.8}}}}
 """
-# With this armed there is time to do something in the middle of a night.
-PAUSE = "engine.step:60=delay:3"
+# A place in the middle of a night.
+MIDDLE = "engine.step:60"
 # What an undisturbed night and a disturbed one must have alike.
 ROWS = """select job, item_id, variant, text, verdict, finish_reason, output_tokens, seed, attempt
           from artifacts order by all"""
@@ -99,16 +99,31 @@ class Night:
         return self.start(*words, faults=faults, group=group)
 
     def start_and_reach_the_middle(self, *options: object, group: bool = False) -> "Command":
-        """A run of which some entries are answered and most are not; it pauses there."""
-        command = self.start_run(*options, faults=PAUSE, group=group)
-        command.wait_for("computing")
+        """A run of which some entries are answered and most are not; it is held there."""
+        command = self.start_run(*options, faults=self.hold(MIDDLE), group=group)
         command.wait_for(lambda: self.status().get("num_settled", 0) >= 8)
+        command.wait_until_held()
         return command
+
+    def hold(self, place: str) -> str:
+        """The fault that holds the next command at a place until it is released."""
+        return f"{place}=hold:{self.release_of(len(self.started))}"
+
+    def release_of(self, number: int) -> Path:
+        return self.folder / f"release-{number}"
 
     def status(self) -> dict[str, Any]:
         with contextlib.suppress(OSError, ValueError):
             return dict(json.loads((self.seen / "status.json").read_text()))
         return {}
+
+    def catches(self, pid: int, number: int) -> bool:
+        """Whether a process has a handler for a signal."""
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith("SigCgt:"):
+                    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+        return False
 
     def query(self, sql: str) -> Rows:
         with duckdb.connect(str(self.store), read_only=True) as connection:
@@ -127,7 +142,8 @@ class Command:
     """One process of the program. Its stderr goes to a file that can be watched."""
 
     def __init__(self, night: Night, words: list[str], faults: str, group: bool) -> None:
-        self._log = night.folder / f"stderr-{len(night.started)}.log"
+        self._night, self._number = night, len(night.started)
+        self._log = night.folder / f"stderr-{self._number}.log"
         environment = {**os.environ, "THOTHY_FAULTS": faults, "PYTHONUNBUFFERED": ""}
         environment.pop("THOTHY_DEBUG", None)
         with self._log.open("wb") as stderr:
@@ -151,13 +167,32 @@ class Command:
         """Until a word stands in stderr, or something holds."""
         deadline = time.monotonic() + TIMEOUT_S
         while not (seen in self.log if isinstance(seen, str) else seen()):
-            assert self.process.poll() is None, f"ended before {seen!r}: {self.log}"
+            assert not self.has_ended, f"ended before {seen!r}: {self.log}"
             assert time.monotonic() < deadline, f"{seen!r} did not come: {self.log}"
             time.sleep(0.005)
 
+    @property
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
+
+    @property
+    def has_taken_over(self) -> bool:
+        """Whether a signal is caught: before, Python itself starts."""
+        return self._night.catches(self.process.pid, signal.SIGTERM)
+
     def wait_until_taken_over(self) -> None:
-        """Until a signal is caught: before, Python itself starts."""
-        self.wait_for(lambda: signal.SIGTERM in caught(self.process.pid))
+        self.wait_for(lambda: self.has_taken_over)
+
+    def wait_until_held(self) -> None:
+        """Until it stands at the place where `Night.hold` holds it."""
+        self.wait_for(self._night.release_of(self._number).with_suffix(".held").exists)
+
+    def release(self) -> None:
+        self._night.release_of(self._number).touch()
+
+    def wait_until_stopping(self) -> None:
+        """Until the run has noticed the signal and drains."""
+        self.wait_for(lambda: self._night.status().get("state") == "stopping")
 
     def send(self, number: int, *, group: bool = False) -> None:
         self._children |= descendants(self.process.pid)
@@ -171,21 +206,11 @@ class Command:
         assert "Traceback" not in outcome.said, outcome.said
         assert "Exception ignored" not in outcome.said, outcome.said
         assert outcome.code in {0, 1, 2, 3, 4, 5, -signal.SIGKILL}, outcome
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + TIMEOUT_S
         while left := {pid for pid in self._children if is_alive(pid)}:
             assert time.monotonic() < deadline, f"processes are left: {left}"
             time.sleep(0.02)
         return outcome
-
-
-def caught(pid: int) -> set[int]:
-    """The signals for which a process has handlers."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("SigCgt:"):
-                mask = int(line.split()[1], 16)
-                return {number for number in range(1, 65) if mask >> (number - 1) & 1}
-    return set()
 
 
 def descendants(pid: int) -> set[int]:

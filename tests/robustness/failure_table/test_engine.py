@@ -1,7 +1,7 @@
 """The engine's process killed from outside, hanging, short of memory; a night with a deadline."""
 
+import contextlib
 import os
-import random
 import re
 import signal
 import time
@@ -13,6 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from thothy_batch.engine.protocol import EngineClient
+from thothy_batch.engine.start import start_in_process
+from thothy_batch.manifest.settings import Overrides
+from thothy_batch.records import EngineSpec
+from thothy_batch.runner.commands.run import run_manifest
+from thothy_batch.runner.monitoring.progress import Silent
+from thothy_batch.runner.session.options import RunOptions
+from thothy_batch.runner.session.summary import RunSummary
+
+TEST_S = 300  # of true time that a test has at most
 DIED = "the engine died: the engine process was killed by signal"
 
 
@@ -34,10 +44,10 @@ def engine_of(command: Any) -> int:
 def test_an_engine_killed_from_outside_costs_its_steps_alone(
     night: Any, undisturbed: Any, number: int
 ) -> None:
-    command = night.start_run(faults="engine.step:30=delay:0.6")
-    command.wait_for("computing")
-    time.sleep(random.Random(number).uniform(0.0, 0.5))
+    command = night.start_run(faults=night.hold("engine.step:30"))
+    command.wait_until_held()
     os.kill(engine_of(command), number)
+    command.release()
     outcome = command.end()
     assert outcome.code == 0, outcome
     name = signal.Signals(number).name
@@ -49,14 +59,15 @@ def test_an_engine_killed_from_outside_costs_its_steps_alone(
 @pytest.mark.slow
 def test_an_engine_killed_again_and_again_while_it_loads_ends_the_run(night: Any) -> None:
     """Five times in a row: there is no hope. What was answered is kept."""
-    command = night.start_run(faults="engine.step:40=kill,engine.load=delay:1")
-    command.wait_for("the engine died")
-    deadline = time.monotonic() + 60
-    while command.process.poll() is None and time.monotonic() < deadline:
-        try:
+    may_load = night.folder / "may-load"
+    may_load.touch()
+    command = night.start_run(faults=f"{night.hold('engine.step:40')},engine.load=hold:{may_load}")
+    command.wait_until_held()
+    may_load.unlink()  # none of those that follow comes to compute
+    while not command.has_ended:
+        with contextlib.suppress(ValueError, OSError):
             os.kill(engine_of(command), signal.SIGKILL)
-        except (ValueError, OSError):
-            time.sleep(0.05)
+        time.sleep(0.05)
     outcome = command.end()
     assert outcome.code == 5, outcome
     assert "error: the engine process was killed by signal 9 (SIGKILL)" in outcome.err
@@ -69,14 +80,13 @@ def test_an_engine_killed_again_and_again_while_it_loads_ends_the_run(night: Any
 def test_an_engine_that_hangs_is_started_anew(night: Any, undisturbed: Any, tmp_path: Any) -> None:
     hung = tmp_path / "hung"
     night.manifest(
-        f"step_ms=2&fail=hang&fail_at_step=9&fail_once={hung}", more="run: {stall_after: 2s}"
+        f"step_ms=2&fail=hang&fail_at_step=9&fail_once={hung}", more="run: {stall_after: 5s}"
     )
     outcome = night.run()
     assert outcome.code == 0, outcome
-    assert "the engine died: no step was finished for 2 s; the stacks of its threads are in " in (
-        outcome.err
-    )
-    assert str(night.journal / "engine.log") in outcome.err
+    log = re.escape(str(night.journal / "engine.log"))
+    stalled = r"the engine died: no step was finished for \d+ s; the stacks of its threads are in "
+    assert re.search(stalled + log, outcome.err)
     assert "_fail" in (night.journal / "engine.log").read_text()
     found = night.query("select job, item_id, '', text from artifacts order by all")
     assert greedy(found) == greedy(undisturbed)
@@ -113,24 +123,37 @@ def test_a_row_that_kills_every_engine_among_200_is_put_aside(night: Any) -> Non
 
 
 @pytest.mark.slow
-def test_a_night_with_20_seconds_to_its_deadline(night: Any, undisturbed: Any) -> None:
+def test_a_night_with_minutes_to_its_deadline(
+    night: Any, undisturbed: Any, virtual_clock: Any
+) -> None:
     """It ends in time with what fits; the next one does the rest."""
-    night.rows(2000, "many.parquet")
-    night.manifest("step_ms=20", rows="many.parquet")
-    deadline = datetime.now() + timedelta(seconds=20)
-    outcome = night.run("--deadline", deadline.isoformat(timespec="seconds"))
-    late_s = (datetime.now() - deadline).total_seconds()
-    assert outcome.code == 4, outcome
-    assert -8 < late_s < 5
-    assert "stopped early (deadline): " in outcome.out
-    (run,) = night.query("select num_done, num_not_run, num_items, wasted_tokens from runs")
-    assert run[0] > 100
-    assert run[0] + run[1] == run[2] == 4000
+    night.rows(400, "many.parquet")
+    night.manifest("step_ms=400", rows="many.parquet")
+    ends_at, row_s = virtual_clock.now + 400, 25 * 0.4
+    deadline = datetime.now().astimezone() + timedelta(seconds=400)
+    run = run_here(night, deadline=deadline.isoformat())
+    assert (run.exit_code, run.stop_reason) == (4, "deadline")
+    assert ends_at - row_s - TEST_S < virtual_clock.now <= ends_at
+    counts = night.query("select num_done, num_not_run, num_items, wasted_tokens from runs")
+    ((num_done, num_not_run, num_items, wasted),) = counts
+    assert num_done > 100
+    assert num_done + num_not_run == num_items == 800
+    assert wasted == 0
     reasons = night.query("select distinct reason from run_items where status = 'not_run'")
     assert reasons == [("deadline",)]
-    again = night.run("--limit", 60)
-    assert again.code == 0, again
+    assert run_here(night, Overrides(limit=60)).exit_code == 0
     found = night.query(
         "select job, item_id, '', text from artifacts where item_id::int < 60 order by all"
     )
     assert greedy(found) == greedy(undisturbed)
+
+
+def run_here(night: Any, overrides: Overrides | None = None, **more: Any) -> RunSummary:
+    """A run in this process, by its clock."""
+    manifest = night.folder / "night.yaml"
+    options = RunOptions(manifest, overrides or Overrides(), start_engine=start_here, **more)
+    return run_manifest(options, Silent())
+
+
+def start_here(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
+    return start_in_process(spec)

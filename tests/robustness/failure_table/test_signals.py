@@ -9,39 +9,36 @@ from typing import Any
 import pytest
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Phase of a run: the line of stderr that it begins with, and what keeps the run there.
+# Phase of a run: the line of stderr that it begins with, and the place at which the run is held so
+# that it cannot get beyond.
 PHASES = {
-    "importing": ("", ""),
-    "checking the manifest": ("checking the manifest", ""),
-    "opening the store": ("opening the store", "publish.begin=delay:1"),
-    "reading": ("reading and tokenising", ""),
-    "looking up": ("looking up earlier results", ""),
-    "entering the run": ("looking up earlier results", "journal.create:1=delay:1"),
-    "planning": ("planning", ""),
-    "loading": ("loading builtin:fake", "engine.load=delay:1.5"),
-    "computing": ("computing", ""),
+    "importing": ("", "publish.begin"),
+    "checking the manifest": ("checking the manifest", "publish.begin"),
+    "opening the store": ("opening the store", "publish.begin"),
+    "reading": ("reading and tokenising", "engine.load"),
+    "looking up": ("looking up earlier results", "engine.load"),
+    "entering the run": ("looking up earlier results", "journal.create:1"),
+    "planning": ("planning", "engine.load"),
+    "loading": ("loading builtin:fake", "engine.load"),
+    "computing": ("computing", "engine.step:60"),
 }
 BEFORE = {"importing", "checking the manifest", "opening the store"}
-
-
-def reach(command: Any, phase: str) -> None:
-    line, fault = PHASES[phase]
-    command.wait_until_taken_over()
-    if line:
-        command.wait_for(line)
-    if fault:
-        time.sleep(0.3)
+AT_THE_PLACE = {"opening the store", "entering the run", "loading", "computing"}
 
 
 def stopped_in(night: Any, phase: str, number: int, *options: object) -> Any:
-    """A run that gets a signal in a phase."""
-    command = night.start_run(*options, faults=PHASES[phase][1])
-    reach(command, phase)
+    """A run that gets a signal in a phase, and ends although its engine is not released."""
+    line, place = PHASES[phase]
+    command = night.start_run(*options, faults=night.hold(place))
+    command.wait_until_taken_over()
+    command.wait_for(line)
+    if phase in AT_THE_PLACE:
+        command.wait_until_held()
     command.send(number)
-    began = time.monotonic()
+    if not place.startswith("engine."):
+        command.release()  # what is being written is finished first
     outcome = command.end()
     assert outcome.code == 4, (phase, outcome)
-    assert time.monotonic() - began < 15
     return outcome
 
 
@@ -81,10 +78,12 @@ def test_signals_in_all_phases_one_after_another_cost_nothing(
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["opening the store", "loading", "computing"])
 def test_a_stopped_run_is_one_json_document(night: Any, phase: str) -> None:
-    night.manifest("step_ms=5")
+    night.manifest(more="run: {grace: 0s}")
     document = json.loads(stopped_in(night, phase, signal.SIGHUP, "--json").out)
     assert document["exit_code"] == 4
     assert document["status"] == "stopped"
+    assert document["num_items"] == document["num_not_run"] + document["num_done"]
+    assert document["num_items"] == (0 if phase in BEFORE else 120)
 
 
 @pytest.mark.slow
@@ -93,19 +92,22 @@ def test_signals_while_workers_tokenise_end_them_too(night: Any) -> None:
     night.rows(20_000, "many.parquet")
     night.manifest(rows="many.parquet")
     for number, after in zip((*SIGNALS, signal.SIGTERM), (0.1, 0.7, 1.4, 2.1), strict=True):
-        command = night.start_run(group=True)
+        command = night.start_run(group=True, faults=night.hold("engine.load"))
         command.wait_for("reading and tokenising")
         time.sleep(after)
         command.send(number, group=True)
-        outcome = command.end(timeout_s=30)
+        outcome = command.end()
         assert outcome.code == 4, outcome
         assert_told(outcome, number)
 
 
 def test_a_signal_to_the_whole_group_drains_as_one_to_the_run(night: Any) -> None:
     """The engine's process gets it, too, also while it imports, and leaves it to the run."""
+    night.manifest(more="run: {grace: 1h}")
     command = night.start_and_reach_the_middle(group=True)
     command.send(signal.SIGHUP, group=True)
+    command.wait_until_stopping()
+    command.release()
     outcome = command.end()
     assert outcome.code == 4, outcome
     assert "the engine died" not in outcome.said
@@ -118,13 +120,12 @@ def test_a_signal_to_the_whole_group_drains_as_one_to_the_run(night: Any) -> Non
 @pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_the_grace(night: Any, undisturbed: Any) -> None:
     night.manifest(more="run: {grace: 1h}")
-    command = night.start_run(faults="engine.step:20=delay:8")
-    command.wait_for("computing")
-    time.sleep(1.0)
+    command = night.start_run(faults=night.hold("engine.step:20"))
+    command.wait_until_held()
     command.send(signal.SIGTERM)
-    command.wait_for(lambda: night.status().get("state") == "stopping")
+    command.wait_until_stopping()
     command.send(signal.SIGINT)
-    outcome = command.end(timeout_s=6)
+    outcome = command.end()
     assert outcome.code == 4, outcome
     assert "stopped early (signal)" in outcome.out
     assert night.run("--quiet").code == 0
@@ -134,14 +135,14 @@ def test_a_second_signal_does_not_wait_for_the_grace(night: Any, undisturbed: An
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["publishing", "afterwards"])
 def test_a_signal_when_all_is_done_changes_nothing(night: Any, undisturbed: Any, when: str) -> None:
-    command = night.start_run(faults="publish.begin:3=delay:1" if when == "publishing" else "")
+    command = night.start_run(faults=night.hold("run.end") if when == "publishing" else "")
     if when == "publishing":
-        command.wait_for("publishing")
-        time.sleep(0.3)
+        command.wait_until_held()
     else:
         assert command.process.stdout.readline()
     for number in SIGNALS[:2]:
         command.send(number)
+    command.release()
     outcome = command.end()
     assert outcome.code == 0, outcome
     if when == "publishing":
@@ -153,11 +154,12 @@ def test_a_signal_when_all_is_done_changes_nothing(night: Any, undisturbed: Any,
 def test_signals_that_the_starter_ignores_stay_ignored(night: Any) -> None:
     """`nohup thothy-batch run` outlives its terminal."""
     night.prefix = ("nohup",)
-    command = night.start_run()
+    command = night.start_run(faults=night.hold("engine.step:20"))
     command.wait_for("opening the store")
     command.send(signal.SIGHUP)
-    command.wait_for("computing")
+    command.wait_until_held()
     command.send(signal.SIGHUP)
+    command.release()
     assert command.end().code == 0
 
 
@@ -177,11 +179,11 @@ def test_other_commands_end_promptly_and_leave_nothing_half_written(
     before = set(night.folder.iterdir())
     for after in (0.0, 0.3, 0.6, 0.9):
         process = night.start(command, *target, *rest)
-        process.wait_until_taken_over()
+        process.wait_for(lambda process=process: process.has_ended or process.has_taken_over)
         time.sleep(after)
-        if process.process.poll() is None:
+        if not process.has_ended:
             process.send(number)
-        outcome = process.end(timeout_s=10)
+        outcome = process.end()
         new = {p for p in set(night.folder.iterdir()) - before if p.suffix != ".log"}
         if outcome.code == 4:
             name = signal.Signals(number).name

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+TIMEOUT_S = 120  # after which something hangs
 _CURSOR = re.compile(r"\x1b\[\?25([hl])")
 _OTHER_SCREEN = re.compile(r"\x1b\[\?(?:1049|1047|47)([hl])")
 
@@ -24,6 +26,7 @@ class Terminal:
     """A run with a terminal of its own, as a shell starts one."""
 
     def __init__(self, night: Any, faults: str = "") -> None:
+        self._night = night
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         self._theirs = theirs
@@ -48,12 +51,26 @@ class Terminal:
                 self.shown += data.decode(errors="replace")
         return self.shown
 
-    def wait_for(self, text: str, times: int = 1) -> None:
-        deadline = time.monotonic() + 60
-        while self.read().count(text) < times:
-            assert time.monotonic() < deadline, self.shown[-2000:]
-            assert self.process.poll() is None, self.shown[-2000:]
+    def wait_for(self, seen: str | Callable[[], object]) -> None:
+        """Until a text is shown, or something holds."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while not (seen in self.read() if isinstance(seen, str) else seen()):
+            assert time.monotonic() < deadline, self.read()[-2000:]
+            assert self.process.poll() is None, self.read()[-2000:]
             time.sleep(0.01)
+
+    def wait_until_taken_over(self) -> None:
+        """Until a signal is caught: before, Python itself starts."""
+        self.wait_for(lambda: self._night.catches(self.process.pid, signal.SIGTERM))
+
+    def wait_until_held(self) -> None:
+        self.wait_for(self._night.release_of(0).with_suffix(".held").exists)
+
+    def wait_until_stopping(self) -> None:
+        self.wait_for(lambda: self._night.status().get("state") == "stopping")
+
+    def release(self) -> None:
+        self._night.release_of(0).touch()
 
     def press_ctrl_c(self) -> None:
         """The terminal sends SIGINT to every process of the run."""
@@ -61,7 +78,7 @@ class Terminal:
 
     def end(self) -> int:
         """Its exit code; the terminal is checked."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + TIMEOUT_S
         while self.process.poll() is None:
             self.read()
             assert time.monotonic() < deadline, self.shown[-2000:]
@@ -78,10 +95,13 @@ class Terminal:
 
 
 def test_after_ctrl_c_the_terminal_is_as_it_was(night: Any) -> None:
-    night.manifest("step_ms=10")
-    terminal = Terminal(night)
+    night.manifest(more="run: {grace: 1h}")
+    terminal = Terminal(night, night.hold("engine.step:60"))
     terminal.wait_for("tokens/s")
+    terminal.wait_until_held()
     terminal.press_ctrl_c()
+    terminal.wait_until_stopping()
+    terminal.release()
     assert terminal.end() == 4
     assert "\x1b[?25l" in terminal.shown, "there was no live display"
     assert "stopped early (signal): " in terminal.shown
@@ -91,15 +111,21 @@ def test_after_ctrl_c_the_terminal_is_as_it_was(night: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["by itself", "SIGTERM", "SIGHUP", "two Ctrl-C", "three Ctrl-C"])
 def test_after_other_ends_too(night: Any, end: str) -> None:
-    night.manifest("step_ms=10", more="run: {grace: 1h}")
-    terminal = Terminal(night, "engine.step:20=delay:9" if "Ctrl-C" in end else "")
-    if end != "by itself":
-        terminal.wait_for("tokens/s")
+    night.manifest(more="run: {grace: 1h}")
+    terminal = Terminal(night, night.hold("engine.step:60"))
+    terminal.wait_for("tokens/s")
+    terminal.wait_until_held()
     if end.startswith("SIG"):
         terminal.process.send_signal(signal.Signals[end])
-    for _ in range({"two": 2, "three": 3}.get(end.split()[0], 0)):
+        terminal.wait_until_stopping()
+    if "Ctrl-C" in end:
         terminal.press_ctrl_c()
-        time.sleep(0.4)
+        terminal.wait_until_stopping()
+        for _ in range({"two": 1, "three": 2}[end.split()[0]]):
+            terminal.press_ctrl_c()
+            time.sleep(0.1)  # two of them at once are one
+    else:
+        terminal.release()
     assert terminal.end() == (0 if end == "by itself" else 4)
 
 
@@ -107,8 +133,10 @@ def test_after_other_ends_too(night: Any, end: str) -> None:
 @pytest.mark.parametrize("phase", ["opening the store", "loading"])
 @pytest.mark.parametrize("times", [1, 3])
 def test_after_ctrl_c_before_anything_is_computed(night: Any, phase: str, times: int) -> None:
-    terminal = Terminal(night, "publish.begin=delay:1,engine.load=delay:2")
+    place = "publish.begin" if phase == "opening the store" else "engine.load"
+    terminal = Terminal(night, night.hold(place))
     terminal.wait_for(phase)
+    terminal.wait_until_held()
     for _ in range(times):
         terminal.press_ctrl_c()
         time.sleep(0.02)
@@ -135,9 +163,11 @@ def test_after_the_store_failed(night: Any) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_after_a_signal_at_any_moment_of_the_beginning(night: Any, number: int) -> None:
     """Also while the display is set up, and while modules are imported."""
+    night.manifest(more="run: {grace: 0s}")
     for after in range(0, 24, 3):
         Path(night.store).unlink(missing_ok=True)
-        terminal = Terminal(night, "engine.step:60=delay:3")
-        time.sleep(0.35 + after / 10)
+        terminal = Terminal(night, night.hold("engine.step:60"))
+        terminal.wait_until_taken_over()
+        time.sleep(after / 10)
         terminal.process.send_signal(number)
         assert terminal.end() == 4

@@ -54,7 +54,6 @@ def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "not there yet").exists()
 
 
-@pytest.mark.timeout(20)
 def test_a_pipe_in_its_place_is_not_waited_for(path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(StoreError, match="no regular file"):

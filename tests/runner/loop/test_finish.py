@@ -21,31 +21,39 @@ from thothy_batch.store.lock import read_holder
 from thothy_batch.store.store import Store
 
 SLOW = "builtin:fake?step_ms=20"
+TIMEOUT_S = 120  # after which something hangs
+MIDDLE = "engine.step:100"  # of `slow_night`: sixteen rows are answered, eight run
 
 
 @pytest.fixture
 def slow_night(night: Any) -> Any:
-    """Forty rows of forty tokens, eight at a time: about four seconds of steps."""
+    """About 200 steps: eight rows at a time, forty tokens each, forty rows."""
     night.rows("rows.parquet", id=list(range(40)), prompt=[f"prompt {i}" for i in range(40)])
     night.jobs(
         "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 40, ignore_eos: true}",
         model=SLOW,
-        more="engine: {max_seqs: 8}\nrun: {grace: 5s}",
+        more="engine: {max_seqs: 8}\nrun: {grace: 1h}",
     )
     return night
 
 
-def start(night: Any, *more: str) -> subprocess.Popen[str]:
+def start(night: Any, held_at: str) -> subprocess.Popen[str]:
+    """A run that is held at a place until it is released."""
     return subprocess.Popen(
-        [sys.executable, "-m", "thothy_batch", "run", str(night.manifest), *more],
+        [sys.executable, "-m", "thothy_batch", "run", str(night.manifest)],
+        env=os.environ | {"THOTHY_FAULTS": f"{held_at}=hold:{night.folder / 'release'}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
+def release(night: Any) -> None:
+    (night.folder / "release").touch()
+
+
 def wait_for(seen: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + TIMEOUT_S
     while not seen():
         assert time.monotonic() < deadline, f"{what} did not come"
         time.sleep(0.02)
@@ -58,7 +66,12 @@ def status_of(night: Any) -> dict[str, Any]:
         return {}
 
 
-def wait_for_results(night: Any) -> None:
+def wait_until_held(night: Any) -> None:
+    wait_for((night.folder / "release.held").exists, "the place where the run is held")
+
+
+def wait_for_answers(night: Any) -> None:
+    wait_until_held(night)
     wait_for(
         lambda: status_of(night).get("state") == "running" and status_of(night)["num_settled"] > 0,
         "an answer",
@@ -71,10 +84,12 @@ def children_of(pid: int) -> list[int]:
 
 
 def test_a_signal_drains_and_the_next_run_does_the_rest(slow_night: Any) -> None:
-    process = start(slow_night)
-    wait_for_results(slow_night)
+    process = start(slow_night, MIDDLE)
+    wait_for_answers(slow_night)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    wait_for(lambda: status_of(slow_night).get("state") == "stopping", "the drain")
+    release(slow_night)
+    out, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 4, err
     assert "left for the next run" in out
     (run,) = slow_night.query("select status, stop_reason, num_done, num_not_run from runs")
@@ -94,28 +109,30 @@ def test_a_second_signal_skips_the_grace(night: Any) -> None:
         model=SLOW,
         more="run: {grace: 1h}",
     )
-    process = start(night)
+    process = start(night, MIDDLE)  # more than a second of steps: the engine has reported
+    wait_until_held(night)
     wait_for(lambda: status_of(night).get("num_running"), "a running request")
     process.send_signal(signal.SIGINT)
     wait_for(lambda: status_of(night).get("state") == "stopping", "the drain")
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 4
     assert night.query("select num_not_run, wasted_tokens > 0 from runs") == [(1, True)]
 
 
 def test_a_kill_of_the_parent_loses_nothing_and_leaves_no_child(slow_night: Any) -> None:
-    process = start(slow_night)
-    wait_for_results(slow_night)
-    settled = status_of(slow_night)["num_settled"]
-    time.sleep(1.0)  # results before this moment are in the journal
+    process = start(slow_night, MIDDLE)
+    wait_for_answers(slow_night)
+    before = status_of(slow_night)
+    # A status is written a second after the one before it, and the journal half a second after.
+    wait_for(lambda: status_of(slow_night).get("elapsed_s", 0) > before["elapsed_s"], "a status")
     children = children_of(process.pid)
     assert children
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=TIMEOUT_S)
     after = slow_night.run()
     assert after.counts["num_done"] + after.counts["num_reused"] == 40
-    assert settled <= after.counts["num_reused"] < 40
+    assert before["num_settled"] <= after.counts["num_reused"] < 40
     killed = slow_night.query("select status, stop_reason from runs order by started_at limit 1")
     assert killed == [("failed", "killed")]
     listed = slow_night.query(
@@ -124,7 +141,7 @@ def test_a_kill_of_the_parent_loses_nothing_and_leaves_no_child(slow_night: Any)
     )
     assert listed == [(40, 40)]
     assert slow_night.query("select count(*), count(distinct item_id) from artifacts") == [(40, 40)]
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    wait_for(lambda: not [pid for pid in children if Path(f"/proc/{pid}").exists()], "their end")
 
 
 def test_a_deadline_in_the_past_starts_nothing(slow_night: Any) -> None:
@@ -151,10 +168,34 @@ def test_a_signal_while_the_run_is_entered_leaves_it_stopped_not_killed(
     assert raw_night.query("select status, stop_reason from runs") == [("stopped", "signal")]
 
 
+PHASES = ("opening the store", "reading", "looking up", "planning", "loading", "computing")
+
+
+@pytest.mark.parametrize("phase", [*PHASES, "publishing"])
+def test_the_document_of_a_run_has_the_same_keys_whenever_it_stops(
+    raw_night: Any, monkeypatch: Any, phase: str
+) -> None:
+    def interrupted(text: str) -> None:
+        if text.startswith(phase):
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(raw_night.notes, "phase", interrupted)
+        stopped = raw_night.run()
+    assert (stopped.exit_code == 4) == (phase in PHASES)
+    left = stopped.counts["num_not_run"]
+    assert left == (0 if phase in PHASES[:3] or phase == "publishing" else 12)
+    whole = raw_night.run()
+    assert list(stopped.as_json()) == list(whole.as_json())
+    assert stopped.counts.keys() == whole.counts.keys()
+
+
+@pytest.mark.usefixtures("virtual_clock")
 def test_a_time_budget_stops_and_the_run_is_marked(slow_night: Any) -> None:
-    run = slow_night.run(time_budget_s=1.0)
+    run = slow_night.run(time_budget_s=2.0)
     assert (run.exit_code, run.status, run.stop_reason) == (4, "stopped", "time_budget")
-    assert run.counts["num_not_run"] > 0
+    assert 0 < run.counts["num_done"] < 40
+    assert run.counts["num_not_run"] == 40 - run.counts["num_done"]
     assert slow_night.query("select distinct reason from run_items where status = 'not_run'") == [
         ("deadline",)
     ]
@@ -205,11 +246,13 @@ def test_a_second_run_names_the_holder_of_the_store(slow_night: Any) -> None:
         skipped = slow_night.run(if_locked=IfLocked.parse("skip"))
         assert (skipped.exit_code, skipped.status) == (0, "skipped")
         assert str(process.pid) in skipped.messages[0]
-        waited = slow_night.run(if_locked=IfLocked.parse("wait=60s"))
+        release(slow_night)
+        waited = slow_night.run(if_locked=IfLocked.parse("wait=1h"))
         assert (waited.exit_code, waited.output_tokens) == (0, 0)
         assert waited.counts["num_reused"] == 40
     finally:
-        process.communicate(timeout=60)
+        release(slow_night)
+        process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0
 
 
@@ -236,10 +279,10 @@ def test_a_reader_never_fails_a_run(raw_night: Any) -> None:
 
 
 def test_the_child_never_holds_the_lock(slow_night: Any) -> None:
-    process = start(slow_night)
-    wait_for_results(slow_night)
+    process = start(slow_night, MIDDLE)
+    wait_for_answers(slow_night)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate(timeout=TIMEOUT_S)
     assert slow_night.run().exit_code == 0  # at once: no wait, no LockedError
 
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +49,23 @@ def test_a_poison_row_among_200_costs_itself_alone(night: Any, how: str) -> None
     assert set(outputs) < set(night.query("select item_id, text from artifacts"))
 
 
-def test_a_hang_is_named_in_store_and_report(night: Any, tmp_path: Any) -> None:
-    model = f"builtin:fake?fail=hang&fail_at_step=3&fail_once={tmp_path / 'hung'}"
-    rows(night, 20, 5, model, more="run: {stall_after: 2s}")
-    began = time.monotonic()
+def test_a_hang_is_named_in_store_and_report(
+    night: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shifted_clock: Any
+) -> None:
+    hung = tmp_path / "hung"
+
+    def time_passes(snapshot: object) -> None:
+        if hung.exists() and not night.notes.texts:
+            shifted_clock.advance(100.0)
+
+    monkeypatch.setattr(night.notes, "progress", time_passes)
+    model = f"builtin:fake?fail=hang&fail_at_step=3&fail_once={hung}"
+    rows(night, 20, 5, model, more="run: {stall_after: 10m}")
     run = night.run(start_engine=start_supervised)
     assert (run.exit_code, run.counts["num_done"]) == (0, 20)
-    assert time.monotonic() - began < 60
     ((message,),) = night.query("select message from engine_events")
-    assert "no step was finished for 2 s" in message
-    assert "no step was finished for 2 s" in render_text(report_data(night.store))
+    assert "no step was finished for " in message
+    assert message.split(";")[0] in render_text(report_data(night.store))
 
 
 def test_results_of_two_models_never_mix_in_one_run(night: Any) -> None:

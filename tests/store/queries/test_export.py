@@ -11,7 +11,7 @@ import pytest
 
 from thothy_batch.errors import StoreError
 from thothy_batch.store.columns import ARTIFACTS
-from thothy_batch.store.queries.export import export, format_of
+from thothy_batch.store.queries.export import format_of, write_export
 
 NASTY = [
     "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1",
@@ -39,7 +39,7 @@ def full(night: Any, rows: Any) -> Any:
 
 def test_parquet_is_typed(full: Any, tmp_path: Path) -> None:
     output = tmp_path / "out.parquet"
-    assert export(full.path, job="j", run=None, format="parquet", output=output) == len(NASTY)
+    assert write_export(full.path, job="j", run=None, format="parquet", output=output) == len(NASTY)
     table = pq.read_table(output)
     assert table.column_names == list(ARTIFACTS)
     types = {name: table.schema.field(name).type for name in ARTIFACTS}
@@ -53,7 +53,7 @@ def test_parquet_is_typed(full: Any, tmp_path: Path) -> None:
 
 def test_jsonl_is_one_object_a_line(full: Any, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
-    export(full.path, job="j", run=None, format="jsonl", output=output)
+    write_export(full.path, job="j", run=None, format="jsonl", output=output)
     lines = output.read_text().split("\n")[:-1]
     found = [json.loads(line) for line in lines]
     assert [row["text"] for row in found] == NASTY
@@ -65,7 +65,7 @@ def test_jsonl_is_one_object_a_line(full: Any, tmp_path: Path) -> None:
 
 def test_csv_cells_are_never_formulas(full: Any, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
-    export(full.path, job=None, run=None, format="csv", output=output)
+    write_export(full.path, job=None, run=None, format="csv", output=output)
     with open(output, newline="") as file:
         found = list(csv.DictReader(file))
     assert len(found) == len(NASTY) + 2
@@ -82,12 +82,12 @@ def test_csv_cells_are_never_formulas(full: Any, tmp_path: Path) -> None:
 
 def test_a_run_exports_what_it_answered(full: Any, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
-    assert export(full.path, job=None, run="r2", format="jsonl", output=output) == 2
+    assert write_export(full.path, job=None, run="r2", format="jsonl", output=output) == 2
     assert {json.loads(line)["item_id"] for line in output.read_text().splitlines()} == {
         "later",
         "00",
     }
-    assert export(full.path, job="other", run="r2", format="jsonl", output=output) == 1
+    assert write_export(full.path, job="other", run="r2", format="jsonl", output=output) == 1
 
 
 def test_the_beginning_of_a_run_id_is_enough_where_it_is_the_only_one(
@@ -98,9 +98,9 @@ def test_the_beginning_of_a_run_id_is_enough_where_it_is_the_only_one(
         with night.run(run_id) as store:
             rows.add_done(store, 0)
             store.end_run({"status": "completed", "exit_code": 0})
-    assert export(night.path, job=None, run="20260102", format="jsonl", output=output) == 1
+    assert write_export(night.path, job=None, run="20260102", format="jsonl", output=output) == 1
     with pytest.raises(StoreError, match="several runs begin with 2026"):
-        export(night.path, job=None, run="2026", format="jsonl", output=output)
+        write_export(night.path, job=None, run="2026", format="jsonl", output=output)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_misspelt_name_is_an_error_and_writes_nothing(
     output = tmp_path / "out.csv"
     output.write_text("old")
     with pytest.raises(StoreError, match=message) as caught:
-        export(full.path, job=job, run=run, format="csv", output=output)
+        write_export(full.path, job=job, run=run, format="csv", output=output)
     assert caught.value.hint
     assert output.read_text() == "old"
 
@@ -126,13 +126,13 @@ def test_output_may_be_a_pipe_and_must_have_a_folder(full: Any, tmp_path: Path) 
     got: list[bytes] = []
     thread = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
     thread.start()
-    export(full.path, job="other", run=None, format="jsonl", output=pipe)
+    write_export(full.path, job="other", run=None, format="jsonl", output=pipe)
     thread.join(10)
     assert len(got[0].splitlines()) == 2
     with pytest.raises(StoreError, match="no folder"):
-        export(full.path, job=None, run=None, format="csv", output=tmp_path / "no" / "x.csv")
+        write_export(full.path, job=None, run=None, format="csv", output=tmp_path / "no" / "x.csv")
     with pytest.raises(StoreError, match="unknown format"):
-        export(full.path, job=None, run=None, format="xlsx", output=tmp_path / "x")
+        write_export(full.path, job=None, run=None, format="xlsx", output=tmp_path / "x")
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {pipe.name, full.path.name, f"{full.path.name}.journal"}
 

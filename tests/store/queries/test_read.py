@@ -106,12 +106,12 @@ def test_reading_waits_for_a_merge_to_end(
         monkeypatch.setattr(read, "_RETRY_S", 0.3)
         with pytest.raises(StoreError, match="open in another program"):
             report_data(night.path)
-    monkeypatch.setattr(read, "_RETRY_S", 20.0)
+    monkeypatch.setattr(read, "_RETRY_S", 120.0)
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.append(report_data(night.path)))
     with night.reader(read_only=False):
         thread.start()
         time.sleep(0.5)
         assert found == []
-    thread.join(20)
+    thread.join(120)
     assert found[0]["run"]["run_id"] == "r2"

@@ -20,7 +20,8 @@ _LOG_LINES = 8
 _LOG_BYTES = 4096
 _HANG_UP_S = 1.0  # for it to end by itself
 _KILL_S = 10.0
-_DUMP_S = 0.5  # for it to write its stacks
+_DUMP_S = 10.0  # at most, for it to write its stacks
+_SETTLED_S = 0.5  # a log that has not grown for this long is complete
 
 
 class Child:
@@ -54,9 +55,20 @@ class Child:
         """Have it write the stacks of all its threads to its log; a phrase that says where."""
         with contextlib.suppress(OSError):
             self._process.send_signal(signal.SIGUSR1)
-        time.sleep(_DUMP_S)
+        self._wait_for_log()
         name = self._log.name
         return f"the stacks of its threads are in {name}" if isinstance(name, str) else "it hangs"
+
+    def _wait_for_log(self) -> None:
+        """Wait until the log has grown and then stopped growing."""
+        size = before = os.fstat(self._log.fileno()).st_size
+        until = time.monotonic() + _DUMP_S
+        while time.monotonic() < until:
+            time.sleep(_SETTLED_S)
+            now = os.fstat(self._log.fileno()).st_size
+            if before < size == now:
+                return
+            size = now
 
     def close(self) -> None:
         """Wait for its end after the socket was closed; kill it where it does not end."""

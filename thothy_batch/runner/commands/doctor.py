@@ -30,6 +30,7 @@ from thothy_batch.runner.commands.doctor_document import (
     SpeedDocument,
 )
 from thothy_batch.runner.monitoring.progress import Observer
+from thothy_batch.testing import faults
 
 if TYPE_CHECKING:
     from thothy_batch.engine.calibration import MeasuredModel
@@ -61,6 +62,7 @@ def diagnose(
         cache = MeasurementCache()
         measured = None if model is None else _measure(model, cache, observer)
         observer.phase("measuring the device")
+        faults.at("doctor.measure")
         resolved = resolve_spec(EngineSpec())
         device = resolved.device
         figures = measure_device(cache, device)

@@ -8,7 +8,7 @@ from thothy_batch.process import replace_file
 from thothy_batch.report import ReportDocument, render_html
 from thothy_batch.store import journal_folder, publish_if_free, real_path
 from thothy_batch.store.database import wal_path
-from thothy_batch.store.queries import FORMATS, export, format_of, report_data
+from thothy_batch.store.queries import FORMATS, format_of, report_data, write_export
 
 
 def report_document(store: Path, run: str | None) -> ReportDocument:
@@ -42,7 +42,7 @@ def export_artifacts(
         raise ManifestError(f"{what} is not a known format", hint=f"--format {' | '.join(FORMATS)}")
     _refuse_store_files(store, output)
     publish_if_free(store)
-    return export(store, job=job, run=run, format=chosen, output=output)
+    return write_export(store, job=job, run=run, format=chosen, output=output)
 
 
 def _refuse_store_files(store: Path, output: Path) -> None:

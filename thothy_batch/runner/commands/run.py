@@ -24,6 +24,7 @@ from thothy_batch.runner.session.stop_conditions import StopNow
 from thothy_batch.runner.session.summary import RunSummary
 from thothy_batch.runner.work.assignment import Assignment, assign, request_keys
 from thothy_batch.store import Store, check_path
+from thothy_batch.testing import faults
 
 _WAITED_S = 5.0  # for the lock: inputs may have been replaced
 # Reasons of entries that a stop left: the contract has no time_budget there.
@@ -193,4 +194,5 @@ def _finish(
     run: RunContext, writer: ResultWriter, loop: RunLoop | None, error: ThothyError | None
 ) -> RunSummary:
     run.observer.phase("publishing")
+    faults.at("run.end")
     return finish_run(run, writer, loop, error)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from thothy_batch.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from thothy_batch.store.queries.export import FORMATS, export, format_of
+    from thothy_batch.store.queries.export import FORMATS, format_of, write_export
     from thothy_batch.store.queries.read import (
         list_runs,
         past_answers,
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMATS",
     "CachedResult",
-    "export",
+    "write_export",
     "format_of",
     "list_runs",
     "past_answers",
@@ -32,7 +32,7 @@ __getattr__ = lazy_face(
     {
         "export": (
             "FORMATS",
-            "export",
+            "write_export",
             "format_of",
         ),
         "read": (

@@ -20,7 +20,9 @@ FORMATS = {"parquet": ".parquet", "jsonl": ".jsonl", "csv": ".csv"}
 _FORMULA_STARTS = r"""'^(?:[\t\r\n]|[\s\p{Z}\x{FEFF}"]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}])'"""
 
 
-def export(store_path: Path, *, job: str | None, run: str | None, format: str, output: Path) -> int:
+def write_export(
+    store_path: Path, *, job: str | None, run: str | None, format: str, output: Path
+) -> int:
     """Write artifacts to `output`; return their number.
 
     `run` (a run_id or a prefix of one) selects the artifacts that the run made or reused; without
