@@ -150,8 +150,8 @@ def test_pages_listed_are_those_with_keys_and_all_their_slots_are_seen(window: i
 
 def test_blocks_that_are_no_multiple_of_a_page_apart_are_copied() -> None:
     pool = torch.empty(4 * 40).as_strided((3, 2, 2, 4), (40, 8, 4, 1))
-    assert block_masks._pages_apart(pool) == 5
-    assert block_masks._pages_apart(pool.as_strided((3, 2, 2, 4), (20, 8, 4, 1))) == 0
+    assert block_masks._block_pages(pool) == 5
+    assert block_masks._block_pages(pool.as_strided((3, 2, 2, 4), (20, 8, 4, 1))) == 0
 
 
 @pytest.mark.parametrize("block_id", [-1, 99])
