@@ -41,9 +41,12 @@ def _features() -> dict[str, bool]:
 
 
 def _multiplies_bfloat16() -> bool:
-    """Whether oneDNN, which looks at the processor itself, has fast products of bfloat16."""
+    """Whether oneDNN, which looks at the processor itself, has fast products of bfloat16. Told by
+    ONEDNN_MAX_CPU_ISA to leave AVX-512 out, it has none and refuses to pack such a weight."""
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return True
     asked = os.environ.get("THOTHY_CPU_ISA")
     return level != "base" or (asked != "base" and torch.cpu._is_avx512_bf16_supported())
 
