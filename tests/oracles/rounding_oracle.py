@@ -12,12 +12,17 @@ format, the lengths of the sums and the magnitudes met, and from no processor or
   over all orders; the products before them have squares(terms).
 - A function (exp, tanh, ...) errs by two units; a gate, whose formula cancels, by two of its
   argument; a power of e, besides, by the rounding of its exponent.
+
+A bound of a single number is nine standard deviations. Sums of even errors are spread no wider than
+a normal distribution of their variance: 1 in 2 * 10^17 is beyond, 1 in 10^9 of 10^8 numbers.
 """
 
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+FLOAT32_UNIT = torch.finfo(torch.float32).eps / 2
 
 _aten = torch.ops.aten
 _ARITHMETIC = (_aten.add, _aten.sub, _aten.mul, _aten.div)
@@ -72,11 +77,11 @@ def _squares(operation: Any, args: Any, result: torch.Tensor) -> torch.Tensor | 
         return 4 * args[0].square()
     if operation in _PRODUCTS:
         K, left, right = args[-1].shape[-2], args[-2], args[-1]
-        return _of_sums(K, torch.matmul(left.square(), right.square()), result)
+        return squares_of_sum(K, torch.matmul(left.square(), right.square()), result)
     if operation in _SUMS:
         K = args[0].numel() / result.numel()
         squares = operation(args[0].square(), *args[1:])
-        return _of_sums(K, squares / K if operation is _aten.mean else squares, result)
+        return squares_of_sum(K, squares / K if operation is _aten.mean else squares, result)
     if operation is _aten._softmax:
         scores = args[0]
         below = scores.amax(-1, keepdim=True) - scores
@@ -85,5 +90,11 @@ def _squares(operation: Any, args: Any, result: torch.Tensor) -> torch.Tensor | 
     return None
 
 
-def _of_sums(K: float, squares: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+def squares_of_sum(K: float, squares: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+    """The same of a sum of K products: from the sum of the products' squares, and the sum."""
     return (K / 6 + 1) * squares + K / 3 * total.square()
+
+
+def largest_error(squares: torch.Tensor) -> torch.Tensor:
+    """What a float32 errs by at most, whose error has the variance unit² / 3 * squares."""
+    return 9 * FLOAT32_UNIT * (squares / 3).sqrt()
