@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from thothy_kernels.linear.invariance import multiply_batches
 from thothy_kernels.paged_attention import SPAN, AttentionMetadata
 
 # Rows of a matrix product have the same bits alone and among others only for multiples of 8 rows
@@ -108,14 +109,14 @@ def _partial(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: torch.Tensor, softcap: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One span: maximum [K, N, 1], sum [K, N, 1] and weighted values [K, N, D] of N rows."""
-    scores = torch.bmm(q, k.transpose(1, 2))
+    scores = multiply_batches(q, k.transpose(1, 2))
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
     scores = scores.masked_fill(~visible, float("-inf"))
     maximum = scores.amax(-1, keepdim=True)
     # A row that sees nothing of this span has maximum -inf: exp(-inf - 0) is the 0 it needs.
     weights = torch.exp(scores - maximum.clamp_min(torch.finfo(torch.float32).min))
-    return maximum, weights.sum(-1, keepdim=True), torch.bmm(weights, v)
+    return maximum, weights.sum(-1, keepdim=True), multiply_batches(weights, v)
 
 
 def _merge(

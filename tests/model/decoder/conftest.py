@@ -17,10 +17,9 @@ from thothy_batch.model.loading import LoadedModel
 from thothy_kernels.paged_attention import AttentionMetadata
 
 BLOCK_SIZE = 8
-# Roundings of a model in a mean square: each row of logits has its own. With 60 rows at least, each
-# counted once (there are more: a draw's mean square spreads like one of 75 to 1,200), a computation
-# goes beyond 1.25² / 0.54 = 2.9 times the mean square expected of it (see rounding_oracle) with a
-# probability of exp(-60 / 2 * (1.9 - ln 2.9)) = 1e-11.
+# A draw's mean square spreads like that of 75 numbers at least (by 20 draws of each variant: 75 to
+# 1,200). So a computation goes beyond 1.25² / 0.54 = 2.9 times the mean square that is expected of
+# it (see rounding_oracle) with a probability of exp(-75 / 2 * (1.9 - ln 2.9)) = 3e-14.
 NUM_DRAWS = 4
 MOST_OVER_DRAWN = 1.25
 # By layer group: the blocks of a sequence.
