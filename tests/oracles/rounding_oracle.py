@@ -117,3 +117,14 @@ def product_of(
     exact = x @ weight.T + bias
     squares = x.square() @ weight.T.square() + bias.square()
     return exact, largest_error(squares_of_sum(x.shape[1] + 1, squares, exact))
+
+
+def norm_error(x: torch.Tensor) -> torch.Tensor:
+    """Share [..., 1] that RMS norm in float32 loses of rows x: half of what the sum of squares
+    loses of itself, and roundings of the mean, the root (twice), the quotient and the weight, which
+    may be added to an offset first."""
+    squares = x.double().square()
+    total = squares.sum(-1, keepdim=True)
+    terms = squares.square().sum(-1, keepdim=True)
+    lost = largest_error(squares_of_sum(x.shape[-1], terms, total)) / total
+    return lost / 2 + 6 * FLOAT32_UNIT
