@@ -71,6 +71,13 @@ class Rounding(TorchDispatchMode):
         return _squares(operation, args, result)
 
 
+def logits_of(model: Any, ids: list[int], rounding: Rounding) -> torch.Tensor:
+    """Logits [T, V] of a float64 model of transformers, whose attention is eager."""
+    with torch.no_grad(), rounding:
+        logits: torch.Tensor = model(torch.tensor([ids]), use_cache=False).logits[0]
+    return logits
+
+
 def _squares(operation: Any, args: Any, result: torch.Tensor) -> torch.Tensor | None:
     """The error's variance in unit² / 3; None of an operation that rounds nothing."""
     if operation in _ARITHMETIC:

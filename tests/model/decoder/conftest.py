@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from rounding_oracle import Rounding
+from rounding_oracle import Rounding, logits_of
 
 from thothy_batch.model.config import layer_groups
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
@@ -121,7 +121,7 @@ def float64_logits(
             model = copy.deepcopy(make_checkpoint(variant)[1]).to(dtype).double()
             model.set_attn_implementation("eager")
             exact, *rounded = [
-                _logits(model, ids, Rounding(*form))
+                logits_of(model, ids, Rounding(*form))
                 for form in ((), *((dtype, seed) for seed in range(NUM_DRAWS)))
             ]
             mean_square = (torch.stack(rounded) - exact).square().mean()
@@ -129,9 +129,3 @@ def float64_logits(
         return known[key]
 
     return compute
-
-
-def _logits(model: Any, ids: list[int], rounding: Rounding) -> torch.Tensor:
-    with torch.no_grad(), rounding:
-        logits: torch.Tensor = model(torch.tensor([ids]), use_cache=False).logits[0]
-    return logits
