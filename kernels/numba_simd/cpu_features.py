@@ -41,9 +41,14 @@ def _features() -> dict[str, bool]:
 
 
 def _multiplies_bfloat16() -> bool:
-    """True if oneDNN, which detects the processor itself, has fast products of bfloat16."""
+    """True if oneDNN, which detects the processor itself, has fast products of bfloat16.
+
+    ONEDNN_MAX_CPU_ISA can exclude AVX-512; oneDNN then has none and refuses to pack such a weight.
+    """
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return True
     asked = os.environ.get("THOTHY_CPU_ISA")
     return level != "base" or (asked != "base" and torch.cpu._is_avx512_bf16_supported())
 

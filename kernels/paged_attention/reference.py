@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from thothy_kernels.linear.invariance import multiply_batches
 from thothy_kernels.paged_attention import SPAN, AttentionMetadata
 
 # A row of a matrix product has the same bits alone and in a batch only for multiples of 8 rows
@@ -107,15 +108,15 @@ def _span(rows: torch.Tensor, first: int) -> torch.Tensor:
 def _partial(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visible: torch.Tensor, softcap: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Partial result of N rows: maximum [K, N, 1], sum [K, N, 1], weighted values [K, N, D]."""
-    scores = torch.bmm(q, k.transpose(1, 2))
+    """One span: maximum [K, N, 1], sum [K, N, 1] and weighted values [K, N, D] of N rows."""
+    scores = multiply_batches(q, k.transpose(1, 2))
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
     scores = scores.masked_fill(~visible, float("-inf"))
     maximum = scores.amax(-1, keepdim=True)
     # A row without a visible position here has the maximum -inf: the clamp makes its weights 0.
     weights = torch.exp(scores - maximum.clamp_min(torch.finfo(torch.float32).min))
-    return maximum, weights.sum(-1, keepdim=True), torch.bmm(weights, v)
+    return maximum, weights.sum(-1, keepdim=True), multiply_batches(weights, v)
 
 
 def _merge(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from rounding_oracle import norm_error
 
 from thothy_kernels import rms_norm as contract
 from thothy_kernels.launch import is_interpreted
@@ -50,14 +51,24 @@ def _exact(x, weight, eps, offset=0.0):
     return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * (weight.double() + offset)
 
 
+def once_rounded(share, dtype):
+    """A share that is lost, and half a step of the dtype of what is left."""
+    half_step = torch.finfo(dtype).eps / 2
+    return (1 + share) * (1 + half_step) - 1
+
+
+def twice_rounded(share, dtype):
+    """Before the weight and after it."""
+    return once_rounded(once_rounded(share, dtype), dtype)
+
+
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("offset", [0.0, 1.0])
 @pytest.mark.parametrize("N", SIZES)
 def test_float32_is_within_rounding_of_the_definition(N, offset, impl):
     x, weight = _inputs(9, N)
     exact = _exact(x, weight, 1e-6, offset)
-    # Positive summands: a relative error of at most N/2 roundings, halved by the root; then four.
-    bound = exact.abs() * (N / 4 + 4) * torch.finfo(torch.float32).eps
+    bound = exact.abs() * norm_error(x)
     normed = rms_norm(x, weight, 1e-6, weight_offset=offset, impl=impl)
     assert ((normed - exact).abs() <= bound).all()
 
@@ -67,8 +78,8 @@ def test_float32_is_within_rounding_of_the_definition(N, offset, impl):
 def test_bfloat16_rounds_before_and_after_the_weight(N, impl):
     x, weight = _inputs(9, N, torch.bfloat16)
     exact = _exact(x, weight, 1e-6)
-    step = torch.finfo(torch.bfloat16).eps  # two roundings of half a step each
-    assert ((rms_norm(x, weight, 1e-6, impl=impl) - exact).abs() <= exact.abs() * step * 1.02).all()
+    share = twice_rounded(norm_error(x), torch.bfloat16)
+    assert ((rms_norm(x, weight, 1e-6, impl=impl) - exact).abs() <= exact.abs() * share).all()
 
 
 @pytest.mark.parametrize("impl", BFLOAT16_IMPLS)
@@ -78,8 +89,7 @@ def test_bfloat16_with_an_offset_rounds_once(N, impl):
     exact = _exact(x, weight, 1e-6, 1.0)
     normed = rms_norm(x, weight, 1e-6, weight_offset=1.0, impl=impl)
     assert normed.dtype == torch.bfloat16
-    # Half a step, and what float32 lacked before it.
-    share = torch.finfo(torch.bfloat16).eps / 2 + (N / 4 + 4) * torch.finfo(torch.float32).eps
+    share = once_rounded(norm_error(x), torch.bfloat16)
     assert ((normed - exact).abs() <= exact.abs() * share).all()
 
 
@@ -168,8 +178,7 @@ def test_float16_in_triton_rounds_like_bfloat16(N, offset):
     x, weight = _inputs(9, N, torch.float16)
     normed = rms_norm(x, weight, 1e-6, weight_offset=offset, impl="triton")
     exact = _exact(x, weight, 1e-6, offset)
-    share = torch.finfo(torch.float16).eps * (1.02 if offset == 0.0 else 0.5)
-    share += (N / 4 + 4) * torch.finfo(torch.float32).eps
+    share = (once_rounded if offset else twice_rounded)(norm_error(x), torch.float16)
     # Below its range float16 has even steps, of which each rounding lacks a half; the first is
     # scaled by the weight.
     step = torch.finfo(torch.float16).smallest_normal * torch.finfo(torch.float16).eps

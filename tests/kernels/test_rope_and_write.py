@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from rounding_oracle import norm_error
 
 from thothy_kernels.kv_write import write_kv
 from thothy_kernels.launch import is_interpreted
@@ -117,10 +118,9 @@ def _exact(x, weight, args):
     error = torch.zeros_like(x)
     if weight is not None:
         factor = weight.double() + args.offset
-        x = x / (x.square().mean(-1, keepdim=True) + EPS).sqrt() * factor
-        # The sum's roundings, halved by the root, and four (see test_rms_norm); then the dtype's:
-        # half a step before the weight unless it has an offset, and half a step after it.
-        share = (args.D / 4 + 4) * float32.eps + narrow * (0.5 if args.offset else 1.02)
+        x, rows = x / (x.square().mean(-1, keepdim=True) + EPS).sqrt() * factor, x
+        # The dtype rounds before the weight, unless that has an offset, and after it.
+        share = (1 + norm_error(rows)) * (1 + narrow / 2) ** (1 if args.offset else 2) - 1
         error = x.abs() * share + step * (1 + factor.abs())
     table = args.cos_sin.double()[args.positions][:, None]
     cos, sin = table.chunk(2, dim=-1)

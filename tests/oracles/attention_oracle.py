@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from rounding_oracle import largest_error, squares_of_sum
 
 from thothy_kernels.paged_attention import AttentionMetadata, paged_attention
 
@@ -95,37 +96,92 @@ class Night:
         )
 
     def oracle(self, softcap: float = 0.0) -> torch.Tensor:
-        """Row by row in float64."""
-        return torch.stack(list(self._rows(softcap, self.v)))
+        """All rows in float64."""
+        return torch.cat([exact.rows for exact in self._exact(softcap)])
 
     def mean_sizes(self, softcap: float = 0.0) -> torch.Tensor:
         """Like oracle, of the values' sizes: what a relative error of each weight amounts to."""
-        return torch.stack(list(self._rows(softcap, self.v.abs())))
+        return torch.cat([exact.mean_sizes for exact in self._exact(softcap)])
 
-    def _rows(self, softcap: float, values: torch.Tensor) -> Iterator[torch.Tensor]:
-        H, K = self.q.shape[1], self.k.shape[1]
-        row = 0
+    def float32_error(self, softcap: float = 0.0) -> torch.Tensor:
+        """What arithmetic in float32 may lose of each element of `oracle`."""
+        return torch.cat([exact.float32_error() for exact in self._exact(softcap)])
+
+    def _exact(self, softcap: float) -> Iterator["ExactAttention"]:
+        start = 0
         for (context, n), table in zip(self.lens, self.tables, strict=True):
-            for position in range(context - n, context):
-                first = 0 if self.window is None else max(0, position + 1 - self.window)
-                seen = torch.arange(first, position + 1)
-                block, offset = table[seen // self.block_size].long(), seen % self.block_size
-                k = self.k[block, :, offset].double().repeat_interleave(H // K, 1)
-                v = values[block, :, offset].double().repeat_interleave(H // K, 1)
-                scores = torch.einsum("hd,xhd->hx", self.q[row].double(), k) * self.scale
-                if softcap:
-                    scores = softcap * torch.tanh(scores / softcap)
-                yield torch.einsum("hx,xhd->hd", scores.softmax(-1), v)
-                row += 1
+            if n == 0:
+                continue
+            first = 0 if self.window is None else max(0, context - n + 1 - self.window)
+            seen = torch.arange(first, context)
+            block, offset = table[seen // self.block_size].long(), seen % self.block_size
+            k, v = (cache[block, :, offset] for cache in (self.k, self.v))
+            rows = torch.arange(context - n, context)[:, None]
+            visible = seen <= rows
+            if self.window is not None:
+                visible &= seen > rows - self.window
+            yield ExactAttention(self.q[start : start + n], k, v, visible, self.scale, softcap)
+            start += n
 
 
-def bound_of(night: Night, softcap: float) -> float:
-    """What float32 may lose: a score of size s is known to about D rounding errors of s, a weight
-    to as much relative to itself, the sum of weighted values likewise; bfloat16 rounds the end."""
-    eps = torch.finfo(torch.float32).eps
-    largest_score = float((night.q.float().norm(dim=-1).max() * 2 * 6) * night.scale * 6)
-    values = float(night.v.nan_to_num().float().abs().max())
-    lost = 8 * eps * (largest_score + softcap) * values
+class ExactAttention:
+    """The formula in float64: rows q [n, H, D] over k, v [x, K, D], visible [n, x]."""
+
+    def __init__(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        visible: torch.Tensor,
+        scale: float,
+        softcap: float = 0.0,
+    ) -> None:
+        group = q.shape[1] // k.shape[1]
+        q, k, v = q.double() * scale, k.double(), v.double()
+        k, v = (cache.repeat_interleave(group, dim=1) for cache in (k, v))
+        self._values, self._softcap, self._dim = v, softcap, q.shape[2]
+        self._products = torch.einsum("nhd,xhd->hnx", q, k)
+        self._squares = torch.einsum("nhd,xhd->hnx", q.square(), k.square())
+        capped = softcap * torch.tanh(self._products / softcap) if softcap else self._products
+        self._scores = capped.masked_fill(~visible, float("-inf"))
+        self._weights = self._scores.softmax(-1)
+        self.rows = self._mean(self._weights, v)
+        self.mean_sizes = self._mean(self._weights, v.abs())
+
+    def float32_error(self) -> torch.Tensor:
+        """Derived in rounding_oracle's terms, its squares those of one rounding's unit.
+
+        A score is a sum of D products with a query that was scaled; it is multiplied and divided by
+        four more factors at most (powers of two, the cap). tanh may come of a power of two, which
+        is wrong by two units near 1, and so is the cap then, by two of itself. A score's distance
+        from the largest is rounded, and the power of that is a function: so much is a weight wrong.
+        What that does to a row is added as if all errors had one sign. Both sums of a row are
+        rescaled no more often than they have terms, and the result is a quotient.
+        """
+        scores, weights, rows = self._scores, self._weights, self.rows
+        context = scores.shape[2]
+        lost = squares_of_sum(self._dim, 2 * self._squares, self._products)
+        lost = lost + 4 * self._products.square() + (2 * self._softcap) ** 2
+        below = (scores.amax(-1, keepdim=True) - scores).square()
+        wrong = torch.where(weights > 0, weights * (lost + below + 4).sqrt(), 0.0)
+        by_weights = self._mean(wrong, self._values.abs())
+        by_weights += wrong.sum(-1).T[:, :, None] * rows.abs()
+        terms = self._mean(weights.square(), self._values.square())
+        by_sums = squares_of_sum(2 * context, terms, rows)
+        shares = squares_of_sum(2 * context, weights.square().sum(-1), torch.ones(()))
+        by_sums += (shares.T[:, :, None] + 1) * rows.square()
+        return largest_error(by_weights.square() + by_sums)
+
+    @staticmethod
+    def _mean(weights: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("hnx,xhd->nhd", weights, values)
+
+
+def bound_of(night: Night, softcap: float, exact: torch.Tensor) -> torch.Tensor:
+    """What a CPU may lose: in float32 as said above. A weight of bfloat16 may be split into two of
+    8 bits, which lack 2^-17 of it; the result is rounded to 8 bits."""
+    lost = night.float32_error(softcap)
     if night.dtype == torch.bfloat16:
-        lost += torch.finfo(torch.bfloat16).eps * values
+        lost = lost + night.mean_sizes(softcap) * 2.0**-17
+        lost = lost + (exact.abs() + lost) * torch.finfo(torch.bfloat16).eps / 2
     return lost

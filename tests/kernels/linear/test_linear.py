@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from rounding_oracle import product_of
 
-from thothy_kernels.linear import pack_linear
+from thothy_kernels.linear import invariance, pack_linear
 
 IMPLS = ("reference", "cpu")
 # (out, in): odd, narrow, wide, and the shapes of small models.
@@ -28,15 +29,13 @@ def test_products_are_within_rounding_of_float64(shape, dtype, impl, has_bias):
     weight, bias, x = _matrices(*shape, 19, dtype)
     linear = pack_linear(weight, bias if has_bias else None, impl=impl)
     y = linear(x)
-    exact = x.double() @ weight.double().T + (bias.double() if has_bias else 0.0)
-    # A sum of K products errs by at most K roundings of the sum of their sizes (float32); then the
-    # result is rounded to its dtype, in bfloat16 perhaps once more before the bias.
-    sizes = x.double().abs() @ weight.double().abs().T + bias.double().abs()
-    bound = sizes * (shape[1] + 2) * torch.finfo(torch.float32).eps / 2
-    if dtype == torch.bfloat16:
-        bound += (exact.abs() + sizes * 2**-8 + bias.double().abs()) * torch.finfo(dtype).eps
+    exact, lost = product_of(x, weight, bias if has_bias else None)
+    if dtype == torch.bfloat16:  # rounded at the end, and perhaps once more before the bias
+        half_step = torch.finfo(dtype).eps / 2
+        lost += half_step * (exact.abs() + bias.double().abs() + lost)
+        lost += half_step * (exact.abs() + lost)
     assert y.dtype == dtype
-    assert ((y - exact).abs() <= bound).all()
+    assert ((y - exact).abs() <= lost).all()
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -48,6 +47,22 @@ def test_float32_row_alone_equals_row_in_batch(shape, impl):
     for size in BATCHES:
         assert torch.equal(linear(x[:size]), whole[:size]), f"first {size} rows"
         assert torch.equal(linear(x[-size:]), whole[-size:]), f"last {size} rows"
+
+
+def test_where_mkl_moves_bits_no_row_gets_others(monkeypatch):
+    monkeypatch.setattr(invariance, "mkl_keeps_bits", lambda: False)
+    weight, bias, x = _matrices(48, 80, 64)
+    linear = pack_linear(weight, bias, impl="cpu")
+    whole = linear(x)
+    keys = torch.randn(2, 80, 256, generator=torch.Generator().manual_seed(0))
+    batches = invariance.multiply_batches(torch.stack((x, -x)), keys)
+    for sign, batch, right in zip((1, -1), batches, keys, strict=True):
+        exact, lost = product_of(sign * x, right.T, None)
+        assert ((batch - exact).abs() <= lost).all()
+    for size in (8, 16, 24, 32, 56):
+        assert torch.equal(linear(x[:size]), whole[:size])
+        parts = invariance.multiply_batches(torch.stack((x[:size], -x[:size])), keys)
+        assert torch.equal(parts, batches[:, :size])
 
 
 @pytest.mark.parametrize("impl", IMPLS)

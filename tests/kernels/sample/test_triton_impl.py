@@ -83,7 +83,9 @@ def test_words_are_the_references_bit_for_bit_and_the_noise_follows(seed, positi
     expected = torch.stack(philox_4x32_10(counter, (seed & low, seed >> 32 & low)))
     assert torch.equal(words.cpu().long(), expected.gather(0, ids[None] % 4)[0])
     exact = gumbel(seed, position, ids)
-    torch.testing.assert_close(noise.cpu(), exact, rtol=1e-14, atol=1e-14)
+    # Either inner logarithm errs by a place, which the outer one adds as it is, and by another.
+    place = torch.finfo(torch.float64).eps
+    assert ((noise.cpu() - exact).abs() <= 2 * place * (1 + exact.abs())).all()
     assert (rough.cpu() - exact).abs().max() < 1.2e-5
 
 
@@ -147,7 +149,10 @@ def test_a_threshold_is_the_highest_value_from_which_on_the_weight_is_reached(co
         reached = [v for v in values.unique() if weights[values >= v].sum() >= wanted]
         threshold = max(reached, default=torch.tensor(-INF))
         assert found[0] == threshold
-        torch.testing.assert_close(found[1].cpu(), weights[values > threshold].sum())
+        # Powers of exact numbers err by a place each, sums of V by half a place a term, both twice.
+        rtol = (len(values) + 2) * torch.finfo(torch.float64).eps
+        above = weights[values > threshold].sum()
+        torch.testing.assert_close(found[1].cpu(), above, rtol=rtol, atol=0)
 
 
 @pytest.mark.parametrize("V", [1, 3, 127, 128, 129, 500, 1023])

@@ -1,9 +1,14 @@
 """A decoder fed by hand: its own blocks, in a pool whose other slots are poisoned."""
 
+import copy
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from rounding_oracle import Rounding, logits_of
 
 from thothy_batch.model.config.model_config import layer_groups
 from thothy_batch.model.inputs import ForwardInputs, GroupInputs
@@ -12,6 +17,11 @@ from thothy_batch.model.loading import LoadedModel
 from thothy_kernels.paged_attention import AttentionMetadata
 
 BLOCK_SIZE = 8
+# A draw's mean square spreads like that of 75 numbers at least (by 20 draws of each variant: 75 to
+# 1,200). So a computation goes beyond 1.25² / 0.54 = 2.9 times the mean square that is expected of
+# it (see rounding_oracle) with a probability of exp(-75 / 2 * (1.9 - ln 2.9)) = 3e-14.
+NUM_DRAWS = 4
+MOST_OVER_DRAWN = 1.25
 # By layer group: the blocks of a sequence.
 Table = list[list[int]]
 
@@ -95,3 +105,27 @@ class Feeder:
 @pytest.fixture
 def feeder() -> type[Feeder]:
     return Feeder
+
+
+@pytest.fixture(scope="session")
+def float64_logits(
+    make_checkpoint: Callable[..., tuple[Path, Any]],
+) -> Callable[..., tuple[torch.Tensor, float]]:
+    """A variant's logits by transformers in float64, with the weights as `dtype` has them, and the
+    largest root mean square by which a computation in `dtype` may miss them."""
+    known: dict[object, tuple[torch.Tensor, float]] = {}
+
+    def compute(variant: str, ids: list[int], dtype: torch.dtype) -> tuple[torch.Tensor, float]:
+        key = variant, tuple(ids), dtype
+        if key not in known:
+            model = copy.deepcopy(make_checkpoint(variant)[1]).to(dtype).double()
+            model.set_attn_implementation("eager")
+            exact, *rounded = [
+                logits_of(model, ids, Rounding(*form))
+                for form in ((), *((dtype, seed) for seed in range(NUM_DRAWS)))
+            ]
+            mean_square = (torch.stack(rounded) - exact).square().mean()
+            known[key] = exact, MOST_OVER_DRAWN * float(mean_square.sqrt())
+        return known[key]
+
+    return compute

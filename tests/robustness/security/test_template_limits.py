@@ -84,7 +84,7 @@ LONG = {
 
 
 def of_a_kind(template: str) -> str:
-    stages = (Stage("draft", "x"),)
+    stages = (kinds.Stage("draft", "x"),)
     kind = kinds.Kind("own", "hash", "item", stages, document=template)
     return kinds.render(kind, 0, {"text": "a", "params": {}}).messages[0]["content"]
 
