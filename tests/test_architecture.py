@@ -85,7 +85,7 @@ LEVELS = {
             "sample",
             "step_state",
         ),
-        ("numba_simd", "tuning"),
+        ("numba_simd", "tuning", "invariance"),
         ("launch",),
         ("contract", "transfer"),
     ),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 
-from thothy_kernels.linear.invariance import Prepacked, pack_float32
+from thothy_kernels.invariance import Prepacked, pack_float32
 from thothy_kernels.numba_simd import cpu_features
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from thothy_kernels.linear.invariance import pack_float32
+from thothy_kernels.invariance import pack_float32
 
 
 def pack(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from thothy_kernels.linear.invariance import multiply_batches
+from thothy_kernels.invariance import multiply_batches
 from thothy_kernels.paged_attention import SPAN, AttentionMetadata
 
 # A row of a matrix product has the same bits alone and in a batch only for multiples of 8 rows

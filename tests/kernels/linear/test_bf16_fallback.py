@@ -10,9 +10,9 @@ import pytest
 import torch
 from rounding_oracle import product_of
 
+from thothy_kernels.invariance import Prepacked
 from thothy_kernels.linear.bf16_fallback import Bf16Fallback
 from thothy_kernels.linear.cpu_impl import pack
-from thothy_kernels.linear.invariance import Prepacked
 from thothy_kernels.linear.register_tile import TILE_OUTPUTS, TILE_ROWS
 from thothy_kernels.numba_simd import cpu_features
 

@@ -13,7 +13,7 @@ import torch
 from thothy_batch.model.decoder import Decoder
 from thothy_batch.model.loading import LoadedModel, load_decoder
 from thothy_batch.records import ModelSpec
-from thothy_kernels.linear import invariance
+from thothy_kernels import invariance
 
 IMPLS = ["reference", "cpu"]
 MIXED = ["ministral-mixed", "gemma2", "gemma3-1b-heads"]

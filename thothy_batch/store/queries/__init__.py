@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMATS",
     "CachedResult",
-    "write_export",
     "format_of",
     "list_runs",
     "past_answers",
     "past_outputs",
     "past_speed",
     "report_data",
+    "write_export",
 ]
 
 __getattr__ = lazy_face(
