@@ -14,6 +14,7 @@ __all__ = [
     "block_copy",
     "contract",
     "gated_activation",
+    "invariance",
     "kv_write",
     "launch",
     "linear",

@@ -4,7 +4,8 @@ import pytest
 import torch
 from rounding_oracle import product_of
 
-from thothy_kernels import invariance, pack_linear
+from thothy_kernels import invariance
+from thothy_kernels.linear import pack_linear
 
 IMPLS = ("reference", "cpu")
 # (out, in): odd, narrow, wide, and the shapes of small models.
