@@ -20,7 +20,7 @@ PEERS ?= .peers
 export GOMP_SPINCOUNT ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint format wheel gpu gpu-dry-run gpu-first-contact gpu-pack bench peers bench-peers faults fuzz docs clean
+.PHONY: help setup run test test-rest test-all check lint format wheel gpu gpu-dry-run gpu-first-contact gpu-pack bench peers bench-peers faults fuzz docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -44,16 +44,20 @@ run: $(STAMP) ## run the sample night (0 and 1 are its good exit codes: some of 
 	if [ $$code -le 1 ]; then $(BIN)/thothy-batch report sample_data/artifacts.duckdb; else exit $$code; fi
 
 # Two workers, each with operations of one thread: most tests are the interpreter's work, or Python's.
-test: $(DEV_STAMP) ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-check: $(DEV_STAMP) ## format, lint, types and the fast tests
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	MYPYPATH=$(STUBS) $(BIN)/mypy
-	$(BIN)/python -m pytest -q -m 'not slow'
+test: $(DEV_STAMP) ## prove the product in minutes; says how many tests it leaves
+	$(PYTEST) -m 'not rest'
 
-lint: $(DEV_STAMP)
+test-rest: $(DEV_STAMP) ## run the tests that `make test` leaves: matrices, compilers, the whole failure table
+	$(PYTEST) -m rest
+
+test-all: $(DEV_STAMP) ## run all tests
+	$(PYTEST)
+
+check: lint test ## format, lint, types and the tests of `make test`
+
+lint: $(DEV_STAMP) ## format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	MYPYPATH=$(STUBS) $(BIN)/mypy
@@ -89,11 +93,10 @@ peers: $(DEV_STAMP) ## set up the other engines, each in an environment of its o
 bench-peers: $(DEV_STAMP) ## this engine and those of `make peers`, in turn, on the same requests (an hour)
 	$(BIN)/python tests/bench/bench_peers.py --peers $(PEERS) --work $(PEERS)/work
 
-faults: $(DEV_STAMP) ## kill -9 at random moments; 250 nights with faults armed; all that goes wrong (half an hour)
+faults: $(DEV_STAMP) ## kill -9 at random moments; 250 nights with faults armed (half an hour)
 	$(BIN)/python tests/robustness/crash/campaign.py --kills 20
 	$(BIN)/python tests/robustness/crash/points.py --nights 200
 	$(BIN)/python tests/robustness/crash/points.py --nights 50 --model embedded
-	THOTHY_WHOLE_TABLE=1 $(BIN)/python -m pytest -q tests/robustness/failure_table
 
 fuzz: $(DEV_STAMP) ## broken manifests, rows, journals and kind files: many new ones (a quarter of an hour)
 	THOTHY_FUZZ=long $(BIN)/python -m pytest -q tests/robustness/fuzz -o timeout=3600

@@ -7,12 +7,13 @@ import socket
 import tempfile
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from virtual_clock import ShiftedClock, VirtualClock
 
 ROOT = Path(__file__).resolve().parents[1]
+_NUM_LEFT = pytest.StashKey[int]()
 _CACHE = tempfile.TemporaryDirectory(prefix="thothy-tests-", ignore_cleanup_errors=True)
 
 
@@ -28,6 +29,30 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Counts the tests that `-m` left out; in a worker, for the process that collects nothing."""
+    if items:
+        config = items[0].config
+        config.stash[_NUM_LEFT] = config.stash.get(_NUM_LEFT, 0) + len(items)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["num_left"] = session.config.stash.get(_NUM_LEFT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Every worker collects all tests, and so leaves the same ones."""
+    if left := getattr(node, "workeroutput", {}).get("num_left", 0):
+        node.config.stash[_NUM_LEFT] = left
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if (left := config.stash.get(_NUM_LEFT, 0)) and config.option.markexpr == "not rest":
+        terminalreporter.line(f"{left:,} tests are left to make test-rest")
 
 
 def _asks_for_gpu(markers: str) -> bool:

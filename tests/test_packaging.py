@@ -42,7 +42,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_the_wheel_holds_every_tracked_file_of_the_packages(wheel: Path) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", *PLACES], cwd=ROOT, capture_output=True, text=True, check=True
@@ -62,7 +62,7 @@ def test_the_wheel_holds_every_tracked_file_of_the_packages(wheel: Path) -> None
     assert packed == expected
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_an_unpacked_wheel_finds_its_kinds_and_its_model(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     folders = [str(tmp_path / "site"), *site_folders()]

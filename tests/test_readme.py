@@ -32,7 +32,7 @@ def test_there_are_queries_to_run() -> None:
     assert len(QUERIES) >= 5
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("query", QUERIES, ids=range(len(QUERIES)))
 def test_queries_run_as_printed(night: Path, query: str) -> None:
     with duckdb.connect(str(night), read_only=True) as db:
@@ -42,7 +42,7 @@ def test_queries_run_as_printed(night: Path, query: str) -> None:
             assert cursor.fetchall(), "no row answers it"
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_generated_parts_are_up_to_date() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/docs.py")], capture_output=True, text=True

@@ -59,7 +59,7 @@ def command_line(*arguments: str, paths: tuple[Path, ...] = ()) -> subprocess.Co
     )
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_a_dry_run_passes_without_packages_that_a_gpu_machine_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,7 +115,7 @@ def test_tests_see_a_gpu_only_where_they_ask_for_one(
     tmp_path: Path, options: list[str], environment: dict[str, str], seen: str
 ) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST.read_text(encoding="utf-8"))
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  gpu\n  slow\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  gpu\n  rest\n")
     (tmp_path / "test_it.py").write_text(TRIED)
     asked = {name: value for name, value in os.environ.items() if "THOTHY_GPU" not in name}
     done = subprocess.run(

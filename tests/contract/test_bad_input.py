@@ -109,8 +109,8 @@ def test_undecodable_text_in_sql_ends_the_command(folder: Any) -> None:
     "on_too_long",
     [
         "fail",
-        pytest.param("truncate_head", marks=pytest.mark.slow),
-        pytest.param("truncate_tail", marks=pytest.mark.slow),
+        pytest.param("truncate_head", marks=pytest.mark.rest),
+        pytest.param("truncate_tail", marks=pytest.mark.rest),
     ],
 )
 def test_pool_that_is_too_small_for_a_row_fails_that_row_or_cuts_it(
@@ -200,7 +200,7 @@ def test_missing_files_and_stores_are_said(folder: Any) -> None:
     assert not list(folder.cwd.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_incomplete_model_directory_is_named_with_the_missing_file(
     folder: Any, shared: Path, missing: str

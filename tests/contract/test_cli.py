@@ -189,7 +189,7 @@ def test_thothy_debug_shows_the_traceback(folder: Any) -> None:
     assert done.returncode != 0
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_init_writes_an_example_that_plans(folder: Any) -> None:
     target = folder.path / "example"
     outcome = folder.call("init", target)
@@ -213,7 +213,7 @@ def test_init_writes_an_example_that_plans(folder: Any) -> None:
     assert again.code != 0, "an existing example is not overwritten"
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_doctor_shows_what_the_machine_can_do(folder: Any) -> None:
     outcome = folder.call("doctor", "--json")
     assert outcome.code == 0

@@ -132,7 +132,7 @@ def test_failed_entries_stay_failed_until_they_are_retried_or_repaired(folder: A
     assert folder.one("select max(attempt) from failures where job = 'strict'") > rows[0][3]
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_run_seed_counts_only_where_temperature_is_above_0(folder: Any) -> None:
     folder.texts("rows.parquet", 3)
     text = """

@@ -108,7 +108,7 @@ def test_second_run_meets_the_lock_and_sigterm_stops_the_first(slow_night: Any) 
 
 
 @pytest.mark.parametrize(
-    "option", ["--time-budget", pytest.param("--deadline", marks=pytest.mark.slow)]
+    "option", ["--time-budget", pytest.param("--deadline", marks=pytest.mark.rest)]
 )
 def test_run_stops_in_time_with_reason_deadline(slow_night: Any, option: str) -> None:
     hours = "builtin:fake?step_ms=3600000"
@@ -158,7 +158,7 @@ def test_run_after_a_killed_one_does_what_is_missing(killed_night: Any) -> None:
     assert killed_night.sql("select count(*), count(distinct item_id) from artifacts") == [(60, 60)]
 
 
-@pytest.mark.parametrize("mode", ["read-only", pytest.param("read-write", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["read-only", pytest.param("read-write", marks=pytest.mark.rest)])
 def test_reader_of_the_store_does_not_stop_a_run(folder: Any, mode: str) -> None:
     folder.texts("rows.parquet", 4)
     folder.manifest("""

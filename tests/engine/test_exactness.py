@@ -68,7 +68,7 @@ def short(num_tokens: int) -> Sampling:
     return Sampling(max_tokens=num_tokens, ignore_eos=True, repetition_stop=False)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("way", WAYS)
 def test_golden_tokens_come_out_of_the_reference(
     stories: tuple[Path, list[dict[str, Any]]], way: str, run_all: Any
@@ -95,7 +95,7 @@ def test_golden_tokens_come_out_in_shuffled_order(
     assert [list(ids) for ids in outputs(results)] == [row["output_token_ids"] for row in rows]
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize(("impl", "num_tokens"), [("cpu", 64), ("reference", 8)])
 def test_golden_tokens_come_out_of_a_row_alone(
     stories: tuple[Path, list[dict[str, Any]]], impl: str, num_tokens: int, run_all: Any

@@ -222,7 +222,7 @@ def test_a_random_run_keeps_its_promises(seed: int, config_of: Any) -> None:
     check_runs(seed, RUNS, check, config_of)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("seed", range(100, 100 + CHUNKS))
 def test_thousands_of_random_runs_keep_their_promises(seed: int, config_of: Any) -> None:
     check_runs(seed, 6 * RUNS, check, config_of)

@@ -11,7 +11,7 @@ import pytest
 SHARED_BYTES = {"sm_80": 163 << 10, "sm_90": 227 << 10}
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_all_variants_compile_within_the_devices_limits(tmp_path: Path) -> None:
     script = Path(__file__).with_name("ahead_of_time.py")
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}

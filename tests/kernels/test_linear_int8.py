@@ -216,7 +216,7 @@ for N, K, T in ((64, 172, 5), (127, 63, 3), (256, 1024, 16), (1024, 256, 1)):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("isa", ["AVX512_CORE_VNNI", "AVX512_CORE", "AVX2_VNNI", "AVX2"])
 def test_older_processors_compute_the_same_bits(isa):
     """As far as this one can be told to be one of them: it is asked to leave newer instructions

@@ -75,7 +75,7 @@ def test_comments_and_a_final_semicolon_are_fine(source: Open, sql: str) -> None
     assert [(i.item_id, i.values) for i in opened] == [("1", {"text": "é;"})]
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("sql", "part"),
     [
@@ -101,7 +101,7 @@ def test_what_duckdb_refuses_is_a_problem_before_anything_starts(
     assert not (tmp_path / "x.duckdb").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_what_fails_on_the_way_ends_with_the_reason(source: Open) -> None:
     opened = source(
         {"sql": "select i as id, if(i = 9000, error('boom'), 'x') as text from range(9999) t(i)"}
@@ -144,14 +144,14 @@ def test_types_of_duckdb_serve_as_ids_and_fields(source: Open) -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_the_program_itself_is_out_of_reach(source: Open) -> None:
     secret = [1]  # noqa: F841 - DuckDB would find a variable of this name
     assert "secret" in refusal(source({"sql": "select * from secret"}))
     assert "httpfs" in refusal(source({"sql": "from 'https://127.0.0.1:9/a.parquet'"}))
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_a_limit_ends_the_query_early(source: Open) -> None:
     sql = "select i as id, 'x' as text from range(1000000000000) t(i)"  # days, without the limit
     assert len(list(source({"sql": sql}, limit=3))) == 3
@@ -177,7 +177,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_the_query_ends_with_a_killed_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(_PARENT)

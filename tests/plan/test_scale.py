@@ -32,7 +32,7 @@ def test_four_times_the_requests_are_four_times_the_work(bench: ModuleType) -> N
     assert num_many <= 4 * 1.2 * num_few  # log 8000 / log 2000 = 1.18
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_200000_requests_are_planned_within_400_mb() -> None:
     """In a process of its own, so that its peak of memory is its own."""
     done = subprocess.run([sys.executable, BENCH], capture_output=True, text=True, check=True)

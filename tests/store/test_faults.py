@@ -23,7 +23,7 @@ WRITER = Path(__file__).parent / "writer.py"
 NUM_KILLS = 4
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_kill_9_at_any_moment_leaves_exactly_a_prefix(night: Any) -> None:
     """Each round goes on where the last one was cut, like a night that is run again."""
     rng = random.Random(7)
@@ -46,7 +46,7 @@ def test_kill_9_at_any_moment_leaves_exactly_a_prefix(night: Any) -> None:
     assert first > 0
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_kill_9_while_a_reader_holds_the_file_loses_nothing(night: Any) -> None:
     with night.reader(read_only=False):
         committed = _killed_writer(night.path, "r1", 0, 1.0)

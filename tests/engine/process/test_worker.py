@@ -174,7 +174,7 @@ def test_signals_of_the_terminal_do_not_end_the_child(child: Any, request_of: An
     assert len(drain(engine).results) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_a_real_model_runs_in_a_child(shared: Path) -> None:
     directory = shared / "data" / "weights" / "stories260K"
     rows = [json.loads(s) for s in (directory / "golden_greedy.jsonl").read_text().splitlines()[:6]]

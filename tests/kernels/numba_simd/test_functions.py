@@ -142,7 +142,7 @@ print(repr(rms_norm(torch.arange(6.0), torch.ones(6), 1e-6, impl="cpu").tolist()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_kernels_run_from_a_tree_that_cannot_be_written(tmp_path):
     """The code cache moves to the user's cache folder; without one, each process compiles."""
     tree = tmp_path / "tree"

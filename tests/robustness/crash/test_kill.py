@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.timeout(600)
 def test_kill_nine_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     script = Path(__file__).parent / "campaign.py"

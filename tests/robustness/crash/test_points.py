@@ -15,7 +15,7 @@ def arm(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(faults, "_armed", faults._parse(text))
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.timeout(600)
 def test_disturbed_nights_end_as_undisturbed(tmp_path: Path) -> None:
     script = Path(__file__).parent / "points.py"

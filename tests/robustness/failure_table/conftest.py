@@ -229,15 +229,6 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slow ones of this folder take ten minutes in all, and wait to be asked for."""
-    if os.environ.get("THOTHY_WHOLE_TABLE") == "1":
-        return
-    for item in items:
-        if Path(__file__).parent in item.path.parents and item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="THOTHY_WHOLE_TABLE=1 (make faults) runs it"))
-
-
 @pytest.fixture
 def night(tmp_path: Path) -> Iterator[Night]:
     """120 entries, about a second and a half of steps where `step_ms` is 2."""

@@ -39,7 +39,7 @@ def engine_of(command: Any) -> int:
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGSEGV, marks=pytest.mark.slow)]
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSEGV, marks=pytest.mark.rest)]
 )
 def test_an_engine_killed_from_outside_costs_its_steps_alone(
     night: Any, undisturbed: Any, number: int
@@ -56,7 +56,7 @@ def test_an_engine_killed_from_outside_costs_its_steps_alone(
     assert night.query("select event from engine_events") == [("engine_died",)]
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_an_engine_killed_again_and_again_while_it_loads_ends_the_run(night: Any) -> None:
     """Five times in a row: there is no hope. What was answered is kept."""
     may_load = night.folder / "may-load"
@@ -76,7 +76,7 @@ def test_an_engine_killed_again_and_again_while_it_loads_ends_the_run(night: Any
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_an_engine_that_hangs_is_started_anew(night: Any, undisturbed: Any, tmp_path: Any) -> None:
     hung = tmp_path / "hung"
     night.manifest(
@@ -92,7 +92,7 @@ def test_an_engine_that_hangs_is_started_anew(night: Any, undisturbed: Any, tmp_
     assert greedy(found) == greedy(undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_an_engine_short_of_memory_goes_on_with_smaller_steps(
     night: Any, undisturbed: Any, tmp_path: Any
 ) -> None:
@@ -108,7 +108,7 @@ def test_an_engine_short_of_memory_goes_on_with_smaller_steps(
     assert greedy(found) == greedy(undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_a_row_that_kills_every_engine_among_200_is_put_aside(night: Any) -> None:
     prompts = [f"prompt {n}" for n in range(199)] + ["the # row"]
     table = pa.table({"id": list(range(200)), "prompt": prompts})
@@ -122,7 +122,7 @@ def test_a_row_that_kills_every_engine_among_200_is_put_aside(night: Any) -> Non
     assert message.startswith("the engine died each time it computed this row, at last alone: ")
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_a_night_with_minutes_to_its_deadline(
     night: Any, undisturbed: Any, virtual_clock: Any
 ) -> None:

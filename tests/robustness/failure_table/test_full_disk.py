@@ -116,7 +116,7 @@ def test_at_the_start(full_night: Any, disk: Disk, undisturbed: Any, tmp_path: P
     assert_recovers(full_night, disk, undisturbed, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("disk", ["mounted"], indirect=True)
 @pytest.mark.parametrize("room", [0, 20_000, 100_000, 600_000])
 def test_in_the_middle_of_the_night(
@@ -137,7 +137,7 @@ def test_in_the_middle_of_the_night(
     assert_recovers(full_night, disk, undisturbed, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("disk", ["mounted"], indirect=True)
 @pytest.mark.parametrize(
     ("fault", "room"), [("publish.begin:3", 0), ("publish.commit:2", 0), ("run.end", 8192)]
@@ -158,7 +158,7 @@ def test_at_the_end(
     assert_recovers(full_night, disk, undisturbed, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("disk", ["mounted"], indirect=True)
 @pytest.mark.parametrize("how", ["error", "segv"])
 def test_under_the_engines_log_alone(

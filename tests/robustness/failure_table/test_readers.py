@@ -32,7 +32,7 @@ def held(night: Any, mode: str) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("mode", "next_command"),
-    [("read-only", "report"), pytest.param("read-write", "run", marks=pytest.mark.slow)],
+    [("read-only", "report"), pytest.param("read-write", "run", marks=pytest.mark.rest)],
 )
 def test_a_program_that_holds_the_store_all_night(
     night: Any, undisturbed: Any, mode: str, next_command: str

@@ -1,9 +1,8 @@
 """What goes wrong, and the tests that make it go wrong for real.
 
 The table stands in the design ("Nothing lost"). Tests of this folder use the program as a process
-of its own; the others lie where their subject lies. `make check` and `make test` run the quick ones
-of this folder, `make faults` all of them (THOTHY_WHOLE_TABLE=1), and nights that are killed and
-disturbed by the hundred.
+of its own; the others lie where their subject lies. `make test` runs the quick ones of this folder
+and `make test-rest` the others; `make faults` kills and disturbs runs by the hundred.
 """
 
 import ast

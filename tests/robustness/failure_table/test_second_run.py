@@ -58,7 +58,7 @@ def test_a_signal_ends_the_waiting_for_a_lock(held_night: Any, number: int) -> N
     held_night.first.end()
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_waiting_ends_after_the_time_that_was_given(held_night: Any) -> None:
     outcome = held_night.run("--if-locked", "wait=1s")
     assert outcome.code == 3, outcome
@@ -84,8 +84,8 @@ def _details(pid: int) -> bytes:
 
 @pytest.mark.parametrize(
     "left",
-    ["dead", pytest.param("other", marks=pytest.mark.slow)]
-    + [pytest.param(name, marks=pytest.mark.slow) for name in ("garbage", "list", "binary")],
+    ["dead", pytest.param("other", marks=pytest.mark.rest)]
+    + [pytest.param(name, marks=pytest.mark.rest) for name in ("garbage", "list", "binary")],
 )
 def test_a_lock_file_that_nobody_holds_holds_nobody_up(
     night: Any, undisturbed: Any, left: str
@@ -108,7 +108,7 @@ def test_a_lock_file_that_nobody_holds_holds_nobody_up(
     night.check_whole(undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_a_run_killed_with_minus_nine_holds_nobody_up(night: Any, undisturbed: Any) -> None:
     command = night.start_and_reach_the_middle()
     command.send(signal.SIGKILL)
@@ -121,7 +121,7 @@ def test_a_run_killed_with_minus_nine_holds_nobody_up(night: Any, undisturbed: A
     night.check_whole(undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("content", [b"", b"garbage \xff", b"[]"])
 def test_a_held_lock_without_readable_details_is_still_held(night: Any, content: bytes) -> None:
     """Somebody else's `flock` on it, say."""
@@ -150,7 +150,7 @@ def test_a_held_lock_without_readable_details_is_still_held(night: Any, content:
         holder.communicate("\n")
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_a_place_where_no_lock_can_be_made_is_named(night: Any) -> None:
     """A folder on a read-only file system."""
     night.journal.mkdir()

@@ -62,7 +62,7 @@ def test_a_signal_is_an_end_with_a_sentence(night: Any, phase: str) -> None:
         assert found == [("stopped", "signal", 120)]
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("first", range(len(SIGNALS)))
 def test_signals_in_all_phases_one_after_another_cost_nothing(
     night: Any, undisturbed: Any, first: int
@@ -75,7 +75,7 @@ def test_signals_in_all_phases_one_after_another_cost_nothing(
     night.check_whole(undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("phase", ["opening the store", "loading", "computing"])
 def test_a_stopped_run_is_one_json_document(night: Any, phase: str) -> None:
     night.manifest(more="run: {grace: 0s}")
@@ -86,7 +86,7 @@ def test_a_stopped_run_is_one_json_document(night: Any, phase: str) -> None:
     assert document["num_items"] == (0 if phase in BEFORE else 120)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_signals_while_workers_tokenise_end_them_too(night: Any) -> None:
     """To the group, as a terminal and a service manager send them."""
     night.rows(20_000, "many.parquet")
@@ -117,7 +117,7 @@ def test_a_signal_to_the_whole_group_drains_as_one_to_the_run(night: Any) -> Non
     assert night.query("select wasted_tokens from runs") == [(0,)]  # all that ran was finished
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_a_second_signal_does_not_wait_for_the_grace(night: Any, undisturbed: Any) -> None:
     night.manifest(more="run: {grace: 1h}")
     command = night.start_run(faults=night.hold("engine.step:20"))
@@ -132,7 +132,7 @@ def test_a_second_signal_does_not_wait_for_the_grace(night: Any, undisturbed: An
     night.check_whole(undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("when", ["publishing", "afterwards"])
 def test_a_signal_when_all_is_done_changes_nothing(night: Any, undisturbed: Any, when: str) -> None:
     command = night.start_run(faults=night.hold("run.end") if when == "publishing" else "")
@@ -150,7 +150,7 @@ def test_a_signal_when_all_is_done_changes_nothing(night: Any, undisturbed: Any,
     night.check_whole(undisturbed)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_signals_that_the_starter_ignores_stay_ignored(night: Any) -> None:
     """`nohup thothy-batch run` outlives its terminal."""
     night.prefix = ("nohup",)
@@ -163,7 +163,7 @@ def test_signals_that_the_starter_ignores_stay_ignored(night: Any) -> None:
     assert command.end().code == 0
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize(
     "words", ["plan night.yaml", "status", "report --html page.html", "export -o all.parquet"]

@@ -108,7 +108,7 @@ def test_after_ctrl_c_the_terminal_is_as_it_was(night: Any) -> None:
     assert "the engine died" not in terminal.shown
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("end", ["by itself", "SIGTERM", "SIGHUP", "two Ctrl-C", "three Ctrl-C"])
 def test_after_other_ends_too(night: Any, end: str) -> None:
     night.manifest(more="run: {grace: 1h}")
@@ -129,7 +129,7 @@ def test_after_other_ends_too(night: Any, end: str) -> None:
     assert terminal.end() == (0 if end == "by itself" else 4)
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("phase", ["opening the store", "loading"])
 @pytest.mark.parametrize("times", [1, 3])
 def test_after_ctrl_c_before_anything_is_computed(night: Any, phase: str, times: int) -> None:
@@ -143,7 +143,7 @@ def test_after_ctrl_c_before_anything_is_computed(night: Any, phase: str, times:
     assert terminal.end() == 4
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_after_the_engine_failed(night: Any) -> None:
     night.manifest("step_ms=2&fail=exit")
     terminal = Terminal(night)
@@ -151,7 +151,7 @@ def test_after_the_engine_failed(night: Any) -> None:
     assert "error: the engine process ended with exit code 7" in terminal.shown
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_after_the_store_failed(night: Any) -> None:
     terminal = Terminal(night, "journal.sync:3=full")
     assert terminal.end() == 5
@@ -159,7 +159,7 @@ def test_after_the_store_failed(night: Any) -> None:
     assert "No space left on device" in terminal.shown
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_after_a_signal_at_any_moment_of_the_beginning(night: Any, number: int) -> None:
     """Also while the display is set up, and while modules are imported."""

@@ -126,7 +126,7 @@ def test_output_lengths_are_estimated_from_history(night: Any) -> None:
     assert after["expected_tokens"] <= longest < 500
 
 
-@pytest.mark.slow
+@pytest.mark.rest
 def test_a_real_run_is_predicted_and_has_its_receipt(tmp_path: Path) -> None:
     def start(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
         return start_in_process(spec)
