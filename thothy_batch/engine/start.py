@@ -1,5 +1,6 @@
 """The ways to start an engine: in this process, in a child process, or supervised. No torch."""
 
+import time
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +34,9 @@ def start_child(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClie
 
 
 def start_supervised(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
-    """Start an engine in a child process, and another one whenever it dies. Else as
+    """Start an engine in a child process, and another one whenever it dies. Otherwise like
     `start_child`."""
-    return EngineSupervisor(partial(EngineProcess.start, log_path=log_path), spec)
+    # Looked up now, not at import, so that tests can replace them.
+    clock, sleep = time.monotonic, time.sleep
+    start = partial(EngineProcess.start, log_path=log_path, clock=clock)
+    return EngineSupervisor(start, spec, clock=clock, sleep=sleep)

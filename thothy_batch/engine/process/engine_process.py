@@ -46,7 +46,12 @@ class EngineProcess:
         self.heard_at = clock()  # when its latest message was read
 
     @classmethod
-    def start(cls, spec: EngineSpec, log_path: Path | None = None) -> "EngineProcess":
+    def start(
+        cls,
+        spec: EngineSpec,
+        log_path: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> "EngineProcess":
         """Start the process. It can be used once `ready` says so."""
         try:
             ours, theirs = socket.socketpair()
@@ -59,7 +64,7 @@ class EngineProcess:
             raise
         finally:
             theirs.close()
-        engine = cls(child, Channel(ours))
+        engine = cls(child, Channel(ours, clock=clock), clock)
         engine._channel.send(Start(spec))
         _log.info("engine process %d started; its log: %s", engine.pid, log_path or "none")
         return engine
