@@ -1,6 +1,7 @@
 """The supervisor on a clock of its own: when it restarts, when it waits, when it gives up."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,10 +55,9 @@ class Clock:
 class Engine:
     """Does what the test says: `error` is raised by the next call, `update` is reported next."""
 
-    info = INFO
-
     def __init__(self, clock: Clock, spec: EngineSpec, *, loads: bool = True) -> None:
-        self.spec = spec
+        most = spec.max_step_tokens or ENGINE.max_step_tokens
+        self.info = replace(INFO, engine=replace(ENGINE, max_step_tokens=most))
         self.clock = clock
         self.heard_at = clock.now
         self.calls: list[tuple[str, Any]] = []
@@ -224,6 +224,30 @@ def test_memory_halves_steps_and_time_doubles_them_again() -> None:
     bench.engine.heard_at = bench.clock.now
     assert [event.event for event in bench.poll().events] == ["step_budget_raised"]
     assert bench.engine.called("limit_steps") == [256, 512]
+
+
+def test_an_engine_started_with_smaller_steps_is_not_promised_larger_ones() -> None:
+    bench = Bench()
+    bench.die()
+    bench.loads = EngineError("no memory", cause="memory")
+    bench.poll()
+    bench.loads = True
+    bench.clock.now += 2
+    bench.poll()
+    assert bench.engine.info.engine.max_step_tokens == 256
+    bench.clock.now += 1e6
+    assert bench.poll().events == []
+    assert bench.engine.called("limit_steps") == []
+    assert bench.die("memory").events[0].message.endswith("at most 128 tokens")
+
+
+def test_a_dead_engine_defers_nothing() -> None:
+    bench = Bench()
+    bench.supervisor.submit([request(0)])
+    bench.engine.update = EngineUpdate(num_waiting=1, num_deferred=1)
+    assert bench.poll().num_deferred == 1
+    update = bench.die()
+    assert (update.num_deferred, update.num_waiting) == (0, 1)
 
 
 def test_the_next_engine_knows_which_planned_readers_are_done() -> None:

@@ -129,7 +129,7 @@ class EngineSupervisor:
         self._policy.started()
         self._watch.restart()
         self._totals.next_engine()
-        self._backoff.restarted()
+        self._backoff.restarted(slot.engine.info.engine.max_step_tokens)
         if self._backoff.is_reduced:
             slot.engine.limit_steps(self._backoff.max_step_tokens)
         slot.engine.cancel(self._readers.stubs())
@@ -139,7 +139,7 @@ class EngineSupervisor:
         """Submit what is held, as far as the search for a culprit allows."""
         if not self._slot.is_ready or self._is_draining:
             return
-        if not self._requests.ids_in_engine:
+        if not self._requests.num_in_engine:
             self._watch.restart()
         # Only after that: of a dead engine nothing more was in flight.
         self._requests.submit(self._bisection.may_run, self._slot.engine.submit)
@@ -160,7 +160,7 @@ class EngineSupervisor:
 
     @property
     def _silent_s(self) -> float:
-        if not self._slot.is_ready or not self._requests.ids_in_engine:
+        if not self._slot.is_ready or not self._requests.num_in_engine:
             return 0.0
         return self._watch.silent_s(self._slot.engine.heard_at)
 
@@ -173,7 +173,7 @@ class EngineSupervisor:
         if not self._is_draining:
             self._attribute(error) if was_ready else self._back_off(error)
         is_over = self._is_draining or self._policy.fatal is not None
-        num_again = 0 if is_over else len(self._requests.ids_in_engine)
+        num_again = 0 if is_over else self._requests.num_in_engine
         is_smaller = error.cause == "memory" and self._backoff.is_reduced
         smaller = self._backoff.max_step_tokens if is_smaller else 0
         self._news.events.append(
@@ -227,6 +227,7 @@ class EngineSupervisor:
             totals=self._totals.of_run(update.totals),
             num_running=update.num_running if is_ready else 0,
             num_waiting=(update.num_waiting if is_ready else 0) + self._requests.num_held,
+            num_deferred=update.num_deferred if is_ready else 0,
             blocks_total=update.blocks_total or self.info.engine.num_blocks,
             events=[*news.events, *map(restart_events.quarantined, blamed)],
             given_back=[*news.given_back, *update.given_back],

@@ -19,6 +19,10 @@ class UnansweredRequests:
         return len(self._held)
 
     @property
+    def num_in_engine(self) -> int:
+        return len(self._in_engine)
+
+    @property
     def ids_in_engine(self) -> list[int]:
         """In the order of submission."""
         return list(self._in_engine)
