@@ -1,4 +1,4 @@
-"""The supervisor on a clock of its own: when it restarts, when it waits, when it gives up."""
+"""The supervisor on a clock of its own: when it restarts an engine, waits, or gives up."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -111,7 +111,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock = Clock()
         self.engines: list[Engine] = []
-        self.loads: bool | Exception = True  # of the engines to come
+        self.loads: bool | Exception = True  # of later engines
         spec = EngineSpec(stall_s=100.0)
         self.supervisor = EngineSupervisor(
             self._start, spec, clock=self.clock, sleep=self.clock.sleep
@@ -163,7 +163,7 @@ def test_starts_that_fail_wait_twice_as_long_each_time_and_end_the_run() -> None
     bench.loads = EngineError("no memory")
     began, starts = bench.clock.now, []
 
-    def poll_for_ever() -> None:
+    def poll_forever() -> None:
         while True:
             num = len(bench.engines)
             bench.poll()
@@ -171,7 +171,7 @@ def test_starts_that_fail_wait_twice_as_long_each_time_and_end_the_run() -> None
                 starts.append(bench.clock.now - began)
 
     with pytest.raises(EngineError, match="no memory"):
-        poll_for_ever()
+        poll_forever()
     assert starts == [0, 2, 2 + 4, 2 + 4 + 8, 2 + 4 + 8 + 16]
 
 
@@ -274,7 +274,7 @@ def test_a_death_while_draining_gives_everything_back() -> None:
     assert len(bench.engines) == 1
 
 
-def test_what_waits_for_the_next_engine_is_given_back_and_cancelled() -> None:
+def test_requests_held_for_the_next_engine_are_given_back_and_cancelled() -> None:
     bench = Bench()
     bench.supervisor.submit([request(i) for i in range(4)])
     bench.die()
@@ -300,19 +300,19 @@ def test_a_culprit_that_is_given_back_ends_the_search_for_it() -> None:
     assert bench.engine.called("submit") == [[0, 1], [2]]
 
 
-def test_deaths_without_an_answer_are_counted_and_an_answer_forgives_them() -> None:
+def test_deaths_without_a_result_are_counted_and_a_result_forgives_them() -> None:
     policy = RestartPolicy()
     error = EngineError("x")
     for _ in range(40):
         policy.died(error)
     assert policy.fatal is None
-    policy.answered()
+    policy.made_progress()
     for _ in range(41):
         policy.died(error)
     assert policy.fatal is error
 
 
-def test_silence_counts_from_the_last_word_or_the_begin_of_work() -> None:
+def test_silence_counts_from_the_last_message_or_the_begin_of_work() -> None:
     clock = Clock()
     watch = StallWatch(40.0, clock)
     clock.now += 30

@@ -1,4 +1,4 @@
-"""An engine that survives its own death: it is restarted, its unanswered requests are computed
+"""An engine that survives its own death: it is restarted, its unfinished requests are computed
 again, and the request that kills it is found and quarantined."""
 
 import time
@@ -14,7 +14,7 @@ from thothy_batch.engine.process.quarantine import Quarantine
 from thothy_batch.engine.process.restart_policy import RestartPolicy
 from thothy_batch.engine.process.running_totals import RunningTotals
 from thothy_batch.engine.process.stall_watch import StallWatch
-from thothy_batch.engine.process.unanswered_requests import UnansweredRequests
+from thothy_batch.engine.process.unfinished_requests import UnfinishedRequests
 from thothy_batch.errors import EngineError
 from thothy_batch.records import (
     EngineInfo,
@@ -45,7 +45,7 @@ class EngineSupervisor:
         """Start the first engine and wait for it; its errors are raised as they are."""
         self._slot = EngineSlot(start, spec, clock)
         self.info: EngineInfo = self._slot.engine.info
-        self._requests = UnansweredRequests()
+        self._requests = UnfinishedRequests()
         self._readers = CancelledReaders()
         self._bisection = PoisonBisection()
         self._quarantine = Quarantine()
@@ -67,7 +67,7 @@ class EngineSupervisor:
 
     def cancel(self, requests: Sequence[Request]) -> None:
         self._drop_held({each.request_id for each in requests})
-        # Those in the engine count as cancelled once they are given back or answered.
+        # Those in the engine count as cancelled once they are given back or finished.
         elsewhere = [each for each in requests if each.request_id not in self._requests]
         self._readers.add(elsewhere)
         if self._slot.is_ready:
@@ -165,7 +165,7 @@ class EngineSupervisor:
         return self._watch.silent_s(self._slot.engine.heard_at)
 
     def _on_death(self, error: EngineError) -> None:
-        """The engine has died: its unanswered requests are computed by the next one."""
+        """The engine has died: its unfinished requests are computed by the next one."""
         was_ready = self._slot.is_ready
         self._slot.close()
         num_lost = self._totals.close_engine(self._last.totals)
@@ -210,12 +210,12 @@ class EngineSupervisor:
         """Turn an engine's update into one of the whole run."""
         self._last = _without_news(update)
         for result in update.results:
-            self._totals.keep(result)
+            self._totals.count(result)
         self._remove(each.request_id for each in update.results)
         self._remove(each.request_id for each in update.failures)
         self._remove((*update.expired, *update.given_back))
         if update.results:
-            self._policy.answered()
+            self._policy.made_progress()
         blamed = self._released(has_results=bool(update.results))
         news, self._news = self._news, EngineUpdate()
         is_ready, since_s = self._slot.is_ready, self._totals.since_s
@@ -248,7 +248,7 @@ class EngineSupervisor:
         return "stalled" if self._watch.is_shown(self._silent_s) else ""
 
     def _remove(self, request_ids: Iterable[int]) -> None:
-        """Requests in the engine were answered or given back."""
+        """Remove requests that the engine finished or gave back."""
         for request_id in request_ids:
             self._readers.add([self._requests.pop(request_id)])
             self._bisection.remove(request_id)
