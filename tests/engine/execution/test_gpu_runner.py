@@ -13,8 +13,8 @@ import torch
 from device_tensor import HostWaitError, pretended_device, there
 
 from thothy_batch.engine.core.config import ops_impl, resolve_config, resolve_spec
-from thothy_batch.engine.execution.cuda_graphs import bucket_of, row_buckets
-from thothy_batch.engine.execution.gpu_runner import DeviceRunner
+from thothy_batch.engine.execution.decode_graphs import bucket_of, row_buckets
+from thothy_batch.engine.execution.gpu_runner import GPURunner
 from thothy_batch.engine.execution.host_to_device import PackedLayout, upload
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopChecker
@@ -205,7 +205,7 @@ def test_a_pretended_device_notices_every_wait(wait: Any) -> None:
 
 def device_engine(
     spec: EngineSpec, device: str, impl: str, ops: str = "triton", **more: Any
-) -> tuple[LLMEngine, DeviceRunner]:
+) -> tuple[LLMEngine, GPURunner]:
     """An engine over a device's runner, which `spec` alone would not give."""
     model = load_decoder(spec.model, device=device, impl=ops, attention_impl=impl)
     config = resolve_config(
@@ -219,7 +219,7 @@ def device_engine(
     kv = KVPool.allocate(
         model.config, config.num_pages, config.block_size, model.dtype, device, impl=ops
     )
-    runner = DeviceRunner(model.decoder, kv, config.layout, max_seqs=config.max_seqs, **more)
+    runner = GPURunner(model.decoder, kv, config.layout, max_seqs=config.max_seqs, **more)
     rules = StopChecker(model.stop_token_ids, None)
     engine = LLMEngine(
         config, runner, rules, vocab_size=model.config.vocab_size, has_tokenizer=False

@@ -17,7 +17,7 @@ from device_place import CAN_RUN, DEVICE, IS_DRY_RUN, no_waiting, on_device
 from safetensors.torch import load_file, save_file
 
 from thothy_batch.engine.core.config import resolve_impl
-from thothy_batch.engine.execution.cuda_graphs import row_buckets
+from thothy_batch.engine.execution.decode_graphs import row_buckets
 from thothy_batch.engine.in_process import InProcessEngine
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.model_loader import load_runner
@@ -153,7 +153,7 @@ def test_a_night_sizes_its_pool_and_replays_its_graphs(
 
 
 @pytest.mark.skipif(
-    IS_DRY_RUN, reason="a CPU is never waited for; test_device_runner.py pretends a device"
+    IS_DRY_RUN, reason="a CPU is never waited for; test_gpu_runner.py pretends a device"
 )
 def test_the_host_waits_for_nothing_but_tokens(checkpoint: Path) -> None:  # noqa: F811
     """The first night compiles, and libraries set themselves up. To read tokens waits for an event,

@@ -11,7 +11,7 @@ from layouts import uniform_layout
 
 from thothy_batch.engine.core.sequence import Sequence
 from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed
-from thothy_batch.engine.simulation.simulator import Simulation
+from thothy_batch.engine.simulation.simulator import Simulator
 from thothy_batch.plan import plan_requests
 from thothy_batch.records import Request, Sampling
 
@@ -69,7 +69,7 @@ def test_a_planned_night_computes_the_prompt_tokens_that_were_promised(
     plan = plan_requests(
         requests, policy, block_size=4, sharing=sharing, pool_tokens=config.pool_tokens
     )
-    result = Simulation(config, COST, check=True).run(plan.apply(requests))
+    result = Simulator(config, COST, check=True).run(plan.apply(requests))
     assert result.num_requests == len(requests)
     assert not result.num_preempted
     assert not result.wasted_tokens
@@ -99,7 +99,7 @@ def test_outputs_longer_than_expected_are_preempted_and_still_end(
         requests, policy, block_size=4, expected=expected, pool_tokens=config.pool_tokens
     )
     ended: list[Sequence] = []
-    simulation = Simulation(config, COST, check=True)
+    simulation = Simulator(config, COST, check=True)
     simulation.finished_s = lambda seq, _: ended.append(seq)
     result = simulation.run(plan.apply(requests))
     assert len(ended) == sum(r.num_samples for r in requests)
@@ -119,11 +119,11 @@ def test_hashing_no_block_changes_nothing_where_nobody_looks(
     config = config_of(block_size=4, num_blocks=smallest(requests, 4) + room)
     plan = plan_requests(requests, policy, block_size=4, pool_tokens=config.pool_tokens)
     ordered = plan.apply(requests)
-    assert Simulation(config, COST).run(ordered) == Simulation(config, COST).run(iter(ordered))
+    assert Simulator(config, COST).run(ordered) == Simulator(config, COST).run(iter(ordered))
 
 
 def test_the_search_for_cycles_is_on_again_afterwards(config_of: Any) -> None:
     requests = [Request(0, "", [1, 2, 3], Sampling(max_tokens=2, ignore_eos=True))]
     assert gc.isenabled()
-    Simulation(config_of(), COST).run(requests)
+    Simulator(config_of(), COST).run(requests)
     assert gc.isenabled()

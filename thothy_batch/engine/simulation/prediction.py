@@ -7,7 +7,7 @@ from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.sequence import Sequence as Seq
 from thothy_batch.engine.cost.cost_model import CostModel, ModelWork, StepSpeed
 from thothy_batch.engine.cost.known_speed import KnownSpeed
-from thothy_batch.engine.simulation.simulator import Simulated, Simulation
+from thothy_batch.engine.simulation.simulator import Simulated, Simulator
 from thothy_batch.records import Request
 
 
@@ -42,7 +42,7 @@ def predict(
     `output_lens`: tokens of a sample by request_id; `jobs`: a name by request_id. Every request
     has to fit the pool.
     """
-    simulation = Simulation(
+    simulation = Simulator(
         config,
         CostModel(work, known.speed),
         output_len=lambda request, sample: output_lens[request.request_id],

@@ -50,7 +50,7 @@ def max_tokens_of(request: Request, sample: int) -> int:
     return request.sampling.max_tokens
 
 
-class Simulation:
+class Simulator:
     """Runs requests, in the order given, on a device that `cost` describes.
 
     Every request must fit the pool. `check`: assert the scheduler's integrity after every batch.
