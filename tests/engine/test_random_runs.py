@@ -155,19 +155,19 @@ def simulate(
 ) -> tuple[Simulated, dict[tuple[int, int], Sequence]]:
     groups = tuple(GroupWork(len(g.layers), g.window, 64) for g in run.config.layout.groups)
     work = ModelWork(10_000, 1_000, 4, 2, 8, groups)
-    simulation = Simulator(
+    sequences: list[Sequence] = []
+    simulator = Simulator(
         run.config,
         CostModel(work, StepSpeed.from_roofline(1e8, 1e8, work)),
         output_len=lambda request, sample: run.outputs[request.request_id, sample],
+        on_finished=lambda seq, seconds: sequences.append(seq),
         check=True,
     )
-    sequences: list[Sequence] = []
-    simulation.finished_s = lambda seq, seconds: sequences.append(seq)
-    simulation.run(plan.apply(run.requests))
+    simulator.run(plan.apply(run.requests))
     ended = {(seq.state.request.request_id, seq.sample): seq for seq in sequences}
     assert len(ended) == len(sequences), "a sample ended twice"
-    assert simulation._scheduler.blocks_used == 0, "a block leaked"
-    return simulation.result, ended
+    assert simulator._scheduler.blocks_used == 0, "a block leaked"
+    return simulator.result, ended
 
 
 def check_plan(run: RandomRun, plan: RequestPlan) -> None:

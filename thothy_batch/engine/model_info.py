@@ -2,25 +2,16 @@
 
 from dataclasses import asdict, dataclass
 
-from thothy_batch.engine.core.config import (
-    EngineConfig,
-    resolve_config,
-    step_tokens,
-)
+from thothy_batch.engine.core.config import EngineConfig, resolve_config, step_tokens
 from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.core.limits import Limits
 from thothy_batch.engine.cost.cost_model import ModelWork, model_work
 from thothy_batch.engine.fake_model import FAKE_BYTES_PER_TOKEN, ByteTokenizer, FakeKnobs, is_fake
 from thothy_batch.model import check_quantization, model_fingerprint
 from thothy_batch.model.checkpoint import locate_model
-from thothy_batch.model.config import (
-    kv_bytes_per_token,
-    layer_groups,
-    load_config,
-    resolve_dtype,
-)
+from thothy_batch.model.config import kv_bytes_per_token, layer_groups, load_config, resolve_dtype
 from thothy_batch.model.tokenizer import Tokenizer, load_tokenizer
-from thothy_batch.records import EngineSpec, LayerGroup, ModelSpec
+from thothy_batch.records import EngineSpec, LayerGroup
 
 AnyTokenizer = Tokenizer | ByteTokenizer
 
@@ -99,10 +90,3 @@ def model_info(spec: EngineSpec, *, need_weights: bool = True) -> ModelInfo:
         work=model_work(config, dtype, model.quantization),
         quantization=model.quantization,
     )
-
-
-def tokenizer_for(spec: ModelSpec) -> AnyTokenizer | None:
-    """The tokenizer of a model; None where the checkpoint has none. Reads no weights."""
-    if is_fake(spec.id):
-        return ByteTokenizer()
-    return load_tokenizer(locate_model(spec, need_weights=False).directory)

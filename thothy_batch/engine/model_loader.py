@@ -5,11 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from thothy_batch.engine.core.config import (
-    EngineConfig,
-    ops_impl,
-    resolve_config,
-)
+from thothy_batch.engine.core.config import EngineConfig, ops_impl, resolve_config
 from thothy_batch.engine.cost.cost_model import ModelWork, model_work
 from thothy_batch.engine.cost.measurement_cache import SpeedKey, device_name
 from thothy_batch.engine.execution.cpu_runner import CPURunner
