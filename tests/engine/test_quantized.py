@@ -64,7 +64,7 @@ def test_tokens_do_not_depend_on_the_schedule(
 
 def test_the_engine_says_what_it_runs() -> None:
     engine = InProcessEngine.start(_spec())
-    assert (engine.info.model["dtype"], engine.info.model["quantization"]) == ("float32", "int8")
+    assert (engine.info.model.dtype, engine.info.model.quantization) == ("float32", "int8")
 
 
 def test_facts_are_of_the_quantised_model() -> None:

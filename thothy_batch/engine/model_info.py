@@ -1,6 +1,6 @@
 """Describes a model before its weights are loaded: enough to plan, key and tokenise."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from thothy_batch.engine.core.config import EngineConfig, resolve_config, step_tokens
 from thothy_batch.engine.core.kv_layout import KVLayout
@@ -28,7 +28,6 @@ class ModelInfo:
     vocab_size: int
     kv_bytes_per_token: int
     tokenizer: AnyTokenizer | None  # None: only prompts of token ids can be run
-    config: dict[str, object]
     layer_groups: tuple[LayerGroup, ...] = (LayerGroup((0,)),)
     work: ModelWork | None = None  # None: a model that computes nothing
     quantization: str = "none"
@@ -70,7 +69,6 @@ def model_info(spec: EngineSpec, *, need_weights: bool = True) -> ModelInfo:
             vocab_size=256,
             kv_bytes_per_token=FAKE_BYTES_PER_TOKEN,
             tokenizer=ByteTokenizer(),
-            config={},
         )
     check_quantization(model, device=spec.device, impl=spec.impl)
     files = locate_model(model, need_weights=need_weights)
@@ -85,7 +83,6 @@ def model_info(spec: EngineSpec, *, need_weights: bool = True) -> ModelInfo:
         vocab_size=config.vocab_size,
         kv_bytes_per_token=kv_bytes_per_token(config, dtype),
         tokenizer=load_tokenizer(files.directory),
-        config=asdict(config),
         layer_groups=layer_groups(config),
         work=model_work(config, dtype, model.quantization),
         quantization=model.quantization,

@@ -18,6 +18,7 @@ from thothy_batch.records import (
     Request,
     RequestResult,
     ResolvedEngine,
+    ResolvedModel,
     Sampling,
     SharedPrefix,
 )
@@ -38,7 +39,7 @@ ENGINE = ResolvedEngine(
     block_size=4,
     layer_groups=(LayerGroup((0,)),),
 )
-INFO = EngineInfo({}, ENGINE, {}, load_s=2.0, max_model_len=64, pool_tokens=32)
+INFO = EngineInfo(ResolvedModel("a model", None, "float32"), ENGINE, {}, load_s=2.0)
 
 
 class Clock:

@@ -189,7 +189,7 @@ def test_a_real_model_runs_in_a_child(shared: Path) -> None:
             assert list(results[i].completions[0].token_ids) == row["output_token_ids"]
         assert engine.info.engine.impl == "cpu"
         assert engine.info.engine.threads
-        assert engine.info.model["architecture"] == "LlamaForCausalLM"
+        assert engine.info.model.architecture == "LlamaForCausalLM"
     finally:
         engine.close()
 
