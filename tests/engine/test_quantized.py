@@ -102,7 +102,7 @@ def test_products_are_charged_at_the_rate_of_bytes_and_attention_at_the_dtypes()
     assert speed.pair_s == _work("int8").pair_flops / 1e9
 
 
-def test_figures_from_before_there_was_int8_are_measured_anew_for_it_alone(
+def test_limits_measured_before_int8_existed_are_measured_again_for_it_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache, threads = MeasurementCache(tmp_path), 2

@@ -100,7 +100,7 @@ def test_layers_with_windows_and_caps_draw_the_tokens_of_the_cpu(
     assert completions(found) == completions(wanted)
 
 
-def test_a_golden_prompt_goes_on_as_the_reference_did(shared: Path, run_all: Any) -> None:
+def test_a_golden_prompt_continues_as_the_reference_did(shared: Path, run_all: Any) -> None:
     """The first tokens: the interpreter takes a second for each."""
     directory = shared / "data" / "weights" / "stories260K"
     line = (directory / "golden_greedy.jsonl").read_text().splitlines()[0]
@@ -272,7 +272,7 @@ def test_flex_is_an_implementation_of_attention_alone() -> None:
     assert ops_impl("reference", "cuda") == "reference"
 
 
-def test_a_row_without_a_usable_logit_ends_the_night_with_a_sentence(checkpoint: Path) -> None:
+def test_a_row_without_a_usable_logit_ends_the_engine_with_a_sentence(checkpoint: Path) -> None:
     """A device draws -1 for it, and cannot raise."""
     spec = EngineSpec(model=ModelSpec(id=str(checkpoint)), impl="cpu", **TOGETHER)
     engine, runner = device_engine(spec, "cpu", "reference", ops="reference")

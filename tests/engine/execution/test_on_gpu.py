@@ -119,7 +119,7 @@ def greedy_requests() -> list[Request]:
 
 
 @on_a_device_alone
-def test_a_night_sizes_its_pool_and_replays_its_graphs(
+def test_an_engine_sizes_its_pool_and_replays_its_graphs(
     checkpoint: Path,  # noqa: F811
     run_all: Any,
     monkeypatch: pytest.MonkeyPatch,

@@ -41,7 +41,7 @@ def test_never_below_what_a_request_needs() -> None:
     assert backoff.halve(256)
 
 
-def test_odd_sizes_come_back_to_what_they_were() -> None:
+def test_odd_sizes_recover_to_what_they_were() -> None:
     clock = Clock()
     backoff = OomBackoff(777, clock)
     assert backoff.halve(1)
