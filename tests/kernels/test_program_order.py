@@ -6,7 +6,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from attention_oracle import AttentionCase
+from attention_oracle import Case
 from program_order import shuffled_programs
 
 from thothy_kernels.paged_attention import paged_attention
@@ -28,7 +28,7 @@ def chained() -> torch.Tensor:
 
 
 def attention(lens: list[tuple[int, int]], shared: tuple[tuple[int, int, int, int], ...] = ()):
-    case = AttentionCase(lens, shared=shared)
+    case = Case(lens, shared=shared)
     return paged_attention(
         case.q, case.k, case.v, case.meta(grouped=True), scale=case.scale, impl="triton"
     )

@@ -1,13 +1,13 @@
 """How far paged_attention on a device may be from float64."""
 
 import torch
-from attention_oracle import AttentionCase
+from attention_oracle import Case
 
 # What PTX promises of the device's exp2 and division, relative to their results.
 _APPROXIMATE = 2.0**-22
 
 
-def bound_of(case: AttentionCase, exact: torch.Tensor, softcap: float) -> torch.Tensor:
+def bound_of(case: Case, exact: torch.Tensor, softcap: float) -> torch.Tensor:
     """float32: the rounding of its sums, and the device's exp2 and division, whose errors a cap
     takes into the scores. 16 bits: inputs are exact, each weight and the result are rounded."""
     means = case.mean_sizes(softcap)

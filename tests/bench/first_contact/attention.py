@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 from attention_bound import bound_of
-from attention_oracle import AttentionCase
+from attention_oracle import Case
 from device_place import DEVICE, IS_DRY_RUN, on_device, pool_on_device, sizes
 
 from first_contact.place import HALF, within
@@ -20,7 +20,7 @@ _REPETITIONS = sizes([5], [1])[0]
 class _Case:
     heads: tuple[int, int, int]  # H, K, D
     lens: list[tuple[int, int]]  # context, queries
-    shared: tuple[tuple[int, int, int, int], ...] = ()  # see AttentionCase
+    shared: tuple[tuple[int, int, int, int], ...] = ()  # see Case
     window: int | None = None
     softcap: float = 0.0
     dtype: torch.dtype = HALF
@@ -54,7 +54,7 @@ def checks() -> Iterator[Check]:
 
 
 def _attend(case: _Case) -> str:
-    case = AttentionCase(
+    case = Case(
         case.lens,
         shape=case.heads,
         block_size=32,

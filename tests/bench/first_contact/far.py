@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from attention_oracle import AttentionCase
+from attention_oracle import Case
 from device_place import DEVICE, IS_DRY_RUN, on_device
 
 from first_contact.place import HALF, seeded
@@ -58,7 +58,7 @@ class Pools:
         return f"{total:,} elements of keys and values, {total * HALF.itemsize >> 30} GiB"
 
     def attend(self) -> None:
-        case = AttentionCase(_LENS, shape=(_H, _K, _D), block_size=_P, dtype=HALF)
+        case = Case(_LENS, shape=(_H, _K, _D), block_size=_P, dtype=HALF)
         outs = []
         for first in (0, self.num_blocks - len(case.k)):
             caches = self._layer()

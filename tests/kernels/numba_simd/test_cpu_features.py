@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from attention_oracle import AttentionCase, bound_of
+from attention_oracle import Case, bound_of
 
 from thothy_kernels.numba_simd import cpu_features
 
@@ -31,7 +31,7 @@ def worst_error() -> float:
     worst = 0.0
     for number, shape in enumerate(SHAPES):
         for window, softcap, block_size in ((None, 0.0, 16), (100, 0.0, 32), (None, 5.0, 48)):
-            case = AttentionCase(
+            case = Case(
                 LENS,
                 shape=shape,
                 window=window,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from attention_bound import bound_of
-from attention_oracle import AttentionCase
+from attention_oracle import Case
 from device_place import DEVICE, DTYPES, HALF, on_device, pool_on_device, sizes
 from test_prefix_groups import GROUPS
 
@@ -12,7 +12,7 @@ from thothy_kernels.paged_attention import triton_impl
 pytestmark = pytest.mark.gpu
 
 
-def attend(case: AttentionCase, softcap: float = 0.0, *, grouped: bool = False) -> torch.Tensor:
+def attend(case: Case, softcap: float = 0.0, *, grouped: bool = False) -> torch.Tensor:
     """Call the implementation directly: the contract refuses the float16 of a dry run."""
     k, v = pool_on_device(case.k), pool_on_device(case.v)
     meta = on_device(case.meta(grouped=grouped))
@@ -21,7 +21,7 @@ def attend(case: AttentionCase, softcap: float = 0.0, *, grouped: bool = False) 
     return out.cpu().double()
 
 
-def assert_exact(case: AttentionCase, softcap: float = 0.0, *, grouped: bool = False) -> None:
+def assert_exact(case: Case, softcap: float = 0.0, *, grouped: bool = False) -> None:
     exact = case.oracle(softcap)
     error = (attend(case, softcap, grouped=grouped) - exact).abs()
     assert (error <= bound_of(case, exact, softcap)).all()  # NaN is not
@@ -45,23 +45,21 @@ HEADS = sizes(
 def test_it_is_what_the_formula_says(
     heads: tuple[int, int, int], step: str, dtype: torch.dtype
 ) -> None:
-    assert_exact(AttentionCase(STEPS[step], shape=heads, block_size=32, dtype=dtype, stride=3))
+    assert_exact(Case(STEPS[step], shape=heads, block_size=32, dtype=dtype, stride=3))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("softcap", [0.0, 30.0])
 @pytest.mark.parametrize("window", sizes([1, 64, 300, 5000], [40]))
 def test_windows_and_soft_caps(window: int, softcap: float, dtype: torch.dtype) -> None:
-    case = AttentionCase(STEPS["mix"], shape=(8, 2, 64), window=window, dtype=dtype, stride=3)
+    case = Case(STEPS["mix"], shape=(8, 2, 64), window=window, dtype=dtype, stride=3)
     assert_exact(case, softcap)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("block_size", sizes([1, 7, 16, 64], [7]))
 def test_blocks_of_any_size(block_size: int, dtype: torch.dtype) -> None:
-    assert_exact(
-        AttentionCase(STEPS["mix"], shape=(8, 2, 128), block_size=block_size, dtype=dtype), 30.0
-    )
+    assert_exact(Case(STEPS["mix"], shape=(8, 2, 128), block_size=block_size, dtype=dtype), 30.0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -72,13 +70,13 @@ def test_groups_change_nothing(
 ) -> None:
     lens = [(970 + 13 * i, 1) for i in range(9)]
     beside = sizes([(33, 20), (5, 5), (8, 1)], [(5, 5)])
-    case = AttentionCase(lens + beside, shape=heads, shared=GROUPS[groups], dtype=dtype)
+    case = Case(lens + beside, shape=heads, shared=GROUPS[groups], dtype=dtype)
     assert_exact(case, grouped=True)
 
 
 def test_contexts_grow_under_a_plan() -> None:
     """Consecutive decode steps on the device change only context_lens."""
-    case = AttentionCase(STEPS["decode"][1:], shape=(8, 2, 64), dtype=HALF)
+    case = Case(STEPS["decode"][1:], shape=(8, 2, 64), dtype=HALF)
     k, v = pool_on_device(case.k), pool_on_device(case.v)
     meta, q = on_device(case.meta()), case.q.to(DEVICE)
     meta.context_lens -= 50

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from attention_oracle import AttentionCase
+from attention_oracle import Case
 from device_place import DEVICE, IS_DRY_RUN, no_waiting, on_device
 from step_oracle import NUM_SLOTS, V, inputs_of, simulation_of
 
@@ -39,9 +39,9 @@ Calls = tuple[Callable[[], object], Callable[[], object]]
 
 
 def _attention(grouped: bool) -> Calls:
-    """The second call plans anew, with metadata of its own, and after contexts grew."""
+    """The second call plans again, with metadata of its own, and after contexts grew."""
     lens = [(70, 1), (75, 1)] if grouped else [(70, 1), (40, 9)]
-    case = AttentionCase(lens, shape=(4, 2, 16), shared=((0, 2, 0, 3),) if grouped else ())
+    case = Case(lens, shape=(4, 2, 16), shared=((0, 2, 0, 3),) if grouped else ())
     q, k, v = (t.to(DEVICE) for t in (case.q, case.k, case.v))
     metas = [on_device(case.meta(grouped=grouped)) for _ in range(2)]
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from attention_oracle import AttentionCase
+from attention_oracle import Case
 from device_place import DEVICE, HALF, on_device, sizes
 
 from thothy_kernels.block_copy import copy_blocks
@@ -67,7 +67,7 @@ def test_far_blocks_are_written(caches: tuple[torch.Tensor, torch.Tensor]) -> No
 def test_far_blocks_are_attended_to(caches: tuple[torch.Tensor, torch.Tensor]) -> None:
     """A small pool, and the same as the end of a large one: the same bits."""
     lens = sizes([(300, 1), (70, 20)], [(40, 1), (9, 3)])
-    case = AttentionCase(lens, shape=(16, K, D), block_size=P, dtype=HALF)
+    case = Case(lens, shape=(16, K, D), block_size=P, dtype=HALF)
     outputs = []
     for k, v in ((case.k.to(DEVICE), case.v.to(DEVICE)), caches):
         far = len(k) - len(case.k)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from attention_oracle import AttentionCase, bound_of
+from attention_oracle import Case, bound_of
 
 from thothy_kernels.paged_attention import SPAN, AttentionMetadata, paged_attention
 
@@ -22,7 +22,7 @@ LENS = [(1, 1), (17, 17), (300, 1), (520, 3), (SPAN, 1), (SPAN + 1, 70), (900, 1
 def test_it_is_what_the_formula_says(
     impl: str, softcap: float, window: int | None, dtype: torch.dtype
 ) -> None:
-    case = AttentionCase(LENS, window=window, dtype=dtype, stride=3, seed=window or 0)
+    case = Case(LENS, window=window, dtype=dtype, stride=3, seed=window or 0)
     exact = case.oracle(softcap)
     error = (case.run(impl, softcap=softcap).double() - exact).abs()
     assert (error <= bound_of(case, softcap, exact)).all()
@@ -31,7 +31,7 @@ def test_it_is_what_the_formula_says(
 @pytest.mark.parametrize("shape", [(2, 1, 256), (6, 2, 24), (8, 8, 16), (16, 2, 128)])
 @pytest.mark.parametrize("window", [None, 40])
 def test_any_heads(shape: tuple[int, int, int], window: int | None) -> None:
-    case = AttentionCase(LENS[:5], shape=shape, window=window, block_size=7)
+    case = Case(LENS[:5], shape=shape, window=window, block_size=7)
     exact = case.oracle()
     error = (case.run("cpu").double() - exact).abs()
     assert (error <= bound_of(case, 0.0, exact)).all()
@@ -40,7 +40,7 @@ def test_any_heads(shape: tuple[int, int, int], window: int | None) -> None:
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("window", [None, 1, 100, 700])
 def test_a_row_has_the_same_bits_alone_and_in_a_batch(impl: str, window: int | None) -> None:
-    case = AttentionCase(LENS, window=window)
+    case = Case(LENS, window=window)
     together, start = case.run(impl, softcap=20.0), 0
     for seq, (_, n) in enumerate(case.lens):
         assert torch.equal(case.alone(impl, seq, 20.0), together[start : start + n])
@@ -51,7 +51,7 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch(impl: str, window: int | N
 @pytest.mark.parametrize("window", [3, 100, 300])
 def test_a_chunk_has_the_same_bits_as_its_rows_one_by_one(impl: str, window: int) -> None:
     """The first visible span differs from row to row of a tile."""
-    case = AttentionCase([(SPAN + 130, 200)], window=window)
+    case = Case([(SPAN + 130, 200)], window=window)
     whole = case.run(impl)
     for row in range(0, 200, 7):
         meta = AttentionMetadata(
@@ -83,7 +83,7 @@ def test_groups_do_not_change_a_bit(
     groups: str, dtype: torch.dtype, shape: tuple[int, int, int]
 ) -> None:
     lens = [(970 + 13 * i, 1) for i in range(9)]
-    case = AttentionCase(lens, shape=shape, shared=GROUPS[groups], dtype=dtype)
+    case = Case(lens, shape=shape, shared=GROUPS[groups], dtype=dtype)
     plain = case.run("cpu", softcap=30.0)
     assert torch.equal(case.run("cpu", softcap=30.0, grouped=True), plain)
     assert torch.equal(case.run("reference", grouped=True), case.run("reference", grouped=False))
@@ -92,7 +92,7 @@ def test_groups_do_not_change_a_bit(
 
 
 def test_groups_beside_prompts_in_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random nights: nested groups of many sizes, more members than a tile has rows."""
+    """Random cases: nested groups of many sizes, more members than a tile has rows."""
     random = Random(5)
     for seed in range(12):
         num = random.randint(2, 90)
@@ -105,12 +105,12 @@ def test_groups_beside_prompts_in_any_number(monkeypatch: pytest.MonkeyPatch) ->
                 groups.append((first, end, outer, outer + random.randint(1, 40)))
             first = end
         lens = [(1650 + random.randint(0, 40), 1) for _ in range(num)] + [(333, 20), (5, 5)]
-        case = AttentionCase(lens, shape=(2, 1, 16), shared=tuple(groups), seed=seed)
+        case = Case(lens, shape=(2, 1, 16), shared=tuple(groups), seed=seed)
         assert torch.equal(case.run("cpu", grouped=True), case.run("cpu"))
 
 
 def test_a_window_leaves_groups_alone() -> None:
-    case = AttentionCase([(600, 1), (600, 1)], window=100, shared=((0, 2, 0, 36),))
+    case = Case([(600, 1), (600, 1)], window=100, shared=((0, 2, 0, 36),))
     assert torch.equal(case.run("cpu", grouped=True), case.run("cpu"))
 
 
@@ -127,7 +127,7 @@ def test_a_window_leaves_groups_alone() -> None:
     ],
 )
 def test_groups_that_cannot_be_are_refused(rows: list[list[int]], wrong: str) -> None:
-    case = AttentionCase([(60, 1), (60, 1)], shared=((0, 2, 0, 2),))
+    case = Case([(60, 1), (60, 1)], shared=((0, 2, 0, 2),))
     case.shared = torch.tensor(rows, dtype=torch.int32)
     with pytest.raises(ValueError, match=wrong):
         case.run("cpu", grouped=True)
@@ -135,14 +135,14 @@ def test_groups_that_cannot_be_are_refused(rows: list[list[int]], wrong: str) ->
 
 @pytest.mark.parametrize(("rows", "wrong"), [([0, 2, 0, 48], "differ"), ([0, 2, 0, 20], "whole")])
 def test_groups_without_common_blocks_are_refused(rows: list[int], wrong: str) -> None:
-    case = AttentionCase([(60, 1), (60, 1)], shared=((0, 2, 0, 2),))
+    case = Case([(60, 1), (60, 1)], shared=((0, 2, 0, 2),))
     case.shared = torch.tensor([rows], dtype=torch.int32)
     with pytest.raises(ValueError, match=wrong):
         case.run("cpu", grouped=True)
 
 
 def test_a_group_is_seen_by_all_queries() -> None:
-    case = AttentionCase([(34, 3), (60, 1)], shared=((0, 2, 0, 2),))
+    case = Case([(34, 3), (60, 1)], shared=((0, 2, 0, 2),))
     with pytest.raises(ValueError, match="one of its queries"):
         case.run("cpu", grouped=True)
 
@@ -152,7 +152,7 @@ def test_a_group_is_seen_by_all_queries() -> None:
 def test_members_may_have_several_queries(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
     """Several queries per sequence, as when verifying drafts; the third has more than a tile."""
     lens = [(970, 1), (983, 8), (1010, 70), (991, 3), (975, 8), (972, 1)]
-    case = AttentionCase(lens, shape=shape, shared=((0, 6, 0, 20), (1, 5, 20, 48)), dtype=dtype)
+    case = Case(lens, shape=shape, shared=((0, 6, 0, 20), (1, 5, 20, 48)), dtype=dtype)
     plain = case.run("cpu")
     assert torch.equal(case.run("cpu", grouped=True), plain)
     exact = case.oracle()
@@ -163,4 +163,4 @@ def test_members_may_have_several_queries(dtype: torch.dtype, shape: tuple[int, 
 @pytest.mark.parametrize("softcap", [-1.0])
 def test_a_soft_cap_is_positive(impl: str, softcap: float) -> None:
     with pytest.raises(ValueError, match="softcap"):
-        AttentionCase([(5, 1)]).run(impl, softcap=softcap)
+        Case([(5, 1)]).run(impl, softcap=softcap)
