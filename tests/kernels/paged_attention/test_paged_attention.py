@@ -11,7 +11,7 @@ from thothy_kernels.paged_attention import AttentionMetadata, paged_attention
 
 IMPLS = ("reference", "cpu")
 # Not everywhere: a row's bits may differ with the batch in Triton, and the interpreter cannot
-# multiply bfloat16. test_paged_attention_triton.py tests its exactness.
+# multiply bfloat16. test_triton_impl.py tests its exactness.
 ALL_IMPLS = (*IMPLS, "triton")
 DTYPES = (torch.float32, torch.bfloat16)
 # (query heads, kv heads, head dim): grouped, odd counts, dims from 8 to 256, a group above a tile.
