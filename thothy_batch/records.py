@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
-# array("i") where memory counts, a list or tuple elsewhere.
-TokenIds = Sequence[int]
+TokenIds = Sequence[int]  # array("i") where memory counts, a list or tuple elsewhere
 
 
 class FinishReason(StrEnum):
@@ -113,13 +112,11 @@ class Request:
     seed: int = 0  # 63 bits, derived from seed and request_key; used where temperature > 0
     num_samples: int = 1
     priority: int = 5
-    # Prefixes shared with other planned requests, shortest first: a path in the prefix tree.
-    # None: not planned; the engine then looks up equal blocks that are still in the pool.
+    # Planned shared prefixes, shortest first; None: not planned, equal blocks are looked up.
     prefixes: tuple[SharedPrefix, ...] | None = None
     expected_tokens: int | None = None  # output tokens of a sample; None: max_tokens
-    # Deadline by time.monotonic() of this process; None: no deadline. The request is not started
-    # where it cannot be expected to finish by then. See engine/process/messages.py.
-    ends_at: float | None = None
+    # By time.monotonic() of this process; see engine/process/messages.py. None: no deadline.
+    ends_at: float | None = None  # not started where it cannot be expected to finish by then
     later_tokens: int = 0  # output tokens of later stages, due by ends_at as well
 
 
@@ -189,8 +186,7 @@ class EngineTotals:
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """Something that happened to the engine and that the user should know (a row of
-    engine_events)."""
+    """An event of the engine that the user should know of (a row of engine_events)."""
 
     event: str  # engine_died | request_quarantined | step_budget_raised
     message: str  # a sentence
@@ -223,8 +219,7 @@ class DeviceLimits:
 
     device: str
     threads: int
-    # Operations a second of the linears, by dtype; "int8" on a CPU, absent in older measurements.
-    flops: dict[str, float]
+    flops: dict[str, float]  # operations a second of the linears, by dtype; "int8" on a CPU
     bandwidth: float  # bytes a second: reading; of a GPU reading and writing, as it copies
     measured_at: str  # ISO 8601
 
@@ -251,25 +246,36 @@ class ResolvedEngine:
 
     def as_json(self) -> dict[str, object]:
         """The settings as `runs.engine` records them."""
-        settings: dict[str, object] = {name: getattr(self, name) for name in self.__slots__}
-        settings["layer_groups"] = [
-            {"num_layers": len(group.layers), "window": group.window} for group in self.layer_groups
-        ]
-        del settings["device_limits"]
-        limits = self.device_limits
+        groups = [{"num_layers": len(g.layers), "window": g.window} for g in self.layer_groups]
+        settings = {name: getattr(self, name) for name in self.__slots__} | {"layer_groups": groups}
+        limits = settings.pop("device_limits")
         return settings if limits is None else {**settings, "device_figures": asdict(limits)}
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """The model that an engine computes with."""
+
+    name: str
+    commit: str | None  # of the hub; None: a directory, or the embedded model
+    dtype: str
+    quantization: str = "none"
+    architecture: str = ""  # "": the fake model, which has a name and a dtype alone
+    num_parameters: int = 0
+    num_layers: int = 0
+    vocab_size: int = 0
+    max_model_len: int = 0
+    random_weights: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
     """Facts that the engine resolved while it started; stored with the run."""
 
-    model: dict[str, object]
+    model: ResolvedModel
     engine: ResolvedEngine
     versions: dict[str, str]
     load_s: float
-    max_model_len: int
-    pool_tokens: int  # num_blocks * block_size
     notes: tuple[str, ...] = ()  # what the user may want to know
 
 

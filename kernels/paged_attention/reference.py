@@ -12,7 +12,7 @@ from thothy_kernels.invariance import multiply_batches
 from thothy_kernels.paged_attention import SPAN, AttentionMetadata
 
 # A row of a matrix product has the same bits alone and in a batch only for multiples of 8 rows
-# (measured: see linear/invariance.py; the same holds for batched products over heads).
+# (measured: see invariance.py; the same holds for batched products over heads).
 _ROW_MULTIPLE = 8
 
 

@@ -16,7 +16,7 @@ from provenance import short_commit
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed
-from thothy_batch.engine.simulation.simulator import Simulation
+from thothy_batch.engine.simulation.simulator import Simulator
 from thothy_batch.records import LayerGroup, Request, Sampling
 
 FLOPS, BANDWIDTH = 790e12, 4.3e12
@@ -76,7 +76,7 @@ def main() -> None:
             seconds: dict[int, float] = {}
             for bulk in BULKS:
                 config = replace(config_of(work), bulk_tokens=bulk)
-                found = Simulation(config, cost).run(requests_of(*lengths))
+                found = Simulator(config, cost).run(requests_of(*lengths))
                 launches = found.num_prompt_steps * LAUNCH_S[model]
                 seconds[bulk] = found.seconds + launches
                 cases.append(

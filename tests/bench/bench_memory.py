@@ -27,7 +27,7 @@ from thothy_batch.bench.files import raw_workload
 from thothy_batch.bench.measure import run_bench
 from thothy_batch.choices import QUANTIZATIONS
 from thothy_batch.engine import model_loader
-from thothy_batch.engine.execution.cpu_runner import ModelRunner
+from thothy_batch.engine.execution.cpu_runner import CPURunner
 from thothy_batch.manifest.units import parse_memory
 from thothy_batch.model import loading
 from thothy_batch.model.checkpoint.locate import locate_model
@@ -73,7 +73,7 @@ class Watch:
             (loading, "load_weights", "reading the weights"),
             (loading, "Decoder", "packing them"),
             (model_loader, "load_decoder", "loading the model"),
-            (ModelRunner, "warm_up", "warming up"),
+            (CPURunner, "warm_up", "warming up"),
             (measure, "build_engine", "measuring the machine"),
             (measure, "compute", "computing"),
         )

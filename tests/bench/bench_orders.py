@@ -24,7 +24,7 @@ from nights import POOLS, Case, Device, Night, config_of, device_of, night_of, r
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.cost.roofline import roofline_s
 from thothy_batch.engine.simulation.prediction import request_costs
-from thothy_batch.engine.simulation.simulator import Simulated, Simulation
+from thothy_batch.engine.simulation.simulator import Simulated, Simulator
 from thothy_batch.plan import RequestPlan, plan_requests
 
 ORDERS = ("fifo, off", "fifo", "length", "prefix", "auto")
@@ -49,12 +49,14 @@ def simulate(
     night: Night, plan: RequestPlan, config: EngineConfig, device: Device, order: str
 ) -> tuple[Simulated, list[float]]:
     """What the night comes to, and when its requests end."""
-    simulation = Simulation(
-        config, device.cost, output_len=lambda request, _: night.outputs[request.request_id]
-    )
     ends: list[float] = []
-    simulation.finished_s = lambda seq, seconds: ends.append(seconds)
-    result = simulation.run(plan.apply(night.requests))
+    simulator = Simulator(
+        config,
+        device.cost,
+        output_len=lambda request, _: night.outputs[request.request_id],
+        on_finished=lambda seq, seconds: ends.append(seconds),
+    )
+    result = simulator.run(plan.apply(night.requests))
     assert result.num_requests == len(ends) == len(night.requests), "a request was lost"
     assert result.output_tokens == sum(night.outputs)
     promised = plan.computed_prompt_tokens

@@ -22,7 +22,7 @@ from provenance import short_commit
 from thothy_batch.bench import measure
 from thothy_batch.bench.files import raw_workload
 from thothy_batch.bench.measure import run_bench
-from thothy_batch.engine.execution.cpu_runner import ModelRunner
+from thothy_batch.engine.execution.cpu_runner import CPURunner
 from thothy_batch.engine.execution.sampler import Sampler
 from thothy_batch.model import decoder
 from thothy_batch.records import EngineSpec, ModelSpec
@@ -48,9 +48,9 @@ class Profile:
             name = f"linear {linear.in_features} x {linear.out_features}"
             return self._timed(name, multiply)(linear, x)
 
-        run = ModelRunner.run
+        run = CPURunner.run
 
-        def step(runner: ModelRunner, batch: Any) -> Any:
+        def step(runner: CPURunner, batch: Any) -> Any:
             self.kind = _kind_of(batch)
             return self._timed("step", run)(runner, batch)
 
@@ -61,7 +61,7 @@ class Profile:
             return self._timed("all", compute)(*args)
 
         PackedLinear.__call__ = product  # type: ignore[method-assign]
-        ModelRunner.run = step  # type: ignore[method-assign]
+        CPURunner.run = step  # type: ignore[method-assign]
         Sampler.sample = self._timed("sample", Sampler.sample)  # type: ignore[method-assign]
         measure.compute = whole
 

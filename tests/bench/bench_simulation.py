@@ -26,7 +26,7 @@ from provenance import short_commit
 from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed
-from thothy_batch.engine.simulation.simulator import Simulation
+from thothy_batch.engine.simulation.simulator import Simulator
 from thothy_batch.plan import BlockHashes, plan_requests
 from thothy_batch.records import LayerGroup, Request, Sampling
 
@@ -109,7 +109,7 @@ def night(num: int, args: argparse.Namespace) -> dict[str, object]:
     plan = plan_requests(requests, args.order, chains=chains, pool_tokens=config.pool_tokens)
     ordered = plan.apply(requests)
     planned = passed()
-    result = Simulation(config, cost).run(ordered)
+    result = Simulator(config, cost).run(ordered)
     scheduled = passed()
     assert result.num_requests == num
     assert result.prefill_tokens == sum(prompts)

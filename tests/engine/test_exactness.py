@@ -23,7 +23,7 @@ WAYS: dict[str, dict[str, Any]] = {
         "num_blocks": 40,
         "block_size": 16,
         "admission": "optimistic",
-        "speculation": "off",  # which shortens the night, by the clock's leave
+        "speculation": "off",  # which shortens a run, as far as the clock allows
     },
     "chunks-of-7": {"num_blocks": 200, "max_step_tokens": 7},
 }

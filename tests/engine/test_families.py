@@ -108,13 +108,13 @@ TINY_WAYS: dict[str, dict[str, Any]] = {
         "num_blocks": 6, "block_size": 16, "admission": "optimistic", "prefix_sharing": False,
     },
 }  # fmt: skip
-# Windowed layers take what they need at admission: pools in which the full ones run short. Where
-# all layers have a window nobody is ever preempted.
+# Windowed layers allocate all they need at admission: pools in which the full ones run short. Where
+# all layers have a window no sequence is ever preempted.
 SHORT_POOLS = {"gemma2": 18, "gemma3": 20, "ministral": 15, "mistral-window": 22}
 
 
 def settings_of(way: str, name: str) -> dict[str, Any]:
-    # Guesses that are right shorten the night, by the clock's leave: then nobody may be preempted.
+    # Accepted drafts shorten the run, as the clock decides: then maybe no sequence is preempted.
     settings = {"speculation": "off" if way.startswith("preempting") else "auto", **TINY_WAYS[way]}
     if way.startswith("preempting") and name in SHORT_POOLS:
         settings |= {"num_blocks": SHORT_POOLS[name], "block_size": 4, "max_step_tokens": 8}

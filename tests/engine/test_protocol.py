@@ -120,7 +120,7 @@ def test_cancelled_requests_are_given_back_where_they_are_queued(
     assert 0 in {each.request_id for each in (*first.results, *rest.results)}
 
 
-def test_a_prefix_is_not_kept_for_readers_that_are_cancelled_or_given_back(
+def test_a_prefix_is_not_pinned_for_readers_that_are_cancelled_or_given_back(
     start: Any, request_of: Any
 ) -> None:
     prefix = SharedPrefix(1, 32, 12)

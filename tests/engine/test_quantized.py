@@ -64,7 +64,7 @@ def test_tokens_do_not_depend_on_the_schedule(
 
 def test_the_engine_says_what_it_runs() -> None:
     engine = InProcessEngine.start(_spec())
-    assert (engine.info.model["dtype"], engine.info.model["quantization"]) == ("float32", "int8")
+    assert (engine.info.model.dtype, engine.info.model.quantization) == ("float32", "int8")
 
 
 def test_facts_are_of_the_quantised_model() -> None:
@@ -102,7 +102,7 @@ def test_products_are_charged_at_the_rate_of_bytes_and_attention_at_the_dtypes()
     assert speed.pair_s == _work("int8").pair_flops / 1e9
 
 
-def test_figures_from_before_there_was_int8_are_measured_anew_for_it_alone(
+def test_limits_measured_before_int8_existed_are_measured_again_for_it_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache, threads = MeasurementCache(tmp_path), 2

@@ -16,7 +16,7 @@ from thothy_batch.engine.core.limits import Limits, blocks_needed
 from thothy_batch.engine.core.sequence import Sequence
 from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.simulation.simulator import Simulated, Simulation
+from thothy_batch.engine.simulation.simulator import Simulated, Simulator
 from thothy_batch.plan import POLICIES, RequestPlan, plan_requests
 from thothy_batch.records import LayerGroup, Request, Sampling, SharedPrefix
 
@@ -155,19 +155,19 @@ def simulate(
 ) -> tuple[Simulated, dict[tuple[int, int], Sequence]]:
     groups = tuple(GroupWork(len(g.layers), g.window, 64) for g in run.config.layout.groups)
     work = ModelWork(10_000, 1_000, 4, 2, 8, groups)
-    simulation = Simulation(
+    sequences: list[Sequence] = []
+    simulator = Simulator(
         run.config,
         CostModel(work, StepSpeed.from_roofline(1e8, 1e8, work)),
         output_len=lambda request, sample: run.outputs[request.request_id, sample],
+        on_finished=lambda seq, seconds: sequences.append(seq),
         check=True,
     )
-    sequences: list[Sequence] = []
-    simulation.finished_s = lambda seq, seconds: sequences.append(seq)
-    simulation.run(plan.apply(run.requests))
+    simulator.run(plan.apply(run.requests))
     ended = {(seq.state.request.request_id, seq.sample): seq for seq in sequences}
     assert len(ended) == len(sequences), "a sample ended twice"
-    assert simulation._scheduler.blocks_used == 0, "a block leaked"
-    return simulation.result, ended
+    assert simulator._scheduler.blocks_used == 0, "a block leaked"
+    return simulator.result, ended
 
 
 def check_plan(run: RandomRun, plan: RequestPlan) -> None:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from thread_counts import on_threads
 
 from thothy_kernels.linear_int8 import MOST_FEATURES, pack_linear_int8
 from thothy_kernels.linear_int8.reference import quantize_rows
@@ -90,15 +91,8 @@ def test_row_alone_equals_row_in_batch(shape, dtype, impl):
 def test_number_of_threads_changes_no_bit(shape):
     weight, bias, x = _matrices(*shape, 100, torch.bfloat16)
     linear = pack_linear_int8(weight, bias, impl="cpu")
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for num_threads in (1, 2):
-            torch.set_num_threads(num_threads)
-            results.append([linear(x[:size]) for size in (1, 9, 100)])
-    finally:
-        torch.set_num_threads(before)
-    for one, two in zip(*results, strict=True):
+    for size in (1, 9, 100):
+        one, two = on_threads(lambda size=size: linear(x[:size]), 1, 2)
         assert torch.equal(one, two)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from attention_oracle import Night
+from attention_oracle import Case
 from program_order import shuffled_programs
 
 from thothy_kernels.paged_attention import paged_attention
@@ -28,9 +28,9 @@ def chained() -> torch.Tensor:
 
 
 def attention(lens: list[tuple[int, int]], shared: tuple[tuple[int, int, int, int], ...] = ()):
-    night = Night(lens, shared=shared)
+    case = Case(lens, shared=shared)
     return paged_attention(
-        night.q, night.k, night.v, night.meta(grouped=True), scale=night.scale, impl="triton"
+        case.q, case.k, case.v, case.meta(grouped=True), scale=case.scale, impl="triton"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from attention_oracle import ExactAttention, Night
+from attention_oracle import Case, ExactAttention
 
 from thothy_kernels import tuning
 from thothy_kernels.gated_activation import triton_impl as gated_in_triton
@@ -194,18 +194,18 @@ DECODES, PREFILLS = (
 
 
 @pytest.fixture(scope="module")
-def night() -> Night:
+def case() -> Case:
     """Rows that share blocks, one that cannot, and a chunk of a prompt."""
-    return Night(LENS, shape=(2, 1, 16), block_size=8, shared=((0, 3, 0, 7),))
+    return Case(LENS, shape=(2, 1, 16), block_size=8, shared=((0, 3, 0, 7),))
 
 
 @pytest.fixture(scope="module")
-def exact(night: Night) -> torch.Tensor:
-    return night.oracle()
+def exact(case: Case) -> torch.Tensor:
+    return case.oracle()
 
 
-def attend(night: Night, meta: Any) -> torch.Tensor:
-    return triton_impl.paged_attention(night.q, night.k, night.v, meta, night.scale, 0.0).double()
+def attend(case: Case, meta: Any) -> torch.Tensor:
+    return triton_impl.paged_attention(case.q, case.k, case.v, meta, case.scale, 0.0).double()
 
 
 def settings_in(meta: Any) -> tuple[LaunchSettings, LaunchSettings]:
@@ -217,27 +217,27 @@ def settings_in(meta: Any) -> tuple[LaunchSettings, LaunchSettings]:
 @interpreted
 @pytest.mark.parametrize("number", range(max(len(DECODES), len(PREFILLS))))
 def test_attention_is_the_same_with_any_settings(
-    number: int, night: Night, exact: torch.Tensor
+    number: int, case: Case, exact: torch.Tensor
 ) -> None:
     decode, prefill = DECODES[number % len(DECODES)], PREFILLS[number % len(PREFILLS)]
     use(decode, prefill)
-    meta = night.meta(grouped=True)
-    out = attend(night, meta)
+    meta = case.meta(grouped=True)
+    out = attend(case, meta)
     assert settings_in(meta) == (decode, prefill)
-    assert ((out - exact).abs() <= night.float32_error()).all()
+    assert ((out - exact).abs() <= case.float32_error()).all()
 
 
 @interpreted
-def test_a_plan_is_launched_with_the_settings_that_it_was_made_with(night: Night) -> None:
+def test_a_plan_is_launched_with_the_settings_that_it_was_made_with(case: Case) -> None:
     """Whatever the table says by then: tiles were counted, and queries dealt out, for them."""
-    meta, anew = night.meta(grouped=True), night.meta(grouped=True)
-    first = attend(night, meta)
+    meta, later = case.meta(grouped=True), case.meta(grouped=True)
+    first = attend(case, meta)
     use(DECODES[-1], PREFILLS[-1])
     meta.contexts_grew()
-    assert torch.equal(attend(night, meta), first)
+    assert torch.equal(attend(case, meta), first)
     assert settings_in(meta) == (SMALL.decode_default, SMALL.prefill_default)
-    attend(night, anew)
-    assert settings_in(anew) == (DECODES[-1], PREFILLS[-1])
+    attend(case, later)
+    assert settings_in(later) == (DECODES[-1], PREFILLS[-1])
 
 
 OPERATIONS = (DECODE, PREFILL, "sample.scan", "rms_norm", "gated_activation", "rope_and_write_kv")

@@ -9,8 +9,8 @@ from rounding_oracle import largest_error, squares_of_sum
 from thothy_kernels.paged_attention import AttentionMetadata, paged_attention
 
 
-class Night:
-    """Sequences over a pool whose every other value is NaN; oracles in float64.
+class Case:
+    """A step of sequences over a pool whose every other value is NaN; oracles in float64.
 
     `shared`: (first, end, start, stop) in units of blocks; those sequences get the same blocks.
     """
@@ -177,11 +177,11 @@ class ExactAttention:
         return torch.einsum("hnx,xhd->nhd", weights, values)
 
 
-def bound_of(night: Night, softcap: float, exact: torch.Tensor) -> torch.Tensor:
+def bound_of(case: Case, softcap: float, exact: torch.Tensor) -> torch.Tensor:
     """What a CPU may lose: in float32 as said above. A weight of bfloat16 may be split into two of
     8 bits, which lack 2^-17 of it; the result is rounded to 8 bits."""
-    lost = night.float32_error(softcap)
-    if night.dtype == torch.bfloat16:
-        lost = lost + night.mean_sizes(softcap) * 2.0**-17
+    lost = case.float32_error(softcap)
+    if case.dtype == torch.bfloat16:
+        lost = lost + case.mean_sizes(softcap) * 2.0**-17
         lost = lost + (exact.abs() + lost) * torch.finfo(torch.bfloat16).eps / 2
     return lost

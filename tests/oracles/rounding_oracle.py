@@ -8,7 +8,7 @@ format, the lengths of the sums and the magnitudes met, and from no processor or
   evenly: a variance of unit² / 3 times the result's square. (It is 0.54 of that for numbers evenly
   spread in their logarithm: the further one is above a power of two, the less it loses.)
 - A sum of K terms is rounded after every term. Added one by one, the longest way that there is, its
-  partial sums have squares of (K / 6) squares(terms) + (K / 3) square(sum) all told, in the mean
+  partial sums have squares of (K / 6) squares(terms) + (K / 3) square(sum) in all, in the mean
   over all orders; the products before them have squares(terms).
 - A function (exp, tanh, ...) errs by two units; a gate, whose formula cancels, by two of its
   argument; a power of e, besides, by the rounding of its exponent.

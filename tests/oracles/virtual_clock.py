@@ -10,7 +10,7 @@ _monotonic, _sleep = time.monotonic, time.sleep
 
 class VirtualClock:
     """Stands in for `time.monotonic` and `time.sleep`, and goes on only while the process sleeps: a
-    night of hours takes a moment. Threads beside the main one, and processes that are forked, sleep
+    run of hours takes a moment. Threads beside the main one, and processes that are forked, sleep
     truly."""
 
     def __init__(self) -> None:

@@ -127,7 +127,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, work: str) -> None:
     parent.communicate()
 
 
-def test_idle_workers_are_gone_too(tmp_path: Path) -> None:
+def test_idle_workers_end_too(tmp_path: Path) -> None:
     parent = start(tmp_path, work="time.sleep(0.05)", then="if pid is None: time.sleep(600)")
     pids = worker_pids(parent)
     parent.send_signal(signal.SIGSTOP)  # takes no results, hands out nothing: workers run dry

@@ -165,7 +165,7 @@ def _figures(run: _Run, memory: PeakMemory) -> BenchFigures:
         device_name=device_name(config.device),
         impl=config.impl,
         dtype=config.dtype,
-        quantization=str(info.model.get("quantization", "none")),
+        quantization=info.model.quantization,
         order=run.origin.order,
         seed=run.origin.seed,
         engine=info.engine.as_json(),

@@ -26,7 +26,13 @@ from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.engine.speculative.policy import SpeculationPolicy
 from thothy_batch.logs import collected_warnings
-from thothy_batch.records import DeviceLimits, EngineInfo, EngineSpec, ResolvedEngine
+from thothy_batch.records import (
+    DeviceLimits,
+    EngineInfo,
+    EngineSpec,
+    ResolvedEngine,
+    ResolvedModel,
+)
 
 if TYPE_CHECKING:
     from thothy_batch.engine.model_loader import LoadedRunner
@@ -66,12 +72,12 @@ def _build_fake(
     )
     tokenizer = ByteTokenizer()
     runner = FakeModelRunner(knobs, config.num_blocks, config.block_size)
-    info = _info(config, {"name": spec.model.id, "dtype": config.dtype}, started_at)
-    rules = StopChecker(tokenizer.stop_token_ids, tokenizer)
+    info = _info(config, ResolvedModel(spec.model.id, None, config.dtype), started_at)
+    stop_checker = StopChecker(tokenizer.stop_token_ids, tokenizer)
     engine = LLMEngine(
         config,
         SyncLauncher(runner),
-        rules,
+        stop_checker,
         vocab_size=tokenizer.vocab_size,
         clock=time.monotonic,  # looked up now, so that tests can replace it
     )
@@ -103,19 +109,19 @@ def _build_real(
     limits = None
     if spec.measure_device:
         limits = _limits(cache, config.device, loaded.work.product_format(model.dtype))
-    described: dict[str, object] = {
-        "name": model.files.name,
-        "commit": model.files.commit,
-        "dtype": model.dtype,
-        "quantization": model.quantization,
-        "architecture": model.config.architecture,
-        "num_parameters": num_parameters(model.config),
-        "num_layers": model.config.num_layers,
-        "vocab_size": model.config.vocab_size,
-        "max_model_len": model.config.max_model_len,
-        "random_weights": spec.model.random_weights,
-    }
-    info = replace(_info(config, described, started_at, limits), notes=loaded.notes)
+    resolved = ResolvedModel(
+        name=model.files.name,
+        commit=model.files.commit,
+        dtype=model.dtype,
+        quantization=model.quantization,
+        architecture=model.config.architecture,
+        num_parameters=num_parameters(model.config),
+        num_layers=model.config.num_layers,
+        vocab_size=model.config.vocab_size,
+        max_model_len=model.config.max_model_len,
+        random_weights=spec.model.random_weights,
+    )
+    info = replace(_info(config, resolved, started_at, limits), notes=loaded.notes)
     engine = LLMEngine(
         config,
         loaded.launcher,
@@ -174,7 +180,7 @@ def _calibrate(loaded: "LoadedRunner", cache: MeasurementCache) -> None:
 
 def _info(
     config: EngineConfig,
-    model: dict[str, object],
+    model: ResolvedModel,
     started_at: float,
     limits: DeviceLimits | None = None,
 ) -> EngineInfo:
@@ -186,8 +192,6 @@ def _info(
             **{name: _version(name) for name in _PACKAGES[config.device]},
         },
         load_s=time.monotonic() - started_at,
-        max_model_len=config.max_model_len,
-        pool_tokens=config.pool_tokens,
     )
 
 

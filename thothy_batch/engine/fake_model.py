@@ -144,8 +144,8 @@ class ByteTokenizer:
         return self.encode_batch(texts)
 
     def decode(self, token_ids: TokenIds | Iterable[int], skip_special: bool = True) -> str:
-        kept = (i for i in token_ids if not (skip_special and i == FAKE_STOP_ID))
-        return bytes(kept).decode(errors="replace")
+        shown = (i for i in token_ids if not (skip_special and i == FAKE_STOP_ID))
+        return bytes(shown).decode(errors="replace")
 
     def render_chat(self, messages: abc.Sequence[Mapping[str, str]]) -> str:
         return "".join(message["content"] + "\n\n" for message in messages)

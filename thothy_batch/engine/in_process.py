@@ -20,7 +20,8 @@ class InProcessEngine:
 
     @classmethod
     def start(cls, spec: EngineSpec) -> "InProcessEngine":
-        return cls(*build_engine(spec, owns_process=False))
+        # The clock is looked up now, so that tests can replace it.
+        return cls(*build_engine(spec, owns_process=False), clock=time.monotonic)
 
     @property
     def info(self) -> EngineInfo:

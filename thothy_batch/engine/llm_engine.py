@@ -13,7 +13,7 @@ from thothy_batch.engine.execution.launcher import Launcher
 from thothy_batch.engine.output.engine_stats import EngineStats, PoolState
 from thothy_batch.engine.output.result_collector import ResultCollector
 from thothy_batch.engine.output.stop_checker import StopChecker
-from thothy_batch.engine.scheduling.deadlines import DeadlineGate
+from thothy_batch.engine.scheduling.deadline_gate import DeadlineGate
 from thothy_batch.engine.scheduling.request_intake import RequestIntake
 from thothy_batch.engine.scheduling.scheduled_batch import ScheduledBatch
 from thothy_batch.engine.scheduling.scheduler import Scheduler

@@ -1,26 +1,17 @@
 """Describes a model before its weights are loaded: enough to plan, key and tokenise."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from thothy_batch.engine.core.config import (
-    EngineConfig,
-    resolve_config,
-    step_tokens,
-)
+from thothy_batch.engine.core.config import EngineConfig, resolve_config, step_tokens
 from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.core.limits import Limits
 from thothy_batch.engine.cost.cost_model import ModelWork, model_work
 from thothy_batch.engine.fake_model import FAKE_BYTES_PER_TOKEN, ByteTokenizer, FakeKnobs, is_fake
 from thothy_batch.model import check_quantization, model_fingerprint
 from thothy_batch.model.checkpoint import locate_model
-from thothy_batch.model.config import (
-    kv_bytes_per_token,
-    layer_groups,
-    load_config,
-    resolve_dtype,
-)
+from thothy_batch.model.config import kv_bytes_per_token, layer_groups, load_config, resolve_dtype
 from thothy_batch.model.tokenizer import Tokenizer, load_tokenizer
-from thothy_batch.records import EngineSpec, LayerGroup, ModelSpec
+from thothy_batch.records import EngineSpec, LayerGroup
 
 AnyTokenizer = Tokenizer | ByteTokenizer
 
@@ -37,7 +28,6 @@ class ModelInfo:
     vocab_size: int
     kv_bytes_per_token: int
     tokenizer: AnyTokenizer | None  # None: only prompts of token ids can be run
-    config: dict[str, object]
     layer_groups: tuple[LayerGroup, ...] = (LayerGroup((0,)),)
     work: ModelWork | None = None  # None: a model that computes nothing
     quantization: str = "none"
@@ -79,7 +69,6 @@ def model_info(spec: EngineSpec, *, need_weights: bool = True) -> ModelInfo:
             vocab_size=256,
             kv_bytes_per_token=FAKE_BYTES_PER_TOKEN,
             tokenizer=ByteTokenizer(),
-            config={},
         )
     check_quantization(model, device=spec.device, impl=spec.impl)
     files = locate_model(model, need_weights=need_weights)
@@ -94,15 +83,7 @@ def model_info(spec: EngineSpec, *, need_weights: bool = True) -> ModelInfo:
         vocab_size=config.vocab_size,
         kv_bytes_per_token=kv_bytes_per_token(config, dtype),
         tokenizer=load_tokenizer(files.directory),
-        config=asdict(config),
         layer_groups=layer_groups(config),
         work=model_work(config, dtype, model.quantization),
         quantization=model.quantization,
     )
-
-
-def tokenizer_for(spec: ModelSpec) -> AnyTokenizer | None:
-    """The tokenizer of a model; None where the checkpoint has none. Reads no weights."""
-    if is_fake(spec.id):
-        return ByteTokenizer()
-    return load_tokenizer(locate_model(spec, need_weights=False).directory)

@@ -5,14 +5,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from thothy_batch.engine.core.config import (
-    EngineConfig,
-    ops_impl,
-    resolve_config,
-)
+from thothy_batch.engine.core.config import EngineConfig, ops_impl, resolve_config
 from thothy_batch.engine.cost.cost_model import ModelWork, model_work
 from thothy_batch.engine.cost.measurement_cache import SpeedKey, device_name
-from thothy_batch.engine.execution.cpu_runner import ModelRunner
+from thothy_batch.engine.execution.cpu_runner import CPURunner
 from thothy_batch.engine.execution.dummy_batches import DummyBatches
 from thothy_batch.engine.execution.launcher import Launcher, Runner, SyncLauncher
 from thothy_batch.engine.execution.memory_profile import free_after_warm_up, memory_named
@@ -23,7 +19,7 @@ from thothy_batch.model.config import kv_bytes_per_token, layer_groups
 from thothy_batch.records import EngineSpec
 
 if TYPE_CHECKING:
-    from thothy_batch.engine.execution.gpu_runner import DeviceRunner
+    from thothy_batch.engine.execution.gpu_runner import GPURunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +74,15 @@ def load_runner(spec: EngineSpec) -> LoadedRunner:
         free = available_bytes()
     else:
         with memory_named("the largest steps beside the weights"):
-            free = free_after_warm_up(spec, resolve, lambda config: _device_runner(model, config))
+            free = free_after_warm_up(spec, resolve, lambda config: _gpu_runner(model, config))
     config = resolve(spec, free)
     if device == "cpu" and model.decoder.impl != "triton":
         kv = _pool_of(model, config)
-        runner = ModelRunner(model.decoder, kv, Sampler(model.decoder.impl), config.layout)
+        runner = CPURunner(model.decoder, kv, Sampler(model.decoder.impl), config.layout)
         runner.warm_up()
         return LoadedRunner(model, config, runner, SyncLauncher(runner))
     with memory_named("the KV pool, the graphs of decode steps and the weights"):
-        on_device = _device_runner(model, config)
+        on_device = _gpu_runner(model, config)
         notes = on_device.warm_up(DummyBatches(config, 4 * config.block_size))
     return LoadedRunner(model, config, on_device, on_device, tuple(notes))
 
@@ -102,9 +98,9 @@ def _pool_of(model: LoadedModel, config: EngineConfig) -> KVPool:
     )
 
 
-def _device_runner(model: LoadedModel, config: EngineConfig) -> "DeviceRunner":
+def _gpu_runner(model: LoadedModel, config: EngineConfig) -> "GPURunner":
     # Late: it needs Triton, which does not exist for every machine without a GPU.
-    from thothy_batch.engine.execution.gpu_runner import DeviceRunner
+    from thothy_batch.engine.execution.gpu_runner import GPURunner
 
     kv = _pool_of(model, config)
-    return DeviceRunner(model.decoder, kv, config.layout, max_seqs=config.max_seqs)
+    return GPURunner(model.decoder, kv, config.layout, max_seqs=config.max_seqs)

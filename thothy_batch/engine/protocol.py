@@ -37,8 +37,8 @@ class EngineClient(Protocol):
     def cancel(self, requests: Sequence[Request]) -> None:
         """Drop requests that are not wanted any more.
 
-        Queued ones are given back; for planned ones that were never submitted, no shared prefix is
-        kept. Those that were started are finished.
+        Queued ones are given back; for planned ones that were never submitted, no shared prefix
+        stays pinned. Those that were started are finished.
         """
         ...
 

@@ -63,7 +63,7 @@ def check_fingerprint(spec: EngineSpec, files: ModelFiles, config: ModelConfig, 
     if model_fingerprint(files, config, dtype, spec.model) != spec.fingerprint:
         raise EngineError(
             f"the model {files.directory} has been changed since this run began",
-            hint="run again: what is not answered yet is then computed by the new one",
+            hint="run again: entries that are not done are then computed by the new one",
             cause="model",
         )
 

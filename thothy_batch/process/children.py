@@ -50,7 +50,7 @@ def obey_parent_sigterm() -> None:
 
 
 def end_with_parent() -> None:
-    """In a child of `multiprocessing`: a thread ends this process when its parent is gone.
+    """In a child of `multiprocessing`: a thread ends this process when its parent has ended.
 
     A child that waits on a queue may hold the other end itself, and would not notice.
     """

@@ -107,7 +107,7 @@ def _result(future: Future[Any], workers: Sequence[BaseProcess]) -> Any:
         if not future.done() and any(worker.exitcode is not None for worker in workers):
             futures.wait([future], timeout=_CHECK_S)  # the pool may have noticed meanwhile
             if not future.done():
-                raise BrokenProcessPool("a worker is gone")
+                raise BrokenProcessPool("a worker has ended")
     return future.result()
 
 

@@ -84,22 +84,22 @@ def _score_keys(k_cache, scratch, key, num_keys, ahead, D):  # type: ignore[no-u
     amx.clear(3)
     for d in range(0, D, 32):
         amx.load(5, queries, d * 16, 32)
-        _prefetch(ahead[piece], d, D)
+        _prefetch(ahead[piece], d)
         amx.load(4, k_cache, starts[piece] + d, D)
         amx.multiply_add(0, 4, 5)
-        _prefetch(ahead[one], d, D)
+        _prefetch(ahead[one], d)
         amx.load(6, k_cache, starts[one] + d, D)
         amx.multiply_add(1, 6, 5)
-        _prefetch(ahead[two], d, D)
+        _prefetch(ahead[two], d)
         amx.load(4, k_cache, starts[two] + d, D)
         amx.multiply_add(2, 4, 5)
-        _prefetch(ahead[three], d, D)
+        _prefetch(ahead[three], d)
         amx.load(6, k_cache, starts[three] + d, D)
         amx.multiply_add(3, 6, 5)
 
 
 @inlined
-def _prefetch(address, d, D):  # type: ignore[no-untyped-def]
+def _prefetch(address, d):  # type: ignore[no-untyped-def]
     """Prefetch the share of a piece of 16 keys that goes with columns d .. d + 31."""
     part = address + 32 * d
     for byte in range(0, 1024, 64):
@@ -116,7 +116,7 @@ def _score_rows(k_cache, scratch, key, row, num_rows, ahead, D):  # type: ignore
     amx.clear(2)
     amx.clear(3)
     for d in range(0, D, 32):
-        _prefetch(ahead, d, D)
+        _prefetch(ahead, d)
         amx.load(4, k_cache, keys + d, D)
         amx.load(5, queries, at + d * 16, 32)
         amx.multiply_add(0, 4, 5)

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 from attention_bound import bound_of
-from attention_oracle import Night
+from attention_oracle import Case
 from device_place import DEVICE, IS_DRY_RUN, on_device, pool_on_device, sizes
 
 from first_contact.place import HALF, within
@@ -20,7 +20,7 @@ _REPETITIONS = sizes([5], [1])[0]
 class _Case:
     heads: tuple[int, int, int]  # H, K, D
     lens: list[tuple[int, int]]  # context, queries
-    shared: tuple[tuple[int, int, int, int], ...] = ()  # see Night
+    shared: tuple[tuple[int, int, int, int], ...] = ()  # see Case
     window: int | None = None
     softcap: float = 0.0
     dtype: torch.dtype = HALF
@@ -54,7 +54,7 @@ def checks() -> Iterator[Check]:
 
 
 def _attend(case: _Case) -> str:
-    night = Night(
+    case = Case(
         case.lens,
         shape=case.heads,
         block_size=32,
@@ -63,13 +63,13 @@ def _attend(case: _Case) -> str:
         dtype=case.dtype,
         stride=3,
     )
-    k, v = pool_on_device(night.k), pool_on_device(night.v)
+    k, v = pool_on_device(case.k), pool_on_device(case.v)
     outs = []
     for _ in range(_REPETITIONS):
-        meta = on_device(night.meta(grouped=bool(case.shared)))
-        options = {"scale": night.scale, "softcap": case.softcap, "impl": "triton"}
-        outs.append(paged_attention(night.q.to(DEVICE), k, v, meta, **options).cpu())
-    exact = night.oracle(case.softcap)
-    seen = within(outs[0], exact, bound_of(night, exact, case.softcap))
+        meta = on_device(case.meta(grouped=bool(case.shared)))
+        options = {"scale": case.scale, "softcap": case.softcap, "impl": "triton"}
+        outs.append(paged_attention(case.q.to(DEVICE), k, v, meta, **options).cpu())
+    exact = case.oracle(case.softcap)
+    seen = within(outs[0], exact, bound_of(case, exact, case.softcap))
     assert all(torch.equal(out, outs[0]) for out in outs), "results differ from call to call"
     return seen

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from attention_oracle import Night
+from attention_oracle import Case
 from device_place import DEVICE, IS_DRY_RUN, on_device
 
 from first_contact.place import HALF, seeded
@@ -58,15 +58,15 @@ class Pools:
         return f"{total:,} elements of keys and values, {total * HALF.itemsize >> 30} GiB"
 
     def attend(self) -> None:
-        night = Night(_LENS, shape=(_H, _K, _D), block_size=_P, dtype=HALF)
+        case = Case(_LENS, shape=(_H, _K, _D), block_size=_P, dtype=HALF)
         outs = []
-        for first in (0, self.num_blocks - len(night.k)):
+        for first in (0, self.num_blocks - len(case.k)):
             caches = self._layer()
-            for cache, blocks in zip(caches, (night.k, night.v), strict=True):
+            for cache, blocks in zip(caches, (case.k, case.v), strict=True):
                 cache[first : first + len(blocks)] = blocks.to(DEVICE)
-            meta = night.meta()
+            meta = case.meta()
             meta.block_tables[meta.block_tables >= 0] += first
-            q, options = night.q.to(DEVICE), {"scale": night.scale, "impl": "triton"}
+            q, options = case.q.to(DEVICE), {"scale": case.scale, "impl": "triton"}
             outs.append(paged_attention(q, *caches, on_device(meta), **options))
         assert outs[0].isfinite().all()
         assert torch.equal(*outs), "blocks at the end give other results"

@@ -12,8 +12,8 @@ from device_place import IS_DRY_RUN, sizes
 from first_contact import models
 from first_contact.place import seeded
 from first_contact.recorder import Check
-from thothy_batch.engine.execution.cuda_graphs import DecodeGraphs
-from thothy_batch.engine.execution.gpu_runner import DeviceRunner
+from thothy_batch.engine.execution.decode_graphs import DecodeGraphs
+from thothy_batch.engine.execution.gpu_runner import GPURunner
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopRules
 from thothy_batch.records import Request, Sampling, SharedPrefix
@@ -63,7 +63,7 @@ class _Runs:
             assert not wrong, f"requests {wrong[:10]} differ from the same launches without graphs"
         return figures[0] | {"capture_again_s": figures[-1]["capture_s"]}
 
-    def _tokens(self, runner: DeviceRunner) -> Tokens:
+    def _tokens(self, runner: GPURunner) -> Tokens:
         vocab_size = self._engine.model.config.vocab_size
         rules = StopRules(frozenset(), None)
         engine = LLMEngine(
@@ -76,7 +76,7 @@ class _Runs:
         return [[tuple(c.token_ids) for c in result.completions] for result in results]
 
 
-def _measured(runner: DeviceRunner) -> dict[str, object]:
+def _measured(runner: GPURunner) -> dict[str, object]:
     """Capture a runner's graphs."""
     free, _ = torch.cuda.mem_get_info()
     began = time.monotonic()

@@ -9,8 +9,8 @@ from device_place import DEVICE, IS_DRY_RUN
 
 from first_contact.place import HALF
 from thothy_batch.engine.core.config import EngineConfig, resolve_config
-from thothy_batch.engine.execution.cuda_graphs import DecodeGraphs
-from thothy_batch.engine.execution.gpu_runner import DeviceRunner
+from thothy_batch.engine.execution.decode_graphs import DecodeGraphs
+from thothy_batch.engine.execution.gpu_runner import GPURunner
 from thothy_batch.model.config.model_config import kv_bytes_per_token, layer_groups
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.loading import LoadedModel, load_decoder
@@ -60,8 +60,8 @@ class Engine:
     def kv_bytes(self) -> int:
         return kv_bytes_per_token(self.model.config, _DTYPE)
 
-    def runner(self, buckets: list[int], graphs: DecodeGraphs | None = None) -> DeviceRunner:
-        return DeviceRunner(
+    def runner(self, buckets: list[int], graphs: DecodeGraphs | None = None) -> GPURunner:
+        return GPURunner(
             self.model.decoder,
             self.kv,
             self.config.layout,

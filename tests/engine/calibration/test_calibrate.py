@@ -21,7 +21,7 @@ TRUTH = StepSpeed(
 )
 
 
-class ModelRunner:
+class TimedRunner:
     """Takes as long as the cost model says; twice as long at a number of rows that is new."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class ModelRunner:
 def measured(config_of: Any, **settings: Any) -> StepSpeed:
     defaults = {"num_blocks": 600, "max_seqs": 128, "max_step_tokens": 512, "max_model_len": 4096}
     config = config_of(layout=uniform_layout(16), **(defaults | settings))
-    runner = ModelRunner()
+    runner = TimedRunner()
     return calibrate(runner, config, WORK, clock=runner.clock)
 
 

@@ -7,7 +7,7 @@ import pytest
 from thothy_batch.engine.core.config import EngineConfig, resolve_config, resolve_spec
 from thothy_batch.engine.fake_model import ByteTokenizer
 from thothy_batch.engine.hardware.gpu import Gpu
-from thothy_batch.engine.model_info import model_info, tokenizer_for
+from thothy_batch.engine.model_info import model_info
 from thothy_batch.errors import EngineError, ModelError
 from thothy_batch.records import EngineSpec, ModelSpec
 
@@ -97,10 +97,10 @@ def test_memory_for_less_than_a_block_is_an_engine_error() -> None:
         resolve(free_bytes=1000)
 
 
-def test_the_fake_model_has_facts_and_a_tokenizer_that_returns_every_text() -> None:
-    facts = model_info(EngineSpec(model=ModelSpec(id="builtin:fake?context=100")))
-    assert facts.max_model_len == 100
-    tokenizer = tokenizer_for(ModelSpec(id="builtin:fake"))
+def test_the_fake_model_has_limits_and_a_tokenizer_that_returns_every_text() -> None:
+    info = model_info(EngineSpec(model=ModelSpec(id="builtin:fake?context=100")))
+    assert info.max_model_len == 100
+    tokenizer = info.tokenizer
     assert isinstance(tokenizer, ByteTokenizer)
     for text in ("plain", "Zażółć 日本語 😀", ""):
         assert tokenizer.decode(tokenizer.encode(text)) == text

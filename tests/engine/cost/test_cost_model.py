@@ -62,7 +62,7 @@ decode_steps = st.builds(
 
 
 @given(decode_steps, st.sampled_from([WORK, MIXED]))
-def test_a_span_costs_what_its_steps_cost_one_by_one(step: StepWork, work: ModelWork) -> None:
+def test_a_batch_costs_what_its_steps_cost_one_by_one(step: StepWork, work: ModelWork) -> None:
     model = CostModel(work, SPEED)
     one_by_one = sum(
         model.step_s(
@@ -147,7 +147,7 @@ def test_half_the_efficiency_takes_twice_the_time() -> None:
     assert half == pytest.approx(2 * whole)
 
 
-def test_a_window_nobody_outgrows_costs_nothing_less() -> None:
+def test_a_window_larger_than_every_context_saves_nothing() -> None:
     rng = random.Random(1)
     wide = replace(WORK, groups=(replace(FULL, window=10_000),))
     for _ in range(50):

@@ -33,9 +33,9 @@ def prefix(prefix_id: int, end: int) -> SharedPrefix:
     return SharedPrefix(prefix_id, end, num_readers=2)
 
 
-def random_night(rng: random.Random) -> list[Lengths]:
+def random_lengths(rng: random.Random) -> list[Lengths]:
     """Requests over a few common heads, each with documents that hang from it."""
-    night: list[Lengths] = []
+    requests: list[Lengths] = []
     next_id = 0
     for _ in range(rng.randrange(1, 4)):
         path: list[SharedPrefix] = []
@@ -45,9 +45,9 @@ def random_night(rng: random.Random) -> list[Lengths]:
             next_id += 1
             for _ in range(rng.randrange(0, 4)):
                 prompt_len = path[-1].end + rng.randrange(0, 30)
-                night.append((prompt_len, random_outputs(rng), path))
-        night.append((rng.randrange(1, 50), random_outputs(rng), ()))
-    return night
+                requests.append((prompt_len, random_outputs(rng), path))
+        requests.append((rng.randrange(1, 50), random_outputs(rng), ()))
+    return requests
 
 
 def random_outputs(rng: random.Random) -> list[int]:
@@ -65,9 +65,9 @@ def test_one_request_by_hand() -> None:
 def test_what_is_shared_is_computed_once_and_read_for_its_longest_reader() -> None:
     """Prefixes of 32 and 32 + 16 tokens; three readers of the first, two of both."""
     a, b = prefix(1, 32), prefix(2, 48)
-    night = [(40, [5], (a,)), (50, [7], (a, b)), (60, [3], (a, b))]
+    requests = [(40, [5], (a,)), (50, [7], (a, b)), (60, [3], (a, b))]
     total = RooflineWork(WORK)
-    for lengths in night:
+    for lengths in requests:
         total.add(*lengths)
     assert total.unique_prompt_tokens == 32 + 16 + 8 + 2 + 12
     pairs = 48 * 49 // 2 + sum(range(33, 41)) + 49 + 50 + sum(range(49, 61))
@@ -114,17 +114,17 @@ def test_a_windowed_layer_counts_what_it_sees_token_by_token(seed: int) -> None:
 @given(seeds, st.sampled_from([WORK, HYBRID]))
 def test_order_changes_nothing(seed: int, work: ModelWork) -> None:
     rng = random.Random(seed)
-    night = random_night(rng)
-    before = roofline_s(night, work, F, BW)
-    rng.shuffle(night)
-    assert roofline_s(night, work, F, BW) == before
+    requests = random_lengths(rng)
+    before = roofline_s(requests, work, F, BW)
+    rng.shuffle(requests)
+    assert roofline_s(requests, work, F, BW) == before
 
 
 @given(seeds)
 def test_sharing_never_adds_work(seed: int) -> None:
-    night = random_night(random.Random(seed))
-    alone = [(prompt_len, outputs, ()) for prompt_len, outputs, _ in night]
-    assert roofline_s(night, HYBRID, F, BW) <= roofline_s(alone, HYBRID, F, BW)
+    requests = random_lengths(random.Random(seed))
+    alone = [(prompt_len, outputs, ()) for prompt_len, outputs, _ in requests]
+    assert roofline_s(requests, HYBRID, F, BW) <= roofline_s(alone, HYBRID, F, BW)
 
 
 @given(seeds, st.sampled_from([WORK, HYBRID]), st.booleans())
@@ -132,25 +132,25 @@ def test_no_schedule_is_faster_when_prompts_and_outputs_have_steps_of_their_own(
     seed: int, work: ModelWork, shares: bool
 ) -> None:
     rng = random.Random(seed)
-    night = random_night(rng)
-    taken = simulated_s(night, work, rng, mixes=False, shares=shares)
-    assert taken >= roofline_s(night, work, F, BW) * (1 - 1e-12)
+    requests = random_lengths(rng)
+    taken = simulated_s(requests, work, rng, mixes=False, shares=shares)
+    assert taken >= roofline_s(requests, work, F, BW) * (1 - 1e-12)
 
 
 @given(seeds, st.sampled_from([WORK, HYBRID]), st.booleans())
 def test_no_schedule_at_all_is_faster_when_outputs_are_bound_by_compute(
     seed: int, work: ModelWork, shares: bool
 ) -> None:
-    """A step that mixes both reads the weights once for both: only a night of outputs so few that
+    """A step that mixes both reads the weights once for both: only a run of outputs so few that
     reading the weights bounds them can gain by that."""
     rng = random.Random(seed)
-    night = random_night(rng)
-    longest = max(max(outputs) for _, outputs, _ in night)
-    num_output = sum(sum(outputs) for _, outputs, _ in night)
+    requests = random_lengths(rng)
+    longest = max(max(outputs) for _, outputs, _ in requests)
+    num_output = sum(sum(outputs) for _, outputs, _ in requests)
     operations = 2 * (work.body_parameters + work.head_parameters) * num_output
     bandwidth = BW * max(1.0, work.weight_bytes * longest * F / (BW * operations))
-    taken = simulated_s(night, work, rng, mixes=True, shares=shares, bandwidth=bandwidth)
-    assert taken >= roofline_s(night, work, F, bandwidth) * (1 - 1e-12)
+    taken = simulated_s(requests, work, rng, mixes=True, shares=shares, bandwidth=bandwidth)
+    assert taken >= roofline_s(requests, work, F, bandwidth) * (1 - 1e-12)
 
 
 @dataclass
@@ -188,7 +188,7 @@ class Row:
 
 
 def simulated_s(
-    night: list[Lengths],
+    requests: list[Lengths],
     work: ModelWork,
     rng: random.Random,
     *,
@@ -198,7 +198,7 @@ def simulated_s(
 ) -> float:
     """Seconds of a schedule drawn at random, on a device that reaches its roofline."""
     model = CostModel(work, StepSpeed.from_roofline(F, bandwidth, work))
-    pieces, rows = split(night, shares)
+    pieces, rows = split(requests, shares)
     share = rng.choice((0.5, 0.9, 1.0))  # of what could be done that a step does
     seconds = 0.0
     while any(row.num_left for row in rows):
@@ -211,11 +211,11 @@ def simulated_s(
     return seconds
 
 
-def split(night: list[Lengths], shares: bool) -> tuple[list[Piece], list[Row]]:
+def split(requests: list[Lengths], shares: bool) -> tuple[list[Piece], list[Row]]:
     shared: dict[int, Piece] = {}
     pieces: list[Piece] = []
     rows = []
-    for prompt_len, outputs, path in night:
+    for prompt_len, outputs, path in requests:
         parent, start, own = None, 0, []
         for node in path if shares else ():
             if node.prefix_id not in shared:

@@ -16,9 +16,9 @@ import torch
 from launch_log import LaunchLog
 
 from thothy_batch.engine.core.config import EngineConfig, resolve_config
-from thothy_batch.engine.execution.cuda_graphs import DecodeGraphs
+from thothy_batch.engine.execution.decode_graphs import DecodeGraphs
 from thothy_batch.engine.execution.dummy_batches import DummyBatches
-from thothy_batch.engine.execution.gpu_runner import DeviceRunner
+from thothy_batch.engine.execution.gpu_runner import GPURunner
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopRules
 from thothy_batch.model.config.model_config import kv_bytes_per_token, layer_groups
@@ -111,7 +111,7 @@ class _Recomputed(DecodeGraphs):
         assert key in self._captured
 
 
-def _loaded(folder: str) -> tuple[DeviceRunner, EngineConfig]:
+def _loaded(folder: str) -> tuple[GPURunner, EngineConfig]:
     spec = ModelSpec(id=folder, dtype=_DTYPE, random_weights=True)
     model = load_decoder(spec, device="cpu", impl="triton")
     config = resolve_config(
@@ -125,13 +125,13 @@ def _loaded(folder: str) -> tuple[DeviceRunner, EngineConfig]:
     kv = KVPool.allocate(
         model.config, config.num_pages, config.block_size, _DTYPE, "cpu", impl="triton"
     )
-    runner = DeviceRunner(
+    runner = GPURunner(
         model.decoder, kv, config.layout, max_seqs=config.max_seqs, graphs=_Recomputed()
     )
     return runner, config
 
 
-def _start(runner: DeviceRunner, config: EngineConfig) -> None:
+def _start(runner: GPURunner, config: EngineConfig) -> None:
     """Compute as an engine does before it is ready: the largest steps, warm-up, graphs."""
     batches = DummyBatches(config, config.pool_tokens)
     rows = batches.max_rows
@@ -141,7 +141,7 @@ def _start(runner: DeviceRunner, config: EngineConfig) -> None:
     runner.capture()
 
 
-def _run(runner: DeviceRunner, config: EngineConfig, random: np.random.Generator) -> None:
+def _run(runner: GPURunner, config: EngineConfig, random: np.random.Generator) -> None:
     rules = StopRules(frozenset(), None)
     engine = LLMEngine(config, runner, rules, vocab_size=1024, has_tokenizer=False)
     engine.submit(list(_requests(random)))

@@ -13,8 +13,8 @@ import torch
 from device_tensor import HostWaitError, pretended_device, there
 
 from thothy_batch.engine.core.config import ops_impl, resolve_config, resolve_spec
-from thothy_batch.engine.execution.cuda_graphs import bucket_of, row_buckets
-from thothy_batch.engine.execution.gpu_runner import DeviceRunner
+from thothy_batch.engine.execution.decode_graphs import bucket_of, row_buckets
+from thothy_batch.engine.execution.gpu_runner import GPURunner
 from thothy_batch.engine.execution.host_to_device import PackedLayout, upload
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopChecker
@@ -59,7 +59,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(transformers.LlamaConfig(**TINY), tmp_path_factory.mktemp("tiny"))
 
 
-def night() -> list[Request]:
+def mixed_requests() -> list[Request]:
     """Rows that share their prompt, samples, penalties, ends at a stop token and at the last."""
     shared = [5, 9, 33, 60, 2, 2, 41, 17]
     drawn = Sampling(temperature=0.9, top_k=20, max_tokens=7, repetition_stop=False)
@@ -81,8 +81,8 @@ PREEMPTING = {
 
 def test_the_device_draws_the_tokens_of_the_cpu(checkpoint: Path, run_all: Any) -> None:
     model = ModelSpec(id=str(checkpoint))
-    wanted, _ = run_all(EngineSpec(model=model, impl="cpu", **TOGETHER), night())
-    found, totals = run_all(EngineSpec(model=model, impl="triton", **TOGETHER), night())
+    wanted, _ = run_all(EngineSpec(model=model, impl="cpu", **TOGETHER), mixed_requests())
+    found, totals = run_all(EngineSpec(model=model, impl="triton", **TOGETHER), mixed_requests())
     assert completions(found) == completions(wanted)
     assert totals.output_tokens == sum(result.output_tokens for result in wanted)
     assert totals.wasted_tokens > 0, "an early end shows some steps late"
@@ -95,12 +95,12 @@ def test_layers_with_windows_and_caps_draw_the_tokens_of_the_cpu(
     import transformers
 
     model = ModelSpec(id=str(save(transformers.Gemma2Config(**WINDOWED), tmp_path)))
-    wanted, _ = run_all(EngineSpec(model=model, impl="cpu", **TOGETHER), night()[:2])
-    found, _ = run_all(EngineSpec(model=model, impl="triton", **TOGETHER), night()[:2])
+    wanted, _ = run_all(EngineSpec(model=model, impl="cpu", **TOGETHER), mixed_requests()[:2])
+    found, _ = run_all(EngineSpec(model=model, impl="triton", **TOGETHER), mixed_requests()[:2])
     assert completions(found) == completions(wanted)
 
 
-def test_a_golden_prompt_goes_on_as_the_reference_did(shared: Path, run_all: Any) -> None:
+def test_a_golden_prompt_continues_as_the_reference_did(shared: Path, run_all: Any) -> None:
     """The first tokens: the interpreter takes a second for each."""
     directory = shared / "data" / "weights" / "stories260K"
     line = (directory / "golden_greedy.jsonl").read_text().splitlines()[0]
@@ -118,19 +118,19 @@ def test_other_kernels_run_step_by_step_on_the_same_state(
 ) -> None:
     """Without kernels that read everything on the device, steps are built on the host."""
     spec = EngineSpec(model=ModelSpec(id=str(checkpoint)), impl="cpu", **way)
-    wanted, _ = run_all(spec, night())
+    wanted, _ = run_all(spec, mixed_requests())
     engine, _ = device_engine(spec, "cpu", impl, ops="reference")
-    assert tokens_of(engine, night()) == completions(wanted)
+    assert tokens_of(engine, mixed_requests()) == completions(wanted)
     assert (engine.totals.num_preempted > 0) == (way is PREEMPTING)
 
 
 def test_nothing_waits_for_the_device(checkpoint: Path, run_all: Any) -> None:
     """Every tensor of the device raises where the host would wait for it."""
     spec = EngineSpec(model=ModelSpec(id=str(checkpoint)), impl="cpu", **TOGETHER)
-    wanted, _ = run_all(spec, night()[:2])
+    wanted, _ = run_all(spec, mixed_requests()[:2])
     with pretended_device() as device:
         engine, runner = device_engine(spec, str(device), "triton")
-        found = tokens_of(engine, night()[:2])
+        found = tokens_of(engine, mixed_requests()[:2])
         with pytest.raises(HostWaitError):
             runner._state.last_tokens.tolist()
     assert found == completions(wanted)
@@ -150,7 +150,7 @@ def test_a_launch_that_fails_midway_is_the_end_of_its_runner(
         compute(*args)
 
     monkeypatch.setattr(runner, "_compute_fixed", flaky)
-    engine.submit(night()[2:3])
+    engine.submit(mixed_requests()[2:3])
     with pytest.raises(RuntimeError, match="a step failed"):
         tokens_of(engine, [])
     with pytest.raises(EngineError, match="must be restarted"):
@@ -178,13 +178,13 @@ class RunAgain:
 
 def test_captured_steps_are_replayed_over_the_same_buffers(checkpoint: Path, run_all: Any) -> None:
     spec = EngineSpec(model=ModelSpec(id=str(checkpoint)), impl="cpu", **TOGETHER)
-    wanted, _ = run_all(spec, night()[:1])
+    wanted, _ = run_all(spec, mixed_requests()[:1])
     graphs = RunAgain()
     # The samples are three.
     engine, runner = device_engine(spec, "cpu", "triton", graphs=graphs, buckets=[4])
     runner.capture()
     assert set(graphs.steps) == {(4, True), (4, False)}
-    assert tokens_of(engine, night()[:1]) == completions(wanted)
+    assert tokens_of(engine, mixed_requests()[:1]) == completions(wanted)
     assert graphs.num_replayed > 0
 
 
@@ -205,7 +205,7 @@ def test_a_pretended_device_notices_every_wait(wait: Any) -> None:
 
 def device_engine(
     spec: EngineSpec, device: str, impl: str, ops: str = "triton", **more: Any
-) -> tuple[LLMEngine, DeviceRunner]:
+) -> tuple[LLMEngine, GPURunner]:
     """An engine over a device's runner, which `spec` alone would not give."""
     model = load_decoder(spec.model, device=device, impl=ops, attention_impl=impl)
     config = resolve_config(
@@ -219,7 +219,7 @@ def device_engine(
     kv = KVPool.allocate(
         model.config, config.num_pages, config.block_size, model.dtype, device, impl=ops
     )
-    runner = DeviceRunner(model.decoder, kv, config.layout, max_seqs=config.max_seqs, **more)
+    runner = GPURunner(model.decoder, kv, config.layout, max_seqs=config.max_seqs, **more)
     rules = StopChecker(model.stop_token_ids, None)
     engine = LLMEngine(
         config, runner, rules, vocab_size=model.config.vocab_size, has_tokenizer=False
@@ -272,12 +272,12 @@ def test_flex_is_an_implementation_of_attention_alone() -> None:
     assert ops_impl("reference", "cuda") == "reference"
 
 
-def test_a_row_without_a_usable_logit_ends_the_night_with_a_sentence(checkpoint: Path) -> None:
+def test_a_row_without_a_usable_logit_ends_the_engine_with_a_sentence(checkpoint: Path) -> None:
     """A device draws -1 for it, and cannot raise."""
     spec = EngineSpec(model=ModelSpec(id=str(checkpoint)), impl="cpu", **TOGETHER)
     engine, runner = device_engine(spec, "cpu", "reference", ops="reference")
     runner._decoder._final_norm_N.fill_(float("nan"))
     runner._decoder.impl = "triton"  # of sampling: the reference raises at once
-    engine.submit(night()[2:3])
+    engine.submit(mixed_requests()[2:3])
     with pytest.raises(EngineError, match="not finite"):
         tokens_of(engine, [])

@@ -95,7 +95,7 @@ def test_only_what_is_new_is_measured_and_the_rest_is_kept(bench: Bench) -> None
     assert bench.measured == []
 
 
-def test_a_start_goes_on_where_the_budget_ended(bench: Bench) -> None:
+def test_a_later_start_resumes_the_search(bench: Bench) -> None:
     bench.budget_s = 5.0  # of six candidates
     notes = bench.start("attend", "norm", "rope")
     assert "did not suffice for norm, rope" in notes[-1]
@@ -109,7 +109,7 @@ def test_a_start_goes_on_where_the_budget_ended(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", ["device", "torch", "triton", "kernels"])
-def test_settings_of_another_key_are_measured_anew(bench: Bench, name: str) -> None:
+def test_settings_of_another_key_are_measured_again(bench: Bench, name: str) -> None:
     bench.start("attend")
     document = json.loads(bench.file.read_text())
     document["key"][name] = "another"
@@ -135,7 +135,7 @@ def test_devices_have_a_file_each(bench: Bench) -> None:
         {"unknown": 1}, {"programs": None},
     ],
 )  # fmt: skip
-def test_a_file_that_was_edited_is_measured_anew(bench: Bench, change: dict[str, Any]) -> None:
+def test_an_edited_file_is_measured_again(bench: Bench, change: dict[str, Any]) -> None:
     bench.start("attend")
     document = json.loads(bench.file.read_text())
     document["value"]["attend"]["N64"] |= change
@@ -146,7 +146,7 @@ def test_a_file_that_was_edited_is_measured_anew(bench: Bench, change: dict[str,
     assert bench.used("attend") == FAST
 
 
-def test_settings_that_are_no_candidate_are_measured_anew(bench: Bench) -> None:
+def test_settings_that_are_no_candidate_are_measured_again(bench: Bench) -> None:
     """They may be in range and yet not what the kernel can be compiled with."""
     bench.start("attend")
     document = json.loads(bench.file.read_text())
@@ -158,7 +158,7 @@ def test_settings_that_are_no_candidate_are_measured_anew(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"format": 2}'])
-def test_a_file_of_somebody_elses_is_a_note(bench: Bench, content: bytes) -> None:
+def test_a_file_of_another_program_is_a_note(bench: Bench, content: bytes) -> None:
     bench.file.write_bytes(content)
     notes = bench.start("attend")
     assert "is not as it was written" in notes[0]

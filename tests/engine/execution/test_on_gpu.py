@@ -17,7 +17,7 @@ from device_place import CAN_RUN, DEVICE, IS_DRY_RUN, no_waiting, on_device
 from safetensors.torch import load_file, save_file
 
 from thothy_batch.engine.core.config import resolve_impl
-from thothy_batch.engine.execution.cuda_graphs import row_buckets
+from thothy_batch.engine.execution.decode_graphs import row_buckets
 from thothy_batch.engine.in_process import InProcessEngine
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.model_loader import load_runner
@@ -43,7 +43,7 @@ from test_gpu_runner import (  # noqa: E402
     TOGETHER,
     checkpoint,  # noqa: F401
     completions,
-    night,
+    mixed_requests,
     tokens_of,
 )
 
@@ -113,13 +113,13 @@ def test_other_implementations_give_the_tokens_of_the_cpu(
     assert outputs(results) == [tokens[:NUM_NEW] for tokens in wanted[1.0][:NUM_PROMPTS]]
 
 
-def greedy_night() -> list[Request]:
+def greedy_requests() -> list[Request]:
     """Samples from nearly equal logits may differ by device; the highest logit does not."""
-    return [replace(r, sampling=replace(r.sampling, temperature=0.0)) for r in night()]
+    return [replace(r, sampling=replace(r.sampling, temperature=0.0)) for r in mixed_requests()]
 
 
 @on_a_device_alone
-def test_a_night_sizes_its_pool_and_replays_its_graphs(
+def test_an_engine_sizes_its_pool_and_replays_its_graphs(
     checkpoint: Path,  # noqa: F811
     run_all: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -146,21 +146,21 @@ def test_a_night_sizes_its_pool_and_replays_its_graphs(
         vocab_size=model.config.vocab_size,
         has_tokenizer=model.tokenizer is not None,
     )
-    found = tokens_of(engine, greedy_night())
+    found = tokens_of(engine, greedy_requests())
     assert num_replayed > 0
     on_cpu = spec_of(checkpoint, device="cpu", impl="cpu", **TOGETHER)
-    assert found == completions(run_all(on_cpu, greedy_night())[0])
+    assert found == completions(run_all(on_cpu, greedy_requests())[0])
 
 
 @pytest.mark.skipif(
-    IS_DRY_RUN, reason="a CPU is never waited for; test_device_runner.py pretends a device"
+    IS_DRY_RUN, reason="a CPU is never waited for; test_gpu_runner.py pretends a device"
 )
 def test_the_host_waits_for_nothing_but_tokens(checkpoint: Path) -> None:  # noqa: F811
-    """The first night compiles, and libraries set themselves up. To read tokens waits for an event,
+    """The first run compiles, and libraries set themselves up. To read tokens waits for an event,
     which is not among what raises."""
     engine = InProcessEngine.start(spec_of(checkpoint, impl="triton", **TOGETHER)).engine
-    first = tokens_of(engine, night())
-    again = [replace(request, request_id=10 + request.request_id) for request in night()]
+    first = tokens_of(engine, mixed_requests())
+    again = [replace(request, request_id=10 + request.request_id) for request in mixed_requests()]
     with no_waiting():
         assert tokens_of(engine, again) == first
 

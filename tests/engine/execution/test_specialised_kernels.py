@@ -1,6 +1,6 @@
 """Kernels are compiled early: a GPU that has computed one run compiles nothing in later ones.
 
-Triton compiles a kernel anew where a number is 1, a multiple of 16 or beyond 32 bits: numbers that
+Triton compiles a kernel again where a number is 1, a multiple of 16 or beyond 32 bits: numbers that
 vary from step to step must not be among those.
 """
 

@@ -13,6 +13,7 @@ SHARED = (
     "thothy_batch.engine.process.channel",
     "thothy_batch.process.atomic_write",
     "thothy_batch.process.children",
+    "thothy_batch.process.pool",  # with the face of its package
     "thothy_batch.records",
     "thothy_batch.errors",
 )

@@ -2,6 +2,7 @@
 
 import pickle
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,25 @@ def test_a_message_that_waits_to_be_read_gains_no_time() -> None:
     finally:
         sender.close()
         receiver.close()
+
+
+def test_what_was_flushed_is_written() -> None:
+    """Also where the writer finishes an earlier message just as another one is queued."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    sender = Channel(ours)
+    try:
+        for number in range(500):
+            sender.send(number)
+            sender.send(number)
+            sender.flush(10.0)
+            assert not sender.has_backlog
+            for _ in range(2):
+                (length,) = struct.unpack("!Q", theirs.recv(8))
+                assert pickle.loads(theirs.recv(length)) == number
+    finally:
+        sender.close()
+        theirs.close()
 
 
 @pytest.fixture(params=[FAR, -FAR])

@@ -1,6 +1,7 @@
-"""The supervisor on a clock of its own: when it restarts, when it waits, when it gives up."""
+"""The supervisor on a clock of its own: when it restarts an engine, waits, or gives up."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from thothy_batch.records import (
     Request,
     RequestResult,
     ResolvedEngine,
+    ResolvedModel,
     Sampling,
     SharedPrefix,
 )
@@ -37,7 +39,7 @@ ENGINE = ResolvedEngine(
     block_size=4,
     layer_groups=(LayerGroup((0,)),),
 )
-INFO = EngineInfo({}, ENGINE, {}, load_s=2.0, max_model_len=64, pool_tokens=32)
+INFO = EngineInfo(ResolvedModel("a model", None, "float32"), ENGINE, {}, load_s=2.0)
 
 
 class Clock:
@@ -54,10 +56,9 @@ class Clock:
 class Engine:
     """Does what the test says: `error` is raised by the next call, `update` is reported next."""
 
-    info = INFO
-
     def __init__(self, clock: Clock, spec: EngineSpec, *, loads: bool = True) -> None:
-        self.spec = spec
+        most = spec.max_step_tokens or ENGINE.max_step_tokens
+        self.info = replace(INFO, engine=replace(ENGINE, max_step_tokens=most))
         self.clock = clock
         self.heard_at = clock.now
         self.calls: list[tuple[str, Any]] = []
@@ -111,7 +112,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock = Clock()
         self.engines: list[Engine] = []
-        self.loads: bool | Exception = True  # of the engines to come
+        self.loads: bool | Exception = True  # of later engines
         spec = EngineSpec(stall_s=100.0)
         self.supervisor = EngineSupervisor(
             self._start, spec, clock=self.clock, sleep=self.clock.sleep
@@ -163,7 +164,7 @@ def test_starts_that_fail_wait_twice_as_long_each_time_and_end_the_run() -> None
     bench.loads = EngineError("no memory")
     began, starts = bench.clock.now, []
 
-    def poll_for_ever() -> None:
+    def poll_forever() -> None:
         while True:
             num = len(bench.engines)
             bench.poll()
@@ -171,7 +172,7 @@ def test_starts_that_fail_wait_twice_as_long_each_time_and_end_the_run() -> None
                 starts.append(bench.clock.now - began)
 
     with pytest.raises(EngineError, match="no memory"):
-        poll_for_ever()
+        poll_forever()
     assert starts == [0, 2, 2 + 4, 2 + 4 + 8, 2 + 4 + 8 + 16]
 
 
@@ -226,6 +227,30 @@ def test_memory_halves_steps_and_time_doubles_them_again() -> None:
     assert bench.engine.called("limit_steps") == [256, 512]
 
 
+def test_an_engine_started_with_smaller_steps_is_not_promised_larger_ones() -> None:
+    bench = Bench()
+    bench.die()
+    bench.loads = EngineError("no memory", cause="memory")
+    bench.poll()
+    bench.loads = True
+    bench.clock.now += 2
+    bench.poll()
+    assert bench.engine.info.engine.max_step_tokens == 256
+    bench.clock.now += 1e6
+    assert bench.poll().events == []
+    assert bench.engine.called("limit_steps") == []
+    assert bench.die("memory").events[0].message.endswith("at most 128 tokens")
+
+
+def test_a_dead_engine_defers_nothing() -> None:
+    bench = Bench()
+    bench.supervisor.submit([request(0)])
+    bench.engine.update = EngineUpdate(num_waiting=1, num_deferred=1)
+    assert bench.poll().num_deferred == 1
+    update = bench.die()
+    assert (update.num_deferred, update.num_waiting) == (0, 1)
+
+
 def test_the_next_engine_knows_which_planned_readers_are_done() -> None:
     bench = Bench()
     path = (SharedPrefix(1, 4, 3),)
@@ -250,7 +275,7 @@ def test_a_death_while_draining_gives_everything_back() -> None:
     assert len(bench.engines) == 1
 
 
-def test_what_waits_for_the_next_engine_is_given_back_and_cancelled() -> None:
+def test_requests_held_for_the_next_engine_are_given_back_and_cancelled() -> None:
     bench = Bench()
     bench.supervisor.submit([request(i) for i in range(4)])
     bench.die()
@@ -276,19 +301,19 @@ def test_a_culprit_that_is_given_back_ends_the_search_for_it() -> None:
     assert bench.engine.called("submit") == [[0, 1], [2]]
 
 
-def test_deaths_without_an_answer_are_counted_and_an_answer_forgives_them() -> None:
+def test_deaths_without_a_result_are_counted_and_a_result_forgives_them() -> None:
     policy = RestartPolicy()
     error = EngineError("x")
     for _ in range(40):
         policy.died(error)
     assert policy.fatal is None
-    policy.answered()
+    policy.made_progress()
     for _ in range(41):
         policy.died(error)
     assert policy.fatal is error
 
 
-def test_silence_counts_from_the_last_word_or_the_begin_of_work() -> None:
+def test_silence_counts_from_the_last_message_or_the_begin_of_work() -> None:
     clock = Clock()
     watch = StallWatch(40.0, clock)
     clock.now += 30

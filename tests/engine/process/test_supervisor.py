@@ -177,10 +177,10 @@ def test_a_death_while_the_run_drains_ends_it(
     assert not drain(engine).results
 
 
-def test_planned_readers_that_were_answered_are_not_waited_for(
+def test_finished_planned_readers_are_not_waited_for(
     start: Any, request_of: Any, tmp_path: Path
 ) -> None:
-    """The next engine keeps a planned prefix for those alone that are still to come."""
+    """The next engine pins a planned prefix only for readers that are still pending."""
     prefix = SharedPrefix(1, 32, 12)
     requests = [
         request_of(i, b"x" * 32 + b"%02d" % i, 30, ignore_eos=True, prefixes=(prefix,))
@@ -196,7 +196,7 @@ def test_planned_readers_that_were_answered_are_not_waited_for(
 
 
 def test_the_last_row_is_not_to_blame_for_good(start: Any, request_of: Any) -> None:
-    """It died alone, twice; but no other was answered since: it may have been the machine."""
+    """It died alone, twice; but no other was finished since: it may have been the machine."""
     engine = start(f"?fail=kill&poison={POISON}")
     engine.submit(rows(request_of, 1, poison=(0,)))
     (failure,) = drain(engine).failures

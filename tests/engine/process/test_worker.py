@@ -61,14 +61,14 @@ def test_a_child_computes_what_an_engine_in_process_computes(child: Any, request
     local = start_in_process(spec(block_size=4))
     engine = child(block_size=4)
     assert engine.info.engine == local.info.engine
-    answers = []
+    completions = []
     for each in (local, engine):
         each.submit(requests)
         update = drain(each)
         assert [f.code for f in update.failures] == [FailureCode.PROMPT_TOO_LONG]
         assert len(update.results) == 50
-        answers.append({r.request_id: r.completions for r in update.results})
-    assert answers[0] == answers[1]
+        completions.append({r.request_id: r.completions for r in update.results})
+    assert completions[0] == completions[1]
 
 
 def test_errors_at_start_arrive_as_themselves() -> None:
@@ -189,7 +189,7 @@ def test_a_real_model_runs_in_a_child(shared: Path) -> None:
             assert list(results[i].completions[0].token_ids) == row["output_token_ids"]
         assert engine.info.engine.impl == "cpu"
         assert engine.info.engine.threads
-        assert engine.info.model["architecture"] == "LlamaForCausalLM"
+        assert engine.info.model.architecture == "LlamaForCausalLM"
     finally:
         engine.close()
 

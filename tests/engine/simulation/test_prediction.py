@@ -52,7 +52,7 @@ def test_a_calibrated_model_goes_before_the_devices_limits(tmp_path: Path) -> No
     assert lookup_speed(WORK, threads=2, impl="reference", dtype="float32", cache=cache) is None
 
 
-def test_the_parts_of_jobs_add_up_to_the_night(config_of: Any) -> None:
+def test_the_parts_of_jobs_add_up_to_the_run(config_of: Any) -> None:
     requests = [request(i, 20 + i, 5 + i % 7, num_samples=1 + i % 3) for i in range(20)]
     jobs = {i: "ab"[i % 2] for i in range(20)}
     lengths = {r.request_id: r.sampling.max_tokens for r in requests}
@@ -66,7 +66,7 @@ def test_the_parts_of_jobs_add_up_to_the_night(config_of: Any) -> None:
     assert max(part.finished_s for part in found.jobs.values()) == pytest.approx(found.seconds)
 
 
-def test_a_night_of_more_work_is_predicted_to_take_longer(config_of: Any) -> None:
+def test_a_run_of_more_work_is_predicted_to_take_longer(config_of: Any) -> None:
     config = config_of(num_blocks=60, block_size=8)
 
     def seconds(num: int, max_tokens: int) -> float:

@@ -1,4 +1,4 @@
-"""The simulated device runs the real scheduler: what a plan promises comes true there as well."""
+"""The simulated device runs the real scheduler: the promises of a plan hold there as well."""
 
 import gc
 from random import Random
@@ -11,7 +11,7 @@ from layouts import uniform_layout
 
 from thothy_batch.engine.core.sequence import Sequence
 from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed
-from thothy_batch.engine.simulation.simulator import Simulation
+from thothy_batch.engine.simulation.simulator import Simulator
 from thothy_batch.plan import plan_requests
 from thothy_batch.records import Request, Sampling
 
@@ -21,7 +21,7 @@ COST = CostModel(WORK, StepSpeed.from_roofline(1e9, 1e9, WORK))
 POLICIES = ("auto", "fifo", "length", "prefix")
 
 
-def night(random: Random, block_size: int, **more: Any) -> list[Request]:
+def random_requests(random: Random, block_size: int, **more: Any) -> list[Request]:
     """Documents that several requests read, at several priorities."""
     head = [random.randint(1, 9) for _ in range(2 * block_size)]
     requests: list[Request] = []
@@ -59,17 +59,17 @@ def smallest(requests: list[Request], block_size: int) -> int:
     room=st.sampled_from([0, 5, 40, 200, 2000]),
     seed=st.integers(0, 2**32),
 )
-def test_a_planned_night_computes_the_prompt_tokens_that_were_promised(
+def test_planned_requests_compute_the_prompt_tokens_that_were_promised(
     policy: str, sharing: bool, room: int, seed: int, config_of: Any
 ) -> None:
-    requests = night(Random(seed), 4, ignore_eos=True)
+    requests = random_requests(Random(seed), 4, ignore_eos=True)
     config = config_of(
         block_size=4, num_blocks=smallest(requests, 4) + room, prefix_sharing=sharing
     )
     plan = plan_requests(
         requests, policy, block_size=4, sharing=sharing, pool_tokens=config.pool_tokens
     )
-    result = Simulation(config, COST, check=True).run(plan.apply(requests))
+    result = Simulator(config, COST, check=True).run(plan.apply(requests))
     assert result.num_requests == len(requests)
     assert not result.num_preempted
     assert not result.wasted_tokens
@@ -86,8 +86,8 @@ def test_a_planned_night_computes_the_prompt_tokens_that_were_promised(
 def test_outputs_longer_than_expected_are_preempted_and_still_end(
     policy: str, room: int, seed: int, config_of: Any
 ) -> None:
-    """Whoever is preempted is known again by its tokens, those of its output among them."""
-    requests = night(Random(seed), 4)
+    """A preempted sequence is found again by its tokens, those of its output included."""
+    requests = random_requests(Random(seed), 4)
     config = config_of(block_size=4, num_blocks=smallest(requests, 4) + room)
     expected = [1] * len(requests)
     requests = [
@@ -99,9 +99,8 @@ def test_outputs_longer_than_expected_are_preempted_and_still_end(
         requests, policy, block_size=4, expected=expected, pool_tokens=config.pool_tokens
     )
     ended: list[Sequence] = []
-    simulation = Simulation(config, COST, check=True)
-    simulation.finished_s = lambda seq, _: ended.append(seq)
-    result = simulation.run(plan.apply(requests))
+    simulator = Simulator(config, COST, on_finished=lambda seq, _: ended.append(seq), check=True)
+    result = simulator.run(plan.apply(requests))
     assert len(ended) == sum(r.num_samples for r in requests)
     assert all(seq.num_output == seq.state.request.sampling.max_tokens for seq in ended)
     outputs = sum(r.sampling.max_tokens * r.num_samples for r in requests)
@@ -111,19 +110,19 @@ def test_outputs_longer_than_expected_are_preempted_and_still_end(
 @pytest.mark.parametrize("policy", ["auto", "prefix"])
 @given(seed=st.integers(0, 2**32), room=st.integers(0, 100))
 @settings(max_examples=30, deadline=None, suppress_health_check=[FIXED])
-def test_hashing_no_block_changes_nothing_where_nobody_looks(
+def test_hashing_no_block_changes_nothing_without_prefix_lookup(
     policy: str, seed: int, room: int, config_of: Any
 ) -> None:
-    """A list of exact, planned requests is looked at beforehand; what only flows by is not."""
-    requests = night(Random(seed), 4, ignore_eos=True)
+    """A list of exact, planned requests is examined beforehand; an iterator is not."""
+    requests = random_requests(Random(seed), 4, ignore_eos=True)
     config = config_of(block_size=4, num_blocks=smallest(requests, 4) + room)
     plan = plan_requests(requests, policy, block_size=4, pool_tokens=config.pool_tokens)
     ordered = plan.apply(requests)
-    assert Simulation(config, COST).run(ordered) == Simulation(config, COST).run(iter(ordered))
+    assert Simulator(config, COST).run(ordered) == Simulator(config, COST).run(iter(ordered))
 
 
 def test_the_search_for_cycles_is_on_again_afterwards(config_of: Any) -> None:
     requests = [Request(0, "", [1, 2, 3], Sampling(max_tokens=2, ignore_eos=True))]
     assert gc.isenabled()
-    Simulation(config_of(), COST).run(requests)
+    Simulator(config_of(), COST).run(requests)
     assert gc.isenabled()

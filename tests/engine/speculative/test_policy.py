@@ -80,10 +80,10 @@ PROMPTS = [[Random(row).randrange(200) for _ in range(50)] for row in range(4)]
 
 
 def test_it_drafts_where_outputs_copy_and_tokens_are_cheap(request_of: Any) -> None:
-    night = Clocked(SpeculationPolicy(), PROMPTS, request_of)
-    night.run(200, copies, reads_weights)
-    assert night.num_drawn > 2.5 * 4 * 200
-    assert night.num_drawn / night.seconds > 2.5 * 4 / reads_weights(4)
+    clocked = Clocked(SpeculationPolicy(), PROMPTS, request_of)
+    clocked.run(200, copies, reads_weights)
+    assert clocked.num_drawn > 2.5 * 4 * 200
+    assert clocked.num_drawn / clocked.seconds > 2.5 * 4 / reads_weights(4)
 
 
 def test_sequences_that_end_require_no_step_without_drafts(request_of: Any) -> None:
@@ -93,47 +93,47 @@ def test_sequences_that_end_require_no_step_without_drafts(request_of: Any) -> N
         return 0.05 + 0.001 * num_tokens
 
     prompts = [[Random(row).randrange(200) for _ in range(50)] for row in range(40)]
-    night = Clocked(SpeculationPolicy(), prompts, request_of)
-    night.run(20, copies, step_s)
-    while len(night.seqs) > 4:
-        night.speculator.forget(night.seqs[-3:])
-        del night.seqs[-3:]
-        drafted = night.num_drafted
-        night.run(1, copies, step_s)
-        assert night.num_drafted > drafted
+    clocked = Clocked(SpeculationPolicy(), prompts, request_of)
+    clocked.run(20, copies, step_s)
+    while len(clocked.seqs) > 4:
+        clocked.speculator.forget(clocked.seqs[-3:])
+        del clocked.seqs[-3:]
+        drafted = clocked.num_drafted
+        clocked.run(1, copies, step_s)
+        assert clocked.num_drafted > drafted
 
 
 @pytest.mark.parametrize("step_s", [reads_weights, in_proportion])
 def test_it_costs_next_to_nothing_where_drafts_are_wrong(request_of: Any, step_s: Any) -> None:
     random = Random(5)
-    night = Clocked(SpeculationPolicy(), PROMPTS, request_of)
-    night.run(100, lambda seq: random.randrange(200), step_s)
-    night.num_drafted, night.num_drawn, night.seconds = 0, 0, 0.0
-    night.run(1000, lambda seq: random.randrange(200), step_s)
+    clocked = Clocked(SpeculationPolicy(), PROMPTS, request_of)
+    clocked.run(100, lambda seq: random.randrange(200), step_s)
+    clocked.num_drafted, clocked.num_drawn, clocked.seconds = 0, 0, 0.0
+    clocked.run(1000, lambda seq: random.randrange(200), step_s)
     # A draft that was right by chance is followed up for some steps.
-    assert night.num_drafted < 0.05 * 4 * 1000
-    assert night.num_drawn / night.seconds > 0.97 * 4 / step_s(4)
+    assert clocked.num_drafted < 0.05 * 4 * 1000
+    assert clocked.num_drawn / clocked.seconds > 0.97 * 4 / step_s(4)
 
 
 def test_it_does_not_draft_where_tokens_cost_in_proportion(request_of: Any) -> None:
-    night = Clocked(SpeculationPolicy(), PROMPTS, request_of)
-    night.run(1000, copies, in_proportion)
-    assert night.num_drawn / night.seconds > 0.97 * 4 / in_proportion(4)
+    clocked = Clocked(SpeculationPolicy(), PROMPTS, request_of)
+    clocked.run(1000, copies, in_proportion)
+    assert clocked.num_drawn / clocked.seconds > 0.97 * 4 / in_proportion(4)
 
 
 def test_it_resumes_when_outputs_begin_to_copy(request_of: Any) -> None:
     random = Random(5)
-    night = Clocked(SpeculationPolicy(), PROMPTS, request_of)
-    night.run(1000, lambda seq: random.randrange(200), reads_weights)
-    night.run(200, lambda seq: 7, reads_weights)
-    night.num_drawn, night.seconds = 0, 0.0
-    night.run(100, lambda seq: 7, reads_weights)
-    assert night.num_drawn / night.seconds > 2 * 4 / reads_weights(4)
+    clocked = Clocked(SpeculationPolicy(), PROMPTS, request_of)
+    clocked.run(1000, lambda seq: random.randrange(200), reads_weights)
+    clocked.run(200, lambda seq: 7, reads_weights)
+    clocked.num_drawn, clocked.seconds = 0, 0.0
+    clocked.run(100, lambda seq: 7, reads_weights)
+    assert clocked.num_drawn / clocked.seconds > 2 * 4 / reads_weights(4)
 
 
 def test_noise_does_not_mislead_it(request_of: Any) -> None:
     """Some steps take three times as long."""
     noise = Random(9)
-    night = Clocked(SpeculationPolicy(), PROMPTS, request_of)
-    night.run(400, copies, lambda n: reads_weights(n) * (3 if noise.random() < 0.15 else 1))
-    assert night.num_drawn / 400 > 2 * 4
+    clocked = Clocked(SpeculationPolicy(), PROMPTS, request_of)
+    clocked.run(400, copies, lambda n: reads_weights(n) * (3 if noise.random() < 0.15 else 1))
+    assert clocked.num_drawn / 400 > 2 * 4

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from rounding_oracle import product_of
+from thread_counts import on_threads
 
 from thothy_kernels.invariance import Prepacked
 from thothy_kernels.linear.bf16_fallback import Bf16Fallback
@@ -48,13 +49,8 @@ def test_a_row_has_the_same_bits_in_every_batch_and_on_any_threads(shape):
     for size in BATCHES:
         assert torch.equal(linear(x[:size]), whole[:size]), f"first {size} rows"
         assert torch.equal(linear(x[-size:]), whole[-size:]), f"last {size} rows"
-    before = torch.get_num_threads()
-    try:
-        for num_threads in (1, 2, 3):
-            torch.set_num_threads(num_threads)
-            assert torch.equal(linear(x), whole), f"{num_threads} threads"
-    finally:
-        torch.set_num_threads(before)
+    for num_threads, y in enumerate(on_threads(lambda: linear(x), 1, 2, 3), 1):
+        assert torch.equal(y, whole), f"{num_threads} threads"
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from rounding_oracle import product_of
+from thread_counts import on_threads
 
 from thothy_kernels import invariance
 from thothy_kernels.linear import pack_linear
@@ -71,15 +72,8 @@ def test_where_mkl_moves_bits_no_row_gets_others(monkeypatch):
 def test_number_of_threads_changes_no_bit_in_float32(shape, impl):
     weight, bias, x = _matrices(*shape, 100)
     linear = pack_linear(weight, bias, impl=impl)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for num_threads in (1, 2):
-            torch.set_num_threads(num_threads)
-            results.append([linear(x[:size]) for size in (1, 9, 100)])
-    finally:
-        torch.set_num_threads(before)
-    for one, two in zip(*results, strict=True):
+    for size in (1, 9, 100):
+        one, two = on_threads(lambda size=size: linear(x[:size]), 1, 2)
         assert torch.equal(one, two)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from attention_oracle import Night, bound_of
+from attention_oracle import Case, bound_of
 
 from thothy_kernels.numba_simd import cpu_features
 
@@ -29,7 +29,7 @@ def worst_error() -> float:
     worst = 0.0
     for number, shape in enumerate(SHAPES):
         for window, softcap, block_size in ((None, 0.0, 16), (100, 0.0, 32), (None, 5.0, 48)):
-            night = Night(
+            case = Case(
                 LENS,
                 shape=shape,
                 window=window,
@@ -38,11 +38,11 @@ def worst_error() -> float:
                 stride=2,
                 seed=number,
             )
-            result = night.run("cpu", softcap=softcap).double()
+            result = case.run("cpu", softcap=softcap).double()
             assert result.isfinite().all(), (shape, window, softcap, block_size)
-            exact = night.oracle(softcap)
+            exact = case.oracle(softcap)
             error = (result - exact).abs()
-            worst = max(worst, float((error / bound_of(night, softcap, exact)).max()))
+            worst = max(worst, float((error / bound_of(case, softcap, exact)).max()))
     return worst
 
 

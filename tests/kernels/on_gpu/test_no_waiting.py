@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from attention_oracle import Night
+from attention_oracle import Case
 from device_place import DEVICE, IS_DRY_RUN, no_waiting, on_device
 from step_oracle import NUM_SLOTS, V, inputs_of, simulation_of
 
@@ -39,17 +39,17 @@ Calls = tuple[Callable[[], object], Callable[[], object]]
 
 
 def _attention(grouped: bool) -> Calls:
-    """The second call plans anew, with metadata of its own, and after contexts grew."""
+    """The second call plans again, with metadata of its own, and after contexts grew."""
     lens = [(70, 1), (75, 1)] if grouped else [(70, 1), (40, 9)]
-    night = Night(lens, shape=(4, 2, 16), shared=((0, 2, 0, 3),) if grouped else ())
-    q, k, v = (t.to(DEVICE) for t in (night.q, night.k, night.v))
-    metas = [on_device(night.meta(grouped=grouped)) for _ in range(2)]
+    case = Case(lens, shape=(4, 2, 16), shared=((0, 2, 0, 3),) if grouped else ())
+    q, k, v = (t.to(DEVICE) for t in (case.q, case.k, case.v))
+    metas = [on_device(case.meta(grouped=grouped)) for _ in range(2)]
 
     def call(number: int) -> None:
         meta = metas[number]
-        paged_attention(q, k, v, meta, scale=night.scale, impl="triton")
+        paged_attention(q, k, v, meta, scale=case.scale, impl="triton")
         meta.contexts_grew()
-        paged_attention(q, k, v, meta, scale=night.scale, impl="triton")
+        paged_attention(q, k, v, meta, scale=case.scale, impl="triton")
 
     return lambda: call(0), lambda: call(1)
 

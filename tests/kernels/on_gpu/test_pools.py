@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from attention_oracle import Night
+from attention_oracle import Case
 from device_place import DEVICE, HALF, on_device, sizes
 
 from thothy_kernels.block_copy import copy_blocks
@@ -67,14 +67,14 @@ def test_far_blocks_are_written(caches: tuple[torch.Tensor, torch.Tensor]) -> No
 def test_far_blocks_are_attended_to(caches: tuple[torch.Tensor, torch.Tensor]) -> None:
     """A small pool, and the same as the end of a large one: the same bits."""
     lens = sizes([(300, 1), (70, 20)], [(40, 1), (9, 3)])
-    night = Night(lens, shape=(16, K, D), block_size=P, dtype=HALF)
+    case = Case(lens, shape=(16, K, D), block_size=P, dtype=HALF)
     outputs = []
-    for k, v in ((night.k.to(DEVICE), night.v.to(DEVICE)), caches):
-        far = len(k) - len(night.k)
-        k[far:], v[far:] = night.k.to(DEVICE), night.v.to(DEVICE)
-        meta = night.meta()
+    for k, v in ((case.k.to(DEVICE), case.v.to(DEVICE)), caches):
+        far = len(k) - len(case.k)
+        k[far:], v[far:] = case.k.to(DEVICE), case.v.to(DEVICE)
+        meta = case.meta()
         meta.block_tables[meta.block_tables >= 0] += far
-        q = night.q.to(DEVICE)
-        outputs.append(attention.paged_attention(q, k, v, on_device(meta), night.scale, 0.0))
+        q = case.q.to(DEVICE)
+        outputs.append(attention.paged_attention(q, k, v, on_device(meta), case.scale, 0.0))
     assert outputs[0].isfinite().all()
     assert torch.equal(*outputs)

@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 from attention_oracle import ExactAttention
+from thread_counts import on_threads
 
 from thothy_kernels.paged_attention import AttentionMetadata, paged_attention
 
 IMPLS = ("reference", "cpu")
 # Not everywhere: a row's bits may differ with the batch in Triton, and the interpreter cannot
-# multiply bfloat16. test_paged_attention_triton.py tests its exactness.
+# multiply bfloat16. test_triton_impl.py tests its exactness.
 ALL_IMPLS = (*IMPLS, "triton")
 DTYPES = (torch.float32, torch.bfloat16)
 # (query heads, kv heads, head dim): grouped, odd counts, dims from 8 to 256, a group above a tile.
@@ -144,14 +145,7 @@ def test_number_of_threads_changes_no_bit(impl):
     # One long context under two kv heads: with threads, its spans are shared out between them.
     pool = Pool((4, 2, 32), [3000, 40, 700])
     work = [(0, 2999, 3000), (1, 0, 40), (2, 650, 700)]
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for num_threads in (1, 2, 3, 8):
-            torch.set_num_threads(num_threads)
-            results.append(torch.cat(pool.attend(work, impl)))
-    finally:
-        torch.set_num_threads(before)
+    results = on_threads(lambda: torch.cat(pool.attend(work, impl)), 1, 2, 3, 8)
     assert all(torch.equal(result, results[0]) for result in results[1:])
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from attention_oracle import Night, bound_of
+from attention_oracle import Case, bound_of
 
 from thothy_kernels.paged_attention import SPAN, AttentionMetadata, paged_attention
 
@@ -22,28 +22,28 @@ LENS = [(1, 1), (17, 17), (300, 1), (520, 3), (SPAN, 1), (SPAN + 1, 70), (900, 1
 def test_it_is_what_the_formula_says(
     impl: str, softcap: float, window: int | None, dtype: torch.dtype
 ) -> None:
-    night = Night(LENS, window=window, dtype=dtype, stride=3, seed=window or 0)
-    exact = night.oracle(softcap)
-    error = (night.run(impl, softcap=softcap).double() - exact).abs()
-    assert (error <= bound_of(night, softcap, exact)).all()
+    case = Case(LENS, window=window, dtype=dtype, stride=3, seed=window or 0)
+    exact = case.oracle(softcap)
+    error = (case.run(impl, softcap=softcap).double() - exact).abs()
+    assert (error <= bound_of(case, softcap, exact)).all()
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 256), (6, 2, 24), (8, 8, 16), (16, 2, 128)])
 @pytest.mark.parametrize("window", [None, 40])
 def test_any_heads(shape: tuple[int, int, int], window: int | None) -> None:
-    night = Night(LENS[:5], shape=shape, window=window, block_size=7)
-    exact = night.oracle()
-    error = (night.run("cpu").double() - exact).abs()
-    assert (error <= bound_of(night, 0.0, exact)).all()
+    case = Case(LENS[:5], shape=shape, window=window, block_size=7)
+    exact = case.oracle()
+    error = (case.run("cpu").double() - exact).abs()
+    assert (error <= bound_of(case, 0.0, exact)).all()
 
 
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("window", [None, 1, 100, 700])
 def test_a_row_has_the_same_bits_alone_and_in_a_batch(impl: str, window: int | None) -> None:
-    night = Night(LENS, window=window)
-    together, start = night.run(impl, softcap=20.0), 0
-    for seq, (_, n) in enumerate(night.lens):
-        assert torch.equal(night.alone(impl, seq, 20.0), together[start : start + n])
+    case = Case(LENS, window=window)
+    together, start = case.run(impl, softcap=20.0), 0
+    for seq, (_, n) in enumerate(case.lens):
+        assert torch.equal(case.alone(impl, seq, 20.0), together[start : start + n])
         start += n
 
 
@@ -51,18 +51,18 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch(impl: str, window: int | N
 @pytest.mark.parametrize("window", [3, 100, 300])
 def test_a_chunk_has_the_same_bits_as_its_rows_one_by_one(impl: str, window: int) -> None:
     """The first visible span differs from row to row of a tile."""
-    night = Night([(SPAN + 130, 200)], window=window)
-    whole = night.run(impl)
+    case = Case([(SPAN + 130, 200)], window=window)
+    whole = case.run(impl)
     for row in range(0, 200, 7):
         meta = AttentionMetadata(
             cu_seqlens=torch.tensor([0, 1], dtype=torch.int32),
             context_lens=torch.tensor([SPAN + 130 - 199 + row], dtype=torch.int32),
-            block_tables=night.tables,
+            block_tables=case.tables,
             max_query_len=1,
             window=window,
         )
-        args: Any = (night.q[row : row + 1], night.k, night.v, meta)
-        alone = paged_attention(*args, scale=night.scale, impl=impl)
+        args: Any = (case.q[row : row + 1], case.k, case.v, meta)
+        alone = paged_attention(*args, scale=case.scale, impl=impl)
         assert torch.equal(alone[0], whole[row])
 
 
@@ -83,16 +83,16 @@ def test_groups_do_not_change_a_bit(
     groups: str, dtype: torch.dtype, shape: tuple[int, int, int]
 ) -> None:
     lens = [(970 + 13 * i, 1) for i in range(9)]
-    night = Night(lens, shape=shape, shared=GROUPS[groups], dtype=dtype)
-    plain = night.run("cpu", softcap=30.0)
-    assert torch.equal(night.run("cpu", softcap=30.0, grouped=True), plain)
-    assert torch.equal(night.run("reference", grouped=True), night.run("reference", grouped=False))
-    exact = night.oracle(30.0)
-    assert ((plain.double() - exact).abs() <= bound_of(night, 30.0, exact)).all()
+    case = Case(lens, shape=shape, shared=GROUPS[groups], dtype=dtype)
+    plain = case.run("cpu", softcap=30.0)
+    assert torch.equal(case.run("cpu", softcap=30.0, grouped=True), plain)
+    assert torch.equal(case.run("reference", grouped=True), case.run("reference", grouped=False))
+    exact = case.oracle(30.0)
+    assert ((plain.double() - exact).abs() <= bound_of(case, 30.0, exact)).all()
 
 
 def test_groups_beside_prompts_in_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random nights: nested groups of many sizes, more members than a tile has rows."""
+    """Random cases: nested groups of many sizes, more members than a tile has rows."""
     random = Random(5)
     for seed in range(12):
         num = random.randint(2, 90)
@@ -105,13 +105,13 @@ def test_groups_beside_prompts_in_any_number(monkeypatch: pytest.MonkeyPatch) ->
                 groups.append((first, end, outer, outer + random.randint(1, 40)))
             first = end
         lens = [(1650 + random.randint(0, 40), 1) for _ in range(num)] + [(333, 20), (5, 5)]
-        night = Night(lens, shape=(2, 1, 16), shared=tuple(groups), seed=seed)
-        assert torch.equal(night.run("cpu", grouped=True), night.run("cpu"))
+        case = Case(lens, shape=(2, 1, 16), shared=tuple(groups), seed=seed)
+        assert torch.equal(case.run("cpu", grouped=True), case.run("cpu"))
 
 
 def test_a_window_leaves_groups_alone() -> None:
-    night = Night([(600, 1), (600, 1)], window=100, shared=((0, 2, 0, 36),))
-    assert torch.equal(night.run("cpu", grouped=True), night.run("cpu"))
+    case = Case([(600, 1), (600, 1)], window=100, shared=((0, 2, 0, 36),))
+    assert torch.equal(case.run("cpu", grouped=True), case.run("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -127,24 +127,24 @@ def test_a_window_leaves_groups_alone() -> None:
     ],
 )
 def test_groups_that_cannot_be_are_refused(rows: list[list[int]], wrong: str) -> None:
-    night = Night([(60, 1), (60, 1)], shared=((0, 2, 0, 2),))
-    night.shared = torch.tensor(rows, dtype=torch.int32)
+    case = Case([(60, 1), (60, 1)], shared=((0, 2, 0, 2),))
+    case.shared = torch.tensor(rows, dtype=torch.int32)
     with pytest.raises(ValueError, match=wrong):
-        night.run("cpu", grouped=True)
+        case.run("cpu", grouped=True)
 
 
 @pytest.mark.parametrize(("rows", "wrong"), [([0, 2, 0, 48], "differ"), ([0, 2, 0, 20], "whole")])
 def test_groups_without_common_blocks_are_refused(rows: list[int], wrong: str) -> None:
-    night = Night([(60, 1), (60, 1)], shared=((0, 2, 0, 2),))
-    night.shared = torch.tensor([rows], dtype=torch.int32)
+    case = Case([(60, 1), (60, 1)], shared=((0, 2, 0, 2),))
+    case.shared = torch.tensor([rows], dtype=torch.int32)
     with pytest.raises(ValueError, match=wrong):
-        night.run("cpu", grouped=True)
+        case.run("cpu", grouped=True)
 
 
 def test_a_group_is_seen_by_all_queries() -> None:
-    night = Night([(34, 3), (60, 1)], shared=((0, 2, 0, 2),))
+    case = Case([(34, 3), (60, 1)], shared=((0, 2, 0, 2),))
     with pytest.raises(ValueError, match="one of its queries"):
-        night.run("cpu", grouped=True)
+        case.run("cpu", grouped=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -152,15 +152,15 @@ def test_a_group_is_seen_by_all_queries() -> None:
 def test_members_may_have_several_queries(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
     """Several queries per sequence, as when verifying drafts; the third has more than a tile."""
     lens = [(970, 1), (983, 8), (1010, 70), (991, 3), (975, 8), (972, 1)]
-    night = Night(lens, shape=shape, shared=((0, 6, 0, 20), (1, 5, 20, 48)), dtype=dtype)
-    plain = night.run("cpu")
-    assert torch.equal(night.run("cpu", grouped=True), plain)
-    exact = night.oracle()
-    assert ((plain.double() - exact).abs() <= bound_of(night, 0.0, exact)).all()
+    case = Case(lens, shape=shape, shared=((0, 6, 0, 20), (1, 5, 20, 48)), dtype=dtype)
+    plain = case.run("cpu")
+    assert torch.equal(case.run("cpu", grouped=True), plain)
+    exact = case.oracle()
+    assert ((plain.double() - exact).abs() <= bound_of(case, 0.0, exact)).all()
 
 
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("softcap", [-1.0])
 def test_a_soft_cap_is_positive(impl: str, softcap: float) -> None:
     with pytest.raises(ValueError, match="softcap"):
-        Night([(5, 1)]).run(impl, softcap=softcap)
+        Case([(5, 1)]).run(impl, softcap=softcap)

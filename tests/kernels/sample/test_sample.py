@@ -10,7 +10,7 @@ from thothy_kernels.sample.reference import gumbel, philox_4x32_10
 
 IMPLS = ("reference", "cpu", "triton")
 # What raises for bad values, and draws thousands of tokens in a second: Triton is interpreted here.
-# Its tokens are the reference's: test_sample_triton.py.
+# Its tokens are the reference's: test_triton_impl.py.
 HOST_IMPLS = ("reference", "cpu")
 
 

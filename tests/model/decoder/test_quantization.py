@@ -58,7 +58,7 @@ def test_saved_bytes_are_those_of_the_linears(
     assert saved_bytes(config, dtype, "none") == (0, 0)
 
 
-def test_plain_weights_are_gone_when_a_decoder_is_packed(make_checkpoint: Make) -> None:
+def test_plain_weights_are_freed_when_a_decoder_is_packed(make_checkpoint: Make) -> None:
     config = load_config(make_checkpoint("llama")[0])
     weights = random_weights(config, "bfloat16", 0)
     plain = [weakref.ref(layer.down) for layer in weights.layers]

@@ -41,7 +41,7 @@ class HostileEngine:
         info, word = self._engine.info, self._word("terminal_escapes")
         return replace(
             info,
-            model={**info.model, "markup": self._word("markup"), word: [self._word("markup")]},
+            model=replace(info.model, commit=word, architecture=self._word("markup") or ""),
             versions={**info.versions, word: self._word("right_to_left")},
             notes=(f"a note {word}\n{self._word('right_to_left')}",),
         )

@@ -58,9 +58,9 @@ def test_code_beside_a_checkpoint_never_runs(folder: Path, tmp_path: Path) -> No
         changed = {**settings, "auto_map": auto_map, "trust_remote_code": True}
         (folder / file).write_text(json.dumps(changed))
     spec = ModelSpec(id=str(folder))
-    facts = model_info(EngineSpec(model=spec, device="cpu"))
-    assert facts.tokenizer is not None
-    assert facts.tokenizer.encode("a text")
+    info = model_info(EngineSpec(model=spec, device="cpu"))
+    assert info.tokenizer is not None
+    assert info.tokenizer.encode("a text")
     load_decoder(spec, device="cpu", impl="reference")
     assert not marker.exists()
 

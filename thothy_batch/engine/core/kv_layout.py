@@ -26,8 +26,8 @@ class KVLayout:
 
     @property
     def page_units(self) -> int:
-        """Units of a large page."""
-        return page_units(self.groups)
+        """Units of a large page: the least common multiple of the groups' layer counts."""
+        return math.lcm(*(len(group.layers) for group in self.groups))
 
     @property
     def blocks_per_page(self) -> tuple[int, ...]:
@@ -97,8 +97,3 @@ class KVLayout:
 
 
 Needs = tuple[int, ...]
-
-
-def page_units(groups: tuple[LayerGroup, ...]) -> int:
-    """Return the units of a large page: the least common multiple of the groups' layer counts."""
-    return math.lcm(*(len(group.layers) for group in groups))

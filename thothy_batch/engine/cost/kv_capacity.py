@@ -25,13 +25,13 @@ class Capacity:
 
 def capacity_table(groups: Iterable[LayerGroup], contexts: Iterable[int]) -> list[Capacity]:
     """One row per context length, each at least 1."""
-    kept = [(len(group.layers), group.window) for group in groups]
-    num_layers = sum(num for num, _ in kept)
+    layers = [(len(group.layers), group.window) for group in groups]
+    num_layers = sum(num for num, _ in layers)
     return [
         Capacity(
             context,
             num_layers * context,
-            sum(num * min(context, window or context) for num, window in kept),
+            sum(num * min(context, window or context) for num, window in layers),
         )
         for context in contexts
     ]

@@ -10,7 +10,7 @@ from thothy_batch.engine.execution.sampler import Sampler
 from thothy_batch.model import Decoder, ForwardInputs, GroupInputs, KVPool
 
 
-class ModelRunner:
+class CPURunner:
     """A decoder, its KV pool and a sampler."""
 
     def __init__(self, decoder: Decoder, kv: KVPool, sampler: Sampler, layout: KVLayout) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from thothy_batch.engine.core.kv_layout import KVLayout
 from thothy_batch.engine.execution.batch import Batch, Int64Array
-from thothy_batch.engine.execution.cuda_graphs import DecodeGraphs, bucket_of, row_buckets
+from thothy_batch.engine.execution.decode_graphs import DecodeGraphs, bucket_of, row_buckets
 from thothy_batch.engine.execution.device_batch import to_device
 from thothy_batch.engine.execution.dummy_batches import DummyBatches
 from thothy_batch.engine.execution.graph_buffers import GraphBuffers, attention_shape
@@ -57,7 +57,7 @@ class _Read:
         return found
 
 
-class DeviceRunner:
+class GPURunner:
     """A decoder, its KV pool and the state of its sequences; both a Launcher and a Runner."""
 
     keeps_state = True

@@ -59,8 +59,8 @@ def _measure(config: EngineConfig, runner_of: Callable[[EngineConfig], "Runner"]
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info()
-    taken = max(of_step, of_decode) + of_decode  # launched steps, and graphs
-    return max(0, free - int(taken * _FRAGMENT_FACTOR) - _MARGIN_BYTES)
+    peak = max(of_step, of_decode) + of_decode  # launched steps, and graphs
+    return max(0, free - int(peak * _FRAGMENT_FACTOR) - _MARGIN_BYTES)
 
 
 def _largest_decodes(batches: DummyBatches) -> list[Batch]:

@@ -120,9 +120,9 @@ class KVAllocator:
                     self._layout.window_blocks(group.window),
                     self._layout.blocks_for(seq.max_len) - first,
                 )
-                kept = max(0, most - own)
-                self._blocks.release(g, seq.spare[g][kept:])
-                del seq.spare[g][kept:]
+                num_spare = max(0, most - own)
+                self._blocks.release(g, seq.spare[g][num_spare:])
+                del seq.spare[g][num_spare:]
 
     def fork(self, seq: Sequence, forks: list[Sequence]) -> None:
         """Give further samples the prompt's full blocks and their part of its spare blocks."""

@@ -1,4 +1,4 @@
-"""Counts planned readers of shared prefixes that no later engine must wait for."""
+"""Counts the planned readers of shared prefixes that a later engine must not wait for."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,17 +7,17 @@ from thothy_batch.records import Request, Sampling, SharedPrefix
 
 
 class CancelledReaders:
-    """A new engine expects every planned reader of a prefix. This says which will not come."""
+    """A new engine expects every planned reader of a prefix; these will not be submitted to it."""
 
     def __init__(self) -> None:
         self._num: Counter[tuple[SharedPrefix, ...]] = Counter()
 
     def add(self, requests: Iterable[Request]) -> None:
-        """Requests that were answered, cancelled or given back."""
+        """Count requests that were finished, cancelled or given back."""
         self._num.update(each.prefixes for each in requests if each.prefixes)
 
     def stubs(self) -> list[Request]:
-        """One request for each of them, for a new engine's `cancel`; without prompts."""
+        """One request without a prompt for each of them, for a new engine's `cancel`."""
         stubs: list[Request] = []
         for path, num in self._num.items():
             stubs += [Request(-1, "", (), Sampling(), prefixes=path)] * num  # sent as one object

@@ -17,7 +17,7 @@ _LENGTH = struct.Struct("!Q")
 
 
 class ChannelClosedError(Exception):
-    """The other end is gone, and everything that it sent was received."""
+    """The other end was closed, and everything that it sent was received."""
 
 
 class Channel:
@@ -32,21 +32,23 @@ class Channel:
         self._sock = sock
         self._on_close = on_close
         self._clock = clock
-        # Each with the time of its arrival; None: the other end is gone.
+        # Each with the time of its arrival; None: the other end was closed.
         self._incoming: queue.SimpleQueue[tuple[bytes, float] | None] = queue.SimpleQueue()
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._is_idle = threading.Event()
         self._is_idle.set()
+        self._queue_lock = threading.Lock()  # `_is_idle` changes with the outgoing queue
         self._ended = False
-        self.arrived_at = 0.0  # by `clock`: when the message came that `receive` returned last
+        self.arrived_at = 0.0  # by `clock`: arrival of the message that `receive` returned last
         for target in (self._read, self._write):
             threading.Thread(target=target, name=f"channel{target.__name__}", daemon=True).start()
 
     def send(self, message: object) -> None:
-        """Queue a message. Never blocks, and does not notice when the other end is gone."""
+        """Queue a message. Never blocks, and does not notice when the other end is closed."""
         data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-        self._is_idle.clear()
-        self._outgoing.put(data)
+        with self._queue_lock:
+            self._is_idle.clear()
+            self._outgoing.put(data)
 
     @property
     def has_backlog(self) -> bool:
@@ -102,6 +104,7 @@ class Channel:
                 self._sock.sendall(_LENGTH.pack(len(data)) + data)
             except OSError:
                 break  # the reader sees the same end
-            if self._outgoing.empty():
-                self._is_idle.set()
+            with self._queue_lock:
+                if self._outgoing.empty():
+                    self._is_idle.set()
         self._is_idle.set()

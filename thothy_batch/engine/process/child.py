@@ -21,7 +21,7 @@ _LOG_BYTES = 4096
 _HANG_UP_S = 1.0  # for it to end by itself
 _KILL_S = 10.0
 _DUMP_S = 10.0  # at most, for it to write its stacks
-_SETTLED_S = 0.5  # a log that has not grown for this long is complete
+_QUIET_S = 0.5  # a log that has not grown for this long is complete
 
 
 class Child:
@@ -40,12 +40,12 @@ class Child:
             log: BinaryIO = log_path.open("ab+") if log_path else tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the engine
             log_start = log.seek(0, os.SEEK_END)
         except OSError as error:
-            raise _cannot_start(error) from error
+            raise cannot_start(error) from error
         try:
             return cls(_spawn(sock, log), log, log_start)
         except OSError as error:
             log.close()
-            raise _cannot_start(error) from error
+            raise cannot_start(error) from error
 
     @property
     def pid(self) -> int:
@@ -64,7 +64,7 @@ class Child:
         size = before = os.fstat(self._log.fileno()).st_size
         until = time.monotonic() + _DUMP_S
         while time.monotonic() < until:
-            time.sleep(_SETTLED_S)
+            time.sleep(_QUIET_S)
             now = os.fstat(self._log.fileno()).st_size
             if before < size == now:
                 return
@@ -109,7 +109,8 @@ class Child:
         return "it left no message; lower engine.kv_memory if memory was short"
 
 
-def _cannot_start(error: OSError) -> EngineError:
+def cannot_start(error: OSError) -> EngineError:
+    """The error of an engine process for which the system has no room."""
     return EngineError(f"the engine process could not be started: {error}")
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from thothy_batch.engine.process.channel import Channel, ChannelClosedError
-from thothy_batch.engine.process.child import Child
+from thothy_batch.engine.process.child import Child, cannot_start
 from thothy_batch.engine.process.messages import (
     Cancel,
     Failed,
@@ -56,7 +56,7 @@ class EngineProcess:
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
-            raise EngineError(f"the engine process could not be started: {error}") from error
+            raise cannot_start(error) from error
         try:
             child = Child.start(theirs, log_path)
         except EngineError:

@@ -38,8 +38,8 @@ class Submit:
         return cls(bare, left)
 
     def with_deadlines(self, arrived_at: float) -> list[Request]:
-        """The requests with `ends_at` by the receiver's clock, which read `arrived_at` when the
-        message came."""
+        """The requests with `ends_at` by the receiver's clock; `arrived_at`: its time when the
+        message arrived."""
         return [
             request
             if (left := self.seconds_left.get(request.request_id)) is None

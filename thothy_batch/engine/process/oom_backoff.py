@@ -1,5 +1,5 @@
-"""The most tokens of a step: halved after every death from lack of memory, and doubled again when
-that has gone well for long."""
+"""The most tokens of a step: halved each time an engine runs out of memory, and doubled again after
+a long time without that."""
 
 import time
 from collections.abc import Callable
@@ -23,8 +23,8 @@ class OomBackoff:
         return self.max_step_tokens < self._most
 
     def halve(self, least: int) -> bool:
-        """Halve after a death from lack of memory. False where steps are too small for that;
-        `least`: rows of one request."""
+        """Halve after an engine ran out of memory. False where steps are too small for that;
+        `least`: samples of one request, which are drawn in one step."""
         if self.max_step_tokens // 2 < max(_LEAST_TOKENS, least):
             return False
         self.max_step_tokens //= 2
@@ -32,8 +32,10 @@ class OomBackoff:
         self._since = self._clock()
         return True
 
-    def restarted(self) -> None:
-        """An engine is ready: the time before it says nothing about memory."""
+    def restarted(self, most: int) -> None:
+        """An engine is ready: the time before it says nothing about memory. `most`: what its
+        settings allow, less than before where it was started with smaller steps."""
+        self._most = min(self._most, most)
         self._since = self._clock()
 
     def recover(self) -> bool:

@@ -2,7 +2,7 @@
 
 One death says little: everything that was in flight is tried again. A second one, with some of the
 same requests in flight, makes these suspects: half of them are computed with nothing beside them,
-then half of those that died, until one dies alone. The others are answered meanwhile, so no half is
+then half of those that died, until one dies alone. The others finish meanwhile, so no half is
 computed in vain. Requests are known by their ids.
 """
 
@@ -10,17 +10,12 @@ from collections.abc import Sequence
 
 
 class PoisonBisection:
-    """Knows which requests may be computed now, and which one turned out to be the culprit."""
+    """Decides which requests may be computed now, and names the culprit once it is certain."""
 
     def __init__(self) -> None:
-        self._marked: set[int] = set()  # were in flight at a death, and are not answered since
+        self._marked: set[int] = set()  # were in flight at a death, and have not ended since
         self._suspects: list[int] = []  # one of them killed the engine, as far as is known
         self._trial: set[int] | None = None  # the only ones to be computed; None: all may be
-
-    @property
-    def is_on(self) -> bool:
-        """True while some requests must not be computed."""
-        return self._trial is not None
 
     def may_run(self, request_id: int) -> bool:
         return self._trial is None or request_id in self._trial
@@ -44,7 +39,7 @@ class PoisonBisection:
         return None
 
     def remove(self, request_id: int) -> None:
-        """A request is answered, given back or given up, and will not be in flight again."""
+        """A request has ended and will not be in flight again: finished, given back or given up."""
         self._marked.discard(request_id)
         if self._trial is None:
             return

@@ -1,14 +1,14 @@
-"""Requests that are blamed for an engine's death, until another request was answered."""
+"""Requests that are blamed for an engine's death, until another request is finished."""
 
 from dataclasses import replace
 
 from thothy_batch.records import RequestFailure
 
-_MAX_BLAMED = 3  # in a row, with nothing answered in between: then it is not the requests
+_MAX_BLAMED = 3  # in a row, with no result in between: then it is not the requests
 
 
 class Quarantine:
-    """Withholds failures: as long as nothing else is answered, the machine may be to blame."""
+    """Withholds failures: as long as there is no other result, the machine may be to blame."""
 
     def __init__(self) -> None:
         self._failures: list[RequestFailure] = []
@@ -22,14 +22,14 @@ class Quarantine:
         self._failures.append(failure)
 
     def release(self) -> list[RequestFailure]:
-        """Another request was answered: the failures are certain."""
+        """Another request was finished: the failures are certain."""
         failures, self._failures = self._failures, []
         return failures
 
     def release_uncertain(self) -> list[RequestFailure]:
-        """Nothing is left that could be answered: it may have been the machine."""
+        """No request is left that could be finished: the machine may be to blame."""
         return [replace(failure, is_certain=False) for failure in self.release()]
 
     def clear(self) -> list[int]:
-        """Drop the failures, as nothing will be answered that could confirm them; their ids."""
+        """Drop the failures, as no result will confirm them; returns their ids."""
         return [failure.request_id for failure in self.release()]

@@ -7,7 +7,7 @@ from thothy_batch.errors import EngineError
 
 _MAX_FAILED_STARTS = 5
 _FIRST_PAUSE_S = 2.0  # before a start that follows a failed one; doubled each time
-# Deaths in a row with no request answered in between. Finding one culprit among n takes log2(n).
+# Deaths in a row with no result in between. Finding one culprit among n takes log2(n).
 _MAX_FRUITLESS = 40
 
 
@@ -35,7 +35,7 @@ class RestartPolicy:
         self._start_at = self._clock() + _FIRST_PAUSE_S * 2 ** (self._num_failed_starts - 1)
 
     def died(self, error: EngineError) -> None:
-        """An engine died at work. Fatal after too many in a row that answered nothing."""
+        """An engine died at work. Fatal after too many in a row without a result."""
         self._num_fruitless += 1
         if self._num_fruitless > _MAX_FRUITLESS:
             self.fatal = error
@@ -44,6 +44,6 @@ class RestartPolicy:
         """An engine is ready."""
         self._num_failed_starts = 0
 
-    def answered(self) -> None:
+    def made_progress(self) -> None:
         """An engine produced a result."""
         self._num_fruitless = 0

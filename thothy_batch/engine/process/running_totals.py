@@ -17,26 +17,26 @@ class RunningTotals:
         self._clock = clock
         self._ready_at = clock()
         self._before = EngineTotals()  # of the engines that died
-        self._kept_prompt = self._kept_output = 0  # tokens of the current engine's results
+        self._finished_prompt = self._finished_output = 0  # tokens of the current engine's results
 
     def next_engine(self) -> None:
         """Another engine is ready."""
         self.since_s = self._clock() - self._ready_at
 
-    def keep(self, result: RequestResult) -> None:
+    def count(self, result: RequestResult) -> None:
         """Count a result: what was computed for it is not lost if the engine dies."""
-        self._kept_prompt += result.prompt_tokens - result.cached_prompt_tokens
-        self._kept_output += result.output_tokens
+        self._finished_prompt += result.prompt_tokens - result.cached_prompt_tokens
+        self._finished_output += result.output_tokens
 
     def close_engine(self, last: EngineTotals) -> int:
         """The current engine died with these totals. Returns the number of tokens lost: those
-        computed for requests that it has not answered."""
-        repeated = max(0, last.prefill_tokens - self._kept_prompt)
-        lost = repeated + max(0, last.output_tokens - self._kept_output)
+        computed for requests that it has not finished."""
+        repeated = max(0, last.prefill_tokens - self._finished_prompt)
+        lost = repeated + max(0, last.output_tokens - self._finished_output)
         whole = self.of_run(last)
         again = whole.repeated_prompt_tokens + repeated
         self._before = replace(whole, repeated_prompt_tokens=again)
-        self._kept_prompt = self._kept_output = 0
+        self._finished_prompt = self._finished_output = 0
         return lost
 
     def of_run(self, now: EngineTotals) -> EngineTotals:

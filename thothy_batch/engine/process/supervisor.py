@@ -1,4 +1,4 @@
-"""An engine that survives its own death: it is restarted, its unanswered requests are computed
+"""An engine that survives its own death: it is restarted, its unfinished requests are computed
 again, and the request that kills it is found and quarantined."""
 
 import time
@@ -14,7 +14,7 @@ from thothy_batch.engine.process.quarantine import Quarantine
 from thothy_batch.engine.process.restart_policy import RestartPolicy
 from thothy_batch.engine.process.running_totals import RunningTotals
 from thothy_batch.engine.process.stall_watch import StallWatch
-from thothy_batch.engine.process.unanswered_requests import UnansweredRequests
+from thothy_batch.engine.process.unfinished_requests import UnfinishedRequests
 from thothy_batch.errors import EngineError
 from thothy_batch.records import (
     EngineInfo,
@@ -45,7 +45,7 @@ class EngineSupervisor:
         """Start the first engine and wait for it; its errors are raised as they are."""
         self._slot = EngineSlot(start, spec, clock)
         self.info: EngineInfo = self._slot.engine.info
-        self._requests = UnansweredRequests()
+        self._requests = UnfinishedRequests()
         self._readers = CancelledReaders()
         self._bisection = PoisonBisection()
         self._quarantine = Quarantine()
@@ -67,7 +67,7 @@ class EngineSupervisor:
 
     def cancel(self, requests: Sequence[Request]) -> None:
         self._drop_held({each.request_id for each in requests})
-        # Those in the engine count as cancelled once they are given back or answered.
+        # Those in the engine count as cancelled once they are given back or finished.
         elsewhere = [each for each in requests if each.request_id not in self._requests]
         self._readers.add(elsewhere)
         if self._slot.is_ready:
@@ -129,7 +129,7 @@ class EngineSupervisor:
         self._policy.started()
         self._watch.restart()
         self._totals.next_engine()
-        self._backoff.restarted()
+        self._backoff.restarted(slot.engine.info.engine.max_step_tokens)
         if self._backoff.is_reduced:
             slot.engine.limit_steps(self._backoff.max_step_tokens)
         slot.engine.cancel(self._readers.stubs())
@@ -139,7 +139,7 @@ class EngineSupervisor:
         """Submit what is held, as far as the search for a culprit allows."""
         if not self._slot.is_ready or self._is_draining:
             return
-        if not self._requests.ids_in_engine:
+        if not self._requests.num_in_engine:
             self._watch.restart()
         # Only after that: of a dead engine nothing more was in flight.
         self._requests.submit(self._bisection.may_run, self._slot.engine.submit)
@@ -160,12 +160,12 @@ class EngineSupervisor:
 
     @property
     def _silent_s(self) -> float:
-        if not self._slot.is_ready or not self._requests.ids_in_engine:
+        if not self._slot.is_ready or not self._requests.num_in_engine:
             return 0.0
         return self._watch.silent_s(self._slot.engine.heard_at)
 
     def _on_death(self, error: EngineError) -> None:
-        """The engine has died: its unanswered requests are computed by the next one."""
+        """The engine has died: its unfinished requests are computed by the next one."""
         was_ready = self._slot.is_ready
         self._slot.close()
         num_lost = self._totals.close_engine(self._last.totals)
@@ -173,7 +173,7 @@ class EngineSupervisor:
         if not self._is_draining:
             self._attribute(error) if was_ready else self._back_off(error)
         is_over = self._is_draining or self._policy.fatal is not None
-        num_again = 0 if is_over else len(self._requests.ids_in_engine)
+        num_again = 0 if is_over else self._requests.num_in_engine
         is_smaller = error.cause == "memory" and self._backoff.is_reduced
         smaller = self._backoff.max_step_tokens if is_smaller else 0
         self._news.events.append(
@@ -210,12 +210,12 @@ class EngineSupervisor:
         """Turn an engine's update into one of the whole run."""
         self._last = _without_news(update)
         for result in update.results:
-            self._totals.keep(result)
+            self._totals.count(result)
         self._remove(each.request_id for each in update.results)
         self._remove(each.request_id for each in update.failures)
         self._remove((*update.expired, *update.given_back))
         if update.results:
-            self._policy.answered()
+            self._policy.made_progress()
         blamed = self._released(has_results=bool(update.results))
         news, self._news = self._news, EngineUpdate()
         is_ready, since_s = self._slot.is_ready, self._totals.since_s
@@ -227,6 +227,7 @@ class EngineSupervisor:
             totals=self._totals.of_run(update.totals),
             num_running=update.num_running if is_ready else 0,
             num_waiting=(update.num_waiting if is_ready else 0) + self._requests.num_held,
+            num_deferred=update.num_deferred if is_ready else 0,
             blocks_total=update.blocks_total or self.info.engine.num_blocks,
             events=[*news.events, *map(restart_events.quarantined, blamed)],
             given_back=[*news.given_back, *update.given_back],
@@ -247,7 +248,7 @@ class EngineSupervisor:
         return "stalled" if self._watch.is_shown(self._silent_s) else ""
 
     def _remove(self, request_ids: Iterable[int]) -> None:
-        """Requests in the engine were answered or given back."""
+        """Remove requests that the engine finished or gave back."""
         for request_id in request_ids:
             self._readers.add([self._requests.pop(request_id)])
             self._bisection.remove(request_id)

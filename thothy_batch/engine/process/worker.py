@@ -1,8 +1,9 @@
-"""The engine process, started as `python -m thothy_batch.engine.process.worker FD PARENT_PID`.
+"""The engine process: `python -m thothy_batch.engine.process.worker FD PARENT_PID 0|1`.
 
 The main thread computes; a reader thread receives messages meanwhile and ends the process at once
 when the parent's end of the socket closes. Signals meant for the run (Ctrl-C in the terminal, a
-service manager's SIGTERM to the whole group) are ignored: the parent decides what they mean.
+service manager's SIGTERM to the whole group) are ignored: the parent decides what they mean. With
+1 the kernel ends it with its parent.
 """
 
 import faulthandler

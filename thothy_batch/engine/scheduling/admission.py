@@ -9,7 +9,7 @@ from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.sequence import Sequence
 from thothy_batch.engine.kv_cache.allocator import KVAllocator
 from thothy_batch.engine.kv_cache.pinned_prefixes import PinnedPrefixes, PrefixHit
-from thothy_batch.engine.scheduling.deadlines import DeadlineGate
+from thothy_batch.engine.scheduling.deadline_gate import DeadlineGate
 from thothy_batch.engine.scheduling.running_set import RunningSet
 from thothy_batch.engine.scheduling.waiting_queue import WaitingQueue
 

@@ -71,13 +71,16 @@ class RequestIntake:
         Started requests continue.
         """
         ids = {request.request_id for request in requests}
-        dropped = self._drop_unstarted(lambda seq: seq.state.request.request_id in ids)
-        dropped += [request_id for request_id in self._stopped_ids if request_id in ids]
-        self._stopped_ids = [each for each in self._stopped_ids if each not in ids]
-        known = self._unfinished_ids.union(dropped)
+        known = ids.intersection(self._unfinished_ids)
+        known.update(each for each in self._stopped_ids if each in ids)
         for request in requests:
             if request.request_id not in known:
                 self._scheduler.cancel_planned(request)
+        if not known:  # as for most: the queue is not searched
+            return []
+        dropped = self._drop_unstarted(lambda seq: seq.state.request.request_id in known)
+        dropped += [each for each in self._stopped_ids if each in known]
+        self._stopped_ids = [each for each in self._stopped_ids if each not in known]
         return dropped
 
     def stop_admitting(self) -> None:

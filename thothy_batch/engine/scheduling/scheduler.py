@@ -18,7 +18,7 @@ from thothy_batch.engine.kv_cache.allocator import KVAllocator
 from thothy_batch.engine.kv_cache.block_manager import BlockManager
 from thothy_batch.engine.kv_cache.pinned_prefixes import PinnedPrefixes
 from thothy_batch.engine.scheduling.admission import Admission
-from thothy_batch.engine.scheduling.deadlines import DeadlineGate
+from thothy_batch.engine.scheduling.deadline_gate import DeadlineGate
 from thothy_batch.engine.scheduling.decode_blocks import DecodeBlocks
 from thothy_batch.engine.scheduling.pending_copies import PendingCopies
 from thothy_batch.engine.scheduling.running_set import RunningSet

@@ -7,7 +7,7 @@ from thothy_batch.engine.core.config import EngineConfig
 from thothy_batch.engine.core.sequence import Sequence as Seq
 from thothy_batch.engine.cost.cost_model import CostModel, ModelWork, StepSpeed
 from thothy_batch.engine.cost.known_speed import KnownSpeed
-from thothy_batch.engine.simulation.simulator import Simulated, Simulation
+from thothy_batch.engine.simulation.simulator import Simulated, Simulator
 from thothy_batch.records import Request
 
 
@@ -42,11 +42,6 @@ def predict(
     `output_lens`: tokens of a sample by request_id; `jobs`: a name by request_id. Every request
     has to fit the pool.
     """
-    simulation = Simulation(
-        config,
-        CostModel(work, known.speed),
-        output_len=lambda request, sample: output_lens[request.request_id],
-    )
     tokens: dict[str, int] = dict.fromkeys(jobs.values(), 0)
     ends: dict[str, float] = dict.fromkeys(jobs.values(), 0.0)
 
@@ -56,8 +51,13 @@ def predict(
         prompt = seq.prompt_len - seq.state.cached_prompt_tokens if seq.sample == 0 else 0
         tokens[job] += prompt + seq.num_output
 
-    simulation.finished_s = finished
-    simulated = simulation.run(requests)
+    simulator = Simulator(
+        config,
+        CostModel(work, known.speed),
+        output_len=lambda request, sample: output_lens[request.request_id],
+        on_finished=finished,
+    )
+    simulated = simulator.run(requests)
     total = sum(tokens.values()) or 1
     parts = {
         job: JobPrediction(simulated.seconds * tokens[job] / total, ends[job]) for job in tokens

@@ -23,6 +23,8 @@ from thothy_batch.records import Request
 
 # Output tokens that the model would have produced for a sample of a request.
 OutputLen = Callable[[Request, int], int]
+# Called with each sequence that ends, and the seconds since the run began.
+OnFinished = Callable[[Sequence, float], None]
 
 _FEED = 256  # requests queued at a time
 
@@ -50,7 +52,7 @@ def max_tokens_of(request: Request, sample: int) -> int:
     return request.sampling.max_tokens
 
 
-class Simulation:
+class Simulator:
     """Runs requests, in the order given, on a device that `cost` describes.
 
     Every request must fit the pool. `check`: assert the scheduler's integrity after every batch.
@@ -62,14 +64,16 @@ class Simulation:
         cost: CostModel,
         *,
         output_len: OutputLen = max_tokens_of,
+        on_finished: OnFinished | None = None,
         check: bool = False,
     ) -> None:
         self._config = config
         self._cost = cost
         self._output_len = output_len
+        self._on_finished = on_finished
         self._check = check
-        self._by_content = config.prefix_sharing
-        self._scheduler = _scheduler(config, by_content=True)
+        self._prefix_lookup = config.prefix_sharing
+        self._scheduler = Scheduler(config)
         self._ends: list[tuple[int, int, Sequence, int | None]] = []
         self._num_ends = 0
         self._context = 0  # tokens of all decoding sequences
@@ -77,14 +81,13 @@ class Simulation:
         self._grouped: list[Sequence] = []
         self._parked: list[Sequence] = []  # have their first token, but no step has room for them
         self.result = Simulated()
-        self.finished_s: Callable[[Sequence, float], None] | None = None
 
     def run(self, requests: Iterable[Request]) -> Simulated:
         """Run until the last request has finished. A collection is examined first: where no request
         will ever look up content, no block is hashed."""
-        if isinstance(requests, Collection) and not self._looks_for_content(requests):
-            self._by_content = False
-            self._scheduler = _scheduler(self._config, by_content=False)
+        if isinstance(requests, Collection) and not self._needs_prefix_lookup(requests):
+            self._prefix_lookup = False
+            self._scheduler = Scheduler(self._config, prefix_lookup=False)
         with _no_cycle_search():
             self._run(iter(requests))
         return self.result
@@ -97,7 +100,7 @@ class Simulation:
                 self._scheduler.check_integrity()
             self._feed(waiting)
 
-    def _looks_for_content(self, requests: Collection[Request]) -> bool:
+    def _needs_prefix_lookup(self, requests: Collection[Request]) -> bool:
         """True if a request is not planned, or might be preempted."""
         if self._config.admission == "optimistic":
             return True
@@ -132,8 +135,8 @@ class Simulation:
         finished = self._joined(stats) + self._ended()
         for seq in finished:
             self._context -= seq.num_tokens
-            if self.finished_s is not None:
-                self.finished_s(seq, result.seconds)
+            if self._on_finished is not None:
+                self._on_finished(seq, result.seconds)
         self._scheduler.finish(finished)
         result.prefill_tokens += stats.prefill_tokens
         result.cached_prompt_tokens += stats.cached_tokens
@@ -143,11 +146,11 @@ class Simulation:
 
     def _work(self, batch: ScheduledBatch, num_decode: int, num_steps: int) -> StepWork:
         num_tokens, num_sampled, pairs = num_decode, num_decode, 0
-        for part in batch.chunks:
-            n = part.num_tokens
+        for chunk in batch.chunks:
+            n = chunk.num_tokens
             num_tokens += n
-            num_sampled += part.num_rows
-            pairs += n * part.start + n * (n + 1) // 2
+            num_sampled += chunk.num_rows
+            pairs += n * chunk.start + n * (n + 1) // 2
         if self._config.prefix_sharing:
             self._group(batch)
         return StepWork(
@@ -162,12 +165,12 @@ class Simulation:
 
     def _group(self, batch: ScheduledBatch) -> None:
         """Count the tokens that groups of sequences read once, whenever the set changed."""
-        rows = batch.decoding.sharing_seqs
-        if rows is not self._grouped:
+        seqs = batch.decoding.sharing_seqs
+        if seqs is not self._grouped:
             block_size = self._config.block_size
-            groups = attention_groups([prefix_path(seq, block_size) for seq in rows])
+            groups = attention_groups([prefix_path(seq, block_size) for seq in seqs])
             self._saved = sum((end - first - 1) * (stop - at) for first, end, at, stop in groups)
-            self._grouped = rows
+            self._grouped = seqs
 
     def _joined(self, stats: StepStats) -> list[Sequence]:
         """Schedule the ends of sequences that have their first token; returns those that end with
@@ -175,7 +178,7 @@ class Simulation:
         finished = []
         for seq in stats.joined:
             left = self._left(seq)
-            if self._by_content and not seq.output_ids:
+            if self._prefix_lookup and not seq.output_ids:
                 # A preempted sequence is found again by its tokens: any will do that no other has.
                 seq.output_ids = array("i", [_mark(seq)]) * (seq.num_output + max(0, left))
             if left <= 0:
@@ -233,10 +236,6 @@ def _no_cycle_search() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _scheduler(config: EngineConfig, *, by_content: bool) -> Scheduler:
-    return Scheduler(config, prefix_lookup=by_content)
 
 
 def _mark(seq: Sequence) -> int:

@@ -1,12 +1,13 @@
 """Starts the loop of a run: plan, load the engine, record what it is, queue the requests."""
 
 import logging
+from dataclasses import asdict
 from datetime import datetime
 
 from thothy_batch import __version__
 from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.errors import StoreError
-from thothy_batch.records import EngineInfo
+from thothy_batch.records import EngineInfo, ResolvedModel
 from thothy_batch.runner.entries.rendering import make_renderer
 from thothy_batch.runner.loop.cancellation import Cancellations
 from thothy_batch.runner.loop.engine_feed import EngineFeed
@@ -104,7 +105,7 @@ def _build_loop(
         retry_policy=RetryPolicy(
             inputs.manifest.run.seed,
             inputs.manifest.run.max_attempts,
-            min(info.max_model_len, info.pool_tokens),
+            min(info.engine.max_model_len, info.engine.num_blocks * info.engine.block_size),
         ),
         render=make_renderer(inputs.render_context),
         roofline_receipt=RooflineReceipt(
@@ -131,13 +132,19 @@ def _build_loop(
 def _record_engine(run: RunContext, store: Store, plan: EnginePlan, info: EngineInfo) -> None:
     store.update_run(
         {
-            "model": {**info.model, "fingerprint": run.inputs.model_info.fingerprint},
+            "model": {**_as_json(info.model), "fingerprint": run.inputs.model_info.fingerprint},
             "engine": {**info.engine.as_json(), "order": plan.order},
             "versions": {**info.versions, "thothy-batch": __version__},
             "load_s": info.load_s,
             "engine_ready_at": datetime.now().astimezone(),
         }
     )
+
+
+def _as_json(model: ResolvedModel) -> dict[str, object]:
+    """The model as `runs.model` records it, without its fingerprint."""
+    is_fake = not model.architecture
+    return {"name": model.name, "dtype": model.dtype} if is_fake else asdict(model)
 
 
 def _record_plan(store: Store, plan: RunPlan) -> None:

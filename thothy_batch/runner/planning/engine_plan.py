@@ -24,6 +24,6 @@ class EnginePlan:
 
     def replan_for_pool(self, info: EngineInfo) -> None:
         """Plan again where the loaded engine's pool is smaller than was expected."""
-        if info.pool_tokens < self.config.pool_tokens:
-            blocks = info.pool_tokens // self.config.block_size
-            self.run_plan = self._plan(replace(self.config, num_blocks=blocks))
+        num_blocks = info.engine.num_blocks
+        if num_blocks < self.config.num_blocks:
+            self.run_plan = self._plan(replace(self.config, num_blocks=num_blocks))

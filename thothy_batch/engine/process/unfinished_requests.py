@@ -1,4 +1,4 @@
-"""Requests that were submitted to a supervised engine and are not answered."""
+"""Requests that were submitted to a supervised engine and have not ended."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from thothy_batch.records import Request
 
 
-class UnansweredRequests:
-    """Those in the current engine, in the order of submission, and those held for the next one."""
+class UnfinishedRequests:
+    """Requests in the current engine and those held for the next one, in submission order."""
 
     def __init__(self) -> None:
         self._in_engine: dict[int, Request] = {}
@@ -17,6 +17,10 @@ class UnansweredRequests:
     @property
     def num_held(self) -> int:
         return len(self._held)
+
+    @property
+    def num_in_engine(self) -> int:
+        return len(self._in_engine)
 
     @property
     def ids_in_engine(self) -> list[int]:
@@ -31,7 +35,7 @@ class UnansweredRequests:
         return request_id in self._in_engine
 
     def hold(self, requests: Sequence[Request]) -> None:
-        """Take requests that are to be submitted."""
+        """Hold requests until they are submitted."""
         self._held.extend(requests)
         self.most_samples = max([self.most_samples, *(each.num_samples for each in requests)])
 
@@ -47,20 +51,20 @@ class UnansweredRequests:
         self._in_engine |= batch
 
     def pop(self, request_id: int) -> Request:
-        """Remove one that the engine answered or gave back."""
+        """Remove one that the engine finished or gave back."""
         return self._in_engine.pop(request_id)
 
     def requeue(self) -> None:
-        """The engine is gone: hold its requests, before all others and in their order."""
+        """Hold the requests of a dead engine, before all others and in their order."""
         self._held.extendleft(reversed(self._in_engine.values()))
         self._in_engine.clear()
 
     def drop_held(self, request_ids: Collection[int] | None = None) -> list[Request]:
         """Remove and return held requests: those named, or all."""
         dropped: list[Request] = []
-        kept: deque[Request] = deque()
+        held: deque[Request] = deque()
         for each in self._held:
             is_dropped = request_ids is None or each.request_id in request_ids
-            (dropped if is_dropped else kept).append(each)
-        self._held = kept
+            (dropped if is_dropped else held).append(each)
+        self._held = held
         return dropped

@@ -8,7 +8,7 @@ import pytest
 from thothy_batch.engine.core.sequence import Clock, Sequence
 from thothy_batch.engine.cost.cost_model import CostModel, GroupWork, ModelWork, StepSpeed
 from thothy_batch.engine.in_process import InProcessEngine
-from thothy_batch.engine.scheduling.deadlines import DeadlineGate
+from thothy_batch.engine.scheduling.deadline_gate import DeadlineGate
 from thothy_batch.records import EngineSpec, EngineUpdate, ModelSpec, Request, Sampling
 
 STEP_S = 0.02
