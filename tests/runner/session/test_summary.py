@@ -1,9 +1,11 @@
-"""The document of `run --json` has the same keys whenever the run ended."""
+"""A run that ended early: the document of `run --json` has all its keys, the text only a message."""
 
 import os
 from typing import Any
 
+from thothy_batch.cli.render_run import summary_blocks
 from thothy_batch.errors import LockHolder
+from thothy_batch.report import to_text
 from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.session.options import IfLocked
 from thothy_batch.store.lock import FileLock
@@ -17,7 +19,9 @@ def test_a_run_that_ended_before_its_entries_were_counted_has_zeros(raw_night: A
     with FileLock(StorePaths.of(raw_night.store).lock).acquire(holder):
         for status, if_locked in ends.items():
             options = raw_night.options(time_budget_s=0.5, if_locked=if_locked)
-            ended = run_manifest(options, raw_night.notes).as_json()
+            summary = run_manifest(options, raw_night.notes)
+            assert to_text(summary_blocks(summary)) == f"{summary.messages[0]}\n"
+            ended = summary.as_json()
             assert ended["status"] == status
             assert list(ended) == list(done)
             assert (done["num_items"], ended["num_items"], ended["num_not_run"]) == (12, 0, 0)
