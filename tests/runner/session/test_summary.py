@@ -1,4 +1,4 @@
-"""A run that ended early: the document of `run --json` has all its keys, the text only a message."""
+"""A run that ended early: its document has every key, its text only a message."""
 
 import os
 from typing import Any
