@@ -41,8 +41,8 @@ def test_kill_9_at_any_moment_leaves_exactly_a_prefix(night: Any) -> None:
     texts = night.query("SELECT text, item_id FROM artifacts")
     assert len(texts) == first
     assert all(text == f"text {int(item)} " * (int(item) % 40) for text, item in texts)
-    answers = _answer_ids(night, first)
-    assert answers == {f"k{n}": f"a{n:06d}" for n in range(first)}
+    results = _artifact_ids(night, first)
+    assert results == {f"k{n}": f"a{n:06d}" for n in range(first)}
     assert first > 0
 
 
@@ -51,7 +51,7 @@ def test_kill_9_while_a_reader_holds_the_file_loses_nothing(night: Any) -> None:
     with night.reader(read_only=False):
         committed = _killed_writer(night.path, "r1", 0, 1.0)
         assert not publish_if_free(night.path)
-        assert set(_answer_ids(night, committed + 1)) == {f"k{n}" for n in range(committed + 1)}
+        assert set(_artifact_ids(night, committed + 1)) == {f"k{n}" for n in range(committed + 1)}
     assert publish_if_free(night.path)
     found = _items(night)
     assert found == list(range(len(found)))
@@ -85,13 +85,13 @@ def _check_killed_run(night: Any, run_id: str, num_done: int) -> None:
     assert run["output_tokens"] == made["n"]
 
 
-def _answer_ids(night: Any, num: int) -> dict[str, str]:
+def _artifact_ids(night: Any, num: int) -> dict[str, str]:
     store = Store.open(night.path)
     try:
-        found = store.answers(f"k{n}" for n in range(num))
+        found = store.cached_results(f"k{n}" for n in range(num))
     finally:
         store.close()
-    return {key: answer.artifact_id for key, answer in found.items()}
+    return {key: result.artifact_id for key, result in found.items()}
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_full_disk_stops_with_a_clear_error_and_an_intact_journal(
     ballast.unlink()
     assert publish_if_free(path)
     store = Store.open(path)
-    found = store.answers(f"k{n}" for n in range(len(committed) + 20))
+    found = store.cached_results(f"k{n}" for n in range(len(committed) + 20))
     store.close()
     assert {f"k{n}" for n in committed} <= set(found)
 

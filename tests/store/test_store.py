@@ -32,7 +32,7 @@ def test_a_night_is_in_the_tables_and_nothing_else_is_left(blank: Any, rows: Any
     }
     assert sorted(os.listdir(blank.path.parent)) == [blank.path.name, f"{blank.path.name}.journal"]
     left = sorted(os.listdir(journal_folder(blank.path)))
-    assert left == ["answers.json", "answers.jsonl", "lock"]
+    assert left == ["results.json", "results.jsonl", "lock"]
 
 
 @pytest.mark.usefixtures("virtual_clock")
@@ -75,19 +75,19 @@ def test_a_reader_during_the_whole_run_changes_nothing(
     with night.reader(read_only=read_only):
         with night.run("r2") as store:
             assert not store.publish()
-            assert store.answers(["k1"])["k1"].artifact_id == "a1"
+            assert store.cached_results(["k1"])["k1"].artifact_id == "a1"
             rows.add_done(store, 2)
             store.tick()
             rows.add_failed(store, 3)
             assert not store.end_run({"status": "completed", "engine_s": 1.0})
         assert not publish_if_free(night.path)
         with night.run("r3") as store:  # the next night knows all of it
-            answers = store.answers(["k1", "k2", "k3", "k4"])
-            assert answers["k1"].artifact_id == "a1"
-            assert answers["k2"].artifact_id == "a2"
-            assert answers["k3"].failed
-            assert answers["k3"].code == "invalid_output"
-            assert "k4" not in answers
+            results = store.cached_results(["k1", "k2", "k3", "k4"])
+            assert results["k1"].artifact_id == "a1"
+            assert results["k2"].artifact_id == "a2"
+            assert results["k3"].failed
+            assert results["k3"].code == "invalid_output"
+            assert "k4" not in results
             assert not store.end_run({"status": "completed"})
     assert publish_if_free(night.path)
     assert night.query("SELECT run_id, status, num_done, num_failed FROM runs ORDER BY 1") == [
@@ -228,7 +228,7 @@ def test_the_path_through_a_symlink_is_the_same_store(
     link.symlink_to(night.path)
     assert journal_folder(link) == journal_folder(night.path)
     store = Store.open(link)
-    assert "k1" in store.answers(["k1"])
+    assert "k1" in store.cached_results(["k1"])
     store.close()
 
 

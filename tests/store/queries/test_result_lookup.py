@@ -20,10 +20,10 @@ def _first_night(night: Any, rows: Any, run_id: str = "r1", items: Any = (1, 2))
         store.end_run({"status": "completed"})
 
 
-def _answers(night: Any, *keys: str) -> dict[str, Any]:
+def _results(night: Any, *keys: str) -> dict[str, Any]:
     store = Store.open(night.path)
     try:
-        return store.answers(keys)
+        return store.cached_results(keys)
     finally:
         store.close()
 
@@ -40,7 +40,7 @@ def test_the_latest_success_wins_over_any_failure(night: Any, rows: Any) -> None
         row = rows.artifact(7, artifact_id="a7", request_key="k1", verdict="flagged")
         store.add("artifacts", row)
         store.end_run({"status": "completed"})
-    found = _answers(night, "k1", "k2", "k3", "")
+    found = _results(night, "k1", "k2", "k3", "")
     assert set(found) == {"k1", "k2"}
     k1, k2 = found["k1"], found["k2"]
     assert (k1.failed, k1.artifact_id, k1.item_id, k1.verdict) == (False, "a7", "7", "flagged")
@@ -61,13 +61,13 @@ def test_index_and_database_give_the_same_answers(night: Any, rows: Any, blocked
         rows.add_failed(store, 9, message="é\n\u2028")
         store.end_run({"status": "completed"})
     keys = [f"k{n}" for n in range(12)]
-    from_database = _answers(night, *keys)
+    from_database = _results(night, *keys)
     assert set(from_database) == {"k0", "k1", "k2", "k3", "k4", "k9"}
     assert from_database["k4"].artifact_ids == {"a4", "c"}
     assert from_database["k4"].verdict == "ok"
     if blocked:
         with night.reader(read_only=False):
-            assert _answers(night, *keys) == from_database
+            assert _results(night, *keys) == from_database
 
 
 def test_a_copy_that_waits_in_the_journal_has_its_sources_verdict(night: Any, rows: Any) -> None:
@@ -77,17 +77,17 @@ def test_a_copy_that_waits_in_the_journal_has_its_sources_verdict(night: Any, ro
             place = {"artifact_id": "c", "job": "k", "kind": "hook", "item_id": "x"}
             store.add_copy({**place, "request_key": "k1"}, "a1")
             store.end_run({"status": "completed"})
-        answer = _answers(night, "k1")["k1"]
-    assert (answer.artifact_id, answer.verdict) == ("c", "ok")
-    assert answer.artifact_ids == {"a1", "c"}
+        result = _results(night, "k1")["k1"]
+    assert (result.artifact_id, result.verdict) == ("c", "ok")
+    assert result.artifact_ids == {"a1", "c"}
 
 
 def test_a_deleted_database_is_a_fresh_start(night: Any, rows: Any) -> None:
     _first_night(night, rows)
     night.path.unlink()
-    assert _answers(night, "k1") == {}
+    assert _results(night, "k1") == {}
     with night.reader(read_only=False):  # and the index has followed
-        assert _answers(night, "k1") == {}
+        assert _results(night, "k1") == {}
 
 
 def test_an_older_copy_of_the_database_is_believed_and_not_the_index(night: Any, rows: Any) -> None:
@@ -96,19 +96,19 @@ def test_an_older_copy_of_the_database_is_believed_and_not_the_index(night: Any,
     shutil.copy(night.path, old)
     _first_night(night, rows, "r2", [2])
     shutil.copy(old, night.path)
-    assert set(_answers(night, "k1", "k2")) == {"k1"}
+    assert set(_results(night, "k1", "k2")) == {"k1"}
     _first_night(night, rows, "r3", [3])  # as many merges as the lost state had
     with night.reader(read_only=False):
-        assert set(_answers(night, "k1", "k2", "k3")) == {"k1", "k3"}
+        assert set(_results(night, "k1", "k2", "k3")) == {"k1", "k3"}
 
 
 def test_rows_that_somebody_deleted_are_open_again(night: Any, rows: Any) -> None:
     _first_night(night, rows)
     with duckdb.connect(str(night.path)) as connection:
         connection.execute("DELETE FROM artifacts WHERE item_id = '1'")
-    assert set(_answers(night, "k1", "k2")) == {"k2"}
+    assert set(_results(night, "k1", "k2")) == {"k2"}
     with night.reader(read_only=False):
-        assert set(_answers(night, "k1", "k2")) == {"k2"}
+        assert set(_results(night, "k1", "k2")) == {"k2"}
 
 
 @pytest.mark.parametrize("damage", ["head", "lines", "both gone", "half a head"])
@@ -124,9 +124,9 @@ def test_a_damaged_index_is_rebuilt(night: Any, rows: Any, damage: str) -> None:
         head.write_bytes(head.read_bytes()[:20])
     else:
         shutil.rmtree(folder)
-    assert set(_answers(night, "k1", "k2")) == {"k1", "k2"}
+    assert set(_results(night, "k1", "k2")) == {"k1", "k2"}
     with night.reader(read_only=False):
-        assert set(_answers(night, "k1", "k2")) == {"k1", "k2"}
+        assert set(_results(night, "k1", "k2")) == {"k1", "k2"}
 
 
 @pytest.mark.parametrize("read_only", [True, False])
@@ -137,7 +137,7 @@ def test_a_store_without_its_journal_folder_answers_while_it_is_blocked(
     _first_night(night, rows)
     shutil.rmtree(journal_folder(night.path))
     with night.reader(read_only=read_only):
-        assert set(_answers(night, "k1", "k2", "k3")) == {"k1", "k2"}
+        assert set(_results(night, "k1", "k2", "k3")) == {"k1", "k2"}
         assert os.listdir(journal_folder(night.path)) == []
 
 

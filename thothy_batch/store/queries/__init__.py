@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from thothy_batch.store.queries.export import FORMATS, format_of, write_export
     from thothy_batch.store.queries.read import (
         list_runs,
-        past_answers,
         past_outputs,
+        past_results,
         past_speed,
         report_data,
     )
@@ -20,7 +20,7 @@ __all__ = [
     "CachedResult",
     "format_of",
     "list_runs",
-    "past_answers",
+    "past_results",
     "past_outputs",
     "past_speed",
     "report_data",
@@ -37,7 +37,7 @@ __getattr__ = lazy_face(
         ),
         "read": (
             "list_runs",
-            "past_answers",
+            "past_results",
             "past_outputs",
             "past_speed",
             "report_data",
