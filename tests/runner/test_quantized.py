@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_text import render_text
 
 from thothy_batch.engine.calibration import device_limits
-from thothy_batch.report.text import render_text
 from thothy_batch.runner.commands.plan import plan_manifest
 from thothy_batch.runner.commands.report import report_document
 

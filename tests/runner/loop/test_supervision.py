@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_text import render_text
 
 from thothy_batch.engine.start import start_supervised
 from thothy_batch.records import EngineSpec
-from thothy_batch.report.text import render_text
 from thothy_batch.resources import data_path
 from thothy_batch.store.queries.read import report_data
 
