@@ -22,7 +22,7 @@ PROVOKED_BY = {
     "model output bad": ("runner/work/test_retry_policy.py", "kinds/test_evaluation.py"),
     "most rows of a job bad": (
         "runner/entries/test_bad_rows.py::test_a_job_with_too_many_failures_stops_and_the_others_go_on",
-        "runner/work/test_retry_policy.py::test_a_job_is_judged_by_first_answers",
+        "runner/work/test_retry_policy.py::test_a_job_is_judged_by_first_completions",
     ),
     "out of memory": (
         "robustness/failure_table/test_engine.py::test_an_engine_short_of_memory_goes_on_with_smaller_steps",
