@@ -174,7 +174,7 @@ ENGINE_EVENTS: Columns = {
     "num_tokens": BIGINT,
 }
 
-# Facts about a job, row by row as they become known: its number of entries (those missing from
+# Figures of a job, row by row as they become known: its number of entries (those missing from
 # run_items were not run) and its predicted time.
 JOB_ENTRIES: Columns = {
     **dict.fromkeys(("run_id", "job", "kind"), TEXT),
