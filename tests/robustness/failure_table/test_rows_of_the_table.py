@@ -46,7 +46,7 @@ PROVOKED_BY = {
         "runner/loop/test_finish.py::test_a_second_signal_waits_for_nothing",
     ),
     "deadline or budget": (
-        "robustness/failure_table/test_engine.py::test_a_night_with_minutes_to_its_deadline",
+        "robustness/failure_table/test_engine.py::test_a_run_with_minutes_to_its_deadline",
         "runner/session/test_deadlines.py",
         "contract/test_stopping.py::test_run_stops_in_time_with_reason_deadline",
     ),
