@@ -9,7 +9,7 @@ TokenIds = Sequence[int]
 
 
 class FinishReason(StrEnum):
-    """Why a completion ended. Of several samples the worst counts: see `worst_finish_reason`."""
+    """Why a completion ended. Of several samples the worst counts: see `worst_reason`."""
 
     STOP = "stop"
     LENGTH = "length"

@@ -183,7 +183,7 @@ JOB_ENTRIES: Columns = {
     "predicted_s": DOUBLE,
 }
 
-# The entries of a running run, many to a row; see `open_entries`.
+# The entries of the run in progress, many to a row; see `open_entries`.
 OPEN_ENTRIES: Columns = {
     **dict.fromkeys(("run_id", "job"), TEXT),
     **dict.fromkeys(("item_ids", "variants"), TEXTS),

@@ -1,4 +1,4 @@
-"""The entries of a running run, so that a killed run lists those it did not reach.
+"""The entries of the run in progress, so that a killed run lists those it did not reach.
 
 They are journaled before the run begins, in few records, and kept until the run is counted.
 """
