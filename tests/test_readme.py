@@ -39,7 +39,7 @@ def test_queries_run_as_printed(night: Path, query: str) -> None:
         cursor = db.execute(query)
         assert cursor.description
         if "flagged" not in query:
-            assert cursor.fetchall(), "no row answers it"
+            assert cursor.fetchall(), "the query returned no row"
 
 
 @pytest.mark.rest

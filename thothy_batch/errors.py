@@ -61,6 +61,12 @@ class ErrorDocument(TypedDict):
     problems: NotRequired[list[ProblemDocument]]
 
 
+class FailedDocument(TypedDict):
+    """In place of any command's document: the error that ended the command."""
+
+    error: ErrorDocument
+
+
 class ThothyError(Exception):
     """Base of all errors meant for a user. `hint` says what to do next."""
 

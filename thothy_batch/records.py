@@ -8,7 +8,7 @@ TokenIds = Sequence[int]  # array("i") where memory counts, a list or tuple else
 
 
 class FinishReason(StrEnum):
-    """Why a completion ended. Of several samples the worst counts: see `worst_finish_reason`."""
+    """Why a completion ended. Of several samples the worst counts: see `worst_reason`."""
 
     STOP = "stop"
     LENGTH = "length"

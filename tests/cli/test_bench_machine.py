@@ -47,15 +47,15 @@ def test_the_commit_is_read_from_a_checkout(tmp_path: Path) -> None:
     assert machine.commit(tmp_path) == "ddd"
 
 
-def answering(
-    answers: list[int | None],
+def replies(
+    percentages: list[int | None],
 ) -> tuple[Callable[[], int | None], threading.Event]:
     """A driver that returns these values, the last first, and an event set after all of them."""
     all_given = threading.Event()
 
     def ask() -> int | None:
-        if answers:
-            return answers.pop()
+        if percentages:
+            return percentages.pop()
         all_given.set()
         return None
 
@@ -63,8 +63,8 @@ def answering(
 
 
 def test_a_device_is_as_busy_as_its_driver_says() -> None:
-    answers: list[int | None] = [60, 60, 100, 50, None, 0, 50, 100]
-    ask, all_given = answering(answers)
+    percentages: list[int | None] = [60, 60, 100, 50, None, 0, 50, 100]
+    ask, all_given = replies(percentages)
 
     with machine.BusyMeter("cuda", ask=ask, every_s=0.001) as meter:
         assert all_given.wait(30)
@@ -72,14 +72,14 @@ def test_a_device_is_as_busy_as_its_driver_says() -> None:
 
 
 def test_a_device_with_too_few_samples_has_no_busy_share() -> None:
-    answers: list[int | None] = [100, 100]
-    ask, all_given = answering(answers)
+    percentages: list[int | None] = [100, 100]
+    ask, all_given = replies(percentages)
 
-    with machine.BusyMeter("cpu") as nobody:
+    with machine.BusyMeter("cpu") as idle:
         pass
     with machine.BusyMeter("cuda", ask=ask, every_s=0.001) as meter:
         assert all_given.wait(30)
-    assert (nobody.fraction, meter.fraction) == (None, None)
+    assert (idle.fraction, meter.fraction) == (None, None)
 
 
 def test_versions_are_reported_without_triton(

@@ -21,11 +21,12 @@ from typing import (
 from jsonschema import Draft202012Validator
 
 from thothy_batch.bench.figures import DERIVED, BenchFigures
+from thothy_batch.errors import FailedDocument
 from thothy_batch.report.document import ReportDocument
 from thothy_batch.runner.commands.doctor_document import DoctorDocument
 from thothy_batch.runner.commands.plan_types import PlanDocument
 from thothy_batch.runner.monitoring.status_document import StatusDocument
-from thothy_batch.runner.session.run_document import FailedDocument, RunDocument
+from thothy_batch.runner.session.run_document import RunDocument
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schema"
 DOCUMENTS: dict[str, Any] = {

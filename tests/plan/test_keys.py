@@ -1,4 +1,4 @@
-"""Identities: everything that changes an answer changes the key, and nothing else does."""
+"""Identities: everything that changes a completion changes the key, and nothing else does."""
 
 import dataclasses
 import random

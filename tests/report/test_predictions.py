@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
+from report_text import render_text
 
 from thothy_batch.report.html import render_html
-from thothy_batch.report.text import render_text
 
 KNOWN = {
     "predicted_s": 101.0,

@@ -5,10 +5,10 @@ import re
 from typing import Any
 
 import pytest
+from report_text import render_text
 
 from thothy_batch.report import formatting
 from thothy_batch.report.html import render_html
-from thothy_batch.report.text import render_text
 
 NASTY = "<script>alert(1)</script>\x1b[2J\x07\u202e\u2028 'q' \"d\" &amp; \x9b31m\r\nnext"
 

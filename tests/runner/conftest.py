@@ -32,7 +32,7 @@ class Notes(Silent):
         self.texts.append(text)
 
 
-class FakeNight:
+class Project:
     """One folder with its manifest, inputs and store."""
 
     def __init__(self, folder: Path) -> None:
@@ -94,13 +94,13 @@ class FakeNight:
 
 
 @pytest.fixture
-def night(tmp_path: Path) -> FakeNight:
-    return FakeNight(tmp_path)
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
 
 
 @pytest.fixture
-def raw_night(night: FakeNight) -> FakeNight:
+def raw_project(project: Project) -> Project:
     """Twelve raw prompts, all different."""
-    night.rows("rows.parquet", id=list(range(12)), prompt=[f"prompt {i}" for i in range(12)])
-    night.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 16}")
-    return night
+    project.rows("rows.parquet", id=list(range(12)), prompt=[f"prompt {i}" for i in range(12)])
+    project.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 16}")
+    return project

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_text import render_text
 
 from thothy_batch.engine.calibration import device_limits
-from thothy_batch.report.text import render_text
 from thothy_batch.runner.commands.plan import plan_manifest
 from thothy_batch.runner.commands.report import report_document
 
@@ -21,17 +21,17 @@ jobs:
 
 
 @pytest.fixture
-def quantized(night: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def quantized(project: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Two rows for the embedded model, on a device that is not measured."""
     monkeypatch.setattr(device_limits, "_bandwidth", lambda budget_s: 2e9)
     monkeypatch.setattr(device_limits, "_flops", lambda dtype, budget_s: 3e9)
-    night.rows("rows.parquet", id=["a", "b"], prompt=["A lamp for", "Three facts about"])
-    return night
+    project.rows("rows.parquet", id=["a", "b"], prompt=["A lamp for", "Three facts about"])
+    return project
 
 
-def _ask(night: Any, quantization: str) -> Any:
-    night.manifest.write_text(MANIFEST.format(model=EMBEDDED, quantization=quantization))
-    return night.run()
+def _ask(project: Any, quantization: str) -> Any:
+    project.manifest.write_text(MANIFEST.format(model=EMBEDDED, quantization=quantization))
+    return project.run()
 
 
 def test_a_quantised_run_has_request_keys_of_its_own(quantized: Any) -> None:

@@ -1,4 +1,4 @@
-"""A small night to write into a store, and a second process that holds things."""
+"""Short ways to write to a store and to read it, and a second process that holds it."""
 
 import os
 import shutil
@@ -19,8 +19,8 @@ from thothy_batch.store.lock import FileLock
 from thothy_batch.store.store import Store
 
 
-class Night:
-    """One store path and short ways to write to it and to look into it."""
+class Harness:
+    """A store's path, with short ways to write to it and to read it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -101,17 +101,17 @@ def new_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def night(tmp_path: Path, new_store: Path) -> Night:
+def harness(tmp_path: Path, new_store: Path) -> Harness:
     """A store without runs."""
     path = tmp_path / "artifacts.duckdb"
     shutil.copy(new_store, path)
-    return Night(path)
+    return Harness(path)
 
 
 @pytest.fixture
-def blank(tmp_path: Path) -> Night:
+def blank(tmp_path: Path) -> Harness:
     """A path without a store."""
-    return Night(tmp_path / "artifacts.duckdb")
+    return Harness(tmp_path / "artifacts.duckdb")
 
 
 @pytest.fixture

@@ -24,74 +24,74 @@ NUM_KILLS = 4
 
 
 @pytest.mark.rest
-def test_kill_9_at_any_moment_leaves_exactly_a_prefix(night: Any) -> None:
-    """Each round goes on where the last one was cut, like a night that is run again."""
+def test_kill_9_at_any_moment_leaves_exactly_a_prefix(harness: Any) -> None:
+    """Each round goes on where the last one was cut, like a run that is started again."""
     rng = random.Random(7)
     first, survivors = 0, []
     for number in range(NUM_KILLS):
-        committed = _killed_writer(night.path, f"r{number}", first, rng.uniform(0.1, 1.5))
-        assert publish_if_free(night.path)
-        found = _items(night, f"r{number}")
+        committed = _killed_writer(harness.path, f"r{number}", first, rng.uniform(0.1, 1.5))
+        assert publish_if_free(harness.path)
+        found = _items(harness, f"r{number}")
         assert found == list(range(first, first + len(found)))  # a prefix, each one once
         assert committed < first or found[-1] >= committed
         survivors += found
         first += len(found)
-        _check_killed_run(night, f"r{number}", len(found))
-    assert _items(night) == survivors == list(range(first))
-    texts = night.query("SELECT text, item_id FROM artifacts")
+        _check_killed_run(harness, f"r{number}", len(found))
+    assert _items(harness) == survivors == list(range(first))
+    texts = harness.query("SELECT text, item_id FROM artifacts")
     assert len(texts) == first
     assert all(text == f"text {int(item)} " * (int(item) % 40) for text, item in texts)
-    answers = _answer_ids(night, first)
-    assert answers == {f"k{n}": f"a{n:06d}" for n in range(first)}
+    results = _artifact_ids(harness, first)
+    assert results == {f"k{n}": f"a{n:06d}" for n in range(first)}
     assert first > 0
 
 
 @pytest.mark.rest
-def test_kill_9_while_a_reader_holds_the_file_loses_nothing(night: Any) -> None:
-    with night.reader(read_only=False):
-        committed = _killed_writer(night.path, "r1", 0, 1.0)
-        assert not publish_if_free(night.path)
-        assert set(_answer_ids(night, committed + 1)) == {f"k{n}" for n in range(committed + 1)}
-    assert publish_if_free(night.path)
-    found = _items(night)
+def test_kill_9_while_a_reader_holds_the_file_loses_nothing(harness: Any) -> None:
+    with harness.reader(read_only=False):
+        committed = _killed_writer(harness.path, "r1", 0, 1.0)
+        assert not publish_if_free(harness.path)
+        assert set(_artifact_ids(harness, committed + 1)) == {f"k{n}" for n in range(committed + 1)}
+    assert publish_if_free(harness.path)
+    found = _items(harness)
     assert found == list(range(len(found)))
     assert found[-1] >= committed
-    _check_killed_run(night, "r1", len(found))
+    _check_killed_run(harness, "r1", len(found))
 
 
 def _killed_writer(path: Path, run_id: str, first: int, after_s: float) -> int:
-    """Runs the writer, kills it some time after its first commit; the last one it told of."""
+    """Runs the writer, kills it some time after its first commit; the last one that it printed."""
     command = [sys.executable, str(WRITER), str(path), run_id, str(first)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        told = process.stdout.readline()
+        printed = process.stdout.readline()
         time.sleep(after_s)
         process.kill()
         rest = process.stdout.read().split("\n")[:-1]
-    return int((rest or [told])[-1])
+    return int((rest or [printed])[-1])
 
 
-def _items(night: Any, run_id: str | None = None) -> list[int]:
+def _items(harness: Any, run_id: str | None = None) -> list[int]:
     where = f"WHERE run_id = '{run_id}'" if run_id else ""
     query = f"SELECT item_id::INTEGER FROM run_items {where} ORDER BY rowid"
-    return [row[0] for row in night.query(query)]
+    return [row[0] for row in harness.query(query)]
 
 
-def _check_killed_run(night: Any, run_id: str, num_done: int) -> None:
-    run = night.row("SELECT * FROM runs WHERE run_id = ?", run_id)
+def _check_killed_run(harness: Any, run_id: str, num_done: int) -> None:
+    run = harness.row("SELECT * FROM runs WHERE run_id = ?", run_id)
     assert (run["status"], run["stop_reason"], run["num_done"]) == ("failed", "killed", num_done)
     assert run["num_items"] == run["num_done"] + run["num_not_run"] == 10**6
-    made = night.row("SELECT sum(output_tokens) AS n FROM artifacts WHERE run_id = ?", run_id)
+    made = harness.row("SELECT sum(output_tokens) AS n FROM artifacts WHERE run_id = ?", run_id)
     assert run["output_tokens"] == made["n"]
 
 
-def _answer_ids(night: Any, num: int) -> dict[str, str]:
-    store = Store.open(night.path)
+def _artifact_ids(harness: Any, num: int) -> dict[str, str]:
+    store = Store.open(harness.path)
     try:
-        found = store.answers(f"k{n}" for n in range(num))
+        found = store.cached_results(f"k{n}" for n in range(num))
     finally:
         store.close()
-    return {key: answer.artifact_id for key, answer in found.items()}
+    return {key: result.artifact_id for key, result in found.items()}
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_full_disk_stops_with_a_clear_error_and_an_intact_journal(
     ballast.unlink()
     assert publish_if_free(path)
     store = Store.open(path)
-    found = store.answers(f"k{n}" for n in range(len(committed) + 20))
+    found = store.cached_results(f"k{n}" for n in range(len(committed) + 20))
     store.close()
     assert {f"k{n}" for n in committed} <= set(found)
 
@@ -150,9 +150,9 @@ def _free(folder: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
-def test_a_store_that_may_not_grow_is_a_clear_error(night: Any, rows: Any) -> None:
+def test_a_store_that_may_not_grow_is_a_clear_error(harness: Any, rows: Any) -> None:
     """RLIMIT_FSIZE stands in for a full disk where nothing can be mounted."""
-    store = Store.open(night.path)
+    store = Store.open(harness.path)
     store.begin_run({"run_id": "r1", "name": "limit"})
     store.publish()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -164,7 +164,7 @@ def test_a_store_that_may_not_grow_is_a_clear_error(night: Any, rows: Any) -> No
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     store.close()  # there is room again: what waited in memory is written and published too
-    found = _items(night)
+    found = _items(harness)
     assert found == list(range(len(found)))
     assert len(found) > 100
 
@@ -201,29 +201,29 @@ def test_a_folder_without_write_permission_is_a_clear_error(tmp_path: Path, requ
 
 
 def test_a_store_of_another_user_can_be_read_and_not_written(
-    night: Any, rows: Any, request: Any
+    harness: Any, rows: Any, request: Any
 ) -> None:
-    with night.run() as store:
+    with harness.run() as store:
         rows.add_done(store, 1)
         store.end_run({"status": "completed"})
-    (journal_folder(night.path) / "00000001-0123456789abcdef.seg").write_bytes(b"THOTHYJ1")
-    _opened_by(night.path.parent, 0o555)
+    (journal_folder(harness.path) / "00000001-0123456789abcdef.seg").write_bytes(b"THOTHYJ1")
+    _opened_by(harness.path.parent, 0o555)
     request.getfixturevalue("nobody")
-    assert not publish_if_free(night.path)  # something waits, and this user cannot publish it
-    assert report_data(night.path)["run"]["num_done"] == 1
+    assert not publish_if_free(harness.path)  # something waits, and this user cannot publish it
+    assert report_data(harness.path)["run"]["num_done"] == 1
     with pytest.raises(StoreError) as caught:
-        Store.open(night.path)
+        Store.open(harness.path)
     assert caught.value.hint
 
 
 def test_a_journal_folder_that_is_not_writable_is_a_clear_error(
-    night: Any, rows: Any, request: Any
+    harness: Any, rows: Any, request: Any
 ) -> None:
-    with night.run() as store:
+    with harness.run() as store:
         rows.add_done(store, 1)
         store.end_run({"status": "completed"})
-    _opened_by(night.path.parent, 0o777)
-    night.path.chmod(0o666)
+    _opened_by(harness.path.parent, 0o777)
+    harness.path.chmod(0o666)
     request.getfixturevalue("nobody")
     with pytest.raises(StoreError, match="journal folder"):
-        Store.open(night.path)
+        Store.open(harness.path)

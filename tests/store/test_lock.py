@@ -150,13 +150,13 @@ def _kill(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def test_nothing_is_published_under_a_running_run(night, rows) -> None:  # type: ignore[no-untyped-def]
-    with night.run() as store:
+def test_nothing_is_published_under_a_running_run(harness, rows) -> None:  # type: ignore[no-untyped-def]
+    with harness.run() as store:
         rows.add_done(store, 1)
         store._journal.commit()
-        assert not publish_if_free(night.path)
+        assert not publish_if_free(harness.path)
         store.end_run({"status": "completed"})
-    assert publish_if_free(night.path)
+    assert publish_if_free(harness.path)
 
 
 def test_a_lock_in_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Measure engine speed on a workload file or a length trace; the last line is JSON."""
+    from thothy_batch.bench import WorkloadOptions
     from thothy_batch.cli.render_bench import bench_blocks
     from thothy_batch.records import EngineSpec, ModelSpec
     from thothy_batch.runner.commands import known_dtype

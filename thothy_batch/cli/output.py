@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from thothy_batch.errors import ManifestError, ThothyError
+from thothy_batch.errors import FailedDocument, ManifestError, ThothyError
 from thothy_batch.report import escape_controls
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
     if known.hint:
         say(f"hint: {known.hint}")
     if as_json:
-        print_json({"error": known.as_json()})
+        document: FailedDocument = {"error": known.as_json()}
+        print_json(document)
     return known.exit_code
 
 

@@ -40,9 +40,9 @@ def progress_line(snapshot: Snapshot) -> str:
 
 
 def summary_blocks(summary: RunSummary) -> list[RenderableType]:
-    """The end of a run."""
+    """The end of a run; only its messages if it ended before its entries were counted."""
     messages = [Line(sanitize(message, 500)) for message in summary.messages]
-    return [*messages, *(_run_blocks(summary) if summary.counts else [])]
+    return [*messages, *(_run_blocks(summary) if summary.run_id else [])]
 
 
 def _run_blocks(summary: RunSummary) -> list[RenderableType]:

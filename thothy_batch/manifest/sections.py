@@ -55,7 +55,7 @@ def _jobs_shape(value: object) -> str:
 class ModelSettings(StrictModel):
     """The model that generates."""
 
-    id: str = Field(default="", description="Hub id or directory; left out: the embedded model.")
+    id: str = Field(default="", description="Hub id or directory. Default: the embedded model.")
     revision: NonEmpty = Field(default="main", description="Branch, tag or commit on the hub.")
     dtype: Dtype = Field(
         default="auto", description="Number format of the weights and of the KV cache."
@@ -88,12 +88,12 @@ class EngineSettings(StrictModel):
         le=MAX_BLOCKS,
         description="For tests: size of the KV pool in blocks, in place of kv_memory.",
     )
-    max_seqs: AutoCount = Field(default=None, description="Most sequences that run at once.")
+    max_seqs: AutoCount = Field(default=None, description="Maximum number of running sequences.")
     max_step_tokens: AutoCount = Field(
-        default=None, description="Most tokens computed in one step."
+        default=None, description="Maximum number of tokens in a step."
     )
     prefix_sharing: bool = Field(
-        default=True, description="Compute equal beginnings of prompts once."
+        default=True, description="Compute common prefixes of prompts once."
     )
     admission: Admission = Field(
         default="auto",
@@ -102,43 +102,42 @@ class EngineSettings(StrictModel):
     )
     speculation: Speculation = Field(
         default="auto",
-        description="auto: on a CPU, guess next tokens of greedy rows from their text and verify "
-        "several in a step, where that pays.",
+        description="auto: on a CPU, draft the next tokens of greedy requests from their own text "
+        "and verify several in a step, where that pays.",
     )
-    order: Order = Field(default="auto", description="How the night is ordered.")
+    order: Order = Field(default="auto", description="Order in which requests are computed.")
 
 
 class RunSettings(StrictModel):
     """Seed of a run and conditions that stop it."""
 
     seed: Annotated[int, _WITHIN["seed"]] = Field(
-        default=0, description="Seed of jobs that name none."
+        default=0, description="Seed of jobs that set none."
     )
     deadline: Annotated[str | None, BeforeValidator(check_deadline)] = Field(
         default=None,
         description="Stop at this time: 06:00 (its next occurrence) or an ISO date and time.",
     )
     time_budget: Duration | None = Field(
-        default=None, description="Stop after this long: 90s, 30m, 5h."
+        default=None, description="Stop after this duration: 90s, 30m, 5h."
     )
     grace: Duration = Field(
-        default=30.0, description="How long a stopping run waits for what is under way: 30s."
+        default=30.0, description="Time that running requests get when a run stops: 30s."
     )
     stall_after: Duration = Field(
         default=600.0,
         ge=2.0,
-        description="An engine that finishes no step for so long is started anew: 10m.",
+        description="Restart an engine that finishes no step for this long: 10m.",
     )
     metrics_file: Annotated[str | None, BeforeValidator(check_metrics_file)] = Field(
         default=None,
-        description="A Prometheus text file with the run's figures, replaced every second: "
-        "night.prom.",
+        description="Prometheus text file of the run's metrics, replaced every second: night.prom.",
     )
     max_attempts: int = Field(
         default=2,
         ge=1,
-        description="How often a request is computed in a run while its answers are bad: with "
-        "another seed, or with twice the max_tokens where it was cut off.",
+        description="Most attempts of a request in one run while its completions are rejected or "
+        "flagged: with another seed, or with twice the max_tokens after a cut-off.",
     )
 
 
@@ -147,27 +146,27 @@ class SamplingSettings(StrictModel):
 
     temperature: Annotated[float | None, _WITHIN["temperature"]] = Field(
         default=None,
-        description="0: the likeliest token; higher: more variety.",
+        description="0: the most likely token; higher: more variety.",
     )
     top_p: Annotated[float | None, _WITHIN["top_p"]] = Field(
         default=None,
-        description="Draw from the likeliest tokens of this total probability.",
+        description="Sample from the most likely tokens of this total probability.",
     )
     top_k: Annotated[int | None, _WITHIN["top_k"]] = Field(
         default=None,
-        description="Draw from this many likeliest tokens; 0: no limit.",
+        description="Sample from this many most likely tokens; 0: no limit.",
     )
     max_tokens: Annotated[int | None, _WITHIN["max_tokens"]] = Field(
-        default=None, description="Most tokens of one completion."
+        default=None, description="Maximum number of tokens of a completion."
     )
     stop: PossiblyNoTexts | None = Field(
-        default=None, description="Texts that end a completion and are cut off."
+        default=None, description="Strings that end a completion and are removed from it."
     )
     ignore_eos: bool | None = Field(
-        default=None, description="Go on after the model's end token, up to max_tokens."
+        default=None, description="Continue after the model's end token, up to max_tokens."
     )
     seed: Annotated[int | None, _WITHIN["seed"]] = Field(
-        default=None, description="Seed of this job; left out: run.seed."
+        default=None, description="Seed of this job. Default: run.seed."
     )
     repetition_penalty: Annotated[float | None, _WITHIN["repetition_penalty"]] = Field(
         default=None,
@@ -194,12 +193,12 @@ class JobSettings(StrictModel):
         description="Glob or globs of Parquet files or directories, or {sql: select ...}."
     )
     columns: dict[str, NonEmpty] = Field(
-        default_factory=dict, description="Our name: their name; left out: the same name."
+        default_factory=dict, description="Our name: their name. Default: the same name."
     )
     params: dict[str, Any] = Field(default_factory=dict, description="Parameters of the kind.")
     sampling: SamplingSettings = Field(
         default=SamplingSettings(),
-        description="How tokens are drawn; keys left out take the kind's default.",
+        description="Sampling settings; missing keys take the kind's default.",
     )
     priority: int = Field(default=5, ge=0, le=9, description="9 runs first, 0 last.")
     on_too_long: Annotated[
@@ -207,14 +206,14 @@ class JobSettings(StrictModel):
     ] = Field(default="fail", description="What happens to a prompt that does not fit.")
     deadline: Annotated[str | None, BeforeValidator(check_deadline)] = Field(
         default=None,
-        description="Rows of this job are not started when they cannot be done by then; of one "
-        "priority the job with the next deadline goes first: 06:00 or an ISO date and time.",
+        description="Rows that cannot finish by then are not started; of one priority, the job "
+        "with the earliest deadline goes first: 06:00 or an ISO date and time.",
     )
     max_failed_pct: float = Field(
         default=20,
         ge=0,
         le=100,
-        description="The job stops when more of its answered rows failed, after 20 of them.",
+        description="The job stops when more of its completed requests failed, after 20 of them.",
     )
     _path: str = PrivateAttr(default="")
     _lines: dict[str, int] = PrivateAttr(default_factory=dict)
@@ -242,15 +241,17 @@ class ManifestFile(StrictModel):
         default="artifacts.duckdb", description="The DuckDB file of the results."
     )
     model: ModelSettings = Field(
-        default=ModelSettings(), description="Which model answers, and in which number format."
+        default=ModelSettings(), description="The model and its number format."
     )
-    engine: EngineSettings = Field(default=EngineSettings(), description="How the engine works.")
-    run: RunSettings = Field(default=RunSettings(), description="When a run stops.")
+    engine: EngineSettings = Field(default=EngineSettings(), description="Settings of the engine.")
+    run: RunSettings = Field(
+        default=RunSettings(), description="Seed and stop conditions of a run."
+    )
     jobs: Annotated[
         Annotated[list[JobSettings], Tag("list"), Field(min_length=1)]
         | Annotated[JobFileSettings, Tag("file")],
         Discriminator(_jobs_shape),
     ] = Field(description="The jobs, or {parquet: night.parquet}.")
     output: OutputSettings = Field(
-        default=OutputSettings(), description="What is stored besides the text of an artifact."
+        default=OutputSettings(), description="What is stored beside the text of an artifact."
     )

@@ -1,4 +1,4 @@
-"""The whole night before its first token: identities, order, sharing, figures."""
+"""Plans a run before its first token: identities, order, shared prefixes, statistics."""
 
 from thothy_batch.plan.block_hashes import BlockHashes, chain_prompts
 from thothy_batch.plan.keys import artifact_id, request_key, row_seed

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from thothy_batch.report.document import JobRow
+from thothy_batch.report.document import JobRow, NightRow
 
 NOTHING = "–"
 _JOINERS = "\u200c\u200d"  # letters of Persian or Hindi and many emoji need them
@@ -111,4 +111,15 @@ def job_figures(job: JobRow, *, timed: bool) -> list[str]:
         count(job.get("output_tokens_p50")),
         count(job.get("output_tokens_p95")),
         *([seconds(job.get("engine_s")), seconds(job.get("predicted_s"))] if timed else []),
+    ]
+
+
+def run_figures(run: NightRow) -> list[str]:
+    """A run's figures beside other runs: artifacts, failures, engine time, rates."""
+    return [
+        count(run["num_done"]),
+        count(run["num_failed"]),
+        duration(run["engine_s"]),
+        rate(run["artifacts_per_hour"]),
+        rate(run["output_tokens_per_s"]),
     ]

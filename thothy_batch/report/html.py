@@ -22,6 +22,7 @@ from thothy_batch.report.formatting import (
     duration,
     job_figures,
     rate,
+    run_figures,
     sanitize,
     share,
 )
@@ -231,11 +232,7 @@ def _nights(nights: Sequence[NightRow]) -> Table:
         (
             clock(run["started_at"]),
             sanitize(run["status"], 20),
-            count(run["num_done"]),
-            count(run["num_failed"]),
-            duration(run["engine_s"]),
-            rate(run["artifacts_per_hour"]),
-            rate(run["output_tokens_per_s"]),
+            *run_figures(run),
             change(run["output_tokens_per_s_change"]),
             *((roofline(run) or NOTHING,) if measured else ()),
         )

@@ -77,11 +77,11 @@ def prediction(run: RunRow) -> str:
 
 def planned(run: RunRow) -> str:
     """Prompt tokens planned and computed; empty where they agree or are not known."""
-    promised, computed = run.get("planned_prompt_tokens"), run.get("computed_prompt_tokens")
-    if promised is None or computed is None or promised == computed or not _ran_whole(run):
+    expected, computed = run.get("planned_prompt_tokens"), run.get("computed_prompt_tokens")
+    if expected is None or computed is None or expected == computed or not _ran_whole(run):
         return ""
-    more = f" ({change(computed / promised - 1)})" if promised else ""
-    return f"{count(promised)} prompt tokens to compute, computed {count(computed)}{more}"
+    more = f" ({change(computed / expected - 1)})" if expected else ""
+    return f"{count(expected)} prompt tokens to compute, computed {count(computed)}{more}"
 
 
 def _ran_whole(run: RunRow) -> bool:

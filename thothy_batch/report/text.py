@@ -1,4 +1,4 @@
-"""Renders the report as text, for a terminal or a mail."""
+"""The report as text, for a terminal or a mail."""
 
 from collections.abc import Sequence
 
@@ -21,10 +21,11 @@ from thothy_batch.report.formatting import (
     duration,
     job_figures,
     rate,
+    run_figures,
     sanitize,
     share,
 )
-from thothy_batch.report.layout import PIPE_WIDTH, Column, FigureTable, Line, to_text
+from thothy_batch.report.layout import Column, FigureTable, Line
 from thothy_batch.report.phrases import (
     advice,
     compared,
@@ -46,11 +47,6 @@ _NIGHT_COLUMNS = (
     *(Column("started", 16), Column("status", 10), Column("artifacts"), Column("failed")),
     *(Column("engine"), Column("artifacts/h"), Column("tokens/s")),
 )
-
-
-def render_text(report: ReportDocument, width: int = PIPE_WIDTH) -> str:
-    """The report in plain characters: no colours, no controls. `width`: cells of its tables."""
-    return to_text(report_blocks(report), width)
 
 
 def report_blocks(report: ReportDocument) -> list[RenderableType]:
@@ -190,11 +186,7 @@ def _nights(nights: Sequence[NightRow]) -> list[RenderableType]:
         [
             clock(run["started_at"]),
             sanitize(run["status"], 12),
-            count(run["num_done"]),
-            count(run["num_failed"]),
-            duration(run["engine_s"]),
-            rate(run["artifacts_per_hour"]),
-            rate(run["output_tokens_per_s"]),
+            *run_figures(run),
             *([roofline(run) or NOTHING] if measured else []),
         ]
         for run in nights

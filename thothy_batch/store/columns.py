@@ -174,7 +174,7 @@ ENGINE_EVENTS: Columns = {
     "num_tokens": BIGINT,
 }
 
-# Facts about a job, row by row as they become known: its number of entries (those missing from
+# Figures of a job, row by row as they become known: its number of entries (those missing from
 # run_items were not run) and its predicted time.
 JOB_ENTRIES: Columns = {
     **dict.fromkeys(("run_id", "job", "kind"), TEXT),
@@ -183,7 +183,7 @@ JOB_ENTRIES: Columns = {
     "predicted_s": DOUBLE,
 }
 
-# The entries of a running run, many to a row; see `open_entries`.
+# The entries of the run in progress, many to a row; see `open_entries`.
 OPEN_ENTRIES: Columns = {
     **dict.fromkeys(("run_id", "job"), TEXT),
     **dict.fromkeys(("item_ids", "variants"), TEXTS),

@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 _COMMIT_AFTER_S = 0.5  # a caller that ticks twice a second syncs every row within a second
 _SEGMENTS_PER_TICK = 2  # a large backlog is not merged at once
 _CLOSE_PATIENCE_S = 1.0  # for a reader that opens the file briefly
-_ANSWERING = {
+_RESULT_FIELDS = {
     "artifacts": ARTIFACT_FIELDS,
     COPIES: ARTIFACT_FIELDS,
     "failures": FAILURE_FIELDS,
@@ -97,7 +97,7 @@ class Store:
             store.recovered.damaged_bytes += content.damaged_bytes
             store.recovered.num_records += len(content.records)
             leftovers += [
-                (t, slim(_ANSWERING[t], r)) for t, r in content.records if t in _ANSWERING
+                (t, slim(_RESULT_FIELDS[t], r)) for t, r in content.records if t in _RESULT_FIELDS
             ]
         _log.info("opened %s: %s", path, store.recovered)
         if not store.publish():
@@ -205,7 +205,7 @@ class Store:
             self._leftovers.clear()
         return published
 
-    def answers(self, keys: Iterable[str]) -> dict[str, CachedResult]:
+    def cached_results(self, keys: Iterable[str]) -> dict[str, CachedResult]:
         """Return the cached results of these request keys from before this run.
 
         Complete even while a reader holds the database: the result index or, without one, a copy

@@ -40,7 +40,7 @@ def check_size(num_chars: int, limit: int = MAX_RENDERED_CHARS) -> None:
         raise SecurityError(f"the text grows beyond {MAX_RENDERED_CHARS:,} characters")
 
 
-def weigh(value: Any) -> tuple[int, int]:
+def count_content(value: Any) -> tuple[int, int]:
     """Count the elements of a list or mapping and the characters of their strings.
 
     A repeated element takes no memory until it is printed, so repetitions are limited to the
@@ -124,7 +124,7 @@ def _num_chars(value: Any) -> int:
     if isinstance(value, str | bytes):
         return 4 * len(value) if isinstance(value, bytes) else len(value)
     if isinstance(value, list | tuple | dict):
-        num, chars = weigh(value)
+        num, chars = count_content(value)
         return 32 * num + 4 * chars
     return 400
 

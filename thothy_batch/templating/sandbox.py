@@ -138,7 +138,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
                 bounds.check_size(size)
                 self.spend(size // _STEP_CHARS)
         elif isinstance(value, _CONTAINERS):
-            num, chars = bounds.weigh(value)
+            num, chars = bounds.count_content(value)
             self.spend(num + chars // _KEPT_CHARS)
         return value
 

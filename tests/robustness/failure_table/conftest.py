@@ -1,4 +1,4 @@
-"""A night as its owner has it: a folder, a manifest, the program as a process of its own."""
+"""A run as its owner has it: a folder, a manifest, the program as a process of its own."""
 
 import contextlib
 import json
@@ -28,9 +28,9 @@ jobs:
   - {{name: drawn, kind: raw, input: {rows}, priority: 1,
      sampling: {{max_tokens: 8, temperature: 0.8}}}}
 """
-# A place in the middle of a night.
+# A place in the middle of a run.
 MIDDLE = "engine.step:60"
-# What an undisturbed night and a disturbed one must have alike.
+# Columns in which an undisturbed run and a disturbed one must agree.
 ROWS = """select job, item_id, variant, text, verdict, finish_reason, output_tokens, seed, attempt
           from artifacts order by all"""
 ENDS = """select count(*) filter (status = 'running'), count(*) filter (num_items is distinct from
@@ -53,7 +53,7 @@ class Outcome:
 
 
 @dataclass
-class Night:
+class Project:
     """One manifest and the commands that were started on it."""
 
     folder: Path
@@ -130,7 +130,7 @@ class Night:
             return connection.execute(sql).fetchall()
 
     def check_whole(self, undisturbed: Rows) -> None:
-        """The store is that of an undisturbed night, and nothing lies about."""
+        """The store is that of an undisturbed run, and nothing lies about."""
         assert self.query(ROWS) == undisturbed
         assert self.query(ENDS) == [(0, 0)]
         assert {path.name for path in self.journal.iterdir()} <= LEFT
@@ -141,15 +141,15 @@ class Night:
 class Command:
     """One process of the program. Its stderr goes to a file that can be watched."""
 
-    def __init__(self, night: Night, words: list[str], faults: str, group: bool) -> None:
-        self._night, self._number = night, len(night.started)
-        self._log = night.folder / f"stderr-{self._number}.log"
+    def __init__(self, project: Project, words: list[str], faults: str, group: bool) -> None:
+        self._project, self._number = project, len(project.started)
+        self._log = project.folder / f"stderr-{self._number}.log"
         environment = {**os.environ, "THOTHY_FAULTS": faults, "PYTHONUNBUFFERED": ""}
         environment.pop("THOTHY_DEBUG", None)
         with self._log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*night.prefix, sys.executable, "-m", "thothy_batch", *words],
-                cwd=night.folder,
+                [*project.prefix, sys.executable, "-m", "thothy_batch", *words],
+                cwd=project.folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -178,21 +178,21 @@ class Command:
     @property
     def has_taken_over(self) -> bool:
         """Whether a signal is caught: before, Python itself starts."""
-        return self._night.catches(self.process.pid, signal.SIGTERM)
+        return self._project.catches(self.process.pid, signal.SIGTERM)
 
     def wait_until_taken_over(self) -> None:
         self.wait_for(lambda: self.has_taken_over)
 
     def wait_until_held(self) -> None:
-        """Until it stands at the place where `Night.hold` holds it."""
-        self.wait_for(self._night.release_of(self._number).with_suffix(".held").exists)
+        """Until it stands at the place where `Project.hold` holds it."""
+        self.wait_for(self._project.release_of(self._number).with_suffix(".held").exists)
 
     def release(self) -> None:
-        self._night.release_of(self._number).touch()
+        self._project.release_of(self._number).touch()
 
     def wait_until_stopping(self) -> None:
         """Until the run has noticed the signal and drains."""
-        self.wait_for(lambda: self._night.status().get("state") == "stopping")
+        self.wait_for(lambda: self._project.status().get("state") == "stopping")
 
     def send(self, number: int, *, group: bool = False) -> None:
         self._children |= descendants(self.process.pid)
@@ -230,9 +230,9 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def night(tmp_path: Path) -> Iterator[Night]:
+def project(tmp_path: Path) -> Iterator[Project]:
     """120 entries, about a second and a half of steps where `step_ms` is 2."""
-    made = Night(tmp_path)
+    made = Project(tmp_path)
     made.rows()
     made.manifest()
     yield made
@@ -244,8 +244,8 @@ def night(tmp_path: Path) -> Iterator[Night]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    """The artifacts of the same night when nothing goes wrong."""
-    made = Night(tmp_path_factory.mktemp("undisturbed"))
+    """The artifacts of the same run when nothing goes wrong."""
+    made = Project(tmp_path_factory.mktemp("undisturbed"))
     made.rows()
     made.manifest()
     outcome = made.run("--quiet")

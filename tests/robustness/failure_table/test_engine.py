@@ -1,4 +1,4 @@
-"""The engine's process killed from outside, hanging, short of memory; a night with a deadline."""
+"""The engine's process killed from outside, hanging, short of memory; a run with a deadline."""
 
 import contextlib
 import os
@@ -42,9 +42,9 @@ def engine_of(command: Any) -> int:
     "number", [signal.SIGKILL, pytest.param(signal.SIGSEGV, marks=pytest.mark.rest)]
 )
 def test_an_engine_killed_from_outside_costs_its_steps_alone(
-    night: Any, undisturbed: Any, number: int
+    project: Any, undisturbed: Any, number: int
 ) -> None:
-    command = night.start_run(faults=night.hold("engine.step:30"))
+    command = project.start_run(faults=project.hold("engine.step:30"))
     command.wait_until_held()
     os.kill(engine_of(command), number)
     command.release()
@@ -52,16 +52,18 @@ def test_an_engine_killed_from_outside_costs_its_steps_alone(
     assert outcome.code == 0, outcome
     name = signal.Signals(number).name
     assert re.search(rf"{DIED} {number} \({name}\).*; \d+ requests go to the next one", outcome.err)
-    night.check_whole(undisturbed)
-    assert night.query("select event from engine_events") == [("engine_died",)]
+    project.check_whole(undisturbed)
+    assert project.query("select event from engine_events") == [("engine_died",)]
 
 
 @pytest.mark.rest
-def test_an_engine_killed_again_and_again_while_it_loads_ends_the_run(night: Any) -> None:
+def test_an_engine_killed_again_and_again_while_it_loads_ends_the_run(project: Any) -> None:
     """Five times in a row: there is no hope. What was answered is kept."""
-    may_load = night.folder / "may-load"
+    may_load = project.folder / "may-load"
     may_load.touch()
-    command = night.start_run(faults=f"{night.hold('engine.step:40')},engine.load=hold:{may_load}")
+    command = project.start_run(
+        faults=f"{project.hold('engine.step:40')},engine.load=hold:{may_load}"
+    )
     command.wait_until_held()
     may_load.unlink()  # none of those that follow comes to compute
     while not command.has_ended:
@@ -71,86 +73,88 @@ def test_an_engine_killed_again_and_again_while_it_loads_ends_the_run(night: Any
     outcome = command.end()
     assert outcome.code == 5, outcome
     assert "error: the engine process was killed by signal 9 (SIGKILL)" in outcome.err
-    assert night.query("select status, stop_reason, exit_code from runs") == [
+    assert project.query("select status, stop_reason, exit_code from runs") == [
         ("failed", "engine_failed", 5)
     ]
 
 
 @pytest.mark.rest
-def test_an_engine_that_hangs_is_started_anew(night: Any, undisturbed: Any, tmp_path: Any) -> None:
+def test_an_engine_that_hangs_is_started_anew(
+    project: Any, undisturbed: Any, tmp_path: Any
+) -> None:
     hung = tmp_path / "hung"
-    night.manifest(
+    project.manifest(
         f"step_ms=2&fail=hang&fail_at_step=9&fail_once={hung}", more="run: {stall_after: 5s}"
     )
-    outcome = night.run()
+    outcome = project.run()
     assert outcome.code == 0, outcome
-    log = re.escape(str(night.journal / "engine.log"))
+    log = re.escape(str(project.journal / "engine.log"))
     stalled = r"the engine died: no step was finished for \d+ s; the stacks of its threads are in "
     assert re.search(stalled + log, outcome.err)
-    assert "_fail" in (night.journal / "engine.log").read_text()
-    found = night.query("select job, item_id, '', text from artifacts order by all")
+    assert "_fail" in (project.journal / "engine.log").read_text()
+    found = project.query("select job, item_id, '', text from artifacts order by all")
     assert greedy(found) == greedy(undisturbed)
 
 
 @pytest.mark.rest
 def test_an_engine_short_of_memory_goes_on_with_smaller_steps(
-    night: Any, undisturbed: Any, tmp_path: Any
+    project: Any, undisturbed: Any, tmp_path: Any
 ) -> None:
-    night.manifest(f"step_ms=2&fail=memory&fail_at_step=9&fail_once={tmp_path / 'short'}")
-    outcome = night.run()
+    project.manifest(f"step_ms=2&fail=memory&fail_at_step=9&fail_once={tmp_path / 'short'}")
+    outcome = project.run()
     assert outcome.code == 0, outcome
     assert re.search(
         r"the engine died: the engine ran out of memory; \d+ requests go to the next one; \d+ "
         r"tokens are lost; its steps have at most [\d,]+ tokens",
         outcome.err,
     )
-    found = night.query("select job, item_id, '', text from artifacts order by all")
+    found = project.query("select job, item_id, '', text from artifacts order by all")
     assert greedy(found) == greedy(undisturbed)
 
 
 @pytest.mark.rest
-def test_a_row_that_kills_every_engine_among_200_is_put_aside(night: Any) -> None:
+def test_a_row_that_kills_every_engine_among_200_is_put_aside(project: Any) -> None:
     prompts = [f"prompt {n}" for n in range(199)] + ["the # row"]
     table = pa.table({"id": list(range(200)), "prompt": prompts})
-    pq.write_table(table, night.folder / "rows.parquet")
-    night.manifest(f"fail=kill&poison={ord('#')}")
-    outcome = night.run("--job", "greedy")
+    pq.write_table(table, project.folder / "rows.parquet")
+    project.manifest(f"fail=kill&poison={ord('#')}")
+    outcome = project.run("--job", "greedy")
     assert outcome.code == 1, outcome
     assert "199 done, 0 reused, 1 failed, 0 not run, of 200 entries" in outcome.out
-    ((item, code, message),) = night.query("select item_id, code, message from failures")
+    ((item, code, message),) = project.query("select item_id, code, message from failures")
     assert (item, code) == ("199", "engine_error")
     assert message.startswith("the engine died each time it computed this row, at last alone: ")
 
 
 @pytest.mark.rest
-def test_a_night_with_minutes_to_its_deadline(
-    night: Any, undisturbed: Any, virtual_clock: Any
+def test_a_run_with_minutes_to_its_deadline(
+    project: Any, undisturbed: Any, virtual_clock: Any
 ) -> None:
     """It ends in time with what fits; the next one does the rest."""
-    night.rows(400, "many.parquet")
-    night.manifest("step_ms=400", rows="many.parquet")
+    project.rows(400, "many.parquet")
+    project.manifest("step_ms=400", rows="many.parquet")
     ends_at, row_s = virtual_clock.now + 400, 25 * 0.4
     deadline = datetime.now().astimezone() + timedelta(seconds=400)
-    run = run_here(night, deadline=deadline.isoformat())
+    run = run_here(project, deadline=deadline.isoformat())
     assert (run.exit_code, run.stop_reason) == (4, "deadline")
     assert ends_at - row_s - TEST_S < virtual_clock.now <= ends_at
-    counts = night.query("select num_done, num_not_run, num_items, wasted_tokens from runs")
+    counts = project.query("select num_done, num_not_run, num_items, wasted_tokens from runs")
     ((num_done, num_not_run, num_items, wasted),) = counts
     assert num_done > 100
     assert num_done + num_not_run == num_items == 800
     assert wasted == 0
-    reasons = night.query("select distinct reason from run_items where status = 'not_run'")
+    reasons = project.query("select distinct reason from run_items where status = 'not_run'")
     assert reasons == [("deadline",)]
-    assert run_here(night, Overrides(limit=60)).exit_code == 0
-    found = night.query(
+    assert run_here(project, Overrides(limit=60)).exit_code == 0
+    found = project.query(
         "select job, item_id, '', text from artifacts where item_id::int < 60 order by all"
     )
     assert greedy(found) == greedy(undisturbed)
 
 
-def run_here(night: Any, overrides: Overrides | None = None, **more: Any) -> RunSummary:
+def run_here(project: Any, overrides: Overrides | None = None, **more: Any) -> RunSummary:
     """A run in this process, by its clock."""
-    manifest = night.folder / "night.yaml"
+    manifest = project.folder / "night.yaml"
     options = RunOptions(manifest, overrides or Overrides(), start_engine=start_here, **more)
     return run_manifest(options, Silent())
 

@@ -77,11 +77,11 @@ def _in_namespace(folder: Path) -> Iterator[Disk]:
 
 
 @pytest.fixture
-def full_night(disk: Disk, night: Any) -> Any:
-    """A night whose store lies on that disk."""
-    night.prefix, night.store_path = disk.prefix, disk.folder / "artifacts.duckdb"
-    night.journal_from_here = disk.seen_from_here / "artifacts.duckdb.journal"
-    return night
+def full_project(disk: Disk, project: Any) -> Any:
+    """A project whose store is on that disk."""
+    project.prefix, project.store_path = disk.prefix, disk.folder / "artifacts.duckdb"
+    project.journal_from_here = disk.seen_from_here / "artifacts.duckdb.journal"
+    return project
 
 
 def assert_told(outcome: Any, store: Path) -> None:
@@ -93,48 +93,48 @@ def assert_told(outcome: Any, store: Path) -> None:
     assert "hint: free some space on that disk, then give the same command again" in outcome.err
 
 
-def assert_recovers(night: Any, disk: Disk, undisturbed: Any, tmp_path: Path) -> None:
+def assert_recovers(project: Any, disk: Disk, undisturbed: Any, tmp_path: Path) -> None:
     """With room again the next run does the rest, and nothing shows what had been."""
     disk.make_room()
-    outcome = night.run()
+    outcome = project.run()
     assert outcome.code == 0, outcome
     # Checked where this process can open it: a copy.
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(disk.seen_from_here), str(copy)], check=True)
-    night.store_path = copy / "artifacts.duckdb"
-    night.check_whole(undisturbed)
+    project.store_path = copy / "artifacts.duckdb"
+    project.check_whole(undisturbed)
 
 
 @pytest.mark.parametrize("disk", ["mounted", "namespace"], indirect=True)
-def test_at_the_start(full_night: Any, disk: Disk, undisturbed: Any, tmp_path: Path) -> None:
+def test_at_the_start(full_project: Any, disk: Disk, undisturbed: Any, tmp_path: Path) -> None:
     disk.fill()
-    outcome = full_night.run()
-    assert_told(outcome, full_night.store)
+    outcome = full_project.run()
+    assert_told(outcome, full_project.store)
     assert "computing" not in outcome.err
     if disk.prefix:  # the rest is the same
         return
-    assert_recovers(full_night, disk, undisturbed, tmp_path)
+    assert_recovers(full_project, disk, undisturbed, tmp_path)
 
 
 @pytest.mark.rest
 @pytest.mark.parametrize("disk", ["mounted"], indirect=True)
 @pytest.mark.parametrize("room", [0, 20_000, 100_000, 600_000])
-def test_in_the_middle_of_the_night(
-    full_night: Any, disk: Disk, undisturbed: Any, tmp_path: Path, room: int
+def test_in_the_middle_of_the_project(
+    full_project: Any, disk: Disk, undisturbed: Any, tmp_path: Path, room: int
 ) -> None:
     """Without any room the journal cannot grow; with some, DuckDB is the one that cannot."""
-    command = full_night.start_and_reach_the_middle()
+    command = full_project.start_and_reach_the_middle()
     disk.fill(room)
     command.release()
     outcome = command.end()
     if room < 600_000:
-        assert_told(outcome, full_night.store)
+        assert_told(outcome, full_project.store)
     else:
         assert outcome.code in (0, 5)
-    assert outcome.code == 0 or list(full_night.seen.glob("*.seg")), "the rows are gone"
-    told = full_night.start("status", full_night.store).end()
+    assert outcome.code == 0 or list(full_project.seen.glob("*.seg")), "the rows are gone"
+    told = full_project.start("status", full_project.store).end()
     assert told.code in (0, 5), told
-    assert_recovers(full_night, disk, undisturbed, tmp_path)
+    assert_recovers(full_project, disk, undisturbed, tmp_path)
 
 
 @pytest.mark.rest
@@ -143,38 +143,38 @@ def test_in_the_middle_of_the_night(
     ("fault", "room"), [("publish.begin:3", 0), ("publish.commit:2", 0), ("run.end", 8192)]
 )
 def test_at_the_end(
-    full_night: Any, disk: Disk, undisturbed: Any, tmp_path: Path, fault: str, room: int
+    full_project: Any, disk: Disk, undisturbed: Any, tmp_path: Path, fault: str, room: int
 ) -> None:
-    """While the night's rows are published. Where the machine is slow enough for a merge in the
-    middle of the night, only some of them are."""
-    command = full_night.start_run(faults=full_night.hold(fault))
+    """While the rows of the run are published. Where the machine is slow enough for a merge in the
+    middle of the run, only some of them are."""
+    command = full_project.start_run(faults=full_project.hold(fault))
     command.wait_until_held()
     disk.fill(room)
     command.release()
     outcome = command.end()
     if outcome.code != 0:
-        assert_told(outcome, full_night.store)
-        assert list(full_night.seen.glob("*.seg"))
-    assert_recovers(full_night, disk, undisturbed, tmp_path)
+        assert_told(outcome, full_project.store)
+        assert list(full_project.seen.glob("*.seg"))
+    assert_recovers(full_project, disk, undisturbed, tmp_path)
 
 
 @pytest.mark.rest
 @pytest.mark.parametrize("disk", ["mounted"], indirect=True)
 @pytest.mark.parametrize("how", ["error", "segv"])
 def test_under_the_engines_log_alone(
-    night: Any, disk: Disk, undisturbed: Any, tmp_path: Path, how: str
+    project: Any, disk: Disk, undisturbed: Any, tmp_path: Path, how: str
 ) -> None:
     """An engine that dies and cannot say so is followed by the next one all the same."""
     disk.fill()
-    night.journal.mkdir()
-    (night.journal / "engine.log").symlink_to(disk.folder / "engine.log")
+    project.journal.mkdir()
+    (project.journal / "engine.log").symlink_to(disk.folder / "engine.log")
     (disk.folder / "engine.log").touch()
-    night.manifest(f"step_ms=2&fail={how}&fail_at_step=9&fail_once={tmp_path / 'failed'}")
-    outcome = night.run()
+    project.manifest(f"step_ms=2&fail={how}&fail_at_step=9&fail_once={tmp_path / 'failed'}")
+    outcome = project.run()
     assert outcome.code == 0, outcome
     assert "the engine died: the engine " in outcome.err
     if how == "error":
         assert "RuntimeError: the fake model was asked to fail" in outcome.err
     texts = {row[:2]: row[3] for row in undisturbed if row[0] == "greedy"}
-    found = night.query("select job, item_id, text from artifacts where job = 'greedy'")
+    found = project.query("select job, item_id, text from artifacts where job = 'greedy'")
     assert {row[:2]: row[2] for row in found} == texts

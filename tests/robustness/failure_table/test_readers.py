@@ -19,8 +19,8 @@ connection.close()
 
 
 @contextmanager
-def held(night: Any, mode: str) -> Iterator[None]:
-    command = [sys.executable, "-c", _HOLD, str(night.store), mode]
+def held(project: Any, mode: str) -> Iterator[None]:
+    command = [sys.executable, "-c", _HOLD, str(project.store), mode]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as reader:
@@ -34,28 +34,28 @@ def held(night: Any, mode: str) -> Iterator[None]:
     ("mode", "next_command"),
     [("read-only", "report"), pytest.param("read-write", "run", marks=pytest.mark.rest)],
 )
-def test_a_program_that_holds_the_store_all_night(
-    night: Any, undisturbed: Any, mode: str, next_command: str
+def test_a_program_that_holds_the_store_all_project(
+    project: Any, undisturbed: Any, mode: str, next_command: str
 ) -> None:
-    assert night.run("--limit", 3).code == 0
-    with held(night, mode):
-        outcome = night.run()
+    assert project.run("--limit", 3).code == 0
+    with held(project, mode):
+        outcome = project.run()
         assert outcome.code == 0, outcome
         assert (
             "another program has the store open: the journal keeps the unpublished rows"
             in outcome.out
         )
         assert "the next command that opens the store publishes them" in outcome.out
-        assert list(night.journal.glob("*.seg"))
-        status = night.start("status", night.store).end()
+        assert list(project.journal.glob("*.seg"))
+        status = project.start("status", project.store).end()
         assert status.code == 0
         assert "another program has the store open: some rows still wait" in status.out
     if next_command == "report":
-        report = night.start("report", night.store).end()
+        report = project.start("report", project.store).end()
         assert report.code == 0, report
     else:
-        again = night.run()
+        again = project.run()
         assert "nothing left to do: 120 entries were reused" in again.out
-    night.check_whole(undisturbed)
-    (run, *_) = night.query("select num_done, num_reused from runs order by started_at offset 1")
+    project.check_whole(undisturbed)
+    (run, *_) = project.query("select num_done, num_reused from runs order by started_at offset 1")
     assert run == (114, 6)

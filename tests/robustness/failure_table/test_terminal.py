@@ -25,16 +25,16 @@ _OTHER_SCREEN = re.compile(r"\x1b\[\?(?:1049|1047|47)([hl])")
 class Terminal:
     """A run with a terminal of its own, as a shell starts one."""
 
-    def __init__(self, night: Any, faults: str = "") -> None:
-        self._night = night
+    def __init__(self, project: Any, faults: str = "") -> None:
+        self._project = project
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         self._theirs = theirs
         self._before = termios.tcgetattr(theirs)
-        words = ["run", night.folder / "night.yaml", "--store", night.store]
+        words = ["run", project.folder / "night.yaml", "--store", project.store]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "thothy_batch", *words],
-            cwd=night.folder,
+            cwd=project.folder,
             env={**os.environ, "TERM": "xterm-256color", "THOTHY_FAULTS": faults},
             stdin=theirs,
             stdout=theirs,
@@ -61,16 +61,16 @@ class Terminal:
 
     def wait_until_taken_over(self) -> None:
         """Until a signal is caught: before, Python itself starts."""
-        self.wait_for(lambda: self._night.catches(self.process.pid, signal.SIGTERM))
+        self.wait_for(lambda: self._project.catches(self.process.pid, signal.SIGTERM))
 
     def wait_until_held(self) -> None:
-        self.wait_for(self._night.release_of(0).with_suffix(".held").exists)
+        self.wait_for(self._project.release_of(0).with_suffix(".held").exists)
 
     def wait_until_stopping(self) -> None:
-        self.wait_for(lambda: self._night.status().get("state") == "stopping")
+        self.wait_for(lambda: self._project.status().get("state") == "stopping")
 
     def release(self) -> None:
-        self._night.release_of(0).touch()
+        self._project.release_of(0).touch()
 
     def press_ctrl_c(self) -> None:
         """The terminal sends SIGINT to every process of the run."""
@@ -94,9 +94,9 @@ class Terminal:
         return self.process.returncode
 
 
-def test_after_ctrl_c_the_terminal_is_as_it_was(night: Any) -> None:
-    night.manifest(more="run: {grace: 1h}")
-    terminal = Terminal(night, night.hold("engine.step:60"))
+def test_after_ctrl_c_the_terminal_is_as_it_was(project: Any) -> None:
+    project.manifest(more="run: {grace: 1h}")
+    terminal = Terminal(project, project.hold("engine.step:60"))
     terminal.wait_for("tokens/s")
     terminal.wait_until_held()
     terminal.press_ctrl_c()
@@ -110,9 +110,9 @@ def test_after_ctrl_c_the_terminal_is_as_it_was(night: Any) -> None:
 
 @pytest.mark.rest
 @pytest.mark.parametrize("end", ["by itself", "SIGTERM", "SIGHUP", "two Ctrl-C", "three Ctrl-C"])
-def test_after_other_ends_too(night: Any, end: str) -> None:
-    night.manifest(more="run: {grace: 1h}")
-    terminal = Terminal(night, night.hold("engine.step:60"))
+def test_after_other_ends_too(project: Any, end: str) -> None:
+    project.manifest(more="run: {grace: 1h}")
+    terminal = Terminal(project, project.hold("engine.step:60"))
     terminal.wait_for("tokens/s")
     terminal.wait_until_held()
     if end.startswith("SIG"):
@@ -132,9 +132,9 @@ def test_after_other_ends_too(night: Any, end: str) -> None:
 @pytest.mark.rest
 @pytest.mark.parametrize("phase", ["opening the store", "loading"])
 @pytest.mark.parametrize("times", [1, 3])
-def test_after_ctrl_c_before_anything_is_computed(night: Any, phase: str, times: int) -> None:
+def test_after_ctrl_c_before_anything_is_computed(project: Any, phase: str, times: int) -> None:
     place = "publish.begin" if phase == "opening the store" else "engine.load"
-    terminal = Terminal(night, night.hold(place))
+    terminal = Terminal(project, project.hold(place))
     terminal.wait_for(phase)
     terminal.wait_until_held()
     for _ in range(times):
@@ -144,16 +144,16 @@ def test_after_ctrl_c_before_anything_is_computed(night: Any, phase: str, times:
 
 
 @pytest.mark.rest
-def test_after_the_engine_failed(night: Any) -> None:
-    night.manifest("step_ms=2&fail=exit")
-    terminal = Terminal(night)
+def test_after_the_engine_failed(project: Any) -> None:
+    project.manifest("step_ms=2&fail=exit")
+    terminal = Terminal(project)
     assert terminal.end() == 5
     assert "error: the engine process ended with exit code 7" in terminal.shown
 
 
 @pytest.mark.rest
-def test_after_the_store_failed(night: Any) -> None:
-    terminal = Terminal(night, "journal.sync:3=full")
+def test_after_the_store_failed(project: Any) -> None:
+    terminal = Terminal(project, "journal.sync:3=full")
     assert terminal.end() == 5
     assert "error: cannot write the journal " in terminal.shown
     assert "No space left on device" in terminal.shown
@@ -161,12 +161,12 @@ def test_after_the_store_failed(night: Any) -> None:
 
 @pytest.mark.rest
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_after_a_signal_at_any_moment_of_the_beginning(night: Any, number: int) -> None:
+def test_after_a_signal_at_any_moment_of_the_beginning(project: Any, number: int) -> None:
     """Also while the display is set up, and while modules are imported."""
-    night.manifest(more="run: {grace: 0s}")
+    project.manifest(more="run: {grace: 0s}")
     for after in range(0, 24, 3):
-        Path(night.store).unlink(missing_ok=True)
-        terminal = Terminal(night, night.hold("engine.step:60"))
+        Path(project.store).unlink(missing_ok=True)
+        terminal = Terminal(project, project.hold("engine.step:60"))
         terminal.wait_until_taken_over()
         time.sleep(after / 10)
         terminal.process.send_signal(number)

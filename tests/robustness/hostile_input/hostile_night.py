@@ -20,7 +20,7 @@ from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.engine.start import start_in_process
 from thothy_batch.manifest.settings import Overrides
 from thothy_batch.records import EngineSpec
-from thothy_batch.report.text import render_text
+from thothy_batch.report import report_blocks, to_text
 from thothy_batch.runner.commands.report import report_document
 from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.monitoring.progress import Snapshot
@@ -119,7 +119,7 @@ def check_morning(store: Path, folder: Path) -> dict[str, dict[str, int]]:
 def _check_report(store: Path, run_id: str, data: dict[str, Any], folder: Path) -> None:
     _good("report", store, "--run", run_id)
     text = piped("report", store, "--run", run_id).out
-    assert text == render_text(data)
+    assert text == to_text(report_blocks(data))
     check_text(text, data)
     assert check_json(_good("report", store, "--run", run_id, "--json").out) == data
     page = folder / f"report \x1bc\u202e {run_id}.html"

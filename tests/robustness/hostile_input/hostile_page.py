@@ -5,8 +5,8 @@ from typing import Any
 
 from hostile_checks import check_terminal
 
+from thothy_batch.report import report_blocks, to_text
 from thothy_batch.report.html import render_html
-from thothy_batch.report.text import render_text
 
 # Words that decide what the report says: they are the program's own.
 _OWN = ("status", "stop_reason", "code", "started_at", "finished_at", "happened_at")
@@ -71,7 +71,7 @@ def check_text(text: str, data: dict[str, Any]) -> None:
     """No word of the night made a line of the report, nor a terminal do anything."""
     check_terminal(text)
     assert "\t" not in text
-    assert len(text.splitlines()) == len(render_text(tamed(data)).splitlines())
+    assert len(text.splitlines()) == len(to_text(report_blocks(tamed(data))).splitlines())
 
 
 def tamed(value: Any, name: str = "") -> Any:

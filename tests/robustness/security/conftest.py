@@ -1,4 +1,4 @@
-"""The fake night of the runner's tests serves here, too."""
+"""The project of the runner's tests serves here, too."""
 
 import importlib.util
 from pathlib import Path
@@ -10,11 +10,11 @@ _PATH = Path(__file__).parents[2] / "runner" / "conftest.py"
 
 
 @pytest.fixture(scope="session")
-def fake_night() -> Any:
+def fake_project() -> Any:
     """Its class; takes a folder."""
-    spec = importlib.util.spec_from_file_location("_fake_night", _PATH)
+    spec = importlib.util.spec_from_file_location("_fake_project", _PATH)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.FakeNight
+    return module.Project

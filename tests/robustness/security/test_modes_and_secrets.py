@@ -1,4 +1,4 @@
-"""What a night leaves on the disk: no more rights than the umask, and nobody's password."""
+"""Files that a run leaves: no more rights than the umask, and no passwords."""
 
 import os
 import stat

@@ -24,20 +24,20 @@ PLAIN = ["plain -1", "'=1", "1+1", "a@b", "(=)"]
 
 
 @pytest.fixture(scope="module")
-def night_before(fake_night: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the store of a small night."""
-    night = fake_night(tmp_path_factory.mktemp("night"))
+def finished_project(fake_project: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the store of a small run."""
+    project = fake_project(tmp_path_factory.mktemp("night"))
     ids = [lead + FORMULA for lead in LEADS] + PLAIN
-    night.rows("rows.parquet", id=ids, prompt=[f"p{i}" for i in ids])
-    night.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 4}")
-    assert night.run().exit_code == 0
-    return Path(night.folder)
+    project.rows("rows.parquet", id=ids, prompt=[f"p{i}" for i in ids])
+    project.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 4}")
+    assert project.run().exit_code == 0
+    return Path(project.folder)
 
 
 @pytest.fixture
-def store(night_before: Path, tmp_path: Path) -> Path:
+def store(finished_project: Path, tmp_path: Path) -> Path:
     """A copy of it, beside what a test makes."""
-    return Path(shutil.copytree(night_before, tmp_path / "night")) / "artifacts.duckdb"
+    return Path(shutil.copytree(finished_project, tmp_path / "night")) / "artifacts.duckdb"
 
 
 def export(store: Path, output: Path, format: str = "csv") -> int:

@@ -1,4 +1,4 @@
-"""No template hangs a night or fills memory: not a kind's, not a checkpoint's."""
+"""No template hangs a run or fills memory: not a kind's, not a checkpoint's."""
 
 import resource
 import time
@@ -171,17 +171,17 @@ stages: [{name: draft, instruction: Go on.}]
 
 
 def test_a_row_that_goes_beyond_fails_and_its_neighbours_do_not(
-    fake_night: Any, tmp_path: Path
+    fake_project: Any, tmp_path: Path
 ) -> None:
-    night = fake_night(tmp_path)
+    project = fake_project(tmp_path)
     (tmp_path / "own.yaml").write_text(_KIND)
-    night.rows("rows.parquet", id=["a", "b", "c"], text=["fine", "bomb", "good"])
-    night.jobs("name: j, kind: ./own.yaml, input: rows.parquet, sampling: {max_tokens: 4}")
-    assert night.run().exit_code == 1
-    [(item, code, message)] = night.query("select item_id, code, message from failures")
+    project.rows("rows.parquet", id=["a", "b", "c"], text=["fine", "bomb", "good"])
+    project.jobs("name: j, kind: ./own.yaml, input: rows.parquet, sampling: {max_tokens: 4}")
+    assert project.run().exit_code == 1
+    [(item, code, message)] = project.query("select item_id, code, message from failures")
     assert (item, code) == ("b", "template_error")
     assert message.endswith("it takes more than 200,000 steps")
-    assert night.query("select count(*) from artifacts") == [(2,)]
+    assert project.query("select count(*) from artifacts") == [(2,)]
 
 
 @pytest.mark.parametrize("render", [of_a_kind, of_a_checkpoint])

@@ -16,18 +16,18 @@ from thothy_batch.runner.monitoring.progress import Silent
 FAILURES = "select item_id, variant, code, message from failures order by all"
 
 
-def test_each_bad_row_has_its_code(night: Any) -> None:
-    night.rows(
+def test_each_bad_row_has_its_code(project: Any) -> None:
+    project.rows(
         "rows.parquet",
         id=["ok", "null", "empty", "long", None, "ok", "undecodable"],
         text=pa.array(
             [b"fine", None, b"  ", b"x" * 5000, b"fine", b"again", b"\xff\xfe"], pa.binary()
         ).cast(pa.binary()),
     )
-    night.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 20}")
-    run = night.run()
+    project.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 20}")
+    run = project.run()
     assert (run.exit_code, run.counts["num_done"], run.counts["num_failed"]) == (1, 1, 6)
-    found = {row[0] + row[1]: (row[2], row[3]) for row in night.query(FAILURES)}
+    found = {row[0] + row[1]: (row[2], row[3]) for row in project.query(FAILURES)}
     assert found["null"][0] == found["empty"][0] == found["ok#2"][0] == "invalid_input"
     assert found["undecodable"][0] == found["row 5 of rows.parquet"][0] == "invalid_input"
     code, message = found["long"]
@@ -36,34 +36,34 @@ def test_each_bad_row_has_its_code(night: Any) -> None:
     assert "4096" in message
 
 
-def test_bad_rows_are_failures_again_in_the_next_run(night: Any) -> None:
-    night.rows("rows.parquet", id=["a", "b"], text=["fine", None])
-    night.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 20}")
-    night.run()
-    again = night.run()
+def test_bad_rows_are_failures_again_in_the_next_run(project: Any) -> None:
+    project.rows("rows.parquet", id=["a", "b"], text=["fine", None])
+    project.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 20}")
+    project.run()
+    again = project.run()
     assert (again.exit_code, again.counts["num_reused"], again.counts["num_failed"]) == (1, 1, 1)
     assert again.output_tokens == 0
 
 
 @pytest.mark.parametrize("ids", [[300], [-1, 5], []])
-def test_token_ids_out_of_range_are_refused(night: Any, ids: list[int]) -> None:
-    night.rows(
+def test_token_ids_out_of_range_are_refused(project: Any, ids: list[int]) -> None:
+    project.rows(
         "rows.parquet",
         id=["good", "bad"],
         prompt_token_ids=pa.array([[1, 2, 3], ids], pa.list_(pa.int32())),
     )
-    night.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 4}")
-    run = night.run()
+    project.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 4}")
+    run = project.run()
     assert (run.counts["num_done"], run.counts["num_failed"]) == (1, 1)
-    ((item, _, code, _),) = night.query(FAILURES)
+    ((item, _, code, _),) = project.query(FAILURES)
     assert (item, code) == ("bad", "invalid_input")
 
 
 @pytest.mark.parametrize(("how", "kept"), [("truncate_head", "END"), ("truncate_tail", "BEGIN")])
-def test_a_truncated_document_keeps_its_instruction(night: Any, how: str, kept: str) -> None:
+def test_a_truncated_document_keeps_its_instruction(project: Any, how: str, kept: str) -> None:
     seen: list[str] = []
-    night.rows("rows.parquet", id=["a"], text=["BEGIN" + "x" * 6000 + "END"])
-    night.jobs(
+    project.rows("rows.parquet", id=["a"], text=["BEGIN" + "x" * 6000 + "END"])
+    project.jobs(
         f"name: j, kind: summary, input: rows.parquet, on_too_long: {how}, "
         "sampling: {max_tokens: 20}"
     )
@@ -79,184 +79,184 @@ def test_a_truncated_document_keeps_its_instruction(night: Any, how: str, kept: 
         engine.submit = watched  # type: ignore[method-assign]
         return engine
 
-    run = night.run(start_engine=start)
+    run = project.run(start_engine=start)
     assert run.counts["num_done"] == 1
     (prompt,) = seen
     assert kept in prompt
     assert ("END" in prompt) != ("BEGIN" in prompt)
     assert prompt.rstrip().endswith("keep its main figures.")
     assert len(prompt) + 20 in (4095, 4096)
-    ((flags,),) = night.query("select flags from artifacts")
+    ((flags,),) = project.query("select flags from artifacts")
     assert "truncated" in flags
 
 
-def test_an_instruction_alone_that_is_too_long_fails(night: Any) -> None:
-    night.rows("rows.parquet", id=["a"], text=["x" * 5000])
-    night.jobs(
+def test_an_instruction_alone_that_is_too_long_fails(project: Any) -> None:
+    project.rows("rows.parquet", id=["a"], text=["x" * 5000])
+    project.jobs(
         "name: j, kind: summary, input: rows.parquet, on_too_long: truncate_tail, "
         "sampling: {max_tokens: 4000}"
     )
-    night.run()
-    ((_, _, code, message),) = night.query(FAILURES)
+    project.run()
+    ((_, _, code, message),) = project.query(FAILURES)
     assert code == "prompt_too_long"
     assert "document cut away" in message
 
 
-def test_a_truncation_keeps_a_part_of_the_document(night: Any) -> None:
-    night.rows("rows.parquet", id=["a"], text=["x" * 5000])
+def test_a_truncation_keeps_a_part_of_the_document(project: Any) -> None:
+    project.rows("rows.parquet", id=["a"], text=["x" * 5000])
     job = "name: j, kind: summary, input: rows.parquet, on_too_long: truncate_tail"
-    night.rows("short.parquet", id=["a"], text=["x"])
-    night.jobs("name: j, kind: summary, input: short.parquet")
-    shortest = len(plan_manifest(night.options(), Silent())["first_prompt"])
-    night.jobs(f"{job}, sampling: {{max_tokens: {4096 - shortest + 1}}}")
-    night.run()
-    ((_, _, code, _),) = night.query(FAILURES)
+    project.rows("short.parquet", id=["a"], text=["x"])
+    project.jobs("name: j, kind: summary, input: short.parquet")
+    shortest = len(plan_manifest(project.options(), Silent())["first_prompt"])
+    project.jobs(f"{job}, sampling: {{max_tokens: {4096 - shortest + 1}}}")
+    project.run()
+    ((_, _, code, _),) = project.query(FAILURES)
     assert code == "prompt_too_long"  # only the instruction would fit
-    night.jobs(f"{job}, sampling: {{max_tokens: {4096 - shortest}}}")
-    assert night.run().counts["num_done"] == 1
+    project.jobs(f"{job}, sampling: {{max_tokens: {4096 - shortest}}}")
+    assert project.run().counts["num_done"] == 1
 
 
-def test_a_truncated_row_and_its_whole_twin_have_different_keys(night: Any) -> None:
-    night.rows("rows.parquet", id=["a", "b"], prompt=["x" * 4090, "x" * 5000])
-    night.jobs(
+def test_a_truncated_row_and_its_whole_twin_have_different_keys(project: Any) -> None:
+    project.rows("rows.parquet", id=["a", "b"], prompt=["x" * 4090, "x" * 5000])
+    project.jobs(
         "name: j, kind: raw, input: rows.parquet, on_too_long: truncate_tail, "
         "sampling: {max_tokens: 6}"
     )
-    night.run()
-    found = night.query("select item_id, flags from artifacts order by item_id")
+    project.run()
+    found = project.query("select item_id, flags from artifacts order by item_id")
     assert found == [("a", []), ("b", ["truncated"])]
 
 
-def test_a_group_is_drafted_again_when_an_item_becomes_unusable(night: Any) -> None:
+def test_a_group_is_drafted_again_when_an_item_becomes_unusable(project: Any) -> None:
     job = "name: j, kind: report, input: rows.parquet, params: {group_by: week}, "
-    night.jobs(job + "sampling: {max_tokens: 20}")
+    project.jobs(job + "sampling: {max_tokens: 20}")
     flags = "select list_contains(flags, 'incomplete_group') from latest_artifacts"
     for texts, lacks in ((["one"], False), (["one", None], True), (["one"], False)):
         ids = list(range(len(texts)))
-        night.rows("rows.parquet", id=ids, text=texts, week=["w"] * len(texts))
-        run = night.run()
-        assert night.query(flags) == [(lacks,)]
-        assert night.query("select num_flagged from job_stats where run_id = ?", run.run_id) == [
+        project.rows("rows.parquet", id=ids, text=texts, week=["w"] * len(texts))
+        run = project.run()
+        assert project.query(flags) == [(lacks,)]
+        assert project.query("select num_flagged from job_stats where run_id = ?", run.run_id) == [
             (run.counts["num_flagged"],)
         ]
 
 
-def test_a_row_that_the_pool_was_too_small_for_is_done_with_a_larger_one(night: Any) -> None:
-    night.rows("rows.parquet", id=["a"], prompt=["x" * 100])
+def test_a_row_that_the_pool_was_too_small_for_is_done_with_a_larger_one(project: Any) -> None:
+    project.rows("rows.parquet", id=["a"], prompt=["x" * 100])
     job = "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}"
-    night.jobs(job, more='engine: {kv_memory: "4KiB"}')
-    assert night.run().counts["num_failed"] == 1
-    ((_, _, code, message),) = night.query(FAILURES)
+    project.jobs(job, more='engine: {kv_memory: "4KiB"}')
+    assert project.run().counts["num_failed"] == 1
+    ((_, _, code, message),) = project.query(FAILURES)
     assert (code, "KV pool" in message) == ("prompt_too_long", True)
-    night.jobs(job)
-    assert night.run().counts["num_done"] == 1
+    project.jobs(job)
+    assert project.run().counts["num_done"] == 1
 
 
-def test_a_pool_too_small_for_one_row_fails_that_row(night: Any) -> None:
-    night.rows("rows.parquet", id=["a", "b"], prompt=["short", "long " * 60])
-    night.jobs(
+def test_a_pool_too_small_for_one_row_fails_that_row(project: Any) -> None:
+    project.rows("rows.parquet", id=["a", "b"], prompt=["short", "long " * 60])
+    project.jobs(
         "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}",
         more="engine: {num_blocks: 4, block_size: 16}",
     )
-    run = night.run()
+    run = project.run()
     assert (run.counts["num_done"], run.counts["num_failed"]) == (1, 1)
-    ((item, _, code, message),) = night.query(FAILURES)
+    ((item, _, code, message),) = project.query(FAILURES)
     assert (item, code) == ("b", "prompt_too_long")
     assert "64" in message
 
 
-def test_translations_are_entries_per_language(night: Any) -> None:
-    night.rows("rows.parquet", id=["a", "b", "a"], text=["one", None, "two"])
-    night.jobs(
+def test_translations_are_entries_per_language(project: Any) -> None:
+    project.rows("rows.parquet", id=["a", "b", "a"], text=["one", None, "two"])
+    project.jobs(
         "name: j, kind: translation, input: rows.parquet, params: {target_langs: [de, es]}, "
         "sampling: {max_tokens: 12}"
     )
-    night.run()
-    done = night.query("select item_id, variant from artifacts order by all")
+    project.run()
+    done = project.query("select item_id, variant from artifacts order by all")
     assert done == [("a", "de"), ("a", "es")]
-    failed = [row[:2] for row in night.query(FAILURES)]
+    failed = [row[:2] for row in project.query(FAILURES)]
     assert failed == [("a", "de#2"), ("a", "es#2"), ("b", "de"), ("b", "es")]
 
 
-def test_a_language_is_not_taken_for_that_of_another_row(night: Any) -> None:
-    night.rows("rows.parquet", id=["a", "a"], text=["one", "two"], target_lang=["de#2", "de"])
-    night.jobs("name: j, kind: translation, input: rows.parquet, sampling: {max_tokens: 12}")
-    assert night.run().counts["num_failed"] == 2
-    assert [row[:2] for row in night.query(FAILURES)] == [("a", ""), ("a", "de#2")]
+def test_a_language_is_not_taken_for_that_of_another_row(project: Any) -> None:
+    project.rows("rows.parquet", id=["a", "a"], text=["one", "two"], target_lang=["de#2", "de"])
+    project.jobs("name: j, kind: translation, input: rows.parquet, sampling: {max_tokens: 12}")
+    assert project.run().counts["num_failed"] == 2
+    assert [row[:2] for row in project.query(FAILURES)] == [("a", ""), ("a", "de#2")]
 
 
-def test_a_translation_without_a_language_is_a_manifest_error(night: Any) -> None:
-    night.rows("rows.parquet", id=["a"], text=["one"])
-    night.jobs("name: j, kind: translation, input: rows.parquet")
+def test_a_translation_without_a_language_is_a_manifest_error(project: Any) -> None:
+    project.rows("rows.parquet", id=["a"], text=["one"])
+    project.jobs("name: j, kind: translation, input: rows.parquet")
     with pytest.raises(ManifestError, match="target_lang"):
-        night.run()
+        project.run()
 
 
-def test_a_row_without_a_language_fails_by_itself(night: Any) -> None:
-    night.rows("rows.parquet", id=["a", "b"], text=["x", "y"], target_lang=["de", None])
-    night.jobs("name: j, kind: translation, input: rows.parquet, sampling: {max_tokens: 12}")
-    run = night.run()
+def test_a_row_without_a_language_fails_by_itself(project: Any) -> None:
+    project.rows("rows.parquet", id=["a", "b"], text=["x", "y"], target_lang=["de", None])
+    project.jobs("name: j, kind: translation, input: rows.parquet, sampling: {max_tokens: 12}")
+    run = project.run()
     assert (run.counts["num_done"], run.counts["num_failed"]) == (1, 1)
 
 
-def test_a_group_is_drafted_from_its_good_items_and_flagged(night: Any) -> None:
-    night.rows(
+def test_a_group_is_drafted_from_its_good_items_and_flagged(project: Any) -> None:
+    project.rows(
         "rows.parquet",
         id=["n1", "n2", "n3", "n4"],
         week=["w1", "w1", "w2", None],
         text=["one", None, "three", "four"],
     )
-    night.jobs(
+    project.jobs(
         "name: j, kind: report, input: rows.parquet, params: {group_by: week}, "
         "sampling: {max_tokens: 30}"
     )
-    night.run()
-    flags = dict(night.query("select item_id, flags from artifacts"))
+    project.run()
+    flags = dict(project.query("select item_id, flags from artifacts"))
     assert set(flags) == {"w1", "w2"}
     assert "incomplete_group" in flags["w1"]
     assert "incomplete_group" not in flags["w2"]
-    assert [row[0] for row in night.query(FAILURES)] == ["n2", "n4"]
+    assert [row[0] for row in project.query(FAILURES)] == ["n2", "n4"]
 
 
-def test_all_problems_of_a_manifest_are_reported_together(night: Any) -> None:
-    night.rows("rows.parquet", id=["a"], txt=["one"])
-    night.jobs(
+def test_all_problems_of_a_manifest_are_reported_together(project: Any) -> None:
+    project.rows("rows.parquet", id=["a"], txt=["one"])
+    project.jobs(
         "name: a, kind: summary, input: rows.parquet",
         "name: b, kind: summry, input: rows.parquet",
         "name: c, kind: hook, input: nothing.parquet, sampling: {temperature: 0.0}",
     )
     with pytest.raises(ManifestError) as raised:
-        night.run()
+        project.run()
     text = str(raised.value)
     assert all(word in text for word in ("'text'", "summry", "temperature"))
-    assert not night.store.exists()
+    assert not project.store.exists()
 
 
-def test_a_job_with_too_many_failures_stops_and_the_others_go_on(night: Any) -> None:
+def test_a_job_with_too_many_failures_stops_and_the_others_go_on(project: Any) -> None:
     """The kind fails completions that repeat themselves; a raw neighbour has no checks."""
-    (night.folder / "strict.yaml").write_text(
+    (project.folder / "strict.yaml").write_text(
         "kind: strict\nversion: 1\nentry: item\nfields: [text]\n"
         "sampling: {temperature: 0.0, max_tokens: 3}\n"
         'document: "{{ text }}"\nstages:\n  - {name: draft, instruction: Say it.}\n'
         "output: {format: text}\nchecks: {cut_off: fail}\n"
     )
     rows = {"id": list(range(400)), "text": [f"text {i}" for i in range(400)]}
-    night.rows("rows.parquet", **rows)
-    night.rows("raw.parquet", id=rows["id"], prompt=rows["text"])
-    night.jobs(
+    project.rows("rows.parquet", **rows)
+    project.rows("raw.parquet", id=rows["id"], prompt=rows["text"])
+    project.jobs(
         "name: bad, kind: strict.yaml, input: rows.parquet, priority: 9",
         "name: good, kind: raw, input: raw.parquet, sampling: {max_tokens: 3}",
         more="engine: {max_seqs: 8}",
     )
-    run = night.run()
+    run = project.run()
     counts = {job["name"]: job for job in run.jobs}
     assert counts["bad"]["stopped"]
     stopped = r"job 'bad' stopped: (\d+) of (\d+) completions failed their checks"
-    (message,) = (text for text in night.notes.texts if text.startswith("job 'bad'"))
+    (message,) = (text for text in project.notes.texts if text.startswith("job 'bad'"))
     assert re.match(stopped, message)
     assert counts["bad"]["num_failed"] < 200
     assert counts["bad"]["num_not_run"] > 100
     assert counts["good"]["num_done"] == 400
     assert run.exit_code == 1
-    reasons = night.query("select distinct reason from run_items where status = 'not_run'")
+    reasons = project.query("select distinct reason from run_items where status = 'not_run'")
     assert reasons == [("job_stopped",)]

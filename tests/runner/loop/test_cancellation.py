@@ -23,12 +23,12 @@ def attempt(*, failure: str = "") -> Attempt:
 
 
 @pytest.fixture
-def entries(night: Any) -> tuple[Entry, Entry]:
+def entries(project: Any) -> tuple[Entry, Entry]:
     """Two entries of equal content; the first one's job is past its deadline."""
-    night.rows("rows.parquet", id=[1], prompt=["one"])
+    project.rows("rows.parquet", id=[1], prompt=["one"])
     job = "kind: raw, input: rows.parquet"
-    night.jobs(f"name: late, {job}", f"name: open, {job}")
-    late, still_open = open_jobs(load_manifest(night.manifest))
+    project.jobs(f"name: late, {job}", f"name: open, {job}")
+    late, still_open = open_jobs(load_manifest(project.manifest))
     late.ends_at = time.monotonic() - 1.0
     return Entry(late, "1"), Entry(still_open, "1")
 

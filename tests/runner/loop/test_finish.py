@@ -22,34 +22,34 @@ from thothy_batch.store.store import Store
 
 SLOW = "builtin:fake?step_ms=20"
 TIMEOUT_S = 120  # after which something hangs
-MIDDLE = "engine.step:100"  # of `slow_night`: sixteen rows are answered, eight run
+MIDDLE = "engine.step:100"  # of `slow_project`: sixteen rows are done, eight run
 
 
 @pytest.fixture
-def slow_night(night: Any) -> Any:
+def slow_project(project: Any) -> Any:
     """About 200 steps: eight rows at a time, forty tokens each, forty rows."""
-    night.rows("rows.parquet", id=list(range(40)), prompt=[f"prompt {i}" for i in range(40)])
-    night.jobs(
+    project.rows("rows.parquet", id=list(range(40)), prompt=[f"prompt {i}" for i in range(40)])
+    project.jobs(
         "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 40, ignore_eos: true}",
         model=SLOW,
         more="engine: {max_seqs: 8}\nrun: {grace: 1h}",
     )
-    return night
+    return project
 
 
-def start(night: Any, held_at: str) -> subprocess.Popen[str]:
+def start(project: Any, held_at: str) -> subprocess.Popen[str]:
     """A run that is held at a place until it is released."""
     return subprocess.Popen(
-        [sys.executable, "-m", "thothy_batch", "run", str(night.manifest)],
-        env=os.environ | {"THOTHY_FAULTS": f"{held_at}=hold:{night.folder / 'release'}"},
+        [sys.executable, "-m", "thothy_batch", "run", str(project.manifest)],
+        env=os.environ | {"THOTHY_FAULTS": f"{held_at}=hold:{project.folder / 'release'}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def release(night: Any) -> None:
-    (night.folder / "release").touch()
+def release(project: Any) -> None:
+    (project.folder / "release").touch()
 
 
 def wait_for(seen: Callable[[], object], what: str) -> None:
@@ -59,22 +59,24 @@ def wait_for(seen: Callable[[], object], what: str) -> None:
         time.sleep(0.02)
 
 
-def status_of(night: Any) -> dict[str, Any]:
+def status_of(project: Any) -> dict[str, Any]:
     try:
-        return dict(json.loads(status_path(night.store).read_text()))
+        return dict(json.loads(status_path(project.store).read_text()))
     except (OSError, ValueError):
         return {}
 
 
-def wait_until_held(night: Any) -> None:
-    wait_for((night.folder / "release.held").exists, "the place where the run is held")
+def wait_until_held(project: Any) -> None:
+    wait_for((project.folder / "release.held").exists, "the place where the run is held")
 
 
-def wait_for_answers(night: Any) -> None:
-    wait_until_held(night)
+def wait_for_artifacts(project: Any) -> None:
+    wait_until_held(project)
     wait_for(
-        lambda: status_of(night).get("state") == "running" and status_of(night)["num_settled"] > 0,
-        "an answer",
+        lambda: (
+            status_of(project).get("state") == "running" and status_of(project)["num_settled"] > 0
+        ),
+        "an artifact",
     )
 
 
@@ -83,78 +85,80 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in task.read_text().split()]
 
 
-def test_a_signal_drains_and_the_next_run_does_the_rest(slow_night: Any) -> None:
-    process = start(slow_night, MIDDLE)
-    wait_for_answers(slow_night)
+def test_a_signal_drains_and_the_next_run_does_the_rest(slow_project: Any) -> None:
+    process = start(slow_project, MIDDLE)
+    wait_for_artifacts(slow_project)
     process.send_signal(signal.SIGTERM)
-    wait_for(lambda: status_of(slow_night).get("state") == "stopping", "the drain")
-    release(slow_night)
+    wait_for(lambda: status_of(slow_project).get("state") == "stopping", "the drain")
+    release(slow_project)
     out, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 4, err
     assert "left for the next run" in out
-    (run,) = slow_night.query("select status, stop_reason, num_done, num_not_run from runs")
+    (run,) = slow_project.query("select status, stop_reason, num_done, num_not_run from runs")
     assert run[:2] == ("stopped", "signal")
     assert 0 < run[2] < 40
     assert run[3] == 40 - run[2]
-    reasons = slow_night.query("select distinct reason from run_items where status = 'not_run'")
+    reasons = slow_project.query("select distinct reason from run_items where status = 'not_run'")
     assert reasons == [("signal",)]
-    rest = slow_night.run()
+    rest = slow_project.run()
     assert (rest.counts["num_done"], rest.counts["num_reused"]) == (40 - run[2], run[2])
 
 
-def test_a_second_signal_skips_the_grace(night: Any) -> None:
-    night.rows("rows.parquet", id=[1], prompt=["p"])
-    night.jobs(
+def test_a_second_signal_skips_the_grace(project: Any) -> None:
+    project.rows("rows.parquet", id=[1], prompt=["p"])
+    project.jobs(
         "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 3000, ignore_eos: true}",
         model=SLOW,
         more="run: {grace: 1h}",
     )
-    process = start(night, MIDDLE)  # more than a second of steps: the engine has reported
-    wait_until_held(night)
-    wait_for(lambda: status_of(night).get("num_running"), "a running request")
+    process = start(project, MIDDLE)  # more than a second of steps: the engine has reported
+    wait_until_held(project)
+    wait_for(lambda: status_of(project).get("num_running"), "a running request")
     process.send_signal(signal.SIGINT)
-    wait_for(lambda: status_of(night).get("state") == "stopping", "the drain")
+    wait_for(lambda: status_of(project).get("state") == "stopping", "the drain")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 4
-    assert night.query("select num_not_run, wasted_tokens > 0 from runs") == [(1, True)]
+    assert project.query("select num_not_run, wasted_tokens > 0 from runs") == [(1, True)]
 
 
-def test_a_kill_of_the_parent_loses_nothing_and_leaves_no_child(slow_night: Any) -> None:
-    process = start(slow_night, MIDDLE)
-    wait_for_answers(slow_night)
-    before = status_of(slow_night)
+def test_a_kill_of_the_parent_loses_nothing_and_leaves_no_child(slow_project: Any) -> None:
+    process = start(slow_project, MIDDLE)
+    wait_for_artifacts(slow_project)
+    before = status_of(slow_project)
     # A status is written a second after the one before it, and the journal half a second after.
-    wait_for(lambda: status_of(slow_night).get("elapsed_s", 0) > before["elapsed_s"], "a status")
+    wait_for(lambda: status_of(slow_project).get("elapsed_s", 0) > before["elapsed_s"], "a status")
     children = children_of(process.pid)
     assert children
     process.kill()
     process.communicate(timeout=TIMEOUT_S)
-    after = slow_night.run()
+    after = slow_project.run()
     assert after.counts["num_done"] + after.counts["num_reused"] == 40
     assert before["num_settled"] <= after.counts["num_reused"] < 40
-    killed = slow_night.query("select status, stop_reason from runs order by started_at limit 1")
+    killed = slow_project.query("select status, stop_reason from runs order by started_at limit 1")
     assert killed == [("failed", "killed")]
-    listed = slow_night.query(
+    listed = slow_project.query(
         "select count(*), count(distinct item_id) from run_items join runs using (run_id) "
         "where stop_reason = 'killed'"
     )
     assert listed == [(40, 40)]
-    assert slow_night.query("select count(*), count(distinct item_id) from artifacts") == [(40, 40)]
+    assert slow_project.query("select count(*), count(distinct item_id) from artifacts") == [
+        (40, 40)
+    ]
     wait_for(lambda: not [pid for pid in children if Path(f"/proc/{pid}").exists()], "their end")
 
 
-def test_a_deadline_in_the_past_starts_nothing(slow_night: Any) -> None:
+def test_a_deadline_in_the_past_starts_nothing(slow_project: Any) -> None:
     def start(spec: object, *, log_path: Path | None = None) -> Any:
         raise AssertionError("a model was loaded for nothing")
 
-    run = slow_night.run(deadline="2020-01-01T00:00", start_engine=start)
+    run = slow_project.run(deadline="2020-01-01T00:00", start_engine=start)
     assert (run.exit_code, run.stop_reason, run.counts["num_not_run"]) == (4, "deadline", 40)
-    assert slow_night.query("select distinct reason from run_items") == [("deadline",)]
+    assert slow_project.query("select distinct reason from run_items") == [("deadline",)]
 
 
 def test_a_signal_while_the_run_is_entered_leaves_it_stopped_not_killed(
-    raw_night: Any, monkeypatch: Any
+    raw_project: Any, monkeypatch: Any
 ) -> None:
     begin = Store.begin_run
 
@@ -163,9 +167,9 @@ def test_a_signal_while_the_run_is_entered_leaves_it_stopped_not_killed(
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(Store, "begin_run", interrupted)
-    run = raw_night.run()
+    run = raw_project.run()
     assert (run.exit_code, run.stop_reason, run.counts["num_not_run"]) == (4, "signal", 12)
-    assert raw_night.query("select status, stop_reason from runs") == [("stopped", "signal")]
+    assert raw_project.query("select status, stop_reason from runs") == [("stopped", "signal")]
 
 
 PHASES = ("opening the store", "reading", "looking up", "planning", "loading", "computing")
@@ -173,51 +177,51 @@ PHASES = ("opening the store", "reading", "looking up", "planning", "loading", "
 
 @pytest.mark.parametrize("phase", [*PHASES, "publishing"])
 def test_the_document_of_a_run_has_the_same_keys_whenever_it_stops(
-    raw_night: Any, monkeypatch: Any, phase: str
+    raw_project: Any, monkeypatch: Any, phase: str
 ) -> None:
     def interrupted(text: str) -> None:
         if text.startswith(phase):
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(raw_night.notes, "phase", interrupted)
-        stopped = raw_night.run()
+        patch.setattr(raw_project.notes, "phase", interrupted)
+        stopped = raw_project.run()
     assert (stopped.exit_code == 4) == (phase in PHASES)
     left = stopped.counts["num_not_run"]
     assert left == (0 if phase in PHASES[:3] or phase == "publishing" else 12)
-    whole = raw_night.run()
+    whole = raw_project.run()
     assert list(stopped.as_json()) == list(whole.as_json())
     assert stopped.counts.keys() == whole.counts.keys()
 
 
 @pytest.mark.usefixtures("virtual_clock")
-def test_a_time_budget_stops_and_the_run_is_marked(slow_night: Any) -> None:
-    run = slow_night.run(time_budget_s=2.0)
+def test_a_time_budget_stops_and_the_run_is_marked(slow_project: Any) -> None:
+    run = slow_project.run(time_budget_s=2.0)
     assert (run.exit_code, run.status, run.stop_reason) == (4, "stopped", "time_budget")
     assert 0 < run.counts["num_done"] < 40
     assert run.counts["num_not_run"] == 40 - run.counts["num_done"]
-    assert slow_night.query("select distinct reason from run_items where status = 'not_run'") == [
+    assert slow_project.query("select distinct reason from run_items where status = 'not_run'") == [
         ("deadline",)
     ]
 
 
 @pytest.mark.parametrize("how", ["error", "exit"])
-def test_an_engine_that_dies_ends_the_run_with_what_was_finished(night: Any, how: str) -> None:
-    night.rows("rows.parquet", id=list(range(30)), prompt=[f"p{i}" for i in range(30)])
-    night.jobs(
+def test_an_engine_that_dies_ends_the_run_with_what_was_finished(project: Any, how: str) -> None:
+    project.rows("rows.parquet", id=list(range(30)), prompt=[f"p{i}" for i in range(30)])
+    project.jobs(
         "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 10, ignore_eos: true}",
         model=f"builtin:fake?fail={how}&fail_at_step=25&step_ms=60",
         more="engine: {max_seqs: 8, max_step_tokens: 64}",
     )
-    run = night.run(start_engine=start_child)
+    run = project.run(start_engine=start_child)
     assert isinstance(run.error, EngineError)
     assert (run.exit_code, run.status) == (5, "failed")
     assert 0 < run.counts["num_done"] < 30
-    assert night.query("select status, exit_code from runs") == [("failed", 5)]
+    assert project.query("select status, exit_code from runs") == [("failed", 5)]
 
 
 def test_a_store_that_fails_for_a_while_ends_the_run_as_failed_not_killed(
-    raw_night: Any, monkeypatch: Any
+    raw_project: Any, monkeypatch: Any
 ) -> None:
     tick, calls = Store.tick, []
 
@@ -228,39 +232,39 @@ def test_a_store_that_fails_for_a_while_ends_the_run_as_failed_not_killed(
         tick(store)
 
     monkeypatch.setattr(Store, "tick", failing)
-    run = raw_night.run()
+    run = raw_project.run()
     assert isinstance(run.error, StoreError)
     assert (run.exit_code, run.stop_reason) == (5, "store_failed")
-    found = raw_night.query("select status, stop_reason, exit_code from runs")
+    found = raw_project.query("select status, stop_reason, exit_code from runs")
     assert found == [("failed", "store_failed", 5)]
-    assert raw_night.run().exit_code == 0
+    assert raw_project.run().exit_code == 0
 
 
-def test_a_second_run_names_the_holder_of_the_store(slow_night: Any) -> None:
-    process = start(slow_night, MIDDLE)
+def test_a_second_run_names_the_holder_of_the_store(slow_project: Any) -> None:
+    process = start(slow_project)
     try:
-        wait_for(lambda: read_holder(lock_path(slow_night.store)), "the lock")
+        wait_for(lambda: read_holder(lock_path(slow_project.store)), "the lock")
         with pytest.raises(LockedError) as busy:
-            slow_night.run()
+            slow_project.run()
         assert str(process.pid) in busy.value.message
-        skipped = slow_night.run(if_locked=IfLocked.parse("skip"))
+        skipped = slow_project.run(if_locked=IfLocked.parse("skip"))
         assert (skipped.exit_code, skipped.status) == (0, "skipped")
         assert str(process.pid) in skipped.messages[0]
-        release(slow_night)
-        waited = slow_night.run(if_locked=IfLocked.parse("wait=1h"))
+        release(slow_project)
+        waited = slow_project.run(if_locked=IfLocked.parse("wait=1h"))
         assert (waited.exit_code, waited.output_tokens) == (0, 0)
         assert waited.counts["num_reused"] == 40
     finally:
-        release(slow_night)
+        release(slow_project)
         process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0
 
 
-def test_a_reader_never_fails_a_run(raw_night: Any) -> None:
-    raw_night.run(limit=2)
+def test_a_reader_never_fails_a_run(raw_project: Any) -> None:
+    raw_project.run(limit=2)
     code = (
         "import duckdb, sys\n"
-        f"c = duckdb.connect({str(raw_night.store)!r}, read_only=True)\n"
+        f"c = duckdb.connect({str(raw_project.store)!r}, read_only=True)\n"
         "print('open', flush=True)\n"
         "sys.stdin.read()\n"
     )
@@ -269,26 +273,26 @@ def test_a_reader_never_fails_a_run(raw_night: Any) -> None:
     ) as reader:
         assert reader.stdout is not None
         assert reader.stdout.readline() == "open\n"
-        run = raw_night.run()
+        run = raw_project.run()
         assert (run.exit_code, run.counts["num_done"], run.published) == (0, 10, False)
         assert any("another program" in message for message in run.messages)
         reader.communicate("")
-    again = raw_night.run()
+    again = raw_project.run()
     assert (again.counts["num_reused"], again.output_tokens) == (12, 0)
-    assert raw_night.query("select count(*) from runs where status = 'completed'") == [(3,)]
+    assert raw_project.query("select count(*) from runs where status = 'completed'") == [(3,)]
 
 
-def test_the_child_never_holds_the_lock(slow_night: Any) -> None:
-    process = start(slow_night, MIDDLE)
-    wait_for_answers(slow_night)
+def test_the_child_never_holds_the_lock(slow_project: Any) -> None:
+    process = start(slow_project, MIDDLE)
+    wait_for_artifacts(slow_project)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=TIMEOUT_S)
-    assert slow_night.run().exit_code == 0  # at once: no wait, no LockedError
+    assert slow_project.run().exit_code == 0  # at once: no wait, no LockedError
 
 
-def test_lost_journal_bytes_are_reported(raw_night: Any) -> None:
-    raw_night.run()
-    journal = Journal(journal_folder(raw_night.store))
+def test_lost_journal_bytes_are_reported(raw_project: Any) -> None:
+    raw_project.run()
+    journal = Journal(journal_folder(raw_project.store))
     for number in range(3):
         row = {"run_id": "r", "job": "j", "item_id": str(number), "variant": "", "status": "done"}
         journal.append("run_items", row)
@@ -297,5 +301,5 @@ def test_lost_journal_bytes_are_reported(raw_night: Any) -> None:
     data = bytearray(segment.read_bytes())
     data[len(data) // 2] ^= 1
     segment.write_bytes(data)
-    raw_night.run()
-    assert any("unreadable bytes" in text for text in raw_night.notes.texts)
+    raw_project.run()
+    assert any("unreadable bytes" in text for text in raw_project.notes.texts)

@@ -39,24 +39,24 @@ def held_open(store: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def done_night(night: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def done_project(project: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(read, "_RETRY_S", 0.1)
-    night.rows("rows.parquet", id=["a", "b"], text=["A lamp.", "A chair."])
-    night.jobs("name: s, kind: summary, input: rows.parquet, sampling: {max_tokens: 4}")
-    night.run()
-    return night
+    project.rows("rows.parquet", id=["a", "b"], text=["A lamp.", "A chair."])
+    project.jobs("name: s, kind: summary, input: rows.parquet, sampling: {max_tokens: 4}")
+    project.run()
+    return project
 
 
-def test_the_end_of_the_last_run_is_known_from_the_status_file(done_night: Any) -> None:
-    free = store_state(done_night.store)
-    with held_open(done_night.store):
-        held = store_state(done_night.store)
+def test_the_end_of_the_last_run_is_known_from_the_status_file(done_project: Any) -> None:
+    free = store_state(done_project.store)
+    with held_open(done_project.store):
+        held = store_state(done_project.store)
     for name in ("run_id", "status", "num_items", "num_done", "num_failed"):
         assert held["last_run"][name] == free["last_run"][name]
     assert held["state"] == "idle"
 
 
-def test_without_a_finished_run_in_the_status_file_the_store_is_busy(done_night: Any) -> None:
-    status_path(done_night.store).unlink()
-    with held_open(done_night.store), pytest.raises(StoreBusyError):
-        store_state(done_night.store)
+def test_without_a_finished_run_in_the_status_file_the_store_is_busy(done_project: Any) -> None:
+    status_path(done_project.store).unlink()
+    with held_open(done_project.store), pytest.raises(StoreBusyError):
+        store_state(done_project.store)

@@ -1,4 +1,4 @@
-"""What others see of a night without opening the database: event log and Prometheus file."""
+"""A run as others watch it without opening the database: event log and Prometheus file."""
 
 import json
 import re
@@ -15,56 +15,56 @@ from thothy_batch.runner.monitoring import event_log
 from thothy_batch.runner.monitoring.run_metrics import RunMetrics
 
 
-def events(night: Any) -> list[dict[str, Any]]:
-    path = Path(f"{night.store}.journal") / "events.jsonl"
+def events(project: Any) -> list[dict[str, Any]]:
+    path = Path(f"{project.store}.journal") / "events.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_night_is_told_in_lines(raw_night: Any) -> None:
-    summary = raw_night.run()
-    told = events(raw_night)
-    assert [each["event"] for each in told] == ["run_started", *["state"] * (len(told) - 1)]
-    assert {each["run_id"] for each in told} == {summary.run_id}
-    states = [each["state"] for each in told[1:]]
+def test_the_event_log_has_the_run_line_by_line(raw_project: Any) -> None:
+    summary = raw_project.run()
+    logged = events(raw_project)
+    assert [each["event"] for each in logged] == ["run_started", *["state"] * (len(logged) - 1)]
+    assert {each["run_id"] for each in logged} == {summary.run_id}
+    states = [each["state"] for each in logged[1:]]
     assert [states[0], states[1], states[-1]] == ["preparing", "loading", "finished"]
-    assert told[-1]["exit_code"] == 0
-    assert told[-1]["num_done"] == 12
-    raw_night.run()
-    assert len({each["run_id"] for each in events(raw_night)}) == 2, "runs follow one another"
+    assert logged[-1]["exit_code"] == 0
+    assert logged[-1]["num_done"] == 12
+    raw_project.run()
+    assert len({each["run_id"] for each in events(raw_project)}) == 2, "runs follow one another"
 
 
-def test_deaths_of_the_engine_are_among_them(night: Any, tmp_path: Path) -> None:
-    night.rows("rows.parquet", id=list(range(12)), prompt=[f"prompt {i}" for i in range(12)])
+def test_deaths_of_the_engine_are_among_them(project: Any, tmp_path: Path) -> None:
+    project.rows("rows.parquet", id=list(range(12)), prompt=[f"prompt {i}" for i in range(12)])
     knobs = f"fail=kill&fail_at_step=3&fail_once={tmp_path / 'once'}"
-    night.jobs("name: j, kind: raw, input: rows.parquet", model=f"builtin:fake?{knobs}")
-    assert night.run(start_engine=start_supervised).exit_code == 0
-    (death,) = [each for each in events(night) if each["event"] == "engine_died"]
+    project.jobs("name: j, kind: raw, input: rows.parquet", model=f"builtin:fake?{knobs}")
+    assert project.run(start_engine=start_supervised).exit_code == 0
+    (death,) = [each for each in events(project) if each["event"] == "engine_died"]
     assert "SIGKILL" in death["message"]
     assert death["num_requests"] == 12
 
 
 def test_the_log_is_put_aside_when_it_is_long(
-    raw_night: Any, monkeypatch: pytest.MonkeyPatch
+    raw_project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    raw_night.run()
+    raw_project.run()
     monkeypatch.setattr(event_log, "_MOST_BYTES", 10)
-    raw_night.run()
-    folder = Path(f"{raw_night.store}.journal")
+    raw_project.run()
+    folder = Path(f"{raw_project.store}.journal")
     first = (folder / "events.1.jsonl").read_text().splitlines()
     assert json.loads(first[0])["event"] == "run_started"
-    assert events(raw_night)[0]["event"] == "run_started"
+    assert events(raw_project)[0]["event"] == "run_started"
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(raw_night: Any) -> None:
-    folder = Path(f"{raw_night.store}.journal")
+def test_a_log_that_cannot_be_written_stops_nothing(raw_project: Any) -> None:
+    folder = Path(f"{raw_project.store}.journal")
     (folder / "events.jsonl").mkdir(parents=True)
-    assert raw_night.run().exit_code == 0
+    assert raw_project.run().exit_code == 0
 
 
-def with_metrics(night: Any, name: str = "night.prom") -> Path:
-    text = night.manifest.read_text()
-    night.manifest.write_text(f"{text}run: {{metrics_file: {name}}}\n")
-    return Path(night.folder / name)
+def with_metrics(project: Any, name: str = "night.prom") -> Path:
+    text = project.manifest.read_text()
+    project.manifest.write_text(f"{text}run: {{metrics_file: {name}}}\n")
+    return Path(project.folder / name)
 
 
 def samples(text: str) -> dict[str, float]:
@@ -79,13 +79,13 @@ def samples(text: str) -> dict[str, float]:
     return found
 
 
-def test_a_run_leaves_its_metrics(raw_night: Any) -> None:
-    path = with_metrics(raw_night)
+def test_a_run_leaves_its_metrics(raw_project: Any) -> None:
+    path = with_metrics(raw_project)
     began = time.time()
-    summary = raw_night.run()
+    summary = raw_project.run()
     text = path.read_text()
     found = samples(text)
-    labels = f"manifest={raw_night.manifest},run_id={summary.run_id},state=finished"
+    labels = f"manifest={raw_project.manifest},run_id={summary.run_id},state=finished"
     assert found[f"run_info{{{labels}}}"] == 1
     assert (found["entries{job=j,status=done}"], found["entries{job=j,status=open}"]) == (12, 0)
     assert found["exit_code"] == 0
@@ -100,12 +100,12 @@ def test_a_run_leaves_its_metrics(raw_night: Any) -> None:
     assert text.count("# TYPE thothy_batch_entries gauge") == 1
 
 
-def test_failures_and_restarts_are_counted(night: Any, tmp_path: Path) -> None:
-    night.rows("rows.parquet", id=list(range(13)), prompt=[*map(str, range(12)), None])
+def test_failures_and_restarts_are_counted(project: Any, tmp_path: Path) -> None:
+    project.rows("rows.parquet", id=list(range(13)), prompt=[*map(str, range(12)), None])
     knobs = f"fail=kill&fail_at_step=3&fail_once={tmp_path / 'once'}"
-    night.jobs("name: j, kind: raw, input: rows.parquet", model=f"builtin:fake?{knobs}")
-    path = with_metrics(night)
-    assert night.run(start_engine=start_supervised).exit_code == 1
+    project.jobs("name: j, kind: raw, input: rows.parquet", model=f"builtin:fake?{knobs}")
+    path = with_metrics(project)
+    assert project.run(start_engine=start_supervised).exit_code == 1
     found = samples(path.read_text())
     assert found["engine_restarts_total"] == 1
     assert found["failures_total{code=invalid_input}"] == 1
@@ -135,9 +135,9 @@ def test_a_file_of_another_kind_is_replaced(tmp_path: Path, content: bytes) -> N
     assert samples(path.read_text())["output_tokens_total"] == 0
 
 
-def test_a_place_that_cannot_be_written_stops_nothing(raw_night: Any) -> None:
-    with_metrics(raw_night, "no/such/folder/night.prom")
-    assert raw_night.run().exit_code == 0
+def test_a_place_that_cannot_be_written_stops_nothing(raw_project: Any) -> None:
+    with_metrics(raw_project, "no/such/folder/night.prom")
+    assert raw_project.run().exit_code == 0
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
@@ -152,13 +152,13 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["artifacts.duckdb", "m.yaml", "[a.prom]"])
-def test_only_a_file_that_is_meant_for_it_is_replaced(raw_night: Any, name: str) -> None:
-    with_metrics(raw_night, name)
+def test_only_a_file_that_is_meant_for_it_is_replaced(raw_project: Any, name: str) -> None:
+    with_metrics(raw_project, name)
     with pytest.raises(ManifestError, match="metrics_file"):
-        raw_night.run()
+        raw_project.run()
 
 
-def test_a_folder_of_that_name_stays(raw_night: Any) -> None:
-    with_metrics(raw_night).mkdir()
-    assert raw_night.run().exit_code == 0
-    assert [each["event"] for each in events(raw_night)].count("metrics_not_written") == 1
+def test_a_folder_of_that_name_stays(raw_project: Any) -> None:
+    with_metrics(raw_project).mkdir()
+    assert raw_project.run().exit_code == 0
+    assert [each["event"] for each in events(raw_project)].count("metrics_not_written") == 1

@@ -25,33 +25,33 @@ RAW = "name: {name}, kind: raw, input: {file}, priority: {priority}, sampling: {
 SAMPLING = "{max_tokens: 9, ignore_eos: true, temperature: 0.8}"
 
 
-def shared_rows(night: Any) -> None:
+def shared_rows(project: Any) -> None:
     """Two jobs over eight documents, in shuffled order, with repeats."""
     docs = [f"document {d}: " + chr(97 + d) * 150 for d in range(8)]
     order = [5, 2, 7, 0, 3, 6, 1, 4, 2, 5]
     for name, ask in (("a", "first"), ("b", "second")):
         prompts = [docs[d] + ask for d in order]
-        night.rows(f"{name}.parquet", id=list(range(len(prompts))), prompt=prompts)
+        project.rows(f"{name}.parquet", id=list(range(len(prompts))), prompt=prompts)
 
 
-def two_jobs(night: Any, engine: str, priorities: tuple[int, int] = (5, 5)) -> None:
+def two_jobs(project: Any, engine: str, priorities: tuple[int, int] = (5, 5)) -> None:
     jobs = [
         RAW.format(name=name, file=f"{name}.parquet", priority=priority, sampling=SAMPLING)
         for name, priority in zip("ab", priorities, strict=True)
     ]
-    night.jobs(*jobs, more=f"engine: {engine}")
+    project.jobs(*jobs, more=f"engine: {engine}")
 
 
 @pytest.mark.parametrize("priorities", [(5, 5), (9, 1)])
 @pytest.mark.parametrize("order", ["auto", "prefix", "fifo", "length"])
 def test_computed_prompt_tokens_are_those_of_the_plan(
-    night: Any, order: str, priorities: tuple[int, int]
+    project: Any, order: str, priorities: tuple[int, int]
 ) -> None:
-    shared_rows(night)
-    two_jobs(night, f"{{order: {order}, block_size: 8, max_seqs: 4}}", priorities)
-    plan = plan_manifest(night.options(), Silent())
-    summary = night.run()
-    ((planned, computed, prompt, cached),) = night.query(
+    shared_rows(project)
+    two_jobs(project, f"{{order: {order}, block_size: 8, max_seqs: 4}}", priorities)
+    plan = plan_manifest(project.options(), Silent())
+    summary = project.run()
+    ((planned, computed, prompt, cached),) = project.query(
         "select planned_prompt_tokens, computed_prompt_tokens, prompt_tokens, "
         "cached_prompt_tokens from runs"
     )
@@ -65,8 +65,8 @@ def test_computed_prompt_tokens_are_those_of_the_plan(
         assert planned is None
 
 
-def test_orders_and_sharing_change_no_text(night: Any) -> None:
-    shared_rows(night)
+def test_orders_and_sharing_change_no_text(project: Any) -> None:
+    shared_rows(project)
     found = set()
     for engine in (
         "{order: auto, block_size: 8, max_seqs: 4}",
@@ -74,54 +74,54 @@ def test_orders_and_sharing_change_no_text(night: Any) -> None:
         "{order: length, block_size: 4, admission: optimistic, num_blocks: 120}",
         "{order: fifo, prefix_sharing: false}",
     ):
-        two_jobs(night, engine)
-        night.run(force=True)
-        rows = night.query("select job, item_id, text from artifacts order by 1, 2")
+        two_jobs(project, engine)
+        project.run(force=True)
+        rows = project.query("select job, item_id, text from artifacts order by 1, 2")
         assert len(rows) == 20
         found.add(json.dumps(rows))
     assert len(found) == 1
 
 
-def test_the_plan_names_rows_that_no_pool_here_can_hold(night: Any) -> None:
-    night.rows("rows.parquet", id=["small", "large"], prompt=["x" * 20, "x" * 400])
+def test_the_plan_names_rows_that_no_pool_here_can_hold(project: Any) -> None:
+    project.rows("rows.parquet", id=["small", "large"], prompt=["x" * 20, "x" * 400])
     job = "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}"
-    night.jobs(job, more="engine: {block_size: 16, kv_memory: 10KiB}")
-    plan = plan_manifest(night.options(), Silent())
+    project.jobs(job, more="engine: {block_size: 16, kv_memory: 10KiB}")
+    plan = plan_manifest(project.options(), Silent())
     assert (plan["num_failed"], plan["jobs"][0]["failed"]) == (1, {"prompt_too_long": 1})
     ((job, item_id, said),) = [(r["job"], r["item_id"], r["message"]) for r in plan["refused"]]
     assert (job, item_id) == ("j", "large")
     for part in ("prompt of 400 tokens + max_tokens 8", "26 blocks of 16"):
         assert part in said
     assert (plan["num_items"], plan["num_to_compute"], plan["num_duplicates"]) == (2, 1, 0)
-    summary = night.run()
+    summary = project.run()
     assert summary.counts["num_failed"] == 1
-    ((message,),) = night.query("select message from failures")
+    ((message,),) = project.query("select message from failures")
     assert message == said
 
 
-def test_an_instruction_before_the_document_is_noted(night: Any) -> None:
+def test_an_instruction_before_the_document_is_noted(project: Any) -> None:
     docs = [" ".join(f"{d}word{i}" for i in range(60)) for d in range(10)]
     for name, ask in (("good", "{doc}\n{task}"), ("bad", "{task}\n{doc}")):
         prompts = [ask.format(doc=d, task=f"task {t} of many") for d in docs for t in "pq"]
-        night.rows(f"{name}.parquet", id=list(range(20)), prompt=prompts)
+        project.rows(f"{name}.parquet", id=list(range(20)), prompt=prompts)
     found = {}
     for name in ("good", "bad"):
         job = f"name: {name}, kind: raw, input: {name}.parquet, sampling: {{max_tokens: 4}}"
-        night.jobs(job)
-        plan = plan_manifest(night.options(), Silent())
+        project.jobs(job)
+        plan = plan_manifest(project.options(), Silent())
         found[name] = any("put" in note and repr(name) in note for note in plan["notes"])
     assert found == {"good": False, "bad": True}
 
 
-def test_output_lengths_are_estimated_from_history(night: Any) -> None:
-    night.rows("rows.parquet", id=list(range(20)), prompt=[f"row {i}" for i in range(20)])
+def test_output_lengths_are_estimated_from_history(project: Any) -> None:
+    project.rows("rows.parquet", id=list(range(20)), prompt=[f"row {i}" for i in range(20)])
     job = "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: %d}"
-    night.jobs(job % 500)
-    before = plan_manifest(night.options(), Silent())["jobs"][0]
+    project.jobs(job % 500)
+    before = plan_manifest(project.options(), Silent())["jobs"][0]
     assert (before["expected_tokens"], before["expected_from"]) == (500, "max_tokens")
-    night.run()
-    longest = max(n for (n,) in night.query("select output_tokens from artifacts"))
-    after = plan_manifest(night.options(), Silent())["jobs"][0]
+    project.run()
+    longest = max(n for (n,) in project.query("select output_tokens from artifacts"))
+    after = plan_manifest(project.options(), Silent())["jobs"][0]
     assert after["expected_from"] == "history"
     assert after["expected_tokens"] <= longest < 500
 
@@ -143,25 +143,25 @@ def test_a_real_run_is_predicted_and_has_its_receipt(tmp_path: Path) -> None:
     assert plan["num_already_done"] == summary.counts["num_done"]
 
 
-def test_a_pool_that_cannot_start_is_noted_and_the_plan_is_shown(night: Any) -> None:
-    night.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
+def test_a_pool_that_cannot_start_is_noted_and_the_plan_is_shown(project: Any) -> None:
+    project.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
     job = "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}"
-    night.jobs(job, more="engine: {block_size: 32, kv_memory: 1KiB}")
-    plan = plan_manifest(night.options(), Silent())
+    project.jobs(job, more="engine: {block_size: 32, kv_memory: 1KiB}")
+    plan = plan_manifest(project.options(), Silent())
     assert plan["num_to_compute"] == 2
     assert any("a run now would fail" in note for note in plan["notes"])
 
 
-def test_a_deadline_that_is_too_near_is_noted(night: Any) -> None:
-    night.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
-    night.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}")
-    plan = plan_manifest(night.options(time_budget_s=2.0), Silent())
+def test_a_deadline_that_is_too_near_is_noted(project: Any) -> None:
+    project.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
+    project.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}")
+    plan = plan_manifest(project.options(time_budget_s=2.0), Silent())
     assert plan["estimate"]["time_left_s"] == 2.0
-    assert plan_manifest(night.options(), Silent())["estimate"]["time_left_s"] is None
+    assert plan_manifest(project.options(), Silent())["estimate"]["time_left_s"] is None
 
 
 def test_the_engine_is_closed_when_the_run_fails_before_it_computes(
-    night: Any, monkeypatch: pytest.MonkeyPatch
+    project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = []
 
@@ -174,44 +174,44 @@ def test_the_engine_is_closed_when_the_run_fails_before_it_computes(
         raise StoreError("the disk is full")
 
     monkeypatch.setattr(Store, "update_run", fails)
-    night.rows("rows.parquet", id=[1], prompt=["one"])
-    night.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}")
-    summary = night.run(start_engine=start)
+    project.rows("rows.parquet", id=[1], prompt=["one"])
+    project.jobs("name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}")
+    summary = project.run(start_engine=start)
     assert (summary.status, summary.exit_code, len(closed)) == ("failed", 5, 1)
     assert summary.counts["num_not_run"] == 1
 
 
 @pytest.mark.parametrize("pool", ["num_blocks: 2000", "num_blocks: 40"])
-def test_a_pool_smaller_than_expected_is_planned_again(night: Any, pool: str) -> None:
+def test_a_pool_smaller_than_expected_is_planned_again(project: Any, pool: str) -> None:
     """The engine has less memory than expected: the recorded plan is for its actual pool."""
-    shared_rows(night)
-    two_jobs(night, f"{{order: auto, block_size: 8, max_seqs: 4, {pool}}}")
+    shared_rows(project)
+    two_jobs(project, f"{{order: auto, block_size: 8, max_seqs: 4, {pool}}}")
 
     def start(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
         return start_in_process(replace(spec, num_blocks=40))
 
-    assert night.run(start_engine=start).counts["num_done"] == 16
-    ((planned, computed),) = night.query(
+    assert project.run(start_engine=start).counts["num_done"] == 16
+    ((planned, computed),) = project.query(
         "select planned_prompt_tokens, computed_prompt_tokens from runs"
     )
     assert planned == computed
 
 
 def test_a_gpu_that_others_fill_is_told_before_weights_are_loaded(
-    night: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fake of the driver says so."""
     processes = [(4242, "/opt/vllm/bin/python", 81920)]
     FakeNvml(monkeypatch, [FakeGpu("GPU-12-34", "NVIDIA H100", 81920, 1, processes=processes)])
-    night.rows("rows.parquet", id=[1], prompt=["one"])
-    night.jobs("name: j, kind: raw, input: rows.parquet", model="", more="engine: {device: cuda}")
-    night.manifest.write_text(night.manifest.read_text().replace('model: {id: ""}', ""))
+    project.rows("rows.parquet", id=[1], prompt=["one"])
+    project.jobs("name: j, kind: raw, input: rows.parquet", model="", more="engine: {device: cuda}")
+    project.manifest.write_text(project.manifest.read_text().replace('model: {id: ""}', ""))
 
     def start(*args: Any, **options: Any) -> Any:
         raise AssertionError("it loads")
 
     try:
-        summary = night.run(start_engine=start)
+        summary = project.run(start_engine=start)
     finally:
         gpu._search.cache_clear()
     assert summary.exit_code == 5

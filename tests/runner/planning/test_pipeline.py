@@ -8,11 +8,11 @@ from thothy_batch.runner.work.assignment import assign
 
 
 def test_device_and_implementation_are_resolved_before_the_entries_are_read(
-    raw_night: Any,
+    raw_project: Any,
 ) -> None:
-    inputs = open_inputs(load_manifest(raw_night.manifest))
+    inputs = open_inputs(load_manifest(raw_project.manifest))
     assert (inputs.spec.device, inputs.spec.impl) == ("cpu", "cpu")
-    entries = list(read_entries(inputs, raw_night.notes))
+    entries = list(read_entries(inputs, raw_project.notes))
     assignment = assign(entries, {}, run_seed=0)
     plan = plan_engine(inputs, assignment.pending, history={}, time_left=lambda: None)
     assert (plan.spec.device, plan.spec.impl) == ("cpu", "cpu")

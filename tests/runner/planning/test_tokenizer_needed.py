@@ -12,31 +12,31 @@ from thothy_batch.runner.monitoring.progress import Silent
 
 
 @pytest.fixture
-def bare_night(night: Any, shared: Path) -> Any:
+def bare_project(project: Any, shared: Path) -> Any:
     """A run whose model folder has no tokenizer.json."""
-    folder = night.folder / "model"
+    folder = project.folder / "model"
     shutil.copytree(shared / "data/weights/stories260K", folder)
     (folder / "tokenizer.json").unlink()
-    night.rows("rows.parquet", id=["a"], text=["A lamp."])
-    night.rows("ids.parquet", id=["a"], prompt_token_ids=[[1, 5]])
-    return night
+    project.rows("rows.parquet", id=["a"], text=["A lamp."])
+    project.rows("ids.parquet", id=["a"], prompt_token_ids=[[1, 5]])
+    return project
 
 
-def test_a_job_that_renders_text_is_refused_by_name(bare_night: Any) -> None:
-    bare_night.jobs(
+def test_a_job_that_renders_text_is_refused_by_name(bare_project: Any) -> None:
+    bare_project.jobs(
         "name: ids, kind: raw, input: ids.parquet",
         "name: words, kind: summary, input: rows.parquet",
-        model=str(bare_night.folder / "model"),
+        model=str(bare_project.folder / "model"),
     )
     with pytest.raises(ModelError, match=r"tokenizer\.json.*'words'"):
-        plan_manifest(bare_night.options(), Silent())
+        plan_manifest(bare_project.options(), Silent())
     with pytest.raises(ModelError, match=r"tokenizer\.json.*'words'"):
-        bare_night.run()
-    assert not bare_night.store.exists()
+        bare_project.run()
+    assert not bare_project.store.exists()
 
 
-def test_prompts_of_token_ids_need_none(bare_night: Any) -> None:
-    bare_night.jobs(
-        "name: ids, kind: raw, input: ids.parquet", model=str(bare_night.folder / "model")
+def test_prompts_of_token_ids_need_none(bare_project: Any) -> None:
+    bare_project.jobs(
+        "name: ids, kind: raw, input: ids.parquet", model=str(bare_project.folder / "model")
     )
-    assert plan_manifest(bare_night.options(), Silent())["requests"]["num_requests"] == 1
+    assert plan_manifest(bare_project.options(), Silent())["requests"]["num_requests"] == 1

@@ -22,9 +22,9 @@ def at(seconds: float) -> str:
     return (datetime.now().astimezone() + timedelta(seconds=seconds)).isoformat()
 
 
-def statuses(night: Any) -> dict[str, set[tuple[str, str | None]]]:
+def statuses(project: Any) -> dict[str, set[tuple[str, str | None]]]:
     found: dict[str, set[tuple[str, str | None]]] = {}
-    for job, status, reason in night.query(
+    for job, status, reason in project.query(
         "select job, status, reason from run_items order by run_id desc"
     ):
         found.setdefault(job, set()).add((status, reason))
@@ -32,18 +32,18 @@ def statuses(night: Any) -> dict[str, set[tuple[str, str | None]]]:
 
 
 @pytest.fixture
-def two_lengths(night: Any) -> Any:
+def two_lengths(project: Any) -> Any:
     """Rows of 2 s, and rows of 200 s, which come first."""
-    night.rows("short.parquet", id=list(range(60)), prompt=[f"short {i}" for i in range(60)])
-    night.rows("long.parquet", id=list(range(20)), prompt=[f"long {i}" for i in range(20)])
-    night.jobs(
+    project.rows("short.parquet", id=list(range(60)), prompt=[f"short {i}" for i in range(60)])
+    project.rows("long.parquet", id=list(range(20)), prompt=[f"long {i}" for i in range(20)])
+    project.jobs(
         f"name: warm, input: short.parquet, priority: 9, {ROWS % 20}",
         f"name: long, input: long.parquet, priority: 5, {ROWS % 2000}",
         f"name: short, input: short.parquet, priority: 1, {ROWS % 21}",
         model=MODEL,
         more="engine: {max_seqs: 8}",
     )
-    return night
+    return project
 
 
 @pytest.mark.parametrize("reason", ["deadline", "time_budget"])
@@ -69,9 +69,9 @@ def test_rows_that_cannot_finish_are_not_started(
 
 
 @pytest.mark.usefixtures("virtual_clock")
-def test_the_job_that_is_due_first_goes_first(night: Any) -> None:
-    night.rows("rows.parquet", id=list(range(20)), prompt=[f"row {i}" for i in range(20)])
-    night.jobs(
+def test_the_job_that_is_due_first_goes_first(project: Any) -> None:
+    project.rows("rows.parquet", id=list(range(20)), prompt=[f"row {i}" for i in range(20)])
+    project.jobs(
         f"name: any, input: rows.parquet, {ROWS % 5}",
         f'name: later, input: rows.parquet, deadline: "{at(7200)}", {ROWS % 6}',
         f'name: soon, input: rows.parquet, deadline: "{at(3600)}", {ROWS % 7}',
@@ -79,51 +79,51 @@ def test_the_job_that_is_due_first_goes_first(night: Any) -> None:
         model=MODEL,
         more="engine: {max_seqs: 4}",
     )
-    assert night.run().exit_code == 0
-    order = night.query("select job, max(queue_s) from artifacts group by job order by 2")
+    assert project.run().exit_code == 0
+    order = project.query("select job, max(queue_s) from artifacts group by job order by 2")
     assert [job for job, _ in order] == ["first", "soon", "later", "any"]
 
 
 @pytest.mark.usefixtures("virtual_clock")
-def test_a_job_ends_at_its_deadline_and_the_others_go_on(night: Any) -> None:
-    night.rows("rows.parquet", id=list(range(400)), prompt=[f"row {i}" for i in range(400)])
+def test_a_job_ends_at_its_deadline_and_the_others_go_on(project: Any) -> None:
+    project.rows("rows.parquet", id=list(range(400)), prompt=[f"row {i}" for i in range(400)])
     jobs = [
         f'name: due, input: rows.parquet, deadline: "{at(120)}", {ROWS % 40}',
         f"name: rest, input: rows.parquet, {ROWS % 2}",
     ]
-    night.jobs(*jobs, model=MODEL, more="engine: {max_seqs: 8}")
-    summary = night.run()
+    project.jobs(*jobs, model=MODEL, more="engine: {max_seqs: 8}")
+    summary = project.run()
     assert (summary.exit_code, summary.stop_reason) == (4, "deadline")
     due, rest = summary.jobs
     assert due["num_done"] > 0
     assert due["num_not_run"] == 400 - due["num_done"] > 0
     assert rest["num_done"] == 400
-    assert statuses(night)["due"] == {("done", None), ("not_run", "deadline")}
-    night.jobs(jobs[0].replace(jobs[0].split('"')[1], at(3600)), jobs[1], model=MODEL)
-    second = night.run()
+    assert statuses(project)["due"] == {("done", None), ("not_run", "deadline")}
+    project.jobs(jobs[0].replace(jobs[0].split('"')[1], at(3600)), jobs[1], model=MODEL)
+    second = project.run()
     assert second.exit_code == 0
     assert second.jobs[0]["num_reused"] == due["num_done"]
 
 
 @pytest.mark.usefixtures("virtual_clock")
-def test_a_row_of_two_jobs_is_wanted_until_the_later_one_is_over(night: Any) -> None:
-    night.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
-    night.jobs(
+def test_a_row_of_two_jobs_is_wanted_until_the_later_one_is_over(project: Any) -> None:
+    project.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
+    project.jobs(
         f'name: over, input: rows.parquet, deadline: "2020-01-01T00:00", {ROWS % 5}',
         f"name: rest, input: rows.parquet, {ROWS % 5}",
         model=MODEL,
     )
-    assert night.run().exit_code == 4
-    assert statuses(night) == {"over": {("not_run", "deadline")}, "rest": {("done", None)}}
+    assert project.run().exit_code == 4
+    assert statuses(project) == {"over": {("not_run", "deadline")}, "rest": {("done", None)}}
 
 
-def test_a_wrong_deadline_of_a_job_is_reported_with_its_line(night: Any) -> None:
+def test_a_wrong_deadline_of_a_job_is_reported_with_its_line(project: Any) -> None:
     from thothy_batch.errors import ManifestError
 
-    night.rows("rows.parquet", id=[1], prompt=["one"])
-    night.jobs("name: j, kind: raw, input: rows.parquet, deadline: 25:99")
+    project.rows("rows.parquet", id=[1], prompt=["one"])
+    project.jobs("name: j, kind: raw, input: rows.parquet, deadline: 25:99")
     with pytest.raises(ManifestError, match=r"deadline must be a clock time.*25:99"):
-        night.run()
+        project.run()
 
 
 STRICT = """\
@@ -136,73 +136,73 @@ checks: {cut_off: CHECK}
 """
 
 
-def strict(night: Any, check: str) -> None:
+def strict(project: Any, check: str) -> None:
     """A kind whose completions are nearly all cut off: another attempt gets more room."""
-    (night.folder / "strict.yaml").write_text(STRICT.replace("CHECK", check))
-    night.rows("rows.parquet", id=list(range(20)), text=[f"text {i}" for i in range(20)])
-    night.rows("rest.parquet", id=list(range(300)), prompt=[f"row {i}" for i in range(300)])
+    (project.folder / "strict.yaml").write_text(STRICT.replace("CHECK", check))
+    project.rows("rows.parquet", id=list(range(20)), text=[f"text {i}" for i in range(20)])
+    project.rows("rest.parquet", id=list(range(300)), prompt=[f"row {i}" for i in range(300)])
 
 
 @pytest.mark.usefixtures("virtual_clock")
-def test_a_retry_that_comes_too_late_is_the_next_nights(night: Any) -> None:
+def test_a_retry_that_comes_too_late_is_left_to_the_next_run(project: Any) -> None:
     """Not a failure for good: its entry was not run to its end."""
-    strict(night, "fail")
+    strict(project, "fail")
     due = "name: due, kind: strict.yaml, input: rows.parquet, max_failed_pct: 100, deadline: "
     rest = f"name: rest, input: rest.parquet, {ROWS % 120}"
     engine = "engine: {max_seqs: 20}"
-    night.jobs(f'{due}"{at(90)}"', rest, model=MODEL, more=engine)
-    summary = night.run()
+    project.jobs(f'{due}"{at(90)}"', rest, model=MODEL, more=engine)
+    summary = project.run()
     assert (summary.exit_code, summary.stop_reason) == (4, "deadline")
     left = summary.jobs[0]["num_not_run"]
     assert isinstance(left, int)
     assert left > 10
     assert summary.jobs[0]["num_failed"] == 0
     assert f"{left} entries were not started" in "\n".join(summary.messages)
-    night.jobs(f'{due}"{at(3600)}"', rest, model=MODEL, more=engine + "\nrun: {max_attempts: 6}")
-    assert night.run().jobs[0]["num_done"] == left
+    project.jobs(f'{due}"{at(3600)}"', rest, model=MODEL, more=engine + "\nrun: {max_attempts: 6}")
+    assert project.run().jobs[0]["num_done"] == left
 
 
 @pytest.mark.usefixtures("virtual_clock")
-def test_a_retry_that_another_job_waits_for_is_computed(night: Any) -> None:
-    strict(night, "flag")
+def test_a_retry_that_another_job_waits_for_is_computed(project: Any) -> None:
+    strict(project, "flag")
     job = "kind: strict.yaml, input: rows.parquet"
     rest = f"name: rest, input: rest.parquet, {ROWS % 120}"
     more = "engine: {max_seqs: 20}\nrun: {max_attempts: 5}"
-    night.jobs(
+    project.jobs(
         f'name: due, {job}, deadline: "{at(90)}"', f"name: b, {job}", rest, model=MODEL, more=more
     )
-    night.run()
-    found = night.query("select item_id, text, attempt from artifacts where job = 'b' order by 1")
-    night.store.unlink()
-    night.jobs(f"name: b, {job}", model=MODEL, more=more)
-    night.run()
-    alone = night.query("select item_id, text, attempt from artifacts where job = 'b' order by 1")
+    project.run()
+    found = project.query("select item_id, text, attempt from artifacts where job = 'b' order by 1")
+    project.store.unlink()
+    project.jobs(f"name: b, {job}", model=MODEL, more=more)
+    project.run()
+    alone = project.query("select item_id, text, attempt from artifacts where job = 'b' order by 1")
     assert found == alone
     assert max(attempt for _, _, attempt in alone) > 1
 
 
-def test_a_deadline_ends_the_waiting_for_a_lock(night: Any) -> None:
-    night.rows("rows.parquet", id=[1], prompt=["one"])
-    night.jobs("name: j, kind: raw, input: rows.parquet")
-    (night.folder / f"{night.store.name}.journal").mkdir()
+def test_a_deadline_ends_the_waiting_for_a_lock(project: Any) -> None:
+    project.rows("rows.parquet", id=[1], prompt=["one"])
+    project.jobs("name: j, kind: raw, input: rows.parquet")
+    (project.folder / f"{project.store.name}.journal").mkdir()
     holder = LockHolder(pid=os.getpid(), run_id="other", host=socket.gethostname())
-    with FileLock(lock_path(night.store)).acquire(holder):
-        options = night.options(time_budget_s=2.0, if_locked=IfLocked("wait", 3600.0))
-        summary = run_manifest(options, night.notes)
+    with FileLock(lock_path(project.store)).acquire(holder):
+        options = project.options(time_budget_s=2.0, if_locked=IfLocked("wait", 3600.0))
+        summary = run_manifest(options, project.notes)
     assert (summary.exit_code, summary.stop_reason) == (4, "time_budget")
     assert "stopped by the time_budget before anything was computed" in summary.messages[0]
 
 
 def test_a_deadline_ends_the_loading(
-    night: Any, monkeypatch: pytest.MonkeyPatch, shifted_clock: Any
+    project: Any, monkeypatch: pytest.MonkeyPatch, shifted_clock: Any
 ) -> None:
     def near_the_end(text: str) -> None:
         if text.startswith("loading"):
             shifted_clock.advance(3597.0)
 
-    monkeypatch.setattr(night.notes, "phase", near_the_end)
-    night.rows("rows.parquet", id=[1], prompt=["one"])
-    night.jobs("name: j, kind: raw, input: rows.parquet", model="builtin:fake?load_ms=3600000")
-    summary = night.run(start_engine=start_supervised, time_budget_s=3600.0)
+    monkeypatch.setattr(project.notes, "phase", near_the_end)
+    project.rows("rows.parquet", id=[1], prompt=["one"])
+    project.jobs("name: j, kind: raw, input: rows.parquet", model="builtin:fake?load_ms=3600000")
+    summary = project.run(start_engine=start_supervised, time_budget_s=3600.0)
     assert (summary.exit_code, summary.stop_reason) == (4, "time_budget")
-    assert night.query("select status, reason from run_items") == [("not_run", "deadline")]
+    assert project.query("select status, reason from run_items") == [("not_run", "deadline")]

@@ -1,23 +1,27 @@
-"""The document of `run --json` has the same keys whenever the run ended."""
+"""A run that ended early: its document has every key, its text only a message."""
 
 import os
 from typing import Any
 
+from thothy_batch.cli.render_run import summary_blocks
 from thothy_batch.errors import LockHolder
+from thothy_batch.report import to_text
 from thothy_batch.runner.commands.run import run_manifest
 from thothy_batch.runner.session.options import IfLocked
 from thothy_batch.store.lock import FileLock
 from thothy_batch.store.paths import StorePaths
 
 
-def test_a_run_that_ended_before_its_entries_were_counted_has_zeros(raw_night: Any) -> None:
-    done = raw_night.run().as_json()
+def test_a_run_that_ended_before_its_entries_were_counted_has_zeros(raw_project: Any) -> None:
+    done = raw_project.run().as_json()
     holder = LockHolder(pid=os.getpid(), run_id="other")
     ends = {"stopped": IfLocked("wait", 60.0), "skipped": IfLocked("skip")}
-    with FileLock(StorePaths.of(raw_night.store).lock).acquire(holder):
+    with FileLock(StorePaths.of(raw_project.store).lock).acquire(holder):
         for status, if_locked in ends.items():
-            options = raw_night.options(time_budget_s=0.5, if_locked=if_locked)
-            ended = run_manifest(options, raw_night.notes).as_json()
+            options = raw_project.options(time_budget_s=0.5, if_locked=if_locked)
+            summary = run_manifest(options, raw_project.notes)
+            assert to_text(summary_blocks(summary)) == f"{summary.messages[0]}\n"
+            ended = summary.as_json()
             assert ended["status"] == status
             assert list(ended) == list(done)
             assert (done["num_items"], ended["num_items"], ended["num_not_run"]) == (12, 0, 0)

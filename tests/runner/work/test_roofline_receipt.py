@@ -26,7 +26,7 @@ def finished(request_id: int, lengths: tuple[int, ...], cached: int = 0) -> Requ
     return RequestResult(request_id, completions, 0, cached, sum(lengths), 7 * cached, 1.0, 2.0)
 
 
-def night(num: int) -> tuple[list[list[int]], list[tuple[int, ...]]]:
+def project(num: int) -> tuple[list[list[int]], list[tuple[int, ...]]]:
     random = Random(num)
     heads = [[random.randrange(9) for _ in range(random.randrange(8, 90))] for _ in range(5)]
     prompts = [
@@ -47,7 +47,7 @@ def receipt_of(prompts: list[list[int]], results: list[RequestResult]) -> float 
 
 @pytest.mark.parametrize("num", [1, 3, 40, 700])
 def test_it_is_the_roofline_time_of_finished_requests(num: int) -> None:
-    prompts, outputs = night(num)
+    prompts, outputs = project(num)
     requests = [Request(i, "", prompt, Sampling()) for i, prompt in enumerate(prompts)]
     content = plan_requests(requests, "fifo", block_size=8).content
     lengths = [len(prompt) for prompt in prompts]
@@ -57,7 +57,7 @@ def test_it_is_the_roofline_time_of_finished_requests(num: int) -> None:
 
 
 def test_order_cache_hits_and_waste_change_nothing() -> None:
-    prompts, outputs = night(60)
+    prompts, outputs = project(60)
     plain = receipt_of(prompts, [finished(i, lens) for i, lens in enumerate(outputs)])
     results = [finished(i, lens, cached=i) for i, lens in enumerate(outputs)]
     shuffled = list(zip(prompts, results, strict=True))

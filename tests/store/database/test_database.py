@@ -11,20 +11,20 @@ from thothy_batch.store.database.database import open_database
 from thothy_batch.store.store import Store
 
 
-def test_opening_twice_in_one_thread_is_our_own_mistake(night: Any) -> None:
+def test_opening_twice_in_one_thread_is_our_own_mistake(harness: Any) -> None:
     twice = pytest.raises(AssertionError, match="while another one")
-    with open_database(night.path), twice, open_database(night.path, read_only=True):
+    with open_database(harness.path), twice, open_database(harness.path, read_only=True):
         pass
-    with open_database(night.path) as connection:  # the first one was not harmed
+    with open_database(harness.path) as connection:  # the first one was not harmed
         assert connection.execute("SELECT 1").fetchall() == [(1,)]
 
 
-def test_threads_take_turns(night: Any) -> None:
+def test_threads_take_turns(harness: Any) -> None:
     inside, most = [], []
 
     def use() -> None:
         for _ in range(5):
-            with open_database(night.path, read_only=len(most) % 2 == 0) as connection:
+            with open_database(harness.path, read_only=len(most) % 2 == 0) as connection:
                 inside.append(1)
                 most.append(len(inside))
                 connection.execute("SELECT count(*) FROM runs").fetchall()
@@ -38,9 +38,9 @@ def test_threads_take_turns(night: Any) -> None:
     assert most == [1] * 20
 
 
-def test_a_file_held_elsewhere_is_busy_and_names_the_holder(night: Any) -> None:
+def test_a_file_held_elsewhere_is_busy_and_names_the_holder(harness: Any) -> None:
     shut = pytest.raises(StoreBusyError, match="PID")
-    with night.reader(read_only=False), shut as caught, open_database(night.path):
+    with harness.reader(read_only=False), shut as caught, open_database(harness.path):
         pass
     assert "journal" in caught.value.hint
 

@@ -13,13 +13,13 @@ def _item(store: Any, job: str, item: str, status: str, **more: object) -> None:
     store.add("run_items", {"job": job, "item_id": item, "status": status, **more})
 
 
-def test_job_stats_and_run_agree_and_add_up(night: Any, rows: Any) -> None:
+def test_job_stats_and_run_agree_and_add_up(harness: Any, rows: Any) -> None:
     jobs = [
         {"job": "j", "kind": "summary", "priority": 9, "num_items": 8},
         {"job": "k", "kind": "hook", "priority": 1, "num_items": 4},
     ]
     ready = 1_700_000_000.0
-    with night.run(jobs=jobs) as store:
+    with harness.run(jobs=jobs) as store:
         store.update_run({"engine_ready_at": ready, "engine": {"block_size": 32}})
         for number in range(1, 5):
             rows.add_done(
@@ -36,15 +36,15 @@ def test_job_stats_and_run_agree_and_add_up(night: Any, rows: Any) -> None:
         rows.add_done(store, 7, job="k", kind="hook", output_tokens=30, queue_s=9.0)
         scalars = {"engine_s": 100.0, "wall_s": 130.0, "load_s": 9.0, "wasted_tokens": 70}
         store.end_run({"status": "stopped", "stop_reason": "deadline", "exit_code": 4, **scalars})
-    run = night.row("SELECT * FROM runs")
+    run = harness.row("SELECT * FROM runs")
     assert [run[n] for n in ("num_items", *_COUNTS)] == [12, 5, 1, 0, 6]
     assert [run[n] for n in ("prompt_tokens", "cached_prompt_tokens")] == [50, 20]
     assert [run[n] for n in ("output_tokens", "wasted_tokens")] == [130, 70]
     assert run["output_tokens_per_s"] == pytest.approx(1.3)
     assert run["artifacts_per_hour"] == pytest.approx(5 * 36)
     assert (run["load_s"], run["wall_s"], run["engine"]) == (9.0, 130.0, '{"block_size": 32}')
-    j = night.row("SELECT * FROM job_stats WHERE job = 'j'")
-    k = night.row("SELECT * FROM job_stats WHERE job = 'k'")
+    j = harness.row("SELECT * FROM job_stats WHERE job = 'j'")
+    k = harness.row("SELECT * FROM job_stats WHERE job = 'k'")
     for stats in (run, j, k):
         assert stats["num_items"] == sum(stats[name] for name in _COUNTS)
     assert [j[n] for n in ("num_items", *_COUNTS)] == [8, 4, 1, 0, 3]
@@ -61,32 +61,32 @@ def test_job_stats_and_run_agree_and_add_up(night: Any, rows: Any) -> None:
     assert k["artifacts_per_hour"] == pytest.approx(3600 / k["engine_s"])
 
 
-def test_a_night_with_nothing_to_do_has_no_speed_and_no_zero_division(
-    night: Any, rows: Any
+def test_a_run_with_nothing_to_do_has_no_speed_and_no_zero_division(
+    harness: Any, rows: Any
 ) -> None:
-    with night.run("r1") as store:
+    with harness.run("r1") as store:
         rows.add_done(store, 1)
         store.end_run({"status": "completed", "engine_s": 2.0})
-    with night.run("r2", jobs=[{"job": "j", "kind": "summary", "num_items": 1}]) as store:
+    with harness.run("r2", jobs=[{"job": "j", "kind": "summary", "num_items": 1}]) as store:
         _item(store, "j", "1", "reused", artifact_id="a1")
         store.end_run({"status": "completed", "exit_code": 0})
-    run = night.row("SELECT * FROM runs WHERE run_id = 'r2'")
+    run = harness.row("SELECT * FROM runs WHERE run_id = 'r2'")
     assert [run[n] for n in ("num_items", *_COUNTS)] == [1, 0, 0, 1, 0]
     assert (run["output_tokens"], run["engine_s"]) == (0, 0)
     assert run["artifacts_per_hour"] is None
-    assert night.query("SELECT run_id FROM latest_artifacts") == [("r1",)]
+    assert harness.query("SELECT run_id FROM latest_artifacts") == [("r1",)]
 
 
-def test_a_run_without_jobs_and_rows_can_end(night: Any) -> None:
-    with night.run() as store:
+def test_a_run_without_jobs_and_rows_can_end(harness: Any) -> None:
+    with harness.run() as store:
         store.end_run({"status": "failed", "stop_reason": "engine_error", "exit_code": 5})
-    run = night.row("SELECT * FROM runs")
+    run = harness.row("SELECT * FROM runs")
     assert (run["num_items"], run["status"]) == (0, "failed")
-    assert night.query("SELECT * FROM job_stats") == []
+    assert harness.query("SELECT * FROM job_stats") == []
 
 
-def test_copies_take_content_and_not_effort(night: Any, rows: Any) -> None:
-    with night.run("r1") as store:
+def test_copies_take_content_and_not_effort(harness: Any, rows: Any) -> None:
+    with harness.run("r1") as store:
         source = {"data": [1], "flags": ["f"], "verdict": "flagged", "output_token_ids": [3, 4]}
         rows.add_done(store, 1, **source)
         place = {"job": "other", "kind": "hook", "request_key": "k1"}
@@ -99,79 +99,79 @@ def test_copies_take_content_and_not_effort(night: Any, rows: Any) -> None:
         _item(store, "other", "z", "reused", artifact_id="c3")
         store.end_run({"status": "completed", "engine_s": 1.0})
     for name, item, reused_from in (("c1", "x", "a1"), ("c2", "y", "c3"), ("c3", "z", "c1")):
-        row = night.row("SELECT * FROM artifacts WHERE artifact_id = ?", name)
+        row = harness.row("SELECT * FROM artifacts WHERE artifact_id = ?", name)
         assert (row["text"], row["data"], row["flags"]) == ("text of 1", "[1]", ["f"])
         assert (row["job"], row["kind"], row["item_id"]) == ("other", "hook", item)
         assert (row["output_tokens"], row["output_token_ids"]) == (5, [3, 4])
         assert (row["reused_from"], row["run_id"]) == (reused_from, "r1")
         assert (row["engine_s"], row["queue_s"]) == (None, None)
-    stats = night.row("SELECT * FROM job_stats WHERE job = 'other'")
+    stats = harness.row("SELECT * FROM job_stats WHERE job = 'other'")
     assert (stats["num_reused"], stats["num_done"], stats["num_flagged"]) == (3, 0, 3)
     assert (stats["output_tokens"], stats["engine_s"], stats["kind"]) == (0, 0, "hook")
-    assert night.query("SELECT output_tokens, num_items FROM runs") == [(5, 4)]
+    assert harness.query("SELECT output_tokens, num_items FROM runs") == [(5, 4)]
 
 
-def test_an_artifact_that_somebody_deleted_opens_its_entry_again(night: Any, rows: Any) -> None:
+def test_an_artifact_that_somebody_deleted_opens_its_entry_again(harness: Any, rows: Any) -> None:
     """Between the look-up and the merge; the counts still add up and the next run computes it."""
-    with night.run() as store:
+    with harness.run() as store:
         place = {"artifact_id": "c1", "job": "j", "kind": "summary", "item_id": "1"}
         store.add_copy({**place, "request_key": "k"}, "gone")
         _item(store, "j", "1", "reused", artifact_id="c1")
         store.end_run({"status": "completed"})
-    assert night.query("SELECT status, reason, artifact_id FROM run_items") == [
+    assert harness.query("SELECT status, reason, artifact_id FROM run_items") == [
         ("not_run", "artifact_deleted", None)
     ]
-    assert night.query("SELECT num_items, num_reused, num_not_run FROM runs") == [(1, 0, 1)]
+    assert harness.query("SELECT num_items, num_reused, num_not_run FROM runs") == [(1, 0, 1)]
 
 
-def test_force_replaces_the_artifact_of_the_same_id(night: Any, rows: Any) -> None:
-    with night.run("r1") as store:
+def test_force_replaces_the_artifact_of_the_same_id(harness: Any, rows: Any) -> None:
+    with harness.run("r1") as store:
         rows.add_done(store, 1, text="first")
         rows.add_done(store, 2)
         rows.add_done(store, 1, text="better attempt", attempt=2)
         store.end_run({"status": "completed"})
-    assert night.query("SELECT text FROM artifacts WHERE item_id = '1'") == [("better attempt",)]
-    with night.run("r2") as store:
+    assert harness.query("SELECT text FROM artifacts WHERE item_id = '1'") == [("better attempt",)]
+    with harness.run("r2") as store:
         rows.add_done(store, 1, text="forced")
         store.end_run({"status": "completed"})
-    assert night.query("SELECT text, run_id FROM artifacts WHERE item_id = '1'") == [
+    assert harness.query("SELECT text, run_id FROM artifacts WHERE item_id = '1'") == [
         ("forced", "r2")
     ]
-    assert night.query("SELECT count(*) FROM artifacts") == [(2,)]
+    assert harness.query("SELECT count(*) FROM artifacts") == [(2,)]
 
 
-def test_latest_views_follow_the_last_answer(night: Any, rows: Any) -> None:
-    with night.run("r1") as store:
+def test_latest_views_follow_the_last_answer(harness: Any, rows: Any) -> None:
+    with harness.run("r1") as store:
         rows.add_done(store, 1)
         rows.add_failed(store, 2, code="prompt_too_long", message="old")
         rows.add_failed(store, 3)
         store.end_run({"status": "completed"})
-    with night.run("r2") as store:
+    with harness.run("r2") as store:
         rows.add_done(store, 1, artifact_id="a1b", request_key="k1b", text="edited row")
         rows.add_failed(store, 2, message="new")
         rows.add_done(store, 3)
         _item(store, "j", "4", "not_run", reason="signal")
         store.end_run({"status": "stopped"})
-    with night.run("r3") as store:
-        _item(store, "j", "1", "not_run", reason="signal")  # no answer: r2's stays the latest
+    with harness.run("r3") as store:
+        _item(store, "j", "1", "not_run", reason="signal")  # no result: r2's stays the latest
         _item(store, "j", "2", "failed")  # known from before, not tried again
         store.end_run({"status": "stopped"})
     latest = "SELECT item_id, text, run_id FROM latest_artifacts ORDER BY item_id"
-    assert night.query(latest) == [("1", "edited row", "r2"), ("3", "text of 3", "r2")]
+    assert harness.query(latest) == [("1", "edited row", "r2"), ("3", "text of 3", "r2")]
     failures = "SELECT run_id, item_id, code, message, attempt FROM latest_failures"
-    assert night.query(failures) == [("r3", "2", "invalid_output", "new", 1)]
+    assert harness.query(failures) == [("r3", "2", "invalid_output", "new", 1)]
 
 
-def test_nights_compare_with_up_to_seven_runs_before(night: Any) -> None:
-    with duckdb.connect(str(night.path)) as connection:
+def test_nights_compare_with_up_to_seven_runs_before(harness: Any) -> None:
+    with duckdb.connect(str(harness.path)) as connection:
         for number in range(10):
-            speed = None if number == 5 else 100.0 + number  # a night with nothing to do
+            speed = None if number == 5 else 100.0 + number  # a run with nothing to do
             connection.execute(
                 "INSERT INTO runs (run_id, name, started_at, output_tokens_per_s) "
                 "VALUES (?, 'night', to_timestamp(?), ?), (?, 'other', to_timestamp(?), 1)",
                 [f"r{number}", 86_400 * number, speed, f"x{number}", 86_400 * number],
             )
-    nights = night.query(
+    nights = harness.query(
         "SELECT run_id, num_compared, output_tokens_per_s_change FROM nights "
         "WHERE name = 'night' ORDER BY started_at"
     )
@@ -181,12 +181,12 @@ def test_nights_compare_with_up_to_seven_runs_before(night: Any) -> None:
     assert nights[9] == ("r9", 6, pytest.approx(109 / (sum(before) / 6) - 1))
 
 
-def test_job_throughput_has_a_row_per_run_and_job(night: Any, rows: Any) -> None:
+def test_job_throughput_has_a_row_per_run_and_job(harness: Any, rows: Any) -> None:
     for run_id in ("r1", "r2"):
-        with night.run(run_id) as store:
+        with harness.run(run_id) as store:
             rows.add_done(store, run_id)
             store.end_run({"status": "completed", "engine_s": 2.0})
-    found = night.query("SELECT run_id, job, artifacts_per_hour FROM job_throughput ORDER BY 1")
+    found = harness.query("SELECT run_id, job, artifacts_per_hour FROM job_throughput ORDER BY 1")
     assert found == [("r1", "j", 1800.0), ("r2", "j", 1800.0)]
 
 

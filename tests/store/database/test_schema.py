@@ -50,11 +50,11 @@ CONTRACT = {
 
 
 @pytest.mark.parametrize("table", CONTRACT)
-def test_tables_have_the_columns_of_the_contract(night: Any, table: str) -> None:
+def test_tables_have_the_columns_of_the_contract(harness: Any, table: str) -> None:
     with duckdb.connect() as plain:
         plain.execute(f"CREATE TABLE wanted ({CONTRACT[table]})")
         wanted = plain.execute("SELECT column_name, column_type FROM (DESCRIBE wanted)").fetchall()
-    found = night.query(f"SELECT column_name, column_type FROM (DESCRIBE {table})")
+    found = harness.query(f"SELECT column_name, column_type FROM (DESCRIBE {table})")
     assert found[: len(wanted)] == wanted
 
 
@@ -72,23 +72,23 @@ def test_tables_have_the_columns_of_the_contract(night: Any, table: str) -> None
     ],
 )
 def test_journal_columns_are_the_table_columns(
-    night: Any, table: str, defined: columns.Columns
+    harness: Any, table: str, defined: columns.Columns
 ) -> None:
-    found = night.query(f"SELECT column_name, column_type FROM (DESCRIBE {table})")
+    found = harness.query(f"SELECT column_name, column_type FROM (DESCRIBE {table})")
     names = {"TIMESTAMPTZ": "TIMESTAMP WITH TIME ZONE"}
     assert found == [(n, names.get(t.sql, t.sql)) for n, t in defined.items()]
 
 
-def test_artifact_id_is_the_primary_key(night: Any) -> None:
-    keys = night.query(
+def test_artifact_id_is_the_primary_key(harness: Any) -> None:
+    keys = harness.query(
         "SELECT constraint_column_names FROM duckdb_constraints() "
         "WHERE table_name = 'artifacts' AND constraint_type = 'PRIMARY KEY'"
     )
     assert keys == [(["artifact_id"],)]
 
 
-def test_new_files_are_in_the_format_of_duckdb_1_2(night: Any) -> None:
-    tags = night.query("SELECT tags FROM duckdb_databases() WHERE NOT internal")
+def test_new_files_are_in_the_format_of_duckdb_1_2(harness: Any) -> None:
+    tags = harness.query("SELECT tags FROM duckdb_databases() WHERE NOT internal")
     assert tags[0][0]["storage_version"].startswith("v1.2")
 
 
@@ -96,8 +96,8 @@ def test_the_store_of_the_first_release_opens(tmp_path: Path) -> None:
     path = tmp_path / "artifacts.duckdb"
     path.write_bytes(gzip.decompress((GOLDEN / "store-schema-1.duckdb.gz").read_bytes()))
     store = Store.open(path)
-    answers = store.answers(["key-a"])
-    assert answers["key-a"].artifact_ids == {"id-a", "id-b1", "id-b2"}
+    results = store.cached_results(["key-a"])
+    assert results["key-a"].artifact_ids == {"id-a", "id-b1", "id-b2"}
     store.begin_run({"run_id": "run3", "name": "golden"})
     store.end_run({"status": "completed"})
     store.close()
@@ -118,18 +118,20 @@ def test_the_store_of_the_first_release_can_be_read_as_it_is(tmp_path: Path) -> 
     assert path.read_bytes() == content
 
 
-def test_a_newer_schema_is_refused(night: Any) -> None:
-    with duckdb.connect(str(night.path)) as connection:
+def test_a_newer_schema_is_refused(harness: Any) -> None:
+    with duckdb.connect(str(harness.path)) as connection:
         connection.execute("INSERT INTO schema_version (version) VALUES (99)")
-    before = night.path.read_bytes()
+    before = harness.path.read_bytes()
     for use in (Store.open, report_data):
         with pytest.raises(StoreError, match="newer thothy-batch") as caught:
-            use(night.path)
+            use(harness.path)
         assert "pip install -U" in caught.value.hint
-    assert night.path.read_bytes() == before
+    assert harness.path.read_bytes() == before
 
 
-def test_migrations_run_once_each_and_in_order(night: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migrations_run_once_each_and_in_order(
+    harness: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A made-up migration on a store of the last schema."""
 
     def add_colour(connection: duckdb.DuckDBPyConnection) -> None:
@@ -138,14 +140,14 @@ def test_migrations_run_once_each_and_in_order(night: Any, monkeypatch: pytest.M
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, add_colour))
     monkeypatch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
     for _ in range(2):
-        Store.open(night.path).close()
-    versions = night.query("SELECT version FROM schema_version ORDER BY version")
+        Store.open(harness.path).close()
+    versions = harness.query("SELECT version FROM schema_version ORDER BY version")
     assert versions == [(n,) for n in range(1, schema.SCHEMA_VERSION + 1)]
-    assert "colour" in [row[0] for row in night.query("DESCRIBE runs")]
+    assert "colour" in [row[0] for row in harness.query("DESCRIBE runs")]
 
 
 def test_a_failing_migration_leaves_the_store_as_it_was(
-    night: Any, monkeypatch: pytest.MonkeyPatch
+    harness: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def half(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute("ALTER TABLE runs ADD COLUMN colour VARCHAR")
@@ -154,10 +156,10 @@ def test_a_failing_migration_leaves_the_store_as_it_was(
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, half))
     monkeypatch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
     with pytest.raises(StoreError):
-        Store.open(night.path)
-    assert "colour" not in [row[0] for row in night.query("DESCRIBE runs")]
+        Store.open(harness.path)
+    assert "colour" not in [row[0] for row in harness.query("DESCRIBE runs")]
     before = schema.SCHEMA_VERSION - 1
-    assert night.query("SELECT max(version) FROM schema_version") == [(before,)]
+    assert harness.query("SELECT max(version) FROM schema_version") == [(before,)]
 
 
 def test_somebody_elses_tables_are_not_touched(blank: Any) -> None:
@@ -200,11 +202,11 @@ def test_publishing_needs_no_database_when_nothing_waits(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_client_of_this_machine_can_query_the_views(night: Any) -> None:
+def test_the_client_of_this_machine_can_query_the_views(harness: Any) -> None:
     """From a fresh process, opened by path: a view must not name the database it was made in."""
     for view in ("latest_artifacts", "job_throughput", "latest_failures", "nights"):
-        assert night.query(f"SELECT * FROM {view}") == []
-    moved = night.path.with_name("renamed.duckdb")
-    night.path.rename(moved)
+        assert harness.query(f"SELECT * FROM {view}") == []
+    moved = harness.path.with_name("renamed.duckdb")
+    harness.path.rename(moved)
     with duckdb.connect(str(moved)) as connection:
         assert connection.execute("SELECT * FROM latest_artifacts").fetchall() == []

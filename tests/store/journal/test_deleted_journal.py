@@ -1,4 +1,4 @@
-"""Somebody cleans up while a run goes on: it says so, and does not claim what is gone."""
+"""The journal is deleted while a run goes on: the run reports it and claims no lost row."""
 
 from pathlib import Path
 

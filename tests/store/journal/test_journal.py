@@ -111,7 +111,7 @@ def test_rotation_closes_a_segment_and_keeps_the_order(tmp_path: Path) -> None:
     assert len(list((tmp_path / "j").glob("*.seg"))) == 12
 
 
-def test_a_long_night_makes_segments_of_bounded_size(
+def test_a_long_run_makes_segments_of_bounded_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "MAX_SEGMENT_BYTES", 1000)

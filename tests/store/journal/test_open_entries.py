@@ -28,29 +28,29 @@ def _short_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_entries, "_MAX_ENTRIES", 2)
 
 
-def begun(night: Any, run_id: str = "r1") -> Store:
+def begun(harness: Any, run_id: str = "r1") -> Store:
     """A run whose process is thought to die: never ended, never closed, no lock."""
-    store = Store.open(night.path)
+    store = Store.open(harness.path)
     store.begin_run({"run_id": run_id, "name": "night", "jobs": JOBS}, ENTRIES)
     return store
 
 
-def assert_listed(night: Any, run_id: str, **counts: int) -> None:
+def assert_listed(harness: Any, run_id: str, **counts: int) -> None:
     """All entries are there once, those not reached with their reason, and nothing waits."""
-    items = night.query(
+    items = harness.query(
         "SELECT job, item_id, variant, status, reason FROM run_items WHERE run_id = ?", run_id
     )
     assert sorted(item[:3] for item in items) == sorted(ALL)
     reasons = {(status, reason) for *_, status, reason in items}
     assert reasons <= {("done", None), ("failed", None), ("not_run", "killed")}
-    run = night.row("SELECT * FROM runs WHERE run_id = ?", run_id)
+    run = harness.row("SELECT * FROM runs WHERE run_id = ?", run_id)
     assert run["num_items"] == len(ALL)
     for status in ("done", "failed", "reused", "not_run"):
         found = sum(item[3] == status for item in items)
         assert run[f"num_{status}"] == found == counts.get(status, 0)
     stats = "SELECT job, num_items FROM job_stats WHERE run_id = ? ORDER BY job"
-    assert night.query(stats, run_id) == [("j", 5), ("t", 4)]
-    assert night.query("SELECT count(*) FROM open_entries") == [(0,)]
+    assert harness.query(stats, run_id) == [("j", 5), ("t", 4)]
+    assert harness.query("SELECT count(*) FROM open_entries") == [(0,)]
 
 
 def test_records_hold_entries_of_one_job_in_their_order() -> None:
@@ -63,8 +63,8 @@ def test_records_hold_entries_of_one_job_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("published", [False, True], ids=["journal", "database"])
-def test_a_killed_run_lists_what_it_did_not_reach(night: Any, rows: Any, published: bool) -> None:
-    store = begun(night)
+def test_a_killed_run_lists_what_it_did_not_reach(harness: Any, rows: Any, published: bool) -> None:
+    store = begun(harness)
     rows.add_done(store, 1)
     rows.add_failed(store, 2)
     place = {"job": "t", "item_id": "é", "variant": "fr", "artifact_id": "at"}
@@ -73,81 +73,83 @@ def test_a_killed_run_lists_what_it_did_not_reach(night: Any, rows: Any, publish
     store._journal.commit()
     if published:
         assert store.publish()
-        assert night.query("SELECT count(*) FROM run_items") == [(3,)]
-        assert night.query("SELECT sum(len(item_ids)) FROM open_entries") == [(9,)]
+        assert harness.query("SELECT count(*) FROM run_items") == [(3,)]
+        assert harness.query("SELECT sum(len(item_ids)) FROM open_entries") == [(9,)]
     for _ in range(2):
-        Store.open(night.path).close()
-        assert_listed(night, "r1", done=2, failed=1, not_run=6)
-    assert night.query("SELECT count(*) FROM latest_artifacts") == [(2,)]
+        Store.open(harness.path).close()
+        assert_listed(harness, "r1", done=2, failed=1, not_run=6)
+    assert harness.query("SELECT count(*) FROM latest_artifacts") == [(2,)]
 
 
-def test_a_run_that_ends_by_itself_leaves_no_open_entries(night: Any, rows: Any) -> None:
-    store = begun(night)
+def test_a_run_that_ends_by_itself_leaves_no_open_entries(harness: Any, rows: Any) -> None:
+    store = begun(harness)
     store.publish()
-    assert night.query("SELECT count(*) > 0 FROM open_entries") == [(True,)]
+    assert harness.query("SELECT count(*) > 0 FROM open_entries") == [(True,)]
     for entry in ENTRIES:
         place = {"job": entry.job, "item_id": entry.item_id, "variant": entry.variant}
         store.add("run_items", {**place, "status": "failed"})
     assert store.end_run({"status": "completed"})
-    assert_listed(night, "r1", failed=9)
+    assert_listed(harness, "r1", failed=9)
     store.close()
 
 
 def test_the_end_of_a_run_and_its_open_entries_go_in_one_transaction(
-    night: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+    harness: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill right after the merge that counts the run: no later step is needed."""
-    store = begun(night)
+    store = begun(harness)
     rows.add_done(store, 1)
     monkeypatch.setattr(publisher, "mark_killed_runs", _die)
     with pytest.raises(StoreError, match="died"):
         store.end_run({"status": "stopped"})
-    assert night.query("SELECT status FROM runs") == [("stopped",)]
-    assert night.query("SELECT count(*) FROM open_entries") == [(0,)]
+    assert harness.query("SELECT status FROM runs") == [("stopped",)]
+    assert harness.query("SELECT count(*) FROM open_entries") == [(0,)]
 
 
-def test_a_reader_keeps_the_merge_for_the_next_command(night: Any, rows: Any) -> None:
+def test_a_reader_keeps_the_merge_for_the_next_command(harness: Any, rows: Any) -> None:
     """The dead run and the one after it, of the same entries anew, come in one merge."""
-    with night.reader(read_only=False):
-        dead = begun(night)
+    with harness.reader(read_only=False):
+        dead = begun(harness)
         rows.add_done(dead, 1, text="first")
         dead._journal.commit()
-        again = begun(night, "r2")
+        again = begun(harness, "r2")
         rows.add_done(again, 1, text="forced")  # the same artifact_id
         rows.add_done(again, 2)
         again._journal.commit()
-        assert not publish_if_free(night.path)
-    assert publish_if_free(night.path)
-    assert_listed(night, "r1", done=1, not_run=8)
-    assert_listed(night, "r2", done=2, not_run=7)
-    assert night.query("SELECT text FROM artifacts WHERE artifact_id = 'a1'") == [("forced",)]
+        assert not publish_if_free(harness.path)
+    assert publish_if_free(harness.path)
+    assert_listed(harness, "r1", done=1, not_run=8)
+    assert_listed(harness, "r2", done=2, not_run=7)
+    assert harness.query("SELECT text FROM artifacts WHERE artifact_id = 'a1'") == [("forced",)]
 
 
-def test_a_forced_run_after_a_killed_one_has_its_own_list(night: Any, rows: Any) -> None:
-    dead = begun(night)
+def test_a_forced_run_after_a_killed_one_has_its_own_list(harness: Any, rows: Any) -> None:
+    dead = begun(harness)
     rows.add_done(dead, 1)
     dead.publish()
-    again = begun(night, "r2")
+    again = begun(harness, "r2")
     assert again.recovered.killed_runs == ["r1"]
     again.publish()  # while it goes on its own open entries stay
-    assert night.query("SELECT DISTINCT run_id FROM open_entries") == [("r2",)]
+    assert harness.query("SELECT DISTINCT run_id FROM open_entries") == [("r2",)]
     rows.add_done(again, 1)
     again._journal.commit()
-    assert publish_if_free(night.path)
+    assert publish_if_free(harness.path)
     for run_id in ("r1", "r2"):
-        assert_listed(night, run_id, done=1, not_run=8)
+        assert_listed(harness, run_id, done=1, not_run=8)
 
 
-def test_a_kill_between_any_two_writes_keeps_the_list_whole(night: Any, rows: Any) -> None:
+def test_a_kill_between_any_two_writes_keeps_the_list_whole(harness: Any, rows: Any) -> None:
     """Each round a run is begun, and its journal is cut behind another record."""
     # Five records of entries, the run, its two jobs, an artifact, its entry.
     for number in range(10):
         run_id = f"r{number}"
-        _keep(_journal_of_a_short_run(night, rows, run_id), number)
-        assert publish_if_free(night.path)
-        assert night.query("SELECT count(*) FROM open_entries") == [(0,)]
-        found = night.query("SELECT job, item_id, variant FROM run_items WHERE run_id = ?", run_id)
-        is_known = bool(night.query("SELECT 1 FROM runs WHERE run_id = ?", run_id))
+        _keep(_journal_of_a_short_run(harness, rows, run_id), number)
+        assert publish_if_free(harness.path)
+        assert harness.query("SELECT count(*) FROM open_entries") == [(0,)]
+        found = harness.query(
+            "SELECT job, item_id, variant FROM run_items WHERE run_id = ?", run_id
+        )
+        is_known = bool(harness.query("SELECT 1 FROM runs WHERE run_id = ?", run_id))
         assert is_known == (number > 5)
         assert sorted(found) == (sorted(ALL) if is_known else [])
 
@@ -163,30 +165,30 @@ def test_a_kill_between_any_two_writes_keeps_the_list_whole(night: Any, rows: An
     ids=["before the burial", "within it", "before the index", "before the removal"],
 )
 def test_a_kill_while_publishing_changes_nothing(
-    night: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
+    harness: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, owner: object, step: str
 ) -> None:
-    dead = begun(night)
+    dead = begun(harness)
     rows.add_done(dead, 1)
     dead._journal.commit()
     with monkeypatch.context() as patched:
         patched.setattr(owner, step, _die)
         with pytest.raises(StoreError, match="died"):
-            Store.open(night.path)
+            Store.open(harness.path)
     for _ in range(2):
-        assert publish_if_free(night.path)
-        assert_listed(night, "r1", done=1, not_run=8)
+        assert publish_if_free(harness.path)
+        assert_listed(harness, "r1", done=1, not_run=8)
 
 
 def _die(*_: object, **__: object) -> Any:
     raise StoreError("died here")
 
 
-def _journal_of_a_short_run(night: Any, rows: Any, run_id: str) -> Path:
-    """The one segment of a run that goes no further than its first answer: ten records."""
-    store = begun(night, run_id)
+def _journal_of_a_short_run(harness: Any, rows: Any, run_id: str) -> Path:
+    """The one segment of a run that goes no further than its first artifact: ten records."""
+    store = begun(harness, run_id)
     rows.add_done(store, 1)
     store._journal.commit()
-    (path,) = segment_paths(journal_folder(night.path))
+    (path,) = segment_paths(journal_folder(harness.path))
     assert len(read_segment(path).records) == 10
     return path
 

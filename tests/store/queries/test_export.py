@@ -20,21 +20,21 @@ NASTY = [
 
 
 @pytest.fixture
-def full(night: Any, rows: Any) -> Any:
-    with night.run("r1") as store:
+def full(harness: Any, rows: Any) -> Any:
+    with harness.run("r1") as store:
         for number, text in enumerate(NASTY):
             more = {"data": [text], "flags": [text], "output_token_ids": [1, 2], "seed": -5}
             rows.add_done(store, f"{number:02d}", text=text, queue_s=-1.5, **more)
         rows.add_done(store, "=cmd", job="other", kind="hook")
         store.end_run({"status": "completed"})
-    with night.run("r2") as store:
+    with harness.run("r2") as store:
         rows.add_done(store, "later", job="other")
         store.add(
             "run_items", {"job": "j", "item_id": "00", "status": "reused", "artifact_id": "a00"}
         )
         rows.add_failed(store, "bad")
         store.end_run({"status": "completed"})
-    return night
+    return harness
 
 
 def test_parquet_is_typed(full: Any, tmp_path: Path) -> None:
@@ -91,16 +91,16 @@ def test_a_run_exports_what_it_answered(full: Any, tmp_path: Path) -> None:
 
 
 def test_the_beginning_of_a_run_id_is_enough_where_it_is_the_only_one(
-    night: Any, rows: Any, tmp_path: Path
+    harness: Any, rows: Any, tmp_path: Path
 ) -> None:
     output = tmp_path / "out.jsonl"
     for run_id in ("20260101-a", "20260102-b"):
-        with night.run(run_id) as store:
+        with harness.run(run_id) as store:
             rows.add_done(store, 0)
             store.end_run({"status": "completed", "exit_code": 0})
-    assert write_export(night.path, job=None, run="20260102", format="jsonl", output=output) == 1
+    assert write_export(harness.path, job=None, run="20260102", format="jsonl", output=output) == 1
     with pytest.raises(StoreError, match="several runs begin with 2026"):
-        write_export(night.path, job=None, run="2026", format="jsonl", output=output)
+        write_export(harness.path, job=None, run="2026", format="jsonl", output=output)
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from thothy_batch.store.queries import read
 from thothy_batch.store.queries.read import list_runs, report_data
 
 
-def _two_nights(night: Any, rows: Any) -> None:
-    with night.run("r1", started_at=1_700_000_000, model={"name": "tiny"}) as store:
+def _two_runs(harness: Any, rows: Any) -> None:
+    with harness.run("r1", started_at=1_700_000_000, model={"name": "tiny"}) as store:
         rows.add_done(store, 1, verdict="flagged", flags=["cut_off", "one_line"])
         for item in range(2, 8):
             rows.add_failed(store, item, code="prompt_too_long", message=f"too long {item}")
         rows.add_failed(store, 9, code="invalid_input", message="null")
         store.end_run({"status": "completed", "engine_s": 2.0})
-    with night.run("r2", started_at=1_700_086_400) as store:
+    with harness.run("r2", started_at=1_700_086_400) as store:
         rows.add_failed(store, 2, message="this time bad output")
         store.add("run_items", {"job": "j", "item_id": "3", "status": "failed"})  # not tried again
         for at_s in range(1, 501):
@@ -28,13 +28,13 @@ def _two_nights(night: Any, rows: Any) -> None:
         store.end_run({"status": "completed"})
 
 
-def test_the_last_run_is_the_default_and_values_are_plain(night: Any, rows: Any) -> None:
-    _two_nights(night, rows)
-    data = report_data(night.path)
+def test_the_last_run_is_the_default_and_values_are_plain(harness: Any, rows: Any) -> None:
+    _two_runs(harness, rows)
+    data = report_data(harness.path)
     assert data["run"]["run_id"] == "r2"
     assert json.loads(json.dumps(data)) == data
     assert [n["run_id"] for n in data["nights"]] == ["r2", "r1"]
-    first = report_data(night.path, "r1")
+    first = report_data(harness.path, "r1")
     assert first["run"]["model"] == {"name": "tiny"}
     assert [n["run_id"] for n in first["nights"]] == ["r1"]
     assert first["jobs"][0]["finish_reasons"] == {"stop": 1}
@@ -42,9 +42,9 @@ def test_the_last_run_is_the_default_and_values_are_plain(night: Any, rows: Any)
     assert flags == [("cut_off", 1), ("one_line", 1)]
 
 
-def test_failures_come_by_code_with_first_examples(night: Any, rows: Any) -> None:
-    _two_nights(night, rows)
-    first = report_data(night.path, "r1")["failures"]
+def test_failures_come_by_code_with_first_examples(harness: Any, rows: Any) -> None:
+    _two_runs(harness, rows)
+    first = report_data(harness.path, "r1")["failures"]
     assert [(entry["code"], entry["num"]) for entry in first] == [
         ("prompt_too_long", 6),
         ("invalid_input", 1),
@@ -54,42 +54,42 @@ def test_failures_come_by_code_with_first_examples(night: Any, rows: Any) -> Non
         "too long 3",
         "too long 4",
     ]
-    second = {entry["code"]: entry for entry in report_data(night.path, "r2")["failures"]}
+    second = {entry["code"]: entry for entry in report_data(harness.path, "r2")["failures"]}
     assert second["invalid_output"]["examples"][0]["message"] == "this time bad output"
     assert (
         second["prompt_too_long"]["examples"][0]["message"] == "too long 3"
-    )  # from the night before
+    )  # from the run before
 
 
-def test_a_long_run_has_a_bounded_number_of_points(night: Any, rows: Any) -> None:
-    _two_nights(night, rows)
-    steps = report_data(night.path)["steps"]
+def test_a_long_run_has_a_bounded_number_of_points(harness: Any, rows: Any) -> None:
+    _two_runs(harness, rows)
+    steps = report_data(harness.path)["steps"]
     assert 200 <= len(steps) <= 241
     assert all(step["decode_tokens_per_s"] == 200 for step in steps)
     assert [s["at_s"] for s in steps] == sorted(s["at_s"] for s in steps)
 
 
-def test_a_run_that_goes_on_shows_what_it_has(night: Any, rows: Any) -> None:
-    with night.run(jobs=[{"job": "j", "kind": "summary", "num_items": 5}]) as store:
+def test_a_run_that_goes_on_shows_what_it_has(harness: Any, rows: Any) -> None:
+    with harness.run(jobs=[{"job": "j", "kind": "summary", "num_items": 5}]) as store:
         rows.add_done(store, 1)
         store.publish()
-        data = report_data(night.path)
+        data = report_data(harness.path)
         assert data["run"]["status"] == "running"
         (job,) = data["jobs"]
         assert (job["num_done"], job["num_items"], job["kind"]) == (1, 5, "summary")
         store.end_run({"status": "completed"})
 
 
-def test_a_wrong_run_is_an_error_that_names_the_last(night: Any, rows: Any) -> None:
+def test_a_wrong_run_is_an_error_that_names_the_last(harness: Any, rows: Any) -> None:
     with pytest.raises(StoreError, match="no run yet"):
-        report_data(night.path)
-    _two_nights(night, rows)
+        report_data(harness.path)
+    _two_runs(harness, rows)
     with pytest.raises(StoreError, match="no run x") as caught:
-        report_data(night.path, "x")
+        report_data(harness.path, "x")
     assert "r2" in caught.value.hint
     with pytest.raises(StoreError, match="several runs"):
-        report_data(night.path, "r")
-    assert [run["run_id"] for run in list_runs(night.path, limit=1)] == ["r2"]
+        report_data(harness.path, "r")
+    assert [run["run_id"] for run in list_runs(harness.path, limit=1)] == ["r2"]
 
 
 def test_a_missing_store_is_an_error_and_is_not_made(blank: Any) -> None:
@@ -99,17 +99,17 @@ def test_a_missing_store_is_an_error_and_is_not_made(blank: Any) -> None:
 
 
 def test_reading_waits_for_a_merge_to_end(
-    night: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+    harness: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _two_nights(night, rows)
-    with night.reader(read_only=False):
+    _two_runs(harness, rows)
+    with harness.reader(read_only=False):
         monkeypatch.setattr(read, "_RETRY_S", 0.3)
         with pytest.raises(StoreError, match="open in another program"):
-            report_data(night.path)
+            report_data(harness.path)
     monkeypatch.setattr(read, "_RETRY_S", 120.0)
     found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(report_data(night.path)))
-    with night.reader(read_only=False):
+    thread = threading.Thread(target=lambda: found.append(report_data(harness.path)))
+    with harness.reader(read_only=False):
         thread.start()
         time.sleep(0.5)
         assert found == []

@@ -1,4 +1,4 @@
-"""Reruns find what is answered: from the database, from the index while a reader blocks it, and
+"""Reruns find cached results: in the database, in the index while a reader blocks it, and
 never from an index that belongs to another state of the file."""
 
 import os
@@ -13,34 +13,34 @@ from thothy_batch.store.files import journal_folder
 from thothy_batch.store.store import Store
 
 
-def _first_night(night: Any, rows: Any, run_id: str = "r1", items: Any = (1, 2)) -> None:
-    with night.run(run_id) as store:
+def _complete_run(harness: Any, rows: Any, run_id: str = "r1", items: Any = (1, 2)) -> None:
+    with harness.run(run_id) as store:
         for item in items:
             rows.add_done(store, item)
         store.end_run({"status": "completed"})
 
 
-def _answers(night: Any, *keys: str) -> dict[str, Any]:
-    store = Store.open(night.path)
+def _results(harness: Any, *keys: str) -> dict[str, Any]:
+    store = Store.open(harness.path)
     try:
-        return store.answers(keys)
+        return store.cached_results(keys)
     finally:
         store.close()
 
 
-def test_the_latest_success_wins_over_any_failure(night: Any, rows: Any) -> None:
-    with night.run("r1") as store:
+def test_the_latest_success_wins_over_any_failure(harness: Any, rows: Any) -> None:
+    with harness.run("r1") as store:
         rows.add_failed(store, 1)
         rows.add_done(store, 1, verdict="flagged")
         rows.add_failed(store, 2, code="engine_error", message="first", attempt=1)
         rows.add_failed(store, 2, message="second", attempt=2)
         store.end_run({"status": "completed"})
-    with night.run("r2") as store:
+    with harness.run("r2") as store:
         rows.add_failed(store, 1)  # --force that failed: the artifact is still there
         row = rows.artifact(7, artifact_id="a7", request_key="k1", verdict="flagged")
         store.add("artifacts", row)
         store.end_run({"status": "completed"})
-    found = _answers(night, "k1", "k2", "k3", "")
+    found = _results(harness, "k1", "k2", "k3", "")
     assert set(found) == {"k1", "k2"}
     k1, k2 = found["k1"], found["k2"]
     assert (k1.failed, k1.artifact_id, k1.item_id, k1.verdict) == (False, "a7", "7", "flagged")
@@ -50,8 +50,8 @@ def test_the_latest_success_wins_over_any_failure(night: Any, rows: Any) -> None
 
 
 @pytest.mark.parametrize("blocked", [False, True], ids=["readable", "blocked"])
-def test_index_and_database_give_the_same_answers(night: Any, rows: Any, blocked: bool) -> None:
-    with night.run("r1") as store:
+def test_index_and_database_give_the_same_answers(harness: Any, rows: Any, blocked: bool) -> None:
+    with harness.run("r1") as store:
         for item in range(5):
             rows.add_done(store, item)
             if item == 2:
@@ -61,60 +61,62 @@ def test_index_and_database_give_the_same_answers(night: Any, rows: Any, blocked
         rows.add_failed(store, 9, message="é\n\u2028")
         store.end_run({"status": "completed"})
     keys = [f"k{n}" for n in range(12)]
-    from_database = _answers(night, *keys)
+    from_database = _results(harness, *keys)
     assert set(from_database) == {"k0", "k1", "k2", "k3", "k4", "k9"}
     assert from_database["k4"].artifact_ids == {"a4", "c"}
     assert from_database["k4"].verdict == "ok"
     if blocked:
-        with night.reader(read_only=False):
-            assert _answers(night, *keys) == from_database
+        with harness.reader(read_only=False):
+            assert _results(harness, *keys) == from_database
 
 
-def test_a_copy_that_waits_in_the_journal_has_its_sources_verdict(night: Any, rows: Any) -> None:
-    _first_night(night, rows)
-    with night.reader(read_only=False):
-        with night.run("r2") as store:
+def test_a_copy_that_waits_in_the_journal_has_its_sources_verdict(harness: Any, rows: Any) -> None:
+    _complete_run(harness, rows)
+    with harness.reader(read_only=False):
+        with harness.run("r2") as store:
             place = {"artifact_id": "c", "job": "k", "kind": "hook", "item_id": "x"}
             store.add_copy({**place, "request_key": "k1"}, "a1")
             store.end_run({"status": "completed"})
-        answer = _answers(night, "k1")["k1"]
-    assert (answer.artifact_id, answer.verdict) == ("c", "ok")
-    assert answer.artifact_ids == {"a1", "c"}
+        result = _results(harness, "k1")["k1"]
+    assert (result.artifact_id, result.verdict) == ("c", "ok")
+    assert result.artifact_ids == {"a1", "c"}
 
 
-def test_a_deleted_database_is_a_fresh_start(night: Any, rows: Any) -> None:
-    _first_night(night, rows)
-    night.path.unlink()
-    assert _answers(night, "k1") == {}
-    with night.reader(read_only=False):  # and the index has followed
-        assert _answers(night, "k1") == {}
+def test_a_deleted_database_is_a_fresh_start(harness: Any, rows: Any) -> None:
+    _complete_run(harness, rows)
+    harness.path.unlink()
+    assert _results(harness, "k1") == {}
+    with harness.reader(read_only=False):  # and the index has followed
+        assert _results(harness, "k1") == {}
 
 
-def test_an_older_copy_of_the_database_is_believed_and_not_the_index(night: Any, rows: Any) -> None:
-    _first_night(night, rows, "r1", [1])
-    old = night.path.with_name("old.duckdb")
-    shutil.copy(night.path, old)
-    _first_night(night, rows, "r2", [2])
-    shutil.copy(old, night.path)
-    assert set(_answers(night, "k1", "k2")) == {"k1"}
-    _first_night(night, rows, "r3", [3])  # as many merges as the lost state had
-    with night.reader(read_only=False):
-        assert set(_answers(night, "k1", "k2", "k3")) == {"k1", "k3"}
+def test_an_older_copy_of_the_database_is_believed_and_not_the_index(
+    harness: Any, rows: Any
+) -> None:
+    _complete_run(harness, rows, "r1", [1])
+    old = harness.path.with_name("old.duckdb")
+    shutil.copy(harness.path, old)
+    _complete_run(harness, rows, "r2", [2])
+    shutil.copy(old, harness.path)
+    assert set(_results(harness, "k1", "k2")) == {"k1"}
+    _complete_run(harness, rows, "r3", [3])  # as many merges as the lost state had
+    with harness.reader(read_only=False):
+        assert set(_results(harness, "k1", "k2", "k3")) == {"k1", "k3"}
 
 
-def test_rows_that_somebody_deleted_are_open_again(night: Any, rows: Any) -> None:
-    _first_night(night, rows)
-    with duckdb.connect(str(night.path)) as connection:
+def test_rows_that_somebody_deleted_are_open_again(harness: Any, rows: Any) -> None:
+    _complete_run(harness, rows)
+    with duckdb.connect(str(harness.path)) as connection:
         connection.execute("DELETE FROM artifacts WHERE item_id = '1'")
-    assert set(_answers(night, "k1", "k2")) == {"k2"}
-    with night.reader(read_only=False):
-        assert set(_answers(night, "k1", "k2")) == {"k2"}
+    assert set(_results(harness, "k1", "k2")) == {"k2"}
+    with harness.reader(read_only=False):
+        assert set(_results(harness, "k1", "k2")) == {"k2"}
 
 
 @pytest.mark.parametrize("damage", ["head", "lines", "both gone", "half a head"])
-def test_a_damaged_index_is_rebuilt(night: Any, rows: Any, damage: str) -> None:
-    _first_night(night, rows)
-    folder = journal_folder(night.path)
+def test_a_damaged_index_is_rebuilt(harness: Any, rows: Any, damage: str) -> None:
+    _complete_run(harness, rows)
+    folder = journal_folder(harness.path)
     head, lines = folder / "answers.json", folder / "answers.jsonl"
     if damage == "head":
         head.unlink()
@@ -124,28 +126,28 @@ def test_a_damaged_index_is_rebuilt(night: Any, rows: Any, damage: str) -> None:
         head.write_bytes(head.read_bytes()[:20])
     else:
         shutil.rmtree(folder)
-    assert set(_answers(night, "k1", "k2")) == {"k1", "k2"}
-    with night.reader(read_only=False):
-        assert set(_answers(night, "k1", "k2")) == {"k1", "k2"}
+    assert set(_results(harness, "k1", "k2")) == {"k1", "k2"}
+    with harness.reader(read_only=False):
+        assert set(_results(harness, "k1", "k2")) == {"k1", "k2"}
 
 
 @pytest.mark.parametrize("read_only", [True, False])
 def test_a_store_without_its_journal_folder_answers_while_it_is_blocked(
-    night: Any, rows: Any, read_only: bool
+    harness: Any, rows: Any, read_only: bool
 ) -> None:
-    """Guessing that nothing is answered would compute the whole night again."""
-    _first_night(night, rows)
-    shutil.rmtree(journal_folder(night.path))
-    with night.reader(read_only=read_only):
-        assert set(_answers(night, "k1", "k2", "k3")) == {"k1", "k2"}
-        assert os.listdir(journal_folder(night.path)) == []
+    """Without cached results the whole run would be computed again."""
+    _complete_run(harness, rows)
+    shutil.rmtree(journal_folder(harness.path))
+    with harness.reader(read_only=read_only):
+        assert set(_results(harness, "k1", "k2", "k3")) == {"k1", "k2"}
+        assert os.listdir(journal_folder(harness.path)) == []
 
 
-def test_a_folder_in_the_place_of_the_index_is_named(night: Any, rows: Any) -> None:
-    _first_night(night, rows)
-    head = journal_folder(night.path) / "answers.json"
+def test_a_folder_in_the_place_of_the_index_is_named(harness: Any, rows: Any) -> None:
+    _complete_run(harness, rows)
+    head = journal_folder(harness.path) / "answers.json"
     head.unlink()
     head.mkdir()
     with pytest.raises(StoreError, match=r"answers\.json") as caught:
-        Store.open(night.path)
+        Store.open(harness.path)
     assert caught.value.hint

@@ -47,7 +47,7 @@ from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.runner.work.assignment import Assignment, assign, request_keys
 from thothy_batch.runner.work.pending_request import PendingRequest
 from thothy_batch.store import publish_if_free
-from thothy_batch.store.queries import CachedResult, past_answers, past_outputs, past_speed
+from thothy_batch.store.queries import CachedResult, past_outputs, past_results, past_speed
 
 # The source of a predicted speed, in words.
 _SOURCES = {
@@ -155,7 +155,7 @@ def _cached_results(
         return {}, ""
     try:
         publish_if_free(store)
-        return past_answers(store, request_keys(entries)), ""
+        return past_results(store, request_keys(entries)), ""
     except StoreError as error:
         return None, f"earlier results are not known: {error.message}"
 

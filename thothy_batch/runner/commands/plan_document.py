@@ -45,14 +45,14 @@ def model_json(model: ModelInfo) -> PlanModel:
 
 
 def engine_json(
-    config: EngineConfig, model: ModelInfo, stats: RequestStats, ahead: RunPlan
+    config: EngineConfig, model: ModelInfo, stats: RequestStats, run_plan: RunPlan
 ) -> PlanEngine:
     """The engine that a run would start now, and its use of the KV pool."""
     wanted = -(-stats.needed_tokens // config.block_size)
     per_block = config.block_size * model.kv_bytes_per_token
-    simulated = ahead.prediction.simulated if ahead.prediction else None
-    limits, pending = Limits.of(config), [*ahead.pending, *(each for each, _ in ahead.unfit)]
-    largest = max((blocks_needed(work.request, limits) for work in pending), default=0)
+    simulated = run_plan.prediction.simulated if run_plan.prediction else None
+    limits, requests = Limits.of(config), [*run_plan.pending, *(each for each, _ in run_plan.unfit)]
+    largest = max((blocks_needed(each.request, limits) for each in requests), default=0)
     return {
         "device": config.device,
         "impl": config.impl,
@@ -82,36 +82,36 @@ def _capacity(config: EngineConfig, stats: RequestStats) -> list[WindowGain] | N
     ]
 
 
-def sharing_json(ahead: RunPlan) -> PlanSharing:
+def sharing_json(run_plan: RunPlan) -> PlanSharing:
     """Prompt tokens that the engine will compute once for several requests."""
-    plan, promised = ahead.plan, ahead.planned_prompt_tokens
+    plan, planned = run_plan.plan, run_plan.planned_prompt_tokens
     prompt_tokens = plan.prompt_tokens
     return {
         "prompt_tokens": prompt_tokens,
         "unique_prompt_tokens": plan.unique_prompt_tokens,
-        "planned_prompt_tokens": promised,
+        "planned_prompt_tokens": planned,
         "planned_fraction": (
-            round(promised / prompt_tokens, 4) if promised is not None and prompt_tokens else None
+            round(planned / prompt_tokens, 4) if planned is not None and prompt_tokens else None
         ),
         "num_prefixes": plan.num_prefixes,
         "num_levels": plan.num_levels,
     }
 
 
-def counts_json(assignment: Assignment, ahead: RunPlan, *, known: bool) -> PlanCounts:
+def counts_json(assignment: Assignment, run_plan: RunPlan, *, known: bool) -> PlanCounts:
     """Counts every entry once. `known`: the store could be read."""
-    unfit = sum(len(work.entries) for work, _ in ahead.unfit)
+    unfit = sum(len(pending.entries) for pending, _ in run_plan.unfit)
     return {
         "num_items": len(assignment.entries),
         "num_failed": len(assignment.failed) + unfit,
         "num_failed_before": len(assignment.failed_before) if known else None,
         "num_already_done": len(assignment.reused) if known else None,
-        "num_duplicates": sum(len(work.entries) - 1 for work in ahead.pending),
-        "num_to_compute": len(ahead.pending),
+        "num_duplicates": sum(len(pending.entries) - 1 for pending in run_plan.pending),
+        "num_to_compute": len(run_plan.pending),
     }
 
 
-def refused_json(ahead: RunPlan) -> list[RefusedEntry]:
+def refused_json(run_plan: RunPlan) -> list[RefusedEntry]:
     """Entries that the pool cannot hold; the message names the smallest pool that would."""
     return [
         {
@@ -120,8 +120,8 @@ def refused_json(ahead: RunPlan) -> list[RefusedEntry]:
             "variant": entry.variant,
             "message": why,
         }
-        for work, why in ahead.unfit
-        for entry in work.entries
+        for pending, why in run_plan.unfit
+        for entry in pending.entries
     ]
 
 
@@ -140,7 +140,7 @@ class _JobTally:
 def jobs_json(
     jobs: list[Job],
     assignment: Assignment,
-    ahead: RunPlan,
+    run_plan: RunPlan,
     estimates: OutputEstimates,
     failed: dict[str, Counter[str]],
 ) -> list[PlanJob]:
@@ -152,14 +152,14 @@ def jobs_json(
         tallies[entry.job.index].num_already_done += 1
     for entry, _ in assignment.failed_before:
         tallies[entry.job.index].num_failed_before += 1
-    for work, shared_len in zip(ahead.pending, ahead.shared_lens, strict=True):
-        tally = tallies[work.primary.job.index]
-        tally.prompt_lens.append(len(work.request.prompt_token_ids))
+    for pending, shared_len in zip(run_plan.pending, run_plan.shared_lens, strict=True):
+        tally = tallies[pending.primary.job.index]
+        tally.prompt_lens.append(len(pending.request.prompt_token_ids))
         tally.shared_tokens += shared_len
-        for copy in work.entries[1:]:
+        for copy in pending.entries[1:]:
             tallies[copy.job.index].num_duplicates += 1
     return [
-        _job_json(job, tallies[job.index], ahead, estimates, dict(failed.get(job.name, {})))
+        _job_json(job, tallies[job.index], run_plan, estimates, dict(failed.get(job.name, {})))
         for job in jobs
     ]
 
@@ -167,11 +167,11 @@ def jobs_json(
 def _job_json(
     job: Job,
     tally: _JobTally,
-    ahead: RunPlan,
+    run_plan: RunPlan,
     estimates: OutputEstimates,
     failed: dict[str, int],
 ) -> PlanJob:
-    part = ahead.prediction.jobs.get(job.name) if ahead.prediction else None
+    part = run_plan.prediction.jobs.get(job.name) if run_plan.prediction else None
     return {
         "name": job.name,
         "kind": job.kind.name,
@@ -195,11 +195,11 @@ def _job_json(
 
 
 def costs_json(
-    ahead: RunPlan, repeats: RepeatedText, jobs: list[PlanJob]
+    run_plan: RunPlan, repeats: RepeatedText, jobs: list[PlanJob]
 ) -> tuple[PlanCosts, list[str]]:
     """The most expensive parts of the manifest, as figures and as notes."""
     notes: list[str] = []
-    prompt_tokens = ahead.plan.prompt_tokens
+    prompt_tokens = run_plan.plan.prompt_tokens
     share = repeats.tokens / prompt_tokens if prompt_tokens else 0.0
     if share > _NOTED_REPEATS:
         worst = max(repeats.by_owner, key=lambda name: repeats.by_owner[name])

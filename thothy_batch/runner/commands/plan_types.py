@@ -98,7 +98,7 @@ class PlanCounts(TypedDict):
 class PlanJob(TypedDict):
     """One job.
 
-    num_rows: null where only reading the whole input tells; failed: entries that cannot be
+    num_rows: null where only reading the whole input would show it; failed: entries that cannot be
     computed, by code.
     """
 

@@ -159,7 +159,7 @@ def _assign(run: RunContext, store: Store) -> Assignment:
     with run.stop_conditions.interruptible():
         entries = list(read_entries(run.inputs, run.observer))
         run.observer.phase("looking up earlier results")
-        cached = {} if run.options.force else store.answers(request_keys(entries))
+        cached = {} if run.options.force else store.cached_results(request_keys(entries))
         return assign(
             entries,
             cached,

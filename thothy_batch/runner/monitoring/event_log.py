@@ -10,7 +10,7 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-_MOST_BYTES = 4 * 2**20  # then the file is put aside as events.1.jsonl, in place of the one there
+_MOST_BYTES = 4 * 2**20  # beyond it the file is renamed to events.1.jsonl, replacing that one
 
 
 class EventLog:

@@ -12,7 +12,7 @@ from thothy_batch.process import replace_file
 from thothy_batch.records import EngineTotals, FailureCode
 
 _log = logging.getLogger(__name__)
-# Upper bounds in seconds. A short job is through in a minute; the last request of a night waits
+# Upper bounds in seconds. A short job is done in a minute; the last request of a long run waits
 # for hours.
 DELAY_BOUNDS = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14_400, 28_800)
 _ENDED_BY_ITSELF = (0, 1)  # exit codes of a run that computed all it could

@@ -4,7 +4,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from thothy_batch.errors import ErrorDocument
 from thothy_batch.report import NightRow
-from thothy_batch.runner.work.count_document import CountsDocument, JobDocument
+from thothy_batch.runner.work.count_document import JobDocument
 
 
 class ProgressDocument(TypedDict):
@@ -24,7 +24,7 @@ class ProgressDocument(TypedDict):
     jobs: list[JobDocument]
 
 
-class StatusFileDocument(CountsDocument):
+class StatusFileDocument(TypedDict):
     """A run as its status file has it.
 
     Counts appear once they are known, progress while the engine computes, the figures of
@@ -39,8 +39,14 @@ class StatusFileDocument(CountsDocument):
     store: str
     started_at: str
     updated_at: str
-    elapsed_s: NotRequired[float]
+    num_items: NotRequired[int]
+    num_done: NotRequired[int]
+    num_failed: NotRequired[int]
+    num_reused: NotRequired[int]
+    num_not_run: NotRequired[int]
+    num_flagged: NotRequired[int]
     num_settled: NotRequired[int]
+    elapsed_s: NotRequired[float]
     num_running: NotRequired[int]
     num_waiting: NotRequired[int]
     blocks_used: NotRequired[int]

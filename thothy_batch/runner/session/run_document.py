@@ -1,6 +1,6 @@
 """The document of `run --json`."""
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired
 
 from thothy_batch.errors import ErrorDocument
 from thothy_batch.runner.work.count_document import CountsDocument, JobDocument
@@ -29,9 +29,3 @@ class RunDocument(CountsDocument):
     jobs: list[JobDocument]
     messages: list[str]
     error: NotRequired[ErrorDocument]
-
-
-class FailedDocument(TypedDict):
-    """In place of any command's document: the error that ended the command."""
-
-    error: ErrorDocument

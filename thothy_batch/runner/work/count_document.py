@@ -1,4 +1,4 @@
-"""The counts of a run as JSON: in the document of `run --json` and in the status file."""
+"""The counts of a run as JSON, in the document of `run --json` and in the status file."""
 
 from typing import TypedDict
 

@@ -118,7 +118,7 @@ WHERE run_id = $run_id
 
 # A killed run ends at its last sign of life. Tokens computed but never stored count as wasted, as
 # recomputed ones do.
-_BURY = """
+_MARK_KILLED = """
 UPDATE runs SET status = 'failed', stop_reason = 'killed', exit_code = NULL,
     finished_at = greatest(started_at, last_seen_at,
         (SELECT max(created_at) FROM artifacts a WHERE a.run_id = $run_id),
@@ -155,9 +155,9 @@ def mark_killed_runs(connection: duckdb.DuckDBPyConnection, *, alive: str) -> li
     query = "SELECT run_id FROM runs WHERE status = 'running' AND run_id <> ? ORDER BY started_at"
     dead = [row[0] for row in connection.execute(query, [alive]).fetchall()]
     for run_id in dead:
-        connection.execute(_BURY, {"run_id": run_id})
+        connection.execute(_MARK_KILLED, {"run_id": run_id})
         connection.execute(_BURIED_WALL, {"run_id": run_id})
-        open_entries.settle_killed(connection, run_id)
+        open_entries.insert_not_run(connection, run_id)
         count_run(connection, run_id)
     open_entries.keep_only(connection, alive)
     return dead

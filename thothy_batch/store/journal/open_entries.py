@@ -1,4 +1,4 @@
-"""The entries of a running run, so that a killed run lists those it did not reach.
+"""The entries of the run in progress, so that a killed run lists those it did not reach.
 
 They are journaled before the run begins, in few records, and kept until the run is counted.
 """
@@ -13,7 +13,7 @@ from thothy_batch.records import EntryKey
 
 _MAX_ENTRIES = 2000  # entries per record
 
-_SETTLE = """
+_INSERT_NOT_RUN = """
 INSERT INTO run_items BY NAME
 WITH known AS (
     SELECT job, unnest(item_ids) AS item_id, unnest(variants) AS variant
@@ -39,9 +39,9 @@ def open_rows(entries: Iterable[EntryKey]) -> Iterator[Mapping[str, object]]:
             yield row
 
 
-def settle_killed(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
+def insert_not_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
     """Insert the entries that a killed run did not reach into run_items, as not run."""
-    connection.execute(_SETTLE, {"run_id": run_id})
+    connection.execute(_INSERT_NOT_RUN, {"run_id": run_id})
 
 
 def keep_only(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from thothy_batch.store.queries.export import FORMATS, format_of, write_export
     from thothy_batch.store.queries.read import (
         list_runs,
-        past_answers,
         past_outputs,
+        past_results,
         past_speed,
         report_data,
     )
@@ -20,8 +20,8 @@ __all__ = [
     "CachedResult",
     "format_of",
     "list_runs",
-    "past_answers",
     "past_outputs",
+    "past_results",
     "past_speed",
     "report_data",
     "write_export",
@@ -37,8 +37,8 @@ __getattr__ = lazy_face(
         ),
         "read": (
             "list_runs",
-            "past_answers",
             "past_outputs",
+            "past_results",
             "past_speed",
             "report_data",
         ),

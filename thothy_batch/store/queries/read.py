@@ -77,7 +77,7 @@ def past_speed(store_path: Path, model_name: str, *, num_runs: int = 5) -> float
     return sum(row["output_tokens"] for row in rows) / engine_s if engine_s else None
 
 
-def past_answers(store_path: Path, keys: Iterable[str]) -> dict[str, CachedResult]:
+def past_results(store_path: Path, keys: Iterable[str]) -> dict[str, CachedResult]:
     """Return the cached results of these request keys, for commands that do not lock the store.
 
     Rows still in the journal are not seen. Raises StoreError, StoreBusyError.

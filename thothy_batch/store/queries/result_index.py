@@ -85,7 +85,7 @@ class ResultIndex:
         try:
             self._head.unlink(missing_ok=True)
         except OSError as error:
-            raise storage_error(error, "cannot remove the answer index", self._head) from error
+            raise storage_error(error, "cannot remove the result index", self._head) from error
         self._write(state, _lines(connection, _artifact_lines("artifacts")), keep=0)
         failures = _lines(connection, _FAILURE_LINES)
         self._write(state, failures, keep=self._valid_length())
@@ -133,7 +133,7 @@ class ResultIndex:
             head = {**asdict(state), "length": length}
             replace_file(self._head, json.dumps(head).encode())
         except OSError as error:
-            raise storage_error(error, "cannot write the answer index", self._lines) from error
+            raise storage_error(error, "cannot write the result index", self._lines) from error
 
 
 def _lines(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[bytes]:
