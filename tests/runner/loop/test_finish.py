@@ -241,7 +241,7 @@ def test_a_store_that_fails_for_a_while_ends_the_run_as_failed_not_killed(
 
 
 def test_a_second_run_names_the_holder_of_the_store(slow_project: Any) -> None:
-    process = start(slow_project)
+    process = start(slow_project, MIDDLE)
     try:
         wait_for(lambda: read_holder(lock_path(slow_project.store)), "the lock")
         with pytest.raises(LockedError) as busy:
