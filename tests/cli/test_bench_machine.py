@@ -105,7 +105,7 @@ def test_peak_memory_is_that_of_the_time_since() -> None:
     ("options", "environment", "seen"),
     [
         ([], {}, ""),
-        (["-m", "not gpu and not slow"], {}, ""),
+        (["-m", "not gpu and not rest"], {}, ""),
         (["-m", "gpu"], {}, "3"),
         ([], {"THOTHY_GPU_TESTS": "1"}, "3"),
         ([], {"THOTHY_GPU_DRY_RUN": "0"}, "3"),
@@ -115,7 +115,9 @@ def test_tests_see_a_gpu_only_where_they_ask_for_one(
     tmp_path: Path, options: list[str], environment: dict[str, str], seen: str
 ) -> None:
     (tmp_path / "conftest.py").write_text(CONFTEST.read_text(encoding="utf-8"))
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  gpu\n  rest\n")
+    oracles = CONFTEST.parent / "oracles"
+    ini = f"[pytest]\npythonpath = {oracles}\nmarkers =\n  gpu\n  rest\n"
+    (tmp_path / "pytest.ini").write_text(ini)
     (tmp_path / "test_it.py").write_text(TRIED)
     asked = {name: value for name, value in os.environ.items() if "THOTHY_GPU" not in name}
     done = subprocess.run(

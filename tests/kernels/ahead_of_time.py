@@ -15,6 +15,7 @@ import sys
 import tempfile
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from pkgutil import iter_modules
@@ -55,9 +56,9 @@ def all_variants() -> list[tuple[str, Variant]]:
     """(operation, variant) of each operation that has a Triton implementation."""
     found = []
     for folder in iter_modules(thothy_kernels.__path__):
-        where = Path(thothy_kernels.__path__[0]) / folder.name / "triton_impl.py"
-        if where.exists():
-            module = import_module(f"thothy_kernels.{folder.name}.triton_impl")
+        name = f"thothy_kernels.{folder.name}.triton_impl"
+        if folder.ispkg and find_spec(name) is not None:
+            module = import_module(name)
             found += [(folder.name, variant) for variant in module.variants()]
     return found
 

@@ -19,9 +19,9 @@ DEFAULT_STORE = Path("artifacts.duckdb")
 def status(store: StorePath = DEFAULT_STORE, as_json: AsJson = False) -> None:
     """Show the run in progress, or how the last one ended."""
     from thothy_batch.cli.render_status import status_blocks
-    from thothy_batch.runner.monitoring import store_state
+    from thothy_batch.runner.monitoring import read_store_state
 
-    found = store_state(store)
+    found = read_store_state(store)
     print_json(found) if as_json else print_blocks(status_blocks(found))
 
 

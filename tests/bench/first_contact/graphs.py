@@ -15,7 +15,7 @@ from first_contact.recorder import Check
 from thothy_batch.engine.execution.decode_graphs import DecodeGraphs
 from thothy_batch.engine.execution.gpu_runner import GPURunner
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.records import Request, Sampling, SharedPrefix
 
 _BUCKETS = sizes([1, 2, 4, 8, 16, 32, 64], [4, 64])
@@ -65,14 +65,14 @@ class _Runs:
 
     def _tokens(self, runner: GPURunner) -> Tokens:
         vocab_size = self._engine.model.config.vocab_size
-        rules = StopRules(frozenset(), None)
+        rules = StopChecker(frozenset(), None)
         engine = LLMEngine(
             self._engine.config, runner, rules, vocab_size=vocab_size, has_tokenizer=False
         )
         engine.submit(list(_requests(vocab_size)))
         while engine.has_work:
             engine.step()
-        results = sorted(engine.take_update().results, key=lambda result: result.request_id)
+        results = sorted(engine.pop_update().results, key=lambda result: result.request_id)
         return [[tuple(c.token_ids) for c in result.completions] for result in results]
 
 

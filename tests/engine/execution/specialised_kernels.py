@@ -20,7 +20,7 @@ from thothy_batch.engine.execution.decode_graphs import DecodeGraphs
 from thothy_batch.engine.execution.dummy_batches import DummyBatches
 from thothy_batch.engine.execution.gpu_runner import GPURunner
 from thothy_batch.engine.llm_engine import LLMEngine
-from thothy_batch.engine.output.stop_checker import StopRules
+from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.model.config.model_config import kv_bytes_per_token, layer_groups
 from thothy_batch.model.kv_pool import KVPool
 from thothy_batch.model.loading import load_decoder
@@ -142,7 +142,7 @@ def _start(runner: GPURunner, config: EngineConfig) -> None:
 
 
 def _run(runner: GPURunner, config: EngineConfig, random: np.random.Generator) -> None:
-    rules = StopRules(frozenset(), None)
+    rules = StopChecker(frozenset(), None)
     engine = LLMEngine(config, runner, rules, vocab_size=1024, has_tokenizer=False)
     engine.submit(list(_requests(random)))
     while engine.has_work:

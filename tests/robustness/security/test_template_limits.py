@@ -10,6 +10,7 @@ import pytest
 
 from thothy_batch import kinds
 from thothy_batch.errors import ModelError
+from thothy_batch.kinds.kind import Stage
 from thothy_batch.model.tokenizer.chat_template import ChatTemplate
 from thothy_batch.templating import sandbox
 
@@ -84,7 +85,7 @@ LONG = {
 
 
 def of_a_kind(template: str) -> str:
-    stages = (kinds.Stage("draft", "x"),)
+    stages = (Stage("draft", "x"),)
     kind = kinds.Kind("own", "hash", "item", stages, document=template)
     return kinds.render(kind, 0, {"text": "a", "params": {}}).messages[0]["content"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from thothy_batch.errors import StoreBusyError
-from thothy_batch.runner.monitoring.store_state import store_state
+from thothy_batch.runner.monitoring.store_state import read_store_state
 from thothy_batch.store.files import status_path
 from thothy_batch.store.queries import read
 
@@ -48,9 +48,9 @@ def done_project(project: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_end_of_the_last_run_is_known_from_the_status_file(done_project: Any) -> None:
-    free = store_state(done_project.store)
+    free = read_store_state(done_project.store)
     with held_open(done_project.store):
-        held = store_state(done_project.store)
+        held = read_store_state(done_project.store)
     for name in ("run_id", "status", "num_items", "num_done", "num_failed"):
         assert held["last_run"][name] == free["last_run"][name]
     assert held["state"] == "idle"
@@ -59,4 +59,4 @@ def test_the_end_of_the_last_run_is_known_from_the_status_file(done_project: Any
 def test_without_a_finished_run_in_the_status_file_the_store_is_busy(done_project: Any) -> None:
     status_path(done_project.store).unlink()
     with held_open(done_project.store), pytest.raises(StoreBusyError):
-        store_state(done_project.store)
+        read_store_state(done_project.store)

@@ -1,13 +1,18 @@
 """Shows a run while it goes on: progress, status file, metrics, event log."""
 
-from thothy_batch.runner.monitoring.progress import Observer, Silent, Snapshot
-from thothy_batch.runner.monitoring.status_document import (
-    IdleDocument,
-    RunningDocument,
-    StatusDocument,
-    StatusFileDocument,
-)
-from thothy_batch.runner.monitoring.store_state import store_state
+from typing import TYPE_CHECKING
+
+from thothy_batch.lazy import lazy_face
+
+if TYPE_CHECKING:
+    from thothy_batch.runner.monitoring.progress import Observer, Silent, Snapshot
+    from thothy_batch.runner.monitoring.status_document import (
+        IdleDocument,
+        RunningDocument,
+        StatusDocument,
+        StatusFileDocument,
+    )
+    from thothy_batch.runner.monitoring.store_state import read_store_state
 
 __all__ = [
     "IdleDocument",
@@ -17,5 +22,23 @@ __all__ = [
     "Snapshot",
     "StatusDocument",
     "StatusFileDocument",
-    "store_state",
+    "read_store_state",
 ]
+
+__getattr__ = lazy_face(
+    __name__,
+    {
+        "progress": (
+            "Observer",
+            "Silent",
+            "Snapshot",
+        ),
+        "status_document": (
+            "IdleDocument",
+            "RunningDocument",
+            "StatusDocument",
+            "StatusFileDocument",
+        ),
+        "read_store_state": ("store_state",),
+    },
+)

@@ -13,7 +13,7 @@ from thothy_batch.runner.monitoring.status_document import (
 from thothy_batch.store import lock_path, read_holder, read_status, real_path, status_path
 
 
-def store_state(store: Path) -> StatusDocument:
+def read_store_state(store: Path) -> StatusDocument:
     """The document of `status --json`.
 
     A run whose process died is marked killed and its rows are published. Raises StoreError where

@@ -32,8 +32,8 @@ __getattr__ = lazy_face(
     {
         "export": (
             "FORMATS",
-            "write_export",
             "format_of",
+            "write_export",
         ),
         "read": (
             "list_runs",
