@@ -54,7 +54,7 @@ def checks() -> Iterator[Check]:
 
 
 def _attend(case: _Case) -> str:
-    case = Case(
+    step = Case(
         case.lens,
         shape=case.heads,
         block_size=32,
@@ -63,13 +63,13 @@ def _attend(case: _Case) -> str:
         dtype=case.dtype,
         stride=3,
     )
-    k, v = pool_on_device(case.k), pool_on_device(case.v)
+    k, v = pool_on_device(step.k), pool_on_device(step.v)
     outs = []
     for _ in range(_REPETITIONS):
-        meta = on_device(case.meta(grouped=bool(case.shared)))
-        options = {"scale": case.scale, "softcap": case.softcap, "impl": "triton"}
-        outs.append(paged_attention(case.q.to(DEVICE), k, v, meta, **options).cpu())
-    exact = case.oracle(case.softcap)
-    seen = within(outs[0], exact, bound_of(case, exact, case.softcap))
+        meta = on_device(step.meta(grouped=bool(case.shared)))
+        options = {"scale": step.scale, "softcap": case.softcap, "impl": "triton"}
+        outs.append(paged_attention(step.q.to(DEVICE), k, v, meta, **options).cpu())
+    exact = step.oracle(case.softcap)
+    seen = within(outs[0], exact, bound_of(step, exact, case.softcap))
     assert all(torch.equal(out, outs[0]) for out in outs), "results differ from call to call"
     return seen

@@ -39,6 +39,6 @@ __getattr__ = lazy_face(
             "StatusDocument",
             "StatusFileDocument",
         ),
-        "read_store_state": ("store_state",),
+        "store_state": ("read_store_state",),
     },
 )
