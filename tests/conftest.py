@@ -31,6 +31,27 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `few(n)`, all cases but n, spread evenly, are left to make test-rest.
+
+    The choice depends on the parameters alone, so that every worker makes the same.
+    """
+    cases: dict[str, list[pytest.Function]] = {}
+    for item in items:
+        if item.get_closest_marker("few") and isinstance(item, pytest.Function):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for group in cases.values():
+        mark = group[0].get_closest_marker("few")
+        assert mark is not None
+        group.sort(key=lambda item: tuple(item.callspec.indices.values()))
+        step = max(1, len(group) // mark.args[0])
+        kept = group[::step][: mark.args[0]]
+        for item in group:
+            if item not in kept:
+                item.add_marker(pytest.mark.rest)
+
+
 def pytest_deselected(items: list[pytest.Item]) -> None:
     """Counts the tests that `-m` left out; in a worker, for the process that collects nothing."""
     if items:

@@ -59,6 +59,7 @@ def compare(tmp_path: Path) -> Callable[..., tuple[int, dict[str, Any], str]]:
     return run
 
 
+@pytest.mark.rest
 def test_engines_take_turns_and_ratios_are_of_one_round(
     compare: Callable[..., tuple[int, dict[str, Any], str]], tmp_path: Path
 ) -> None:
@@ -87,6 +88,7 @@ def test_engines_take_turns_and_ratios_are_of_one_round(
     assert str(tmp_path) not in json.dumps(document), "paths are nobody's business"
 
 
+@pytest.mark.rest
 def test_a_run_with_too_few_tokens_is_refused(
     compare: Callable[..., tuple[int, dict[str, Any], str]],
 ) -> None:
@@ -98,6 +100,7 @@ def test_a_run_with_too_few_tokens_is_refused(
     assert "ov is left out: --peers has no ov/bin/python" in said
 
 
+@pytest.mark.rest
 def test_variants_of_ours_are_engines_of_their_own(
     compare: Callable[..., tuple[int, dict[str, Any], str]],
 ) -> None:

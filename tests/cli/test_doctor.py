@@ -71,6 +71,7 @@ def call(home: Path, *args: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.rest
 def test_a_model_is_measured_into_one_document(model: Path, tmp_path: Path) -> None:
     done = call(tmp_path, "--model", model, "--random-weights", "--dtype", "bfloat16", "--json")
     assert done.returncode == 0, done.stderr

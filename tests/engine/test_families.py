@@ -148,6 +148,7 @@ def test_the_repetition_penalty_is_that_of_transformers(
     assert wanted[1.3] != wanted[1.0]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("impl", IMPLS)
 def test_orders_groups_and_copies_change_no_token(family: Family, impl: str, run_all: Any) -> None:
     """Four samples of each prompt beside the prompts that share a beginning with it."""

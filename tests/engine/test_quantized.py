@@ -42,6 +42,7 @@ def prompts() -> list[list[int]]:
     return [[(seed * 37 + i * 11) % 1900 + 100 for i in range(12 + seed)] for seed in range(6)]
 
 
+@pytest.mark.rest
 def test_cpu_and_reference_make_the_same_tokens(
     prompts: list[list[int]], request_of: Callable[..., Any], run_all: Any
 ) -> None:

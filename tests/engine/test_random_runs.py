@@ -217,6 +217,7 @@ def check_runs(seed: int, num: int, check_one: Callable[[RandomRun], bool], conf
     assert kept >= num // 8, "too few runs tested the promise"
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("seed", range(CHUNKS))
 def test_a_random_run_keeps_its_promises(seed: int, config_of: Any) -> None:
     check_runs(seed, RUNS, check, config_of)

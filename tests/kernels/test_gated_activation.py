@@ -125,6 +125,7 @@ def test_gelu_tanh_is_that_of_torch(impl):
     assert ((ours[0] - theirs).abs() <= bound).all()
 
 
+@pytest.mark.few(8)
 @each_impl
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("F", SIZES)

@@ -88,6 +88,7 @@ def test_the_device_draws_the_tokens_of_the_cpu(checkpoint: Path, run_all: Any) 
     assert totals.wasted_tokens > 0, "an early end shows some steps late"
 
 
+@pytest.mark.rest
 def test_layers_with_windows_and_caps_draw_the_tokens_of_the_cpu(
     tmp_path: Path, run_all: Any
 ) -> None:

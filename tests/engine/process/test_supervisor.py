@@ -64,6 +64,7 @@ def rows(request_of: Any, num: int, poison: tuple[int, ...] = ()) -> list[Any]:
     ]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("how", ["kill", "segv", "exit", "error"])
 def test_one_death_loses_nothing_and_repeats_nothing(
     how: str, start: Any, request_of: Any, tmp_path: Path
@@ -85,6 +86,7 @@ def test_one_death_loses_nothing_and_repeats_nothing(
     assert at == sorted(at)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("how", ["segv", "error"])
 def test_a_poison_row_is_quarantined_and_no_other(how: str, start: Any, request_of: Any) -> None:
     requests = rows(request_of, 40, (17,))
@@ -139,6 +141,7 @@ def test_steps_become_smaller_where_memory_was_short(
     assert update.events[0].message.endswith("its steps have at most 256 tokens")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("knobs", ["?fail=error", "?fail=error&fail_at_step=2"])
 def test_an_engine_that_always_dies_is_given_up(knobs: str, start: Any, request_of: Any) -> None:
     """No request is blamed for it: those that the search ended at are as innocent as the others."""

@@ -21,6 +21,7 @@ def drafts_always_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StepTimes, "seconds", lambda self, first, last: np.ones(last - first + 1))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("quantization", ["none", "int8"])
 @pytest.mark.parametrize("impl", ["cpu", "reference"])
 @pytest.mark.usefixtures("drafts_always_pay")

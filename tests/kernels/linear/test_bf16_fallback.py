@@ -96,6 +96,7 @@ def test_the_weight_is_not_kept_and_not_changed():
     assert torch.equal(linear(x), expected)
 
 
+@pytest.mark.rest
 def test_it_is_chosen_where_there_are_no_instructions_for_bfloat16():
     chosen = pack(torch.ones((4, 4), dtype=torch.bfloat16), None)
     assert isinstance(chosen, Prepacked if cpu_features.MULTIPLIES_BFLOAT16 else Bf16Fallback)

@@ -39,6 +39,7 @@ def assert_float16(case: Case, out: torch.Tensor, softcap: float = 0.0) -> None:
     assert ((out - exact).abs() <= lost + half_step * (exact.abs() + lost)).all()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("softcap", [0.0, 3.0, 50.0])
 @pytest.mark.parametrize("window", [None, 1, 5, 64, 300, 5000])
 def test_it_is_what_the_formula_says(softcap: float, window: int | None) -> None:
@@ -56,6 +57,7 @@ def test_sixteen_bits_err_only_by_rounding_weights_and_result(window: int | None
 SHAPES = [(3, 1, 8), (9, 3, 64), (7, 1, 80), (6, 2, 96), (2, 2, 256), (5, 5, 20), (70, 1, 32)]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("shape", [*SHAPES, (16, 2, 128)])
 @pytest.mark.parametrize(("window", "block_size"), [(None, 7), (40, 16), (None, 1)])
 def test_any_heads(shape: tuple[int, int, int], window: int | None, block_size: int) -> None:
@@ -64,6 +66,7 @@ def test_any_heads(shape: tuple[int, int, int], window: int | None, block_size: 
     assert_float32(case, attend(case))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("num_programs", [1, 2, 3, 64])
 def test_where_pieces_are_cut_changes_nothing(
     num_programs: int, monkeypatch: pytest.MonkeyPatch
@@ -87,6 +90,7 @@ GROUPS = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("groups", GROUPS)
 @pytest.mark.parametrize("shape", [(4, 2, 32), (16, 1, 64), (2, 2, 16), (40, 1, 16)])
 def test_groups_change_nothing(groups: str, shape: tuple[int, int, int]) -> None:
@@ -101,6 +105,7 @@ def test_groups_in_sixteen_bits() -> None:
     assert_float16(case, attend(case, grouped=True))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("seed", range(6))
 def test_groups_beside_prompts_in_any_number(seed: int) -> None:
     """Random cases: nested groups of many sizes, more members than a chunk has rows."""
@@ -123,6 +128,7 @@ def test_a_window_leaves_groups_alone() -> None:
     assert torch.equal(attend(case, grouped=True), attend(case))
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("impl", ["cpu", "triton"])
 def test_contexts_may_grow_under_a_plan(impl: str) -> None:
     """Consecutive decode steps change only context_lens and values derived from them."""

@@ -107,6 +107,7 @@ def test_reference_and_cpu_draw_the_same_tokens():
         assert torch.equal(sample(logits, params, impl="cpu"), expected), (num_rows, V)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("temperature", [1e-4, 0.05, 1.0, 30.0])
 def test_screening_never_loses_the_winner(temperature):
     logits = torch.randn(20, 4099, generator=_seeded(5)) * 20 + 50
@@ -175,6 +176,7 @@ def test_a_row_of_broken_logits_is_refused_by_number(impl, bad):
             sample(logits, _params(3, temperature=temperature), impl=impl)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("impl", IMPLS)
 def test_tokens_that_are_ruled_out_are_never_drawn(impl):
     row = torch.full((50,), -torch.inf)

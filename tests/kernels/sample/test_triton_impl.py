@@ -155,6 +155,7 @@ def test_a_threshold_is_the_highest_value_from_which_on_the_weight_is_reached(co
         torch.testing.assert_close(found[1].cpu(), above, rtol=rtol, atol=0)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("V", [1, 3, 127, 128, 129, 500, 1023])
 def test_mixed_batches_draw_the_references_tokens(V, small_pieces):
     generator = _seeded(V)
@@ -165,6 +166,7 @@ def test_mixed_batches_draw_the_references_tokens(V, small_pieces):
     _assert_same_tokens(logits, _mixed(24, generator))
 
 
+@pytest.mark.rest
 def test_a_vocabulary_in_several_chunks_draws_the_references_tokens():
     generator = _seeded(11)
     logits = torch.randn(16, 13_001, generator=generator) * 3
@@ -184,6 +186,7 @@ def test_draws_of_temperature_alone_are_the_references():
     _assert_same_tokens(logits, _params(300, 0.8, seed=1 << 50))
 
 
+@pytest.mark.rest
 def test_the_split_of_a_row_changes_nothing(monkeypatch):
     generator = _seeded(7)
     logits = torch.randn(8, 900, generator=generator) * 4
@@ -207,6 +210,7 @@ def test_row_alone_equals_row_in_batch(small_pieces):
         assert _tokens(logits[row : row + 1], own) == together[row]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("top_k", "top_p"),
     [
@@ -220,6 +224,7 @@ def test_filters_at_their_limits(top_k, top_p, small_pieces):
     _assert_same_tokens(logits, _params(6, 1.5, top_k, top_p))
 
 
+@pytest.mark.rest
 def test_of_equal_logits_top_p_keeps_exactly_the_lower_ids(small_pieces):
     logits = torch.zeros(16, 600)
     params = _params(16, 1.0, 0, 0.5)
@@ -227,6 +232,7 @@ def test_of_equal_logits_top_p_keeps_exactly_the_lower_ids(small_pieces):
     assert _tokens(logits, params).max() < 300
 
 
+@pytest.mark.rest
 def test_minus_zero_equals_zero(small_pieces):
     logits = torch.full((10, 300), -9.0)
     logits[:, 5:200:3] = -0.0
@@ -235,6 +241,7 @@ def test_minus_zero_equals_zero(small_pieces):
         _assert_same_tokens(logits, _params(10, 0.5, top_k, top_p))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("bad", [float("nan"), INF, -INF])
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p"), [(0.0, 0, 1.0), (1.0, 0, 1.0), (1.0, 5, 1.0), (1.0, 0, 0.9)]

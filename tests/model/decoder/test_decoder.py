@@ -89,6 +89,7 @@ FAULTS: dict[str, Callable[[Any], None]] = {
 }
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("variant", ["llama", "qwen3", "gemma2-2b-heads", "gemma3-1b-heads"])
 def test_faults_miss_float64_by_more(

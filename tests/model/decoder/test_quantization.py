@@ -123,6 +123,7 @@ def expected_error(make_checkpoint: Make) -> Callable[..., tuple[torch.Tensor, f
     return compute
 
 
+@pytest.mark.few(20)
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_logits_are_as_near_to_the_plain_model_as_steps_of_8_bits_let_them(

@@ -105,6 +105,7 @@ def assert_recovers(project: Any, disk: Disk, undisturbed: Any, tmp_path: Path) 
     project.check_whole(undisturbed)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("disk", ["mounted", "namespace"], indirect=True)
 def test_at_the_start(full_project: Any, disk: Disk, undisturbed: Any, tmp_path: Path) -> None:
     disk.fill()

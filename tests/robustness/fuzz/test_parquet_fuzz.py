@@ -74,6 +74,7 @@ def test_rows_of_any_type_become_entries_or_the_file_is_refused(
     assert not isinstance(found, ThothyError) or names_file(found, "rows.parquet")
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", [*COLUMNS, *MORE, "job", "kind"])
 def test_every_type_in_every_column_is_read_or_refused(folder: Path, name: str) -> None:
     """In a file of rows and in a job manifest, for a kind that reads the column."""

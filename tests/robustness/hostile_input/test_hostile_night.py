@@ -47,6 +47,7 @@ def test_a_hostile_night_ends_like_any_other(folder: HostileFolder, tmp_path: Pa
     check_nothing_was_carried_out(folder.path, files)
 
 
+@pytest.mark.rest
 def test_hostile_answers_are_kept_as_they_are_and_shown_tame(
     folder: HostileFolder, tmp_path: Path
 ) -> None:

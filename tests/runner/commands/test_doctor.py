@@ -177,6 +177,7 @@ def test_a_speed_too_high_to_measure_is_null(
     assert (found["linears"], found["kv_gb_s"]) == ([], None)
 
 
+@pytest.mark.rest
 def test_a_cache_that_cannot_be_written_is_a_note(cache_home: Path) -> None:
     cache_home.write_text("a file where the folder should be")
     (note,) = _diagnose()["notes"]

@@ -175,6 +175,7 @@ def test_a_signal_while_the_run_is_entered_leaves_it_stopped_not_killed(
 PHASES = ("opening the store", "reading", "looking up", "planning", "loading", "computing")
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("phase", [*PHASES, "publishing"])
 def test_the_document_of_a_run_has_the_same_keys_whenever_it_stops(
     raw_project: Any, monkeypatch: Any, phase: str
@@ -205,6 +206,7 @@ def test_a_time_budget_stops_and_the_run_is_marked(slow_project: Any) -> None:
     ]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("how", ["error", "exit"])
 def test_an_engine_that_dies_ends_the_run_with_what_was_finished(project: Any, how: str) -> None:
     project.rows("rows.parquet", id=list(range(30)), prompt=[f"p{i}" for i in range(30)])

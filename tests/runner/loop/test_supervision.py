@@ -28,6 +28,7 @@ def rows(project: Any, num: int, poison: int, model: str, more: str = "") -> Non
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("how", ["segv", "kill"])
 def test_a_poison_row_among_200_costs_itself_alone(project: Any, how: str) -> None:
     rows(project, 200, 123, f"builtin:fake?fail={how}&poison={POISON}")
@@ -70,6 +71,7 @@ def test_a_hang_is_named_in_store_and_report(
     assert message.split(";")[0] in render_text(report_data(project.store))
 
 
+@pytest.mark.rest
 def test_results_of_two_models_never_mix_in_one_run(project: Any) -> None:
     """The checkpoint is replaced while the engine runs, which then dies and is restarted."""
     model = Path(shutil.copytree(data_path("sample_data") / "model", project.folder / "model"))

@@ -46,6 +46,7 @@ def two_lengths(project: Any) -> Any:
     return project
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("reason", ["deadline", "time_budget"])
 def test_rows_that_cannot_finish_are_not_started(
     two_lengths: Any, virtual_clock: Any, reason: str

@@ -74,6 +74,7 @@ def strict_project(project: Any, verdict: str, temperature: float = 0.0, more: s
     project.jobs("name: j, kind: strict.yaml, input: rows.parquet, max_failed_pct: 100", more=more)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("verdict", ["flag", "fail"])
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_rows_that_are_cut_off_get_more_room(
