@@ -1,5 +1,6 @@
 """The ways to start an engine: in this process, in a child process, or supervised. No torch."""
 
+import time
 from functools import partial
 from pathlib import Path
 
@@ -35,4 +36,9 @@ def start_child(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClie
 def start_supervised(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
     """Start an engine in a child process, and another one whenever it dies. Else as
     `start_child`."""
-    return EngineSupervisor(partial(EngineProcess.start, log_path=log_path), spec)
+    return EngineSupervisor(
+        partial(EngineProcess.start, log_path=log_path),
+        spec,
+        clock=time.monotonic,  # both looked up now, so that tests can replace them
+        sleep=time.sleep,
+    )

@@ -59,7 +59,8 @@ class EngineProcess:
             raise
         finally:
             theirs.close()
-        engine = cls(child, Channel(ours))
+        # The clock is looked up now, as its supervisor's is.
+        engine = cls(child, Channel(ours), time.monotonic)
         engine._channel.send(Start(spec))
         _log.info("engine process %d started; its log: %s", engine.pid, log_path or "none")
         return engine
