@@ -3,6 +3,7 @@ through its own fault."""
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     def make(knobs: str, **settings: Any) -> Any:
         spec = EngineSpec(model=ModelSpec(id=f"builtin:fake{knobs}"), **settings)
         child = partial(EngineProcess.start, log_path=tmp_path / "engine.log")
-        started.append(EngineSupervisor(child, spec))
+        started.append(EngineSupervisor(child, spec, clock=time.monotonic))
         return started[-1]
 
     yield make
