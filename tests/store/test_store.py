@@ -32,7 +32,7 @@ def test_a_run_is_in_the_tables_and_nothing_else_is_left(blank: Any, rows: Any) 
     }
     assert sorted(os.listdir(blank.path.parent)) == [blank.path.name, f"{blank.path.name}.journal"]
     left = sorted(os.listdir(journal_folder(blank.path)))
-    assert left == ["results.json", "results.jsonl", "lock"]
+    assert left == ["answers.json", "answers.jsonl", "lock"]
 
 
 @pytest.mark.usefixtures("virtual_clock")

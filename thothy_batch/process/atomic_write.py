@@ -16,6 +16,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True, place: str = 
     # The name is random: two machines that share the folder may have processes of one pid.
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     try:
+        temporary.unlink(missing_ok=True)
         with open(temporary, "xb") as file:  # exclusive: follows no link planted under that name
             file.write(faults.cut(f"{place}.write", memoryview(data)))
             if durable:

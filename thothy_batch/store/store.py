@@ -99,7 +99,11 @@ class Store:
             leftovers += [
                 (t, slim(_RESULT_FIELDS[t], r)) for t, r in content.records if t in _RESULT_FIELDS
             ]
-        _log.info("opened %s: %s", path, store.recovered)
+        found = store.recovered
+        _log.info(
+            "opened %s: %d unpublished records, %d bytes cut, %d bytes damaged",
+            *(path, found.num_records, found.cut_bytes, found.damaged_bytes),
+        )
         if not store.publish():
             store._leftovers = leftovers
         store.recovered.killed_runs = store._publisher.killed
