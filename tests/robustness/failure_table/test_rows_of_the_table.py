@@ -21,7 +21,7 @@ PROVOKED_BY = {
     "model output bad": ("runner/work/test_retry_policy.py", "kinds/test_evaluation.py"),
     "most rows of a job bad": (
         "runner/entries/test_bad_rows.py::test_a_job_with_too_many_failures_stops_and_the_others_go_on",
-        "runner/work/test_retry_policy.py::test_a_job_is_judged_by_first_completions",
+        "runner/work/test_retry_policy.py::test_a_job_is_judged_by_first_attempts",
     ),
     "out of memory": (
         "robustness/failure_table/test_engine.py::test_an_engine_short_of_memory_goes_on_with_smaller_steps",
@@ -42,7 +42,7 @@ PROVOKED_BY = {
         "robustness/failure_table/test_signals.py",
         "robustness/failure_table/test_terminal.py",
         "runner/loop/test_finish.py::test_a_signal_drains_and_the_next_run_does_the_rest",
-        "runner/loop/test_finish.py::test_a_second_signal_waits_for_nothing",
+        "runner/loop/test_finish.py::test_a_second_signal_skips_the_grace",
     ),
     "deadline or budget": (
         "robustness/failure_table/test_engine.py::test_a_run_with_minutes_to_its_deadline",
