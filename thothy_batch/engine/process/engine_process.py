@@ -50,7 +50,7 @@ class EngineProcess:
         cls,
         spec: EngineSpec,
         log_path: Path | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> "EngineProcess":
         """Start the process. It can be used once `ready` says so."""
         try:
@@ -64,6 +64,7 @@ class EngineProcess:
             raise
         finally:
             theirs.close()
+        clock = clock or time.monotonic  # looked up now, so that tests can replace it
         engine = cls(child, Channel(ours, clock=clock), clock)
         engine._channel.send(Start(spec))
         _log.info("engine process %d started; its log: %s", engine.pid, log_path or "none")
