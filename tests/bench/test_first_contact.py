@@ -79,6 +79,7 @@ def test_a_dry_run_passes_without_packages_that_a_gpu_machine_lacks(
     assert all(line.startswith("PASS ") for line in lines)
 
 
+@pytest.mark.rest
 def test_a_failure_is_exit_code_1_and_in_the_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,7 +115,9 @@ def _loaded(folder: str) -> tuple[GPURunner, EngineConfig]:
     spec = ModelSpec(id=folder, dtype=_DTYPE, random_weights=True)
     model = load_decoder(spec, device="cpu", impl="triton")
     config = resolve_config(
-        EngineSpec(model=spec, impl="cpu", num_blocks=2000, max_seqs=96, max_step_tokens=2048),
+        EngineSpec(
+            model=spec, device="cpu", impl="cpu", num_blocks=2000, max_seqs=96, max_step_tokens=2048
+        ),
         dtype=_DTYPE,
         max_model_len=model.config.max_model_len,
         bytes_per_token=kv_bytes_per_token(model.config, _DTYPE),

@@ -125,6 +125,7 @@ def test_other_kernels_run_step_by_step_on_the_same_state(
     assert (engine.totals.num_preempted > 0) == (way is PREEMPTING)
 
 
+@pytest.mark.rest
 def test_nothing_waits_for_the_device(checkpoint: Path, run_all: Any) -> None:
     """Every tensor of the device raises where the host would wait for it."""
     spec = EngineSpec(model=ModelSpec(id=str(checkpoint)), impl="cpu", **TOGETHER)
@@ -177,6 +178,7 @@ class RunAgain:
         self.steps[key]()
 
 
+@pytest.mark.rest
 def test_captured_steps_are_replayed_over_the_same_buffers(checkpoint: Path, run_all: Any) -> None:
     spec = EngineSpec(model=ModelSpec(id=str(checkpoint)), impl="cpu", **TOGETHER)
     wanted, _ = run_all(spec, mixed_requests()[:1])

@@ -110,6 +110,7 @@ def test_it_is_chosen_where_there_are_no_instructions_for_bfloat16():
         assert _said_by([sys.executable, "-c", code], left_out) == "Bf16Fallback"
 
 
+@pytest.mark.rest
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="not an x86 processor")
 def test_the_small_tile_of_processors_without_wide_registers():
     """Runs in a process of its own, because the tile size is chosen at import."""

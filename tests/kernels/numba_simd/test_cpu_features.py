@@ -46,7 +46,7 @@ def worst_error() -> float:
     return worst
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("isa", LEVELS)
 def test_attention_is_exact_with_the_instructions_of(
     isa: str, monkeypatch: pytest.MonkeyPatch

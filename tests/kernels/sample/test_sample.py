@@ -117,6 +117,7 @@ def test_screening_never_loses_the_winner(temperature):
         assert torch.equal(sample(logits, params, impl=impl), expected)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("impl", IMPLS)
 def test_row_alone_equals_row_in_batch(impl):
     logits = torch.randn(9, 501, generator=_seeded(1)) * 3

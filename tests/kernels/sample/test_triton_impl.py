@@ -181,6 +181,7 @@ def test_screening_of_equal_logits_never_loses_the_winner(temperature):
     _assert_same_tokens(logits, _params(12, temperature, seed=77))
 
 
+@pytest.mark.rest
 def test_draws_of_temperature_alone_are_the_references():
     logits = torch.randn(300, 400, generator=_seeded(6)) * 2
     _assert_same_tokens(logits, _params(300, 0.8, seed=1 << 50))

@@ -120,7 +120,7 @@ def test_at_the_start(full_project: Any, disk: Disk, undisturbed: Any, tmp_path:
 @pytest.mark.rest
 @pytest.mark.parametrize("disk", ["mounted"], indirect=True)
 @pytest.mark.parametrize("room", [0, 20_000, 100_000, 600_000])
-def test_in_the_middle_of_the_project(
+def test_in_the_middle_of_the_run(
     full_project: Any, disk: Disk, undisturbed: Any, tmp_path: Path, room: int
 ) -> None:
     """Without any room the journal cannot grow; with some, DuckDB is the one that cannot."""

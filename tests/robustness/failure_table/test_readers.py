@@ -30,11 +30,12 @@ def held(project: Any, mode: str) -> Iterator[None]:
         reader.communicate("\n")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("mode", "next_command"),
     [("read-only", "report"), pytest.param("read-write", "run", marks=pytest.mark.rest)],
 )
-def test_a_program_that_holds_the_store_all_project(
+def test_a_program_that_holds_the_store_for_the_whole_run(
     project: Any, undisturbed: Any, mode: str, next_command: str
 ) -> None:
     assert project.run("--limit", 3).code == 0
@@ -49,7 +50,9 @@ def test_a_program_that_holds_the_store_all_project(
         assert list(project.journal.glob("*.seg"))
         status = project.start("status", project.store).end()
         assert status.code == 0
-        assert "another program has the store open: some rows still wait" in status.out
+        assert (
+            "another program has the store open: some rows are still in the journal" in status.out
+        )
     if next_command == "report":
         report = project.start("report", project.store).end()
         assert report.code == 0, report

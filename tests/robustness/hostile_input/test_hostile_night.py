@@ -33,6 +33,7 @@ def test_rows_are_the_same_every_time_and_of_every_category() -> None:
     assert {row.category for row in rows} == set(CATEGORIES)
 
 
+@pytest.mark.rest
 def test_a_hostile_night_ends_like_any_other(folder: HostileFolder, tmp_path: Path) -> None:
     files = files_of(folder)
     check_plan(folder.manifest)

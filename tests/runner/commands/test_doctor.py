@@ -92,6 +92,7 @@ def _diagnose(model: ModelSpec | None = None) -> dict[str, Any]:
     return dict(json.loads(json.dumps(found, allow_nan=False)))
 
 
+@pytest.mark.rest
 def test_a_device_is_measured_anew_and_kept_for_runs() -> None:
     found = _diagnose()
     threads = torch.get_num_threads()
