@@ -106,6 +106,7 @@ def test_export_to_an_unknown_format_is_bad_usage(folder: Path, tmp_path: Path) 
     assert "parquet | jsonl | csv" in done.stderr
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("args", "words"),
     [

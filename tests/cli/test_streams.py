@@ -85,6 +85,7 @@ def test_no_output_may_replace_the_store(folder: Path) -> None:
     assert (folder / "artifacts.duckdb").read_bytes() == before
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["rows.parquet", "table.csv", "pipe", "what?.duckdb"])
 def test_a_file_that_cannot_be_a_store_is_refused_before_anything_is_computed(
     folder: Path, name: str

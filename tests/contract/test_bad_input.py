@@ -141,6 +141,7 @@ def test_pool_that_is_too_small_for_a_row_fails_that_row_or_cuts_it(
         assert number in message
 
 
+@pytest.mark.rest
 def test_store_of_a_newer_version_is_refused_and_left_alone(folder: Any) -> None:
     folder.texts("rows.parquet", 1)
     folder.manifest(ONE_JOB)
@@ -174,6 +175,7 @@ def test_stores_that_cannot_be_written_are_store_errors(folder: Any) -> None:
     assert (folder.path / "text.duckdb").read_text() == "not a database, " * 500
 
 
+@pytest.mark.rest
 def test_full_disk_is_a_store_error_and_the_next_run_goes_on(folder: Any) -> None:
     folder.texts("rows.parquet", 3)
     folder.manifest(ONE_JOB)
@@ -226,6 +228,7 @@ def test_model_that_is_nowhere_is_said_without_a_traceback(folder: Any) -> None:
     json.loads(outcome.stdout)
 
 
+@pytest.mark.rest
 def test_engine_that_dies_of_everything_exits_5_and_keeps_what_was_finished(folder: Any) -> None:
     prompts = [f"r{n}" if n < 10 else f"# {n}" for n in range(20)]
     folder.parquet("rows.parquet", {"id": list(range(20)), "prompt": prompts})

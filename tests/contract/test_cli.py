@@ -57,6 +57,7 @@ def test_help_names_every_command_and_every_option_of_run(folder: Any) -> None:
         assert option in text, option
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "words",
     [

@@ -96,6 +96,7 @@ def test_a_night_goes_on_where_the_last_one_stopped(folder: Any) -> None:
     assert nights == [(5, 0), (0, 5), (11, 4), (0, 15), (2, 0)]
 
 
+@pytest.mark.rest
 def test_failed_entries_stay_failed_until_they_are_retried_or_repaired(folder: Any) -> None:
     folder.texts("rows.parquet", 3)
     folder.path.joinpath("strict.yaml").write_text(ALWAYS_FAILS)

@@ -198,6 +198,7 @@ def test_impossible_sampling_values_are_errors_with_lines(folder: Any) -> None:
         outcome.error_line(f"night.yaml:{folder.line_of(f' {key}:')}:", key)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("text", "parts"),
     [

@@ -108,6 +108,7 @@ def test_give_back_returns_the_queue_and_later_requests_run(start: Any, request_
     assert {each.request_id for each in third.results} == given_back
 
 
+@pytest.mark.few(1)
 def test_cancelled_requests_are_given_back_where_they_are_queued(
     start: Any, request_of: Any
 ) -> None:

@@ -51,6 +51,7 @@ print(resident("VmHWM") - before, resident("VmRSS") - before)
 """
 
 
+@pytest.mark.rest
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what is resident")
 def test_loading_holds_the_weights_once_and_a_layer_beside_them(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))

@@ -20,6 +20,7 @@ IN_FIRST_RUN = {"copy_kernel", "decode_kernel", "merge_kernel", "record_kernel"}
 MOST_WAYS = 4
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("family", ["qwen3", "gemma2"])
 def test_nothing_is_compiled_after_the_first_run(family: str) -> None:
     script = Path(__file__).with_name("specialised_kernels.py")

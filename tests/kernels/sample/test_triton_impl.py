@@ -200,6 +200,7 @@ def test_the_split_of_a_row_changes_nothing(monkeypatch):
         assert torch.equal(_tokens(logits, params), whole), (chunk, tile, block)
 
 
+@pytest.mark.rest
 def test_row_alone_equals_row_in_batch(small_pieces):
     generator = _seeded(8)
     logits = torch.randn(8, 501, generator=generator) * 3

@@ -34,6 +34,7 @@ def _rms(difference: torch.Tensor) -> float:
     return float(difference.double().square().mean().sqrt())
 
 
+@pytest.mark.few(19)
 @pytest.mark.parametrize("impl", [*IMPLS, "transformers"])
 def test_logits_miss_float64_by_no_more_than_the_roundings_of_float32(
     variant: str, impl: str, make_checkpoint: Make, feeder: Any, float64_logits: Logits

@@ -203,6 +203,7 @@ def _put(path: Path, form: bytes | str) -> None:
         os.symlink(path if form == "link to itself" else path.with_name("nowhere"), path)
 
 
+@pytest.mark.rest
 @given(files=st.dictionaries(st.sampled_from(_NAMES), _FORMS, min_size=1, max_size=3))
 @examples(10)
 def test_alien_files_in_the_journal_do_no_harm(killed: Killed, files: Any) -> None:

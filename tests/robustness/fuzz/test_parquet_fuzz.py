@@ -120,6 +120,7 @@ def test_files_that_are_no_parquet_are_refused(folder: Path, rows: bytes) -> Non
     assert names_file(found, "rows.parquet")
 
 
+@pytest.mark.rest
 @given(rows=ROWS, job=st.sampled_from(JOBS))
 @examples(8)
 def test_a_night_over_any_rows_adds_up(rows: bytes, job: str) -> None:

@@ -71,6 +71,7 @@ def test_no_file_has_more_rights_than_the_umask_leaves(tmp_path: Path, mask: int
     assert not {str(path): oct(mode) for path, mode in found.items() if mode & mask}
 
 
+@pytest.mark.rest
 def test_no_secret_is_stored_or_shown(tmp_path: Path) -> None:
     printed = commands(tmp_path, 0o022)
     assert "SQL: " in printed  # the refusal of bad.yaml

@@ -104,6 +104,7 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(slow_project: Any) -> No
     assert (rest.counts["num_done"], rest.counts["num_reused"]) == (40 - run[2], run[2])
 
 
+@pytest.mark.rest
 def test_a_second_signal_skips_the_grace(project: Any) -> None:
     project.rows("rows.parquet", id=[1], prompt=["p"])
     project.jobs(
@@ -284,6 +285,7 @@ def test_a_reader_never_fails_a_run(raw_project: Any) -> None:
     assert raw_project.query("select count(*) from runs where status = 'completed'") == [(3,)]
 
 
+@pytest.mark.rest
 def test_the_child_never_holds_the_lock(slow_project: Any) -> None:
     process = start(slow_project, MIDDLE)
     wait_for_artifacts(slow_project)

@@ -52,6 +52,7 @@ def test_a_poison_row_among_200_costs_itself_alone(project: Any, how: str) -> No
     assert set(outputs) < set(project.query("select item_id, text from artifacts"))
 
 
+@pytest.mark.rest
 def test_a_hang_is_named_in_store_and_report(
     project: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shifted_clock: Any
 ) -> None:

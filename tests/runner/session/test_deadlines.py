@@ -85,6 +85,7 @@ def test_the_job_that_is_due_first_goes_first(project: Any) -> None:
     assert [job for job, _ in order] == ["first", "soon", "later", "any"]
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("virtual_clock")
 def test_a_job_ends_at_its_deadline_and_the_others_go_on(project: Any) -> None:
     project.rows("rows.parquet", id=list(range(400)), prompt=[f"row {i}" for i in range(400)])
@@ -163,6 +164,7 @@ def test_a_retry_that_comes_too_late_is_left_to_the_next_run(project: Any) -> No
     assert project.run().jobs[0]["num_done"] == left
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("virtual_clock")
 def test_a_retry_that_another_job_waits_for_is_computed(project: Any) -> None:
     strict(project, "flag")
@@ -194,6 +196,7 @@ def test_a_deadline_ends_the_waiting_for_a_lock(project: Any) -> None:
     assert "stopped by the time_budget before anything was computed" in summary.messages[0]
 
 
+@pytest.mark.rest
 def test_a_deadline_ends_the_loading(
     project: Any, monkeypatch: pytest.MonkeyPatch, shifted_clock: Any
 ) -> None:

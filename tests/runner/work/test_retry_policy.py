@@ -132,6 +132,7 @@ def test_a_job_is_judged_by_first_attempts(project: Any) -> None:
     assert run.counts["num_failed"] > 0
 
 
+@pytest.mark.rest
 def test_an_error_leaves_what_waited_for_another_attempt_to_the_next_run(project: Any) -> None:
     """The next run then ends as an undisturbed one."""
     rows = "select item_id, text, verdict, attempt from artifacts order by item_id"

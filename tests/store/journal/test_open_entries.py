@@ -138,6 +138,7 @@ def test_a_forced_run_after_a_killed_one_has_its_own_list(harness: Any, rows: An
         assert_listed(harness, run_id, done=1, not_run=8)
 
 
+@pytest.mark.rest
 def test_a_kill_between_any_two_writes_keeps_the_list_whole(harness: Any, rows: Any) -> None:
     """Each round a run is begun, and its journal is cut behind another record."""
     # Five records of entries, the run, its two jobs, an artifact, its entry.
