@@ -129,6 +129,7 @@ def test_spreads_and_ratios_are_medians_of_rounds() -> None:
     assert found["peak_memory_bytes"] == 4
 
 
+@pytest.mark.rest
 def test_memory_of_children_counts_and_nothing_is_left_running() -> None:
     import psutil
     from watched import run_watched

@@ -205,6 +205,7 @@ def test_init_creates_a_manifest_that_plans_and_overwrites_nothing(tmp_path: Pat
     assert "exists already" in again.stderr
 
 
+@pytest.mark.rest
 def test_doctor_measures_this_machine(tmp_path: Path) -> None:
     done = call("doctor", "--json", env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr

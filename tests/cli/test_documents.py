@@ -72,6 +72,7 @@ def test_plan_run_status_and_report_of_a_store(
     assert len(document(capsys, "report", store)["nights"]) == 2
 
 
+@pytest.mark.rest
 def test_a_run_that_is_stopped_or_fails_and_the_report_of_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

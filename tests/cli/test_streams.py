@@ -32,7 +32,7 @@ def shell(folder: Path, words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "where",
     ["2>&1 | true", "| true", ">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full", "--json | true"],
@@ -61,6 +61,7 @@ def test_a_deleted_current_folder_is_reported(folder: Path) -> None:
     assert "the current folder cannot be used" in done.stderr
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("words", ["plan manifest.yaml", "plan manifest.yaml --json"])
 def test_escapes_of_a_text_do_not_reach_the_terminal(folder: Path, words: str) -> None:
     done = shell(folder, words)
@@ -71,6 +72,7 @@ def test_escapes_of_a_text_do_not_reach_the_terminal(folder: Path, words: str) -
     assert (named.returncode, "\x1b" in named.stderr) == (2, False)
 
 
+@pytest.mark.rest
 def test_no_output_may_replace_the_store(folder: Path) -> None:
     assert shell(folder, "run manifest.yaml").returncode == 0
     before = (folder / "artifacts.duckdb").read_bytes()

@@ -41,6 +41,7 @@ def counts(folder: Any) -> dict[str, int]:
     return {name: count for name, count in found.items() if count}
 
 
+@pytest.mark.rest
 def test_a_night_goes_on_where_the_last_one_stopped(folder: Any) -> None:
     folder.texts("rows.parquet", 5)
     folder.manifest(SUMMARY.format(name="s"))

@@ -64,6 +64,7 @@ def assert_counts_add_up(folder: Any, run: dict[str, Any]) -> None:
     assert statuses(folder, run["run_id"]) == {name: n for name, n in found.items() if n}
 
 
+@pytest.mark.rest
 def test_second_run_meets_the_lock_and_sigterm_stops_the_first(slow_night: Any) -> None:
     first = slow_night.start()
 

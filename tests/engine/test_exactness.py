@@ -116,7 +116,7 @@ SAMPLED = Sampling(
 )
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("impl", IMPLS)
 def test_a_seed_gives_the_same_text_however_it_is_scheduled(
     stories: tuple[Path, list[dict[str, Any]]], impl: str, run_all: Any

@@ -86,6 +86,7 @@ def test_nothing_to_share_is_no_error(prompts: list[list[int]]) -> None:
     assert stats.shared_fraction == 0.0
 
 
+@pytest.mark.rest
 def test_sharing_is_near_linear() -> None:
     rng = random.Random(0)
     head = [rng.randrange(5000) for _ in range(96)]

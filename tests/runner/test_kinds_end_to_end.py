@@ -4,6 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from thothy_batch.manifest.settings import Overrides
 from thothy_batch.runner.commands.plan import plan_manifest
@@ -52,6 +53,7 @@ def test_variants_are_samples_of_one_prompt(project: Any) -> None:
     assert ids is None
 
 
+@pytest.mark.rest
 def test_the_pool_has_room_for_all_samples_of_the_only_prompt(project: Any) -> None:
     project.jobs(
         "name: j, kind: hook, input: rows.parquet, params: {variants: 12}, "

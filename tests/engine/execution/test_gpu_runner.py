@@ -79,6 +79,7 @@ PREEMPTING = {
 }  # fmt: skip
 
 
+@pytest.mark.rest
 def test_the_device_draws_the_tokens_of_the_cpu(checkpoint: Path, run_all: Any) -> None:
     model = ModelSpec(id=str(checkpoint))
     wanted, _ = run_all(EngineSpec(model=model, impl="cpu", **TOGETHER), mixed_requests())

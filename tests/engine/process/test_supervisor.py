@@ -142,7 +142,7 @@ def test_steps_become_smaller_where_memory_was_short(
     assert update.events[0].message.endswith("its steps have at most 256 tokens")
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("knobs", ["?fail=error", "?fail=error&fail_at_step=2"])
 def test_an_engine_that_always_dies_is_given_up(knobs: str, start: Any, request_of: Any) -> None:
     """No request is blamed for it: those that the search ended at are as innocent as the others."""
@@ -199,6 +199,7 @@ def test_finished_planned_readers_are_not_waited_for(
     assert engine.poll(0.1).blocks_used == 0
 
 
+@pytest.mark.rest
 def test_the_last_row_is_not_to_blame_for_good(start: Any, request_of: Any) -> None:
     """It died alone, twice; but no other was finished since: it may have been the machine."""
     engine = start(f"?fail=kill&poison={POISON}")

@@ -68,6 +68,7 @@ def test_attention_is_exact_with_the_instructions_of(
     assert found["worst"] <= 1
 
 
+@pytest.mark.rest
 def test_an_unknown_level_is_refused() -> None:
     environment = {**os.environ, "THOTHY_CPU_ISA": "sse"}
     code = "import thothy_kernels.numba_simd.cpu_features"

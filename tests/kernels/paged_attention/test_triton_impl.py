@@ -105,7 +105,7 @@ def test_groups_in_sixteen_bits() -> None:
     assert_float16(case, attend(case, grouped=True))
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("seed", range(6))
 def test_groups_beside_prompts_in_any_number(seed: int) -> None:
     """Random cases: nested groups of many sizes, more members than a chunk has rows."""

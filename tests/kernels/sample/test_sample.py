@@ -59,7 +59,7 @@ def test_compiled_philox_gives_the_published_words(counter, key, expected):
     assert philox(*(np.uint32(word) for word in (*counter, *key))) == expected
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("impl", HOST_IMPLS)
 def test_draws_follow_softmax(impl):
     """Chi-square of 4,000 draws over 12 tokens: 11 degrees of freedom, 99.9 % lie below 31.3."""

@@ -261,6 +261,7 @@ def test_a_broken_row_gives_minus_one_and_its_neighbours_their_tokens(
     assert torch.equal(_tokens(logits, params), expected)
 
 
+@pytest.mark.rest
 def test_nothing_beside_the_rows_is_read(small_pieces):
     generator = _seeded(12)
     wide = torch.full((9, 400), float("nan"))

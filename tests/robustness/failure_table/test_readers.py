@@ -30,7 +30,7 @@ def held(project: Any, mode: str) -> Iterator[None]:
         reader.communicate("\n")
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("mode", "next_command"),
     [("read-only", "report"), pytest.param("read-write", "run", marks=pytest.mark.rest)],

@@ -83,6 +83,7 @@ def query(folder: HostileFolder, sql: str) -> list[tuple[str, ...]]:
         return connection.execute(sql).fetchall()
 
 
+@pytest.mark.rest
 def test_a_second_night_reuses_what_hostile_rows_gave(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, hostile_rows(100, seed=2))
     first = run_with_hostile_engine(folder)[1]

@@ -60,7 +60,7 @@ def commands(folder: Path, mask: int) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("mask", [0o077, 0o027, 0o022])
 def test_no_file_has_more_rights_than_the_umask_leaves(tmp_path: Path, mask: int) -> None:
     commands(tmp_path, mask)

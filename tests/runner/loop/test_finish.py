@@ -243,6 +243,7 @@ def test_a_store_that_fails_for_a_while_ends_the_run_as_failed_not_killed(
     assert raw_project.run().exit_code == 0
 
 
+@pytest.mark.rest
 def test_a_second_run_names_the_holder_of_the_store(slow_project: Any) -> None:
     process = start(slow_project, MIDDLE)
     try:

@@ -145,6 +145,7 @@ def strict(project: Any, check: str) -> None:
     project.rows("rest.parquet", id=list(range(300)), prompt=[f"row {i}" for i in range(300)])
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("virtual_clock")
 def test_a_retry_that_comes_too_late_is_left_to_the_next_run(project: Any) -> None:
     """Not a failure for good: its entry was not run to its end."""
