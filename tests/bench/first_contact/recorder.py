@@ -37,7 +37,9 @@ class Recorder:
         check = f"{self._section}.{name}"
         result = {"check": check, "outcome": outcome, "seconds": round(seconds, 3), "seen": seen}
         self._write(result)
-        print(line_of(result), flush=True)
+        # Sections share stdout: print would write the end of the line by itself.
+        sys.stdout.write(line_of(result) + "\n")
+        sys.stdout.flush()
 
     def _write(self, line: dict[str, object]) -> None:
         with self._log.open("a", encoding="utf-8") as log:
