@@ -21,6 +21,7 @@ setup(
     # breaks `import transformers` when Hugging Face's package of that name is near.
     package_dir={"thothy_kernels": "kernels", **DATA},
     package_data={
+        "thothy_batch": ["py.typed"],
         "thothy_batch.report": ["page.html.j2", "page.css"],
         "thothy_batch._jobs": ["*.yaml"],
         "thothy_batch._sample_data": ["*.yaml", "*.parquet", "model/*"],

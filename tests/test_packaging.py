@@ -21,7 +21,7 @@ PLACES = {
     "jobs": "thothy_batch/_jobs",
     "sample_data": "thothy_batch/_sample_data",
 }
-DATA = (".py", ".yaml", ".parquet", ".json", ".safetensors", ".md", ".j2", ".css")
+DATA = (".py", ".yaml", ".parquet", ".json", ".safetensors", ".md", ".j2", ".css", ".typed")
 CODE = ("thothy_batch", "kernels")
 
 
