@@ -87,6 +87,7 @@ def test_a_run_that_is_stopped_or_fails_and_the_report_of_it(
     assert document(capsys, "status", store)["last_run"]["status"] == "failed"
 
 
+@pytest.mark.rest
 def test_the_status_and_the_report_of_a_run_that_goes_on(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -159,7 +159,7 @@ def test_run_after_a_killed_one_does_what_is_missing(killed_night: Any) -> None:
     assert killed_night.sql("select count(*), count(distinct item_id) from artifacts") == [(60, 60)]
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("mode", ["read-only", pytest.param("read-write", marks=pytest.mark.rest)])
 def test_reader_of_the_store_does_not_stop_a_run(folder: Any, mode: str) -> None:
     folder.texts("rows.parquet", 4)

@@ -66,6 +66,7 @@ def test_computed_prompt_tokens_are_those_of_the_plan(
         assert planned is None
 
 
+@pytest.mark.rest
 def test_orders_and_sharing_change_no_text(project: Any) -> None:
     shared_rows(project)
     found = set()
