@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test marked `few(n)`, all cases but n, spread evenly, are left to make test-rest.
+    """Leave all cases but n of a test marked `few(n)` to make test-rest; n are spread evenly.
 
     The choice depends on the parameters alone, so that every worker makes the same.
     """

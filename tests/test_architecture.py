@@ -246,7 +246,7 @@ def test_outsiders_import_a_package_through_its_face() -> None:
 
 
 def _is_face(parts: list[str], here: str) -> bool:
-    """Whether a package `here` may import the module of these parts in another package."""
+    """True if package `here` may import the module of these parts in another package."""
     is_package = modules()[".".join(parts)].name == "__init__.py"
     if parts[1] == "engine":
         direct = ENGINE_MODULES + (ENGINE_FOR_BENCH if here == "bench" else ())

@@ -1,4 +1,4 @@
-"""What a run records of its engine keeps its shape: the store's readers rely on it."""
+"""The engine record of a run keeps its shape, on which the store's readers rely."""
 
 import json
 import pickle

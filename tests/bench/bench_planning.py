@@ -39,7 +39,7 @@ def made_up(num: int) -> list[Request]:
 
 
 def planned(requests: list[Request]) -> dict[str, Any]:
-    """How many keys, places in the order, and readers of the longest shared beginning."""
+    """Count keys, positions in the order, and readers of the longest shared prefix."""
     keys = {
         request_key(
             model_fingerprint="m",

@@ -1,4 +1,4 @@
-"""How far paged_attention on a device may be from float64."""
+"""Bounds on the error of paged_attention on a device against float64."""
 
 import torch
 from attention_oracle import Case

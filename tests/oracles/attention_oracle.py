@@ -104,7 +104,7 @@ class Case:
         return torch.cat([exact.mean_sizes for exact in self._exact(softcap)])
 
     def float32_error(self, softcap: float = 0.0) -> torch.Tensor:
-        """What arithmetic in float32 may lose of each element of `oracle`."""
+        """Bound the float32 rounding error of each element of `oracle`."""
         return torch.cat([exact.float32_error() for exact in self._exact(softcap)])
 
     def _exact(self, softcap: float) -> Iterator["ExactAttention"]:
@@ -178,7 +178,7 @@ class ExactAttention:
 
 
 def bound_of(case: Case, softcap: float, exact: torch.Tensor) -> torch.Tensor:
-    """What a CPU may lose: in float32 as said above. A weight of bfloat16 may be split into two of
+    """Bound the error of a CPU: in float32 as said above. A weight of bfloat16 may be split into two of
     8 bits, which lack 2^-17 of it; the result is rounded to 8 bits."""
     lost = case.float32_error(softcap)
     if case.dtype == torch.bfloat16:

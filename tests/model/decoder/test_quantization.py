@@ -143,7 +143,7 @@ def test_logits_are_as_near_to_the_plain_model_as_steps_of_8_bits_let_them(
 def test_linears_of_cpu_and_reference_give_the_same_bits_in_a_model(
     variant: str, dtype: str, make_checkpoint: Make, feeder: Any
 ) -> None:
-    """What is between them has not the same bits, so each gets what the reference's got."""
+    """Inputs in between differ in bits, so each implementation gets those of the reference."""
     directory = make_checkpoint(variant)[0]
     reference, fast = (_load(directory, impl, "int8", dtype) for impl in ("reference", "cpu"))
     seen = _record_linears(reference.decoder)

@@ -118,7 +118,7 @@ class Project:
         return {}
 
     def catches(self, pid: int, number: int) -> bool:
-        """Whether a process has a handler for a signal."""
+        """True if a process has a handler for a signal."""
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/status").read_text().splitlines():
                 if line.startswith("SigCgt:"):
@@ -177,7 +177,7 @@ class Command:
 
     @property
     def has_taken_over(self) -> bool:
-        """Whether a signal is caught: before, Python itself starts."""
+        """True if a signal is caught; before that Python itself starts."""
         return self._project.catches(self.process.pid, signal.SIGTERM)
 
     def wait_until_taken_over(self) -> None:

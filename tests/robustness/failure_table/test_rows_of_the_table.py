@@ -1,4 +1,4 @@
-"""What goes wrong, and the tests that make it go wrong for real.
+"""Maps each row of the failure table to the tests that provoke it for real.
 
 The table stands in the design ("Nothing lost"). Tests of this folder use the program as a process
 of its own; the others lie where their subject lies. `make test` runs the quick ones of this folder

@@ -81,7 +81,7 @@ def opened(pid: int) -> set[str]:
 
 
 def _details(pid: int) -> bytes:
-    """What a run writes into its lock file."""
+    """Content that a run writes into its lock file."""
     fields = {"pid": pid, "host": "box", "run_id": "20200101-223000-abcdef", "since": "2020"}
     return json.dumps({**fields, "manifest": "/m.yaml", "extra": {}}).encode()
 
