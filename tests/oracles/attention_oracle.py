@@ -178,8 +178,11 @@ class ExactAttention:
 
 
 def bound_of(case: Case, softcap: float, exact: torch.Tensor) -> torch.Tensor:
-    """Bound the error of a CPU: in float32 as said above. A weight of bfloat16 may be split into two of
-    8 bits, which lack 2^-17 of it; the result is rounded to 8 bits."""
+    """Bound the error of a CPU against float64.
+
+    float32: as `float32_error`. A weight of bfloat16 may be split into two of 8 bits, which lack
+    2^-17 of it; the result is rounded to 8 bits.
+    """
     lost = case.float32_error(softcap)
     if case.dtype == torch.bfloat16:
         lost = lost + case.mean_sizes(softcap) * 2.0**-17
