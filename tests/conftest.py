@@ -18,7 +18,7 @@ _CACHE = tempfile.TemporaryDirectory(prefix="thothy-tests-", ignore_cleanup_erro
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What a background shell starts ignores Ctrl-C, and so would every process of the tests.
+    """Undo a background shell's ignoring of Ctrl-C, which every process of the tests would inherit.
 
     What tests measure of this machine is kept for them alone. Tests see no GPU, and Triton's
     kernels are interpreted, unless told otherwise: `make gpu` runs them on a device.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for name in ("thothy_batch", "kernels") for path in (ROOT / name).rglob("*.py"))
+TEST_FILES = sorted((ROOT / "tests").rglob("*.py"))
 
 ENGINE, RUNNER, KV, PROCESS = (
     "thothy_batch/engine/",
@@ -112,7 +113,7 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
 def test_docstrings_begin_with_their_subject() -> None:
     found = [
         f"{relative(path)}:{line}: {text.splitlines()[0]}"
-        for path in FILES
+        for path in [*FILES, *TEST_FILES]
         for line, text in docstrings(path)
         if re.split(r"\W+", text.lstrip("`\"'("), maxsplit=1)[0].lower() in FIRST_WORDS
     ]

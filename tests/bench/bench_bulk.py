@@ -1,4 +1,4 @@
-"""How many prompt tokens a step should wait for on a device: simulated nights, step by step.
+"""The number of prompt tokens that a step should wait for, from simulated runs step by step.
 
     python tests/bench/bench_bulk.py
 

@@ -1,4 +1,4 @@
-"""What the engine holds in memory, part by part, against the bound that is promised.
+"""Memory of the engine, part by part, against the bound that is promised.
 
     python tests/bench/bench_memory.py W.parquet --model CHECKPOINT
     python tests/bench/bench_memory.py W.parquet --model CHECKPOINT --kv-memory 1GiB --limit 8
@@ -97,7 +97,7 @@ class Watch:
 
 
 def resident_bytes(tensor: torch.Tensor) -> int:
-    """How much of a tensor's memory is real: a page is from its first use on."""
+    """The part of a tensor's memory that is real: a page is from its first use on."""
     first, end = (
         tensor.data_ptr() // PAGE_BYTES,
         -(-(tensor.data_ptr() + tensor.nbytes) // PAGE_BYTES),

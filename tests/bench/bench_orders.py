@@ -48,7 +48,7 @@ def plan_of(order: str, night: Night, config: EngineConfig, **more: object) -> R
 def simulate(
     night: Night, plan: RequestPlan, config: EngineConfig, device: Device, order: str
 ) -> tuple[Simulated, list[float]]:
-    """What the night comes to, and when its requests end."""
+    """The length of the night, and the times at which its requests end."""
     ends: list[float] = []
     simulator = Simulator(
         config,

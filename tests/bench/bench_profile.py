@@ -1,4 +1,4 @@
-"""Where the engine's time goes: a workload computed in this process, timed by operation.
+"""Engine time by operation, for a workload computed in this process.
 
     python tests/bench/bench_profile.py W.parquet --model CHECKPOINT
     python tests/bench/bench_profile.py W.parquet --model CHECKPOINT --impl reference --limit 8

@@ -177,7 +177,7 @@ def plot(rows: list[dict], path: Path) -> None:
 
 
 def provenance() -> dict[str, object]:
-    """What a reader needs to know of where figures come from."""
+    """The origin of the figures, as a reader needs it."""
     return {
         "commit": short_commit(),
         "cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""What journal and publishing take of a night, and whether a large one stays in memory.
+"""The share of journal and publishing in a run, and the memory of a large one.
 
     python tests/bench/bench_store.py scale --rows 500000      # the fake model, as a command
     python tests/bench/bench_store.py overhead --rows 60000    # 1,000 artifacts a second

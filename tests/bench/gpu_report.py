@@ -1,4 +1,4 @@
-"""What a part of gpu.sh found, as one JSON document, and in a line for the reader.
+"""The findings of a part of gpu.sh, as one JSON document and as one line for the reader.
 
 Run: python tests/bench/gpu_report.py PART FOLDER OUT --exit-code 0 --seconds 12 [--dry-run]
 

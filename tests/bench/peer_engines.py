@@ -54,7 +54,7 @@ SLOW = ("static", "cb")  # five times as long and more: run where they are named
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What every engine must have done on a workload."""
+    """The work that every engine must have done on a workload."""
 
     requests: int
     prompt_tokens: int

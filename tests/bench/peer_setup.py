@@ -1,4 +1,4 @@
-"""What bench_peers.py needs: environments of the other engines, checkpoint, export, workloads.
+"""Set-up of bench_peers.py: environments of the other engines, checkpoint, export, workloads.
 
     python tests/bench/peer_setup.py FOLDER              # make peers PEERS=FOLDER
     python tests/bench/peer_setup.py FOLDER --only ov

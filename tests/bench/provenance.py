@@ -1,4 +1,4 @@
-"""Where figures come from."""
+"""The origin of figures."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ _PACKAGES = ("torch", "triton", "transformers", "numpy", "pytest")
 
 
 def of_device(*, is_dry_run: bool) -> dict[str, object]:
-    """What a reader needs to know of figures from a device, or from the CPU in a dry run."""
+    """The origin of figures from a device, or from the CPU in a dry run."""
     import torch  # late: benchmarks of plans do without
 
     has_device = torch.cuda.is_available() and not is_dry_run
@@ -32,7 +32,7 @@ def _version(package: str) -> str | None:
 
 
 def short_commit() -> str:
-    """Of the checkout that these benchmarks stand in; "" where it is not known.
+    """The commit of the checkout that holds these benchmarks; "" if it is not known.
 
     THOTHY_COMMIT, or gpu_pack/commit, says it where the tree has travelled without its history.
     """

@@ -1,4 +1,4 @@
-"""What int8 costs in quality: against bfloat16, and against float32 as the yardstick.
+"""The loss of quality by int8: against bfloat16, and against float32 as the yardstick.
 
     python tests/bench/quality_int8.py [--rows 100] [--out tests/bench/results/int8-quality.json]
 
@@ -78,7 +78,7 @@ def load(directory: Path, variant: Variant) -> LoadedModel:
 
 
 def logits_of(model: LoadedModel, ids: list[int]) -> torch.Tensor:
-    """Of every position, [T, V]: the text by itself, in one step."""
+    """Logits of every position, [T, V]: the text by itself, in one step."""
     num_blocks = -(-len(ids) // BLOCK)
     kv = KVPool.allocate(model.config, num_blocks, BLOCK, model.dtype, impl="cpu")
     positions = torch.arange(len(ids))

@@ -1,4 +1,4 @@
-"""What runs of several engines in turn say: medians, spreads, and ratios of runs of one round."""
+"""Results of several engines run in turn: medians, spreads, and ratios within one round."""
 
 from collections.abc import Iterator, Sequence
 from statistics import median

@@ -61,7 +61,7 @@ def _watch(process: "subprocess.Popen[bytes]", end: float | None) -> tuple[int |
 
 
 def resident_bytes(pid: int) -> int:
-    """Of a process and all its descendants; 0 where it has ended. Shared pages count for each."""
+    """Bytes of a process and its descendants; 0 if it has ended. Shared pages count for each."""
     total = 0
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)

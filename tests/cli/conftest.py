@@ -13,6 +13,6 @@ pytest.register_assert_rewrite("bench_cases")
 
 @pytest.fixture(autouse=True)
 def _as_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a command sets in its own process is taken back."""
+    """Settings that a command makes in its own process are taken back."""
     for name, value in COMPUTE_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)

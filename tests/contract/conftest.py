@@ -1,4 +1,4 @@
-"""What a stranger has: a folder, the command line, Parquet and YAML files, SQL on the store.
+"""Fixtures of a stranger: a folder, the command line, Parquet and YAML files, SQL on the store.
 
 Nothing here imports the package: the suite holds the program to its public interface.
 """
@@ -36,7 +36,7 @@ connection.close()
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one command ended."""
+    """The outcome of one command."""
 
     code: int
     stdout: str
@@ -56,7 +56,7 @@ class Outcome:
 
 
 def checked(code: int, stdout: str, stderr: str) -> Outcome:
-    """What holds for every command: a known exit code and no traceback."""
+    """Every command ends with a known exit code and without a traceback."""
     for text in (stdout, stderr):
         assert "Traceback" not in text, text
     assert code in EXIT_CODES, f"exit code {code}\n{stdout}\n{stderr}"

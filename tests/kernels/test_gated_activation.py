@@ -90,7 +90,7 @@ def test_float16_in_triton_rounds_once(F, activation):
 @each_impl
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_gates_across_the_whole_range_are_within_rounding(activation, impl):
-    """Where the exponential is large, an error of its argument would show in the result."""
+    """A large exponential would show an error of its argument in the result."""
     gates = torch.linspace(-110, 110, 4001)
     gate_up = torch.cat((gates, torch.full_like(gates, 0.75)))[None]
     exact = _exact(gate_up, activation)

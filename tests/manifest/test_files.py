@@ -1,4 +1,4 @@
-"""Where rows come from: globs, folders, hive folders, and files that are damaged."""
+"""Rows come from globs, folders and hive folders; damaged files are named."""
 
 import random
 from collections.abc import Callable

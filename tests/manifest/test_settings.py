@@ -243,7 +243,7 @@ def test_a_parquet_file_is_a_manifest(tmp_path: Path) -> None:
     ids=["no such user", "long name", "long path"],
 )
 def test_names_that_no_file_can_have_are_names_all_the_same(tmp_path: Path, name: str) -> None:
-    """Where a store or a model has to be, it is told that it is not there."""
+    """A store or a model that has to exist is reported as missing."""
     job = "jobs: [{name: a, kind: summary, input: a.parquet}]\n"
     manifest = load(tmp_path, f"store: {name}\nmodel: {{id: {name}}}\n{job}")
     assert str(manifest.store) == str(tmp_path / name)

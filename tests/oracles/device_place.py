@@ -1,4 +1,4 @@
-"""Where tests of a device compute: on one, or with THOTHY_GPU_DRY_RUN=1 tiny in the interpreter.
+"""The place where device tests compute: a GPU, or with THOTHY_GPU_DRY_RUN=1 the interpreter.
 
 A dry run shows that the tests run; most of what they are about is on a device alone.
 """

@@ -92,7 +92,7 @@ class DeviceTensor(torch.Tensor):
 
 
 def _is_masked(func: Any, args: Any) -> bool:
-    """Whether an index is a mask: how much it selects is known after a wait alone."""
+    """True if an index is a mask: the size of its selection is known only after a wait."""
     if func not in (_aten.index.Tensor, _aten.index_put_.default, _aten.index_put.default):
         return False
     return any(index is not None and index.dtype == torch.bool for index in args[1])

@@ -1,4 +1,4 @@
-"""What real traces share is found: by their own block ids, block by block."""
+"""Sharing in real traces is found: by their own block ids, block by block."""
 
 from collections import Counter
 from pathlib import Path

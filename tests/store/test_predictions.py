@@ -1,4 +1,4 @@
-"""What a plan predicted and promised: beside what came of it, also where the run was killed."""
+"""A plan's predictions stand beside the results, also if the run was killed."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What windowed layers save, against the figures that were computed for known models."""
+"""Savings by windowed layers equal the figures that were computed for known models."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where models are found, and what is said when one is not whole."""
+"""Models are found in folders and hub caches; an incomplete one is reported."""
 
 import json
 import shutil

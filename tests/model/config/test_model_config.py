@@ -1,4 +1,4 @@
-"""What config.json says, in both forms, and the refusals by name."""
+"""Both forms of config.json are read; unsupported ones are refused by name."""
 
 import json
 from collections.abc import Callable

@@ -139,7 +139,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def disturbances(rng: random.Random, normal_s: float) -> list[tuple[str, float | None]]:
-    """What happens to the runs of a night: a fault, or the time until kill -9."""
+    """The event that hits a run: a fault, or kill -9 after a time."""
     found: list[tuple[str, float | None]] = []
     for _ in range(rng.choice((1, 1, 2, 3))):
         if rng.random() < 0.2:

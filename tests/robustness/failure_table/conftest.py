@@ -41,7 +41,7 @@ Rows = list[tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended."""
+    """The outcome of a command."""
 
     code: int
     out: str

@@ -94,8 +94,8 @@ def _details(pid: int) -> bytes:
 def test_a_lock_file_that_nobody_holds_holds_nobody_up(
     project: Any, undisturbed: Any, left: str
 ) -> None:
-    """Of a run before the reboot; with the number of a process that is another one today; or not
-    readable at all."""
+    """The file is of a run before the reboot, names a process that is another one today, or
+    cannot be read at all."""
     contents = {
         "dead": _details(4_194_303),
         "other": _details(os.getppid()),

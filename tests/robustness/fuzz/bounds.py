@@ -1,4 +1,4 @@
-"""What holds of every input, however broken: an end within seconds, and an error that says so.
+"""Every input, however broken, ends within seconds and with an error that says so.
 
 Hypothesis makes the inputs; there is no coverage guidance (atheris has no wheel for this Python).
 In CI the examples are few and always the same; THOTHY_FUZZ=long draws many new ones.

@@ -104,7 +104,7 @@ def _changed(tree: Tree, changes: list[_Change]) -> Tree:
 
 
 def _paths(tree: Tree) -> Iterator[tuple[int, ...]]:
-    """Where every value stands, as indexes from the outside in."""
+    """Paths of all values, as indexes from the outside in."""
     for i, part in enumerate(tree if isinstance(tree, list | tuple) else ()):
         yield (i,)
         value = part[1] if isinstance(tree, list) else part

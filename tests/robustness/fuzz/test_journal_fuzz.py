@@ -78,7 +78,7 @@ def _described(folder: Path, path: Path) -> Killed:
 
 
 def opened(killed: Killed, folder: Path, data: bytes) -> list[Counter[Any]]:
-    """What the database holds after the store was opened over this segment, twice."""
+    """Contents of the database after the store was opened over this segment, twice."""
     journal = journal_folder(folder / STORE)
     (journal / killed.segment).write_bytes(data)
     found = []

@@ -71,7 +71,7 @@ OWN = "kind: own\nfields: [text]\nstages: [{name: draft, instruction: 'Say {{ te
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the manifests name: rows, and a kind of one's own."""
+    """The files that the manifests name: rows, and a user's kind."""
     folder = tmp_path_factory.mktemp("manifests")
     columns = {"job": ["j"] * 3, "kind": ["summary"] * 3, "id": ["a", "b", None]}
     rows = pa.table({**columns, "text": ["fine", None, "also"], "week": [1, 1, 2]})

@@ -42,7 +42,7 @@ JOB_ROWS = tables("job", "kind", "id", "text", "params", "priority", "max_tokens
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the examples stand, one after the other."""
+    """Folders of the examples, one after the other."""
     folder = tmp_path_factory.mktemp("rows")
     (folder / "own.yaml").write_text(OWN)
     return folder

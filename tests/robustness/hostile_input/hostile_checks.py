@@ -1,4 +1,4 @@
-"""What must hold for a night, whatever its rows, its files and its model said."""
+"""Properties that hold for every run, whatever its rows, its files and its model said."""
 
 import csv
 import json

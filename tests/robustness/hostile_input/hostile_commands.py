@@ -18,7 +18,7 @@ from thothy_batch.cli.main import main
 
 @dataclass(frozen=True)
 class Said:
-    """How a command ended, and all that it said."""
+    """The outcome of a command, and all that it said."""
 
     code: int
     out: str

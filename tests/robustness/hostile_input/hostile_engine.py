@@ -97,7 +97,7 @@ class HostileEngine:
         return RequestFailure(result.request_id, FailureCode.ENGINE_ERROR, message)
 
     def _word(self, category: str) -> str | None:
-        """What a tokenizer's decoder could make of a category, halves of pairs included."""
+        """Characters of a category that a decoder could make, halves of pairs included."""
         if category == one_megabyte.__name__:
             return "\u202e" * 20_000
         if category == "blank":

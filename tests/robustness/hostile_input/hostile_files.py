@@ -32,7 +32,7 @@ _MORE = {
 
 @dataclass(frozen=True, slots=True)
 class HostileFolder:
-    """Where its files lie, and the rows that they hold."""
+    """The folder of the files, and the rows that they hold."""
 
     path: Path
     rows: Sequence[HostileRow]

@@ -166,7 +166,7 @@ def nested_json(random: Random) -> Cell:
 
 
 def one_megabyte(random: Random) -> Cell:
-    """Of one character, in one to four bytes of UTF-8."""
+    """Texts of one character, in one to four bytes of UTF-8."""
     letter = random.choice(("a", " .", "\u0301", "漢", "😀", "\u202e"))
     return letter.encode() * (MEGABYTE // len(letter.encode()))
 

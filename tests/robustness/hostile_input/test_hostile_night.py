@@ -66,7 +66,7 @@ def test_hostile_answers_are_kept_as_they_are_and_shown_tame(
 
 
 def check_prompts(folder: HostileFolder, prompts: set[bytes]) -> None:
-    """What a row holds is text to every kind: it stands in the prompt as it is."""
+    """The contents of a row are text to every kind: they stand in the prompt as they are."""
     rendered = [prompt for prompt in prompts if prompt.startswith(b"You are an editor")]
     assert prompts - set(rendered) <= {row.text for row in folder.rows}
     wanted = "select item_id from artifacts where kind = 'summary'"

@@ -1,4 +1,4 @@
-"""What `status` knows while another program has the store to itself."""
+"""`status` answers while another program has the store to itself."""
 
 import subprocess
 import sys

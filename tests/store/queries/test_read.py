@@ -1,4 +1,4 @@
-"""What a report reads: the right run, its failures with examples, while others use the file."""
+"""A report reads the right run and its failures with examples, while others use the file."""
 
 import json
 import threading
