@@ -308,6 +308,7 @@ def test_what_is_yaml_but_no_manifest_is_refused_by_its_name(
         ("a: &x - b", 1, "a list or mapping stands on the line above it"),
         ("a: &x\n!!str\n b", 2, "is not indented deeper than the key"),
         ("%YAML 1.2\na: 1", 2, "a line --- is missing after the directives"),
+        ("%note\n", 2, "a line --- is missing after the directives"),
         ("%YAML 1.2\n%YAML 1.2\n---\n", 2, "%YAML stands twice"),
         ("a: 1\nb: \x07", 2, "does not allow here: U+0007"),
         ("a: 1\nb: x\x7f", 2, "does not allow here: U+007F"),

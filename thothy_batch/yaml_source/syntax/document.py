@@ -54,17 +54,18 @@ def _read_prologue(text: str) -> tuple[dict[str, str], int, bool]:
     """Return tag handles, the index at which the document begins, and whether without `---`."""
     cursor = Cursor(text)
     handles: dict[str, str] = {}
-    has_version = False
+    num_directives, has_version = 0, False
     while True:
         cursor.skip()
         cursor.pos = cursor.line_start() if not cursor.at_end else cursor.pos
         if cursor.char == "%":
             has_version = _read_directive(cursor, handles, has_version)
+            num_directives += 1
             continue
         marker = _MARKER.match(text, cursor.pos)
         if marker and marker[0] == "---":
             return handles, marker.end(), False
-        if handles or has_version:
+        if num_directives:
             raise cursor.fault("a line --- is missing after the directives")
         if marker is None:
             return handles, cursor.pos, True
