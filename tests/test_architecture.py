@@ -99,7 +99,7 @@ OWNERS = {
     "duckdb": {"store", "manifest"},
     "pyarrow": {"manifest", "store", "bench"},
     "pydantic": {"yaml_source"},
-    "yaml": {"yaml_source"},
+    "yaml": set(),
     "typer": {"cli"},
     "rich": {"cli", "report"},
     "jinja2": {"templating"},

@@ -1,6 +1,6 @@
 """Reads YAML files into validated settings and reports every problem with its line.
 
-The only package that imports yaml and pydantic; it does not know what the settings mean.
+The only package that imports pydantic; it does not know what the settings mean.
 """
 
 from pydantic import (
@@ -15,7 +15,8 @@ from pydantic import (
 )
 
 from thothy_batch.yaml_source.checking import StrictModel, validate
-from thothy_batch.yaml_source.reading import Located, load_yaml, parse_yaml
+from thothy_batch.yaml_source.located import Located
+from thothy_batch.yaml_source.reading import load_yaml, parse_yaml
 from thothy_batch.yaml_source.wording import did_you_mean
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thothy_batch.errors import Problem
-from thothy_batch.yaml_source.reading import Keys, Located
+from thothy_batch.yaml_source.located import Keys, Located
 from thothy_batch.yaml_source.wording import did_you_mean, dotted, names_at, show, wording
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -53,6 +53,8 @@ def _problem(
     if fault["type"] == "extra_forbidden":
         message = f"unknown key {name!r}"
         hint = did_you_mean(str(loc[-1]), names_at(model_cls, loc[:-1]))
+        if loc[-1] == "<<":
+            hint = "YAML 1.2 has no merge keys: write the keys out"
     elif fault["type"] == "missing":
         message = f"{dotted((*known, loc[-1]))} is missing"
     else:
