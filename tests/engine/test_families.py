@@ -26,6 +26,23 @@ def outputs(results: list[RequestResult]) -> list[tuple[int, ...]]:
 # other, where transformers changes them.
 LONGROPE_LEN = 44
 
+QWEN_VL: dict[str, Any] = {
+    "text_config": {
+        "head_dim": 16,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": [2, 3, 3],
+        },
+    },
+    # Beyond the vocabulary: no prompt has one.
+    "image_token_id": 128,
+    "video_token_id": 129,
+    "vision_start_token_id": 130,
+    "vision_end_token_id": 131,
+}
+TINY_EYE = {"depth": 1, "intermediate_size": 16, "num_heads": 2, "patch_size": 4}
+
 # Families, heads (query, kv) and head dims as they differ among checkpoints.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-gqa-dim16": ("LlamaConfig", {"num_key_value_heads": 2, "head_dim": 16}),
@@ -101,7 +118,30 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         {"text_config": {"model_type": "mistral", "head_dim": 16, "sliding_window": None}},
     ),
     "llava": ("LlavaConfig", {"text_config": {"model_type": "llama"}}),
+    "llava-next": (
+        "LlavaNextConfig",
+        {"text_config": {"model_type": "mistral", "head_dim": 16, "sliding_window": None}},
+    ),
+    "qwen2-vl": ("Qwen2VLConfig", QWEN_VL | {"vision_config": TINY_EYE | {"embed_dim": 16}}),
+    "qwen2.5-vl": (
+        "Qwen2_5_VLConfig",
+        QWEN_VL
+        | {
+            "vision_config": TINY_EYE
+            | {"hidden_size": 16, "out_hidden_size": 64, "fullatt_block_indexes": [0]}
+        },
+    ),
+    "qwen3-vl": (
+        "Qwen3VLConfig",
+        QWEN_VL
+        | {
+            "vision_config": TINY_EYE
+            | {"hidden_size": 16, "out_hidden_size": 64, "deepstack_visual_indexes": [0]}
+        },
+    ),
 }
+# Of the same text models as others here, in other wrappings.
+REWRAPPED = ("llava-next", "qwen2-vl", "qwen2.5-vl", "qwen3-vl")
 TINY = {
     "vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
@@ -119,7 +159,13 @@ PROMPT_LENS = (1, 2, 7, 31, 32, 33, 70, 70)
 Family = tuple[Path, list[list[int]], dict[float, list[tuple[int, ...]]]]
 
 
-@pytest.fixture(scope="module", params=list(FAMILIES))
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.rest) if name in REWRAPPED else name
+        for name in FAMILIES
+    ],
+)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
     """A tiny random checkpoint, prompts, and the tokens that transformers gives for them."""
     import transformers
@@ -129,7 +175,8 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     make_config = getattr(transformers, class_name)
     if "text_config" in settings:
         text = TINY | settings["text_config"]
-        config = make_config(text_config=text, vision_config=TINY_VISION, tie_word_embeddings=False)
+        wrapped = {"vision_config": TINY_VISION, "tie_word_embeddings": False}
+        config = make_config(**(wrapped | settings | {"text_config": text}))
         model = transformers.AutoModelForImageTextToText.from_config(config).eval()
     else:
         model = transformers.AutoModelForCausalLM.from_config(make_config(**(TINY | settings)))
