@@ -1,4 +1,4 @@
-"""Generates parts of README.md (--help, the manifest's keys, the store's tables) and docs/schema.
+"""Generates parts of README.md (models, --help, manifest keys, the store's tables) and docs/schema.
 
 python tests/docs.py           # exit 1 when one of them is out of date
 python tests/docs.py --write   # rewrite them (make docs)
@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 
 from thothy_batch.manifest.settings import json_schema
+from thothy_batch.model.config.families import FAMILIES, WRAPPERS
 from thothy_batch.store.database.schema import ensure_file
 from thothy_batch.store.files import journal_folder
 
@@ -93,8 +94,16 @@ def tables() -> str:
     return "\n".join(lines) + "\n"
 
 
+def models() -> str:
+    lines = ["| models | `architectures` in config.json |", "|---|---|"]
+    lines += [f"| {family.label} | `{name}` |" for name, family in FAMILIES.items()]
+    lines += [f"| {each.label}, texts alone | `{name}` |" for name, each in WRAPPERS.items()]
+    return "\n".join(lines) + "\n"
+
+
 def rendered(text: str) -> str:
     for name, body in (
+        ("models", models()),
         ("help", help_text()),
         ("manifest", manifest_reference()),
         ("tables", tables()),

@@ -20,6 +20,16 @@ TINY = {
     "max_position_embeddings": 1024,
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": False,
+    "pad_token_id": None,
+}
+
+TINY_VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
 }
 
 # family → (configuration class in transformers, settings over TINY); each stands for one way in
@@ -151,16 +161,87 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "tie_word_embeddings": True,
             "text_config": {"head_dim": 16, "sliding_window": 20, "num_hidden_layers": 6},
-            "vision_config": {
-                "model_type": "siglip_vision_model",
-                "hidden_size": 16,
-                "intermediate_size": 16,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "image_size": 16,
-                "patch_size": 8,
-            },
+            "vision_config": TINY_VISION | {"model_type": "siglip_vision_model"},
             "mm_tokens_per_image": 4,
+        },
+    ),
+}
+
+VARIANTS |= {
+    "gemma-legacy-gelu": (
+        "GemmaConfig",
+        {"head_dim": 16, "hidden_act": "gelu", "tie_word_embeddings": True},
+    ),
+    "granite": (
+        "GraniteConfig",
+        {
+            "tie_word_embeddings": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "embedding_multiplier": 12.0,
+            "attention_multiplier": 0.0625,
+            "residual_multiplier": 0.22,
+            "logits_scaling": 6.0,
+        },
+    ),
+    "smollm3": ("SmolLM3Config", {"num_hidden_layers": 4, "tie_word_embeddings": True}),
+    "smollm3-window": (
+        "SmolLM3Config",
+        {
+            "num_hidden_layers": 3,
+            "no_rope_layers": [0, 1, 0],
+            "use_sliding_window": True,
+            "sliding_window": 17,
+        },
+    ),
+    "phi3-window": ("Phi3Config", {"sliding_window": 21, "num_key_value_heads": 1}),
+    "phi4-mini-longrope": (
+        "Phi3Config",
+        {
+            "hidden_size": 64,
+            "tie_word_embeddings": True,
+            "original_max_position_embeddings": 128,
+            "partial_rotary_factor": 0.75,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "short_factor": [1.0, 1.1, 1.2, 1.4, 1.7, 2.0],
+                "long_factor": [1.0, 1.5, 2.0, 4.0, 9.0, 30.0],
+            },
+        },
+    ),
+    "llama-dynamic": (
+        "LlamaConfig",
+        {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}},
+    ),
+    "olmo2": ("Olmo2Config", {"head_dim": 12}),
+    "glm": ("GlmConfig", {"head_dim": 24}),
+    "glm4-0414": (
+        "Glm4Config",
+        {"head_dim": 16, "num_key_value_heads": 1, "tie_word_embeddings": True},
+    ),
+    "seed-oss": (
+        "SeedOssConfig",
+        {"head_dim": 32, "attention_out_bias": True, "mlp_bias": True},
+    ),
+    "exaone4-mixed": ("Exaone4Config", {"num_hidden_layers": 5, "sliding_window": 14}),
+    "exaone4-full": (
+        "Exaone4Config",
+        {"sliding_window": None, "layer_types": [FULL, FULL], "tie_word_embeddings": True},
+    ),
+    "mistral3-with-vision": (
+        "Mistral3Config",
+        {
+            "tie_word_embeddings": False,
+            "text_config": {"model_type": "mistral", "head_dim": 16, "sliding_window": None},
+            "vision_config": TINY_VISION | {"model_type": "pixtral", "head_dim": 8},
+        },
+    ),
+    "llava-of-qwen2": (
+        "LlavaConfig",
+        {
+            "text_config": {"model_type": "qwen2"},
+            "vision_config": TINY_VISION | {"model_type": "clip_vision_model"},
         },
     ),
 }
@@ -195,7 +276,10 @@ def make_checkpoint(
             class_name, settings = VARIANTS[variant]
             config = getattr(transformers, class_name)(**_over_tiny(settings))
             torch.manual_seed(1)
-            model = transformers.AutoModelForCausalLM.from_config(config).eval()
+            auto = transformers.AutoModelForCausalLM
+            if "vision_config" in settings:
+                auto = transformers.AutoModelForImageTextToText
+            model = auto.from_config(config).eval()
             with torch.no_grad():
                 for parameter in model.parameters():  # biases are zero and norms one otherwise
                     parameter.add_(torch.randn_like(parameter) * 0.1)

@@ -62,6 +62,16 @@ def test_small_chunks_give_the_same_hashes(monkeypatch: pytest.MonkeyPatch) -> N
     whole = chain_prompts(prompts, 4).hashes.tolist()
     monkeypatch.setattr(chains_module, "_CHUNK_TOKENS", 50)
     assert chain_prompts(prompts, 4).hashes.tolist() == whole
+    assert chain_prompts(prompts, 4, [0] * len(prompts)).hashes.tolist() == whole
+
+
+def test_prompts_of_different_kinds_share_nothing() -> None:
+    prompt = list(range(12))
+    chains = chain_prompts([prompt] * 4, 4, [0, 7, 0, 7])
+    first, second, third, fourth = (set(part) for part in chains.hashes.reshape(4, 2).tolist())
+    assert first == third
+    assert second == fourth
+    assert not first & second
 
 
 def test_last_token_of_a_prompt_is_always_computed() -> None:

@@ -10,7 +10,7 @@ from thothy_batch.bench.figures import BenchFigures
 from thothy_batch.bench.machine import PeakMemory, commit, versions_of
 from thothy_batch.bench.workload import Refusal
 from thothy_batch.engine.builder import build_engine
-from thothy_batch.engine.core import Limits, blocks_needed, why_unfit
+from thothy_batch.engine.core import Limits, blocks_needed, rope_kinds, why_unfit
 from thothy_batch.engine.cost import device_name, measured_now
 from thothy_batch.engine.fake_model import ByteTokenizer, is_fake
 from thothy_batch.engine.hardware import set_compute_environment
@@ -19,7 +19,7 @@ from thothy_batch.engine.model_info import ModelInfo
 from thothy_batch.errors import ManifestError
 from thothy_batch.model.checkpoint import locate_model
 from thothy_batch.model.config import load_config
-from thothy_batch.plan import POLICIES, RequestPlan, plan_requests
+from thothy_batch.plan import POLICIES, RequestPlan, chain_prompts, plan_requests
 from thothy_batch.records import EngineInfo, EngineSpec, ModelSpec, Request
 from thothy_batch.runner.planning import resolve_engine, size_pool
 from thothy_batch.runner.work import RooflineReceipt
@@ -103,13 +103,16 @@ def _split_by_fit(
 def _timed_plan(
     requests: Sequence[Request], order: str, engine: LLMEngine
 ) -> tuple[RequestPlan, float]:
-    began = time.monotonic()
+    began, config = time.monotonic(), engine.config
+    prompts = [request.prompt_token_ids for request in requests]
+    kinds = rope_kinds(requests, config.short_rope_len)
     plan = plan_requests(
         requests,
         order,
-        block_size=engine.config.block_size,
-        sharing=engine.config.prefix_sharing,
-        pool_tokens=engine.config.pool_tokens,
+        block_size=config.block_size,
+        sharing=config.prefix_sharing,
+        pool_tokens=config.pool_tokens,
+        chains=chain_prompts(prompts, config.block_size, kinds),
     )
     return plan, time.monotonic() - began
 

@@ -31,6 +31,7 @@ class ModelInfo:
     layer_groups: tuple[LayerGroup, ...] = (LayerGroup((0,)),)
     work: ModelWork | None = None  # None: a model that computes nothing
     quantization: str = "none"
+    short_rope_len: int | None = None  # longest context of the first of two sets of rope factors
 
     def limits(self, spec: EngineSpec) -> Limits:
         """The limits that a request must fit, as far as they are known before the engine starts."""
@@ -49,6 +50,7 @@ class ModelInfo:
             bytes_per_token=self.kv_bytes_per_token,
             free_bytes=free_bytes,
             layer_groups=self.layer_groups,
+            short_rope_len=self.short_rope_len,
         )
 
 
@@ -86,4 +88,5 @@ def model_info(spec: EngineSpec, *, need_weights: bool = True) -> ModelInfo:
         layer_groups=layer_groups(config),
         work=model_work(config, dtype, model.quantization),
         quantization=model.quantization,
+        short_rope_len=config.short_rope_len,
     )

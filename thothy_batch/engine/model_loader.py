@@ -68,6 +68,7 @@ def load_runner(spec: EngineSpec) -> LoadedRunner:
             free_bytes=free_bytes,
             layer_groups=layer_groups(model.config),
             threads=torch.get_num_threads(),
+            short_rope_len=model.config.short_rope_len,
         )
 
     if device == "cpu":

@@ -1,7 +1,7 @@
 """The decoder of all supported families: RMS norm, rotary grouped-query attention, gated MLP.
 
-Families differ in biases and extra norms, which are in the weights, and in their configuration:
-windows and rotary settings of each layer, activation, scales and soft caps.
+Families differ in biases and norms, which are in the weights, and in their configuration: windows
+and rotary settings of each layer, activation, scales and soft caps.
 T tokens in the step, R rows that sample, H query heads, K kv heads, D head dim, N hidden size,
 V vocab.
 """
@@ -91,6 +91,8 @@ class Decoder:
         config = self.config
         _, normed_RN = _added_norm(x_RN, delta_RN, self._final_norm_N, config, self.impl)
         logits_RV: torch.Tensor = self._head(normed_RN).float()
+        if config.logit_divisor != 1.0:
+            logits_RV = logits_RV / config.logit_divisor
         if config.logit_softcap:
             logits_RV = (logits_RV / config.logit_softcap).tanh_() * config.logit_softcap
         return logits_RV
@@ -111,14 +113,15 @@ class _Layer:
         self._config = config
         self._impl = impl
         self._attention_impl = attention_impl
-        self._scale = config.query_scalar**-0.5
+        self._scale = config.attention_scale
         self._cos_sin = cos_sin
         self._input_norm_N = weights.input_norm
         self._attention_out_norm_N = weights.attention_out_norm
         self._mlp_norm_N = weights.mlp_norm
         self._mlp_out_norm_N = weights.mlp_out_norm
-        self._q_norm_D = weights.q_norm
-        self._k_norm_D = weights.k_norm
+        norms = weights.q_norm, weights.k_norm
+        self._head_norms = norms if config.qk_norm else (None, None)  # [D] each
+        self._wide_norms = () if config.qk_norm else tuple(n for n in norms if n is not None)
         self._qkv = _packed(weights.qkv, weights.qkv_bias, impl, quantization)
         self._o = _packed(weights.o, weights.o_bias, impl, quantization)
         self._gate_up = _packed(weights.gate_up, weights.gate_up_bias, impl, quantization)
@@ -143,11 +146,11 @@ class _Layer:
         attended = self._attend(normed_TN, positions, group, cache)
         if rows is not None:
             x_TN, attended = x_TN[rows], attended[rows]
-        delta_TN = self._norm(self._o(attended), self._attention_out_norm_N)
+        delta_TN = self._delta(self._o(attended), self._attention_out_norm_N)
         x_TN, normed_TN = self._added(x_TN, delta_TN, self._mlp_norm_N)
         gate_up = self._gate_up(normed_TN)
         inner = gated(gate_up, activation=self._config.activation, impl=self._impl)
-        return x_TN, self._norm(self._down(inner), self._mlp_out_norm_N)
+        return x_TN, self._delta(self._down(inner), self._mlp_out_norm_N)
 
     def _attend(
         self,
@@ -158,10 +161,11 @@ class _Layer:
     ) -> torch.Tensor:
         """Return the attention output of all heads, [T, H * D]. Writes this step's KV first."""
         config, impl = self._config, self._impl
+        qkv = self._qkv(normed_TN)
+        self._normalise(qkv)
         q_THD = rope_and_write_kv(
-            self._qkv(normed_TN),
-            self._q_norm_D,
-            self._k_norm_D,
+            qkv,
+            *self._head_norms,
             positions,
             self._cos_sin,
             *cache,
@@ -181,14 +185,24 @@ class _Layer:
         )
         return out.flatten(1)
 
+    def _normalise(self, qkv: torch.Tensor) -> None:
+        """Normalise the queries of all heads together in place, and the keys likewise, if any."""
+        start = 0
+        for weight in self._wide_norms:  # [H * D], [K * D]
+            part = qkv[:, start : start + len(weight)]
+            part.copy_(self._added(part.contiguous(), None, weight)[1])
+            start += len(weight)
+
     def _added(
-        self, x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor
+        self, x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return _added_norm(x, delta, weight, self._config, self._impl)
 
-    def _norm(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-        """Normalise x; return x unchanged if the family has no such norm."""
-        return x if weight is None else self._added(x, None, weight)[1]
+    def _delta(self, out: torch.Tensor, norm: torch.Tensor | None) -> torch.Tensor:
+        """Return what is added to the residual stream: `out`, normalised and scaled if any."""
+        out = self._added(out, None, norm)[1]
+        scale = self._config.residual_scale
+        return out if scale == 1.0 else out * scale
 
 
 def _packed(
@@ -207,12 +221,15 @@ def _packed(
 def _added_norm(
     x: torch.Tensor,
     delta: torch.Tensor | None,
-    weight: torch.Tensor,
+    weight: torch.Tensor | None,
     config: ModelConfig,
     impl: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return x + delta and its norm; x itself without a delta."""
+    """Return x + delta and its norm; x itself without a delta, and no norm without a weight."""
     eps, offset = config.rms_norm_eps, config.norm_offset
+    if weight is None:
+        x = x if delta is None else x + delta
+        return x, x
     if delta is None:
         return x, rms_norm(x, weight, eps, weight_offset=offset, impl=impl)
     return add_rms_norm(x, delta, weight, eps, weight_offset=offset, impl=impl)

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from thothy_batch.errors import EngineError
 from thothy_batch.model.checkpoint.files import MAX_HEADER_BYTES, header_length, weight_files
 from thothy_batch.model.checkpoint.locate import ModelFiles
+from thothy_batch.model.config.hashed_settings import hashed_settings
 from thothy_batch.model.config.model_config import ModelConfig
 from thothy_batch.records import EngineSpec, ModelSpec
 
@@ -33,7 +33,7 @@ def model_fingerprint(files: ModelFiles, config: ModelConfig, dtype: str, spec: 
     hasher = hashlib.blake2b(digest_size=16)
     settings = {
         "version": _VERSION,
-        "config": asdict(config),
+        "config": hashed_settings(config),
         "dtype": dtype,
         "quantization": spec.quantization,
     }

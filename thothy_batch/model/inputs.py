@@ -20,6 +20,6 @@ class ForwardInputs:
     """The tokens of one step; those of a sequence are adjacent and in order of position."""
 
     token_ids: torch.Tensor  # int64 [T]
-    positions: torch.Tensor  # int64 [T]
+    positions: torch.Tensor  # int64 [T]: rows of the rope's table
     groups: tuple[GroupInputs, ...]  # one per layer group, in the order of `layer_groups`
     logits_rows: torch.Tensor  # int64 [R]: the tokens whose logits are computed

@@ -10,16 +10,16 @@ from safetensors import SafetensorError, safe_open
 from thothy_batch.errors import ModelError
 from thothy_batch.model.checkpoint.files import weight_files
 from thothy_batch.model.checkpoint.locate import ModelFiles
-from thothy_batch.model.config.families import FAMILIES
+from thothy_batch.model.config.families import WRAPPERS
 from thothy_batch.model.config.model_config import ModelConfig
 from thothy_batch.model.host_memory import trim_heap
-from thothy_batch.model.weights import DecoderWeights, empty_weights, places
+from thothy_batch.model.weights import DecoderWeights, empty_weights, places, to_halves
 
 _HEAD, _LAYERS = "lm_head.weight", "model.layers."
 _READABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _RANDOM_STD = 0.02
 # Parts beside the text model in a multimodal checkpoint; some have the prefix "model.".
-_OTHER_PARTS = ("vision_tower.", "multi_modal_projector.")
+_OTHER_PARTS = ("vision_tower.", "multi_modal_projector.", "image_newline", "visual.")
 # Numbers drawn once and tiled over all tensors: eight billion normal draws take minutes.
 # A prime, so that no two rows of a tensor hold the same part.
 _NUM_DRAWS = 4_194_301
@@ -78,7 +78,8 @@ class _Loader:
 
     def __init__(self, config: ModelConfig, weights: DecoderWeights) -> None:
         self._weights = weights
-        self._is_multimodal = FAMILIES[config.architecture].is_multimodal
+        self._config = config
+        self._is_multimodal = config.architecture in WRAPPERS
         self._places = places(config, weights)
         self._files: dict[str, tuple[Path, str]] = {}  # the file of a tensor and its name there
         self._versions: dict[Path, tuple[int, ...]] = {}  # of files, at the time they were found
@@ -123,6 +124,7 @@ class _Loader:
         trim_heap()  # of the preceding layer, which was packed
         prefix = f"{_LAYERS}{number}."
         self._read([name for name in self._files if name.startswith(prefix)])
+        to_halves(self._config, self._weights.layers[0])  # the layers before it were taken
 
     def _read(self, names: list[str]) -> None:
         for path in dict.fromkeys(self._files[name][0] for name in names):

@@ -1,4 +1,4 @@
-"""The tensors of a decoder in compute layout: q, k, v merged, gate and up merged.
+"""The tensors of a decoder in compute layout: q, k, v merged, gate and up merged, halves rotated.
 
 A checkpoint's tensors are copied one at a time into the merged ones, so no second copy of the model
 exists. N hidden size, F intermediate size, V vocab, D head dim.
@@ -18,15 +18,15 @@ TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class LayerWeights:
     """One layer. A bias or norm that the family lacks is None."""
 
-    input_norm: torch.Tensor  # [N]
+    input_norm: torch.Tensor | None  # [N]
     qkv: torch.Tensor  # [(H + 2K) * D, N]: q rows, then k, then v
     qkv_bias: torch.Tensor | None
-    q_norm: torch.Tensor | None  # [D]
-    k_norm: torch.Tensor | None
+    q_norm: torch.Tensor | None  # [D], or [H * D] of all heads together
+    k_norm: torch.Tensor | None  # [D], or [K * D]
     o: torch.Tensor  # [N, H * D]
     o_bias: torch.Tensor | None
     attention_out_norm: torch.Tensor | None  # [N]
-    mlp_norm: torch.Tensor  # [N]
+    mlp_norm: torch.Tensor | None  # [N]
     gate_up: torch.Tensor  # [2F, N]: gate rows, then up
     gate_up_bias: torch.Tensor | None
     down: torch.Tensor  # [N, F]
@@ -64,6 +64,38 @@ def empty_weights(config: ModelConfig, dtype: str, device: str = "cpu") -> Decod
     )
 
 
+def to_halves(config: ModelConfig, layer: LayerWeights) -> None:
+    """Reorder the heads of queries and keys in place: halves of a head rotate together."""
+    D = config.head_dim
+    order = rotary_layout(D, config.rotary_dim, config.rotates_pairs)
+    if order == list(range(D)):
+        return
+    num_rotated = (config.num_heads + config.num_kv_heads) * D
+    merged = (layer.qkv, layer.qkv_bias)
+    rotated = [None if tensor is None else tensor[:num_rotated] for tensor in merged]
+    for tensor in (*rotated, layer.q_norm, layer.k_norm):
+        if tensor is not None:
+            heads = tensor.view(-1, D, *tensor.shape[1:])
+            heads.copy_(heads[:, order])
+
+
+def rotary_layout(head_dim: int, rotary_dim: int, rotates_pairs: bool) -> list[int]:
+    """Return the elements of a checkpoint's head in the order in which halves rotate together.
+
+    Element i of the result turns with element i + D/2. Rows of queries and keys in one order have
+    the products of any other, so a head can be reordered when it is loaded.
+    """
+    step, second = (2, 1) if rotates_pairs else (1, rotary_dim // 2)
+    rotated = [step * i for i in range(rotary_dim // 2)]
+    middle = (rotary_dim + head_dim) // 2
+    return [
+        *rotated,
+        *range(rotary_dim, middle),
+        *(element + second for element in rotated),
+        *range(middle, head_dim),
+    ]
+
+
 def places(config: ModelConfig, weights: DecoderWeights) -> dict[str, torch.Tensor]:
     """Return name in a checkpoint → view of the tensor part that it fills."""
     named = {"model.embed_tokens.weight": weights.embedding}
@@ -91,38 +123,30 @@ class _Allocator:
 def _empty_layer(config: ModelConfig, allocate: _Allocator) -> LayerWeights:
     N, F, D = config.hidden_size, config.intermediate_size, config.head_dim
     q_size = config.num_heads * D
-    qkv_size = q_size + 2 * config.num_kv_heads * D
+    kv_size = config.num_kv_heads * D
+    qkv_size = q_size + 2 * kv_size
+    has_qk_norm = config.qk_norm or config.qk_norm_over_heads
+    q_norm, k_norm = (D, D) if config.qk_norm else (q_size, kv_size)
+    norms = config.family.norms
     return LayerWeights(
-        input_norm=allocate(N),
+        input_norm=allocate.if_any("input_norm" in norms, N),
         qkv=allocate(qkv_size, N),
         qkv_bias=allocate.if_any(config.qkv_bias, qkv_size),
-        q_norm=allocate.if_any(config.qk_norm, D),
-        k_norm=allocate.if_any(config.qk_norm, D),
+        q_norm=allocate.if_any(has_qk_norm, q_norm),
+        k_norm=allocate.if_any(has_qk_norm, k_norm),
         o=allocate(N, q_size),
         o_bias=allocate.if_any(config.o_bias, N),
-        attention_out_norm=allocate.if_any(config.sandwich_norms, N),
-        mlp_norm=allocate(N),
+        attention_out_norm=allocate.if_any("attention_out_norm" in norms, N),
+        mlp_norm=allocate.if_any("mlp_norm" in norms, N),
         gate_up=allocate(2 * F, N),
         gate_up_bias=allocate.if_any(config.mlp_bias, 2 * F),
         down=allocate(N, F),
         down_bias=allocate.if_any(config.mlp_bias, N),
-        mlp_out_norm=allocate.if_any(config.sandwich_norms, N),
+        mlp_out_norm=allocate.if_any("mlp_out_norm" in norms, N),
     )
 
 
 def _layer_places(config: ModelConfig, layer: LayerWeights) -> dict[str, torch.Tensor]:
-    q_size = config.num_heads * config.head_dim
-    kv_size = config.num_kv_heads * config.head_dim
-    merged = {
-        "self_attn": (("q_proj", "k_proj", "v_proj"), [q_size, kv_size, kv_size]),
-        "mlp": (("gate_proj", "up_proj"), [config.intermediate_size] * 2),
-    }
-    tensors = {
-        ("self_attn", "weight"): layer.qkv,
-        ("self_attn", "bias"): layer.qkv_bias,
-        ("mlp", "weight"): layer.gate_up,
-        ("mlp", "bias"): layer.gate_up_bias,
-    }
     named = {
         "self_attn.q_norm.weight": layer.q_norm,
         "self_attn.k_norm.weight": layer.k_norm,
@@ -131,26 +155,30 @@ def _layer_places(config: ModelConfig, layer: LayerWeights) -> dict[str, torch.T
         "mlp.down_proj.weight": layer.down,
         "mlp.down_proj.bias": layer.down_bias,
     }
-    named |= _norm_places(config, layer)
-    for (module, kind), tensor in tensors.items():
-        if tensor is not None:
-            projections, sizes = merged[module]
-            for projection, part in zip(projections, torch.split(tensor, sizes), strict=True):
-                named[f"{module}.{projection}.{kind}"] = part
+    for place, module in config.family.norms.items():
+        named[f"{module}.weight"] = getattr(layer, place)
+    q_size = config.num_heads * config.head_dim
+    kv_size = config.num_kv_heads * config.head_dim
+    qkv = {"q": q_size, "k": kv_size, "v": kv_size}
+    gate_up = dict.fromkeys(("gate", "up"), config.intermediate_size)
+    for kind, tensor in (("weight", layer.qkv), ("bias", layer.qkv_bias)):
+        named |= _parts(config, "self_attn", qkv, kind, tensor)
+    for kind, tensor in (("weight", layer.gate_up), ("bias", layer.gate_up_bias)):
+        named |= _parts(config, "mlp", gate_up, kind, tensor)
     return {name: part for name, part in named.items() if part is not None}
 
 
-def _norm_places(config: ModelConfig, layer: LayerWeights) -> dict[str, torch.Tensor | None]:
-    """Return the places of the norms of width N.
-
-    One name has two meanings: a norm after attention, if the family has one, bears the name that
-    other families give to the norm before the feed-forward.
-    """
-    named: dict[str, torch.Tensor | None] = {"input_layernorm.weight": layer.input_norm}
-    if not config.sandwich_norms:
-        return named | {"post_attention_layernorm.weight": layer.mlp_norm}
-    return named | {
-        "post_attention_layernorm.weight": layer.attention_out_norm,
-        "pre_feedforward_layernorm.weight": layer.mlp_norm,
-        "post_feedforward_layernorm.weight": layer.mlp_out_norm,
-    }
+def _parts(
+    config: ModelConfig,
+    module: str,
+    sizes: dict[str, int],
+    kind: str,
+    tensor: torch.Tensor | None,
+) -> dict[str, torch.Tensor | None]:
+    """Return the places of a merged tensor, one or several, as the family's checkpoints have it."""
+    merged = "qkv" if "q" in sizes else "gate_up"
+    if tensor is None or merged in config.family.merged:
+        return {f"{module}.{merged}_proj.{kind}": tensor}
+    parts = torch.split(tensor, list(sizes.values()))
+    names = (f"{module}.{name}_proj.{kind}" for name in sizes)
+    return dict(zip(names, parts, strict=True))

@@ -31,8 +31,11 @@ class BlockHashes:
     block_size: int
 
 
-def chain_prompts(prompts: Sequence[TokenIds], block_size: int) -> BlockHashes:
-    """Hash every full block that another prompt may share.
+def chain_prompts(
+    prompts: Sequence[TokenIds], block_size: int, kinds: Sequence[int] | None = None
+) -> BlockHashes:
+    """Hash every full block that another prompt may share, among those of its kind if there are
+    several.
 
     The last token of a prompt is always computed because its logits are needed, so a prompt of
     exactly two blocks has one block to share.
@@ -47,6 +50,8 @@ def chain_prompts(prompts: Sequence[TokenIds], block_size: int) -> BlockHashes:
     for first, last in _chunks(lengths):
         part = _chunk_hashes(prompts[first:last], num_blocks[first:last], coefficients, powers)
         hashes[starts[first] : starts[last]] = part
+    if kinds is not None and any(kinds):
+        hashes ^= np.repeat(_mix(np.asarray(kinds, np.uint64)), num_blocks)
     return BlockHashes(hashes, starts, lengths, block_size)
 
 

@@ -9,10 +9,15 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub import errors
+from huggingface_hub.utils import filter_repo_objects
 
 from thothy_batch.errors import ModelError
 from thothy_batch.model.checkpoint import locate
+from thothy_batch.model.checkpoint.files import weight_files
 from thothy_batch.model.checkpoint.locate import locate_model
+from thothy_batch.model.config.model_config import load_config
+from thothy_batch.model.fingerprint import model_fingerprint
+from thothy_batch.model.weight_source import load_weights
 from thothy_batch.records import ModelSpec
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -104,27 +109,155 @@ def test_an_index_without_a_map_is_named(sharded: Path) -> None:
         locate_model(ModelSpec(id=str(sharded)))
 
 
+class FakeHub:
+    """A repository of named files; the client that downloads from it keeps a snapshot."""
+
+    def __init__(self, folder: Path, files: dict[str, bytes]) -> None:
+        self.files = files
+        self.snapshot = folder / "snapshots" / COMMIT
+        self.revisions: list[str] = []
+
+    def snapshot_download(
+        self,
+        repo_id: str,
+        *,
+        revision: str,
+        allow_patterns: list[str],
+        ignore_patterns: list[str] | None,
+    ) -> str:
+        assert repo_id == "org/tiny"
+        self.revisions.append(revision)
+        self.snapshot.mkdir(parents=True, exist_ok=True)
+        for name in filter_repo_objects(
+            self.files, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+        ):
+            path = self.snapshot / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.files[name])
+        return str(self.snapshot)
+
+    @property
+    def fetched(self) -> set[str]:
+        found = self.snapshot.rglob("*")
+        return {str(path.relative_to(self.snapshot)) for path in found if path.is_file()}
+
+
+# Weights in other forms, and files of other programs, as they lie beside safetensors on the hub.
+STRAY = (
+    "consolidated.safetensors",
+    "consolidated-00001-of-00002.safetensors",
+    "model.fp16.safetensors",
+    "model.safetensors.index.fp16.json",
+    "adapter_model.safetensors",
+    "original/model.safetensors",
+    "original/consolidated.00.pth",
+    "onnx/model.onnx",
+    "onnx/config.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "pytorch_model-00001-of-00002.bin",
+    "tf_model.h5",
+    "flax_model.msgpack",
+    "tiny-Q4_K_M.gguf",
+    "tekken.json",
+    "params.json",
+    "training_args.bin",
+    "runs/events.json",
+    "README.md",
+)
+SMALL = {"config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"}
+
+
+def _hub_of(directory: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *stray: str) -> FakeHub:
+    files = {path.name: path.read_bytes() for path in directory.iterdir()}
+    files |= dict.fromkeys({*stray, "tokenizer.json", "chat_template.jinja"}, b"{}")
+    hub = FakeHub(folder, files)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+    return hub
+
+
 def test_a_hub_model_is_fetched_with_its_revision(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    snapshot = checkpoint.parent / "snapshots" / COMMIT
-    calls: list[tuple[str, dict[str, Any]]] = []
-
-    def download(repo_id: str, **options: Any) -> str:
-        calls.append((repo_id, options))
-        shutil.copytree(checkpoint, snapshot, dirs_exist_ok=True)
-        return str(snapshot)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    hub = _hub_of(checkpoint, tmp_path, monkeypatch)
     files = locate_model(ModelSpec(id="org/tiny", revision="v2"))
-    assert (files.directory, files.commit, files.name) == (snapshot, COMMIT, "org/tiny")
-    assert calls[0][0] == "org/tiny"
-    assert calls[0][1]["revision"] == "v2"
-    assert "*.safetensors" in calls[0][1]["allow_patterns"]
-    locate_model(ModelSpec(id="org/tiny"), need_weights=False)
-    locate_model(ModelSpec(id="org/tiny", random_weights=True))
-    for _, options in calls[1:]:
-        assert "*.safetensors" not in options["allow_patterns"]
+    assert (files.directory, files.commit, files.name) == (hub.snapshot, COMMIT, "org/tiny")
+    # Of one commit, though the branch may have moved meanwhile.
+    assert hub.revisions == ["v2", COMMIT]
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_only_what_the_index_names_is_fetched(
+    need_weights: bool, sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = _hub_of(sharded, tmp_path, monkeypatch, *STRAY)
+    files = locate_model(ModelSpec(id="org/tiny"), need_weights=need_weights)
+    shards = {path.name for path in sharded.glob("*.safetensors")}
+    index = "model.safetensors.index.json"
+    assert hub.fetched == SMALL | {index} | (shards if need_weights else set())
+    if need_weights:
+        assert {path.name for path in weight_files(files.directory)} == shards
+
+
+def test_without_an_index_the_file_of_the_usual_name_is_fetched(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = _hub_of(checkpoint, tmp_path, monkeypatch, *STRAY)
+    locate_model(ModelSpec(id="org/tiny"))
+    assert hub.fetched == SMALL | {"model.safetensors"}
+    assert locate_model(ModelSpec(id="org/tiny", random_weights=True))
+
+
+@pytest.mark.parametrize("name", ["tiny.safetensors", "model.fp16.safetensors"])
+def test_a_single_file_of_another_name_is_found_on_the_hub(
+    name: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkpoint / "model.safetensors").rename(checkpoint / name)
+    stray = set(STRAY) - {"model.fp16.safetensors"}
+    hub = _hub_of(checkpoint, tmp_path, monkeypatch, *stray)
+    hub.files[name] = (checkpoint / name).read_bytes()
+    files = locate_model(ModelSpec(id="org/tiny"))
+    assert hub.fetched == SMALL | {name}
+    assert [path.name for path in weight_files(files.directory)] == [name]
+
+
+def test_a_repository_without_safetensors_is_named(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    hub = _hub_of(
+        checkpoint, tmp_path, monkeypatch, "pytorch_model.bin", "consolidated.safetensors"
+    )
+    with pytest.raises(ModelError, match=r"has neither model\.safetensors nor"):
+        locate_model(ModelSpec(id="org/tiny"))
+    assert hub.fetched == SMALL
+
+
+def test_a_shard_that_the_hub_lacks_is_named(
+    sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = sorted(path.name for path in sharded.glob("*.safetensors"))[1]
+    hub = _hub_of(sharded, tmp_path, monkeypatch, "consolidated.safetensors")
+    del hub.files[shard]
+    with pytest.raises(ModelError, match=f"lacks {shard}, named in model.safetensors.index.json"):
+        locate_model(ModelSpec(id="org/tiny"))
+
+
+@pytest.mark.parametrize("form", ["sharded", "checkpoint"])
+def test_other_forms_of_the_weights_in_a_directory_are_not_read(
+    form: str, request: pytest.FixtureRequest
+) -> None:
+    directory: Path = request.getfixturevalue(form)
+    before = weight_files(directory)
+    config = load_config(directory)
+    spec = ModelSpec(id=str(directory))
+    fingerprint = model_fingerprint(locate_model(spec), config, "float32", spec)
+    for name in STRAY:
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_bytes(b"not a safetensors file")
+    assert weight_files(directory) == before
+    assert model_fingerprint(locate_model(spec), config, "float32", spec) == fingerprint
+    load_weights(locate_model(spec), config, "float32")
 
 
 def test_a_snapshot_that_is_not_whole_is_named(

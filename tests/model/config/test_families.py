@@ -5,6 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_configs import (
+    BY_NAME,
+    FULL,
+    GEMMA2_9B,
+    GEMMA3_1B,
+    GEMMA3_4B,
+    MINISTRAL,
+    MISTRAL_V01,
+    QWEN2,
+    QWEN3,
+    SLIDING,
+)
 
 from thothy_batch.errors import ModelError
 from thothy_batch.model.config.model_config import (
@@ -16,105 +28,6 @@ from thothy_batch.model.config.model_config import (
     stop_token_ids,
 )
 from thothy_batch.records import LayerGroup
-
-FULL, SLIDING = "full_attention", "sliding_attention"
-
-# As their files on the hub say it (cut to what matters): the older form, much left unsaid.
-GEMMA3_4B: dict[str, Any] = {
-    "architectures": ["Gemma3ForConditionalGeneration"],
-    "model_type": "gemma3",
-    "eos_token_id": [1, 106],
-    "mm_tokens_per_image": 256,
-    "torch_dtype": "bfloat16",
-    "text_config": {
-        "hidden_size": 2560,
-        "intermediate_size": 10240,
-        "model_type": "gemma3_text",
-        "num_hidden_layers": 34,
-        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
-        "sliding_window": 1024,
-    },
-}
-GEMMA3_1B: dict[str, Any] = {
-    "architectures": ["Gemma3ForCausalLM"],
-    "model_type": "gemma3_text",
-    "attn_logit_softcapping": None,
-    "final_logit_softcapping": None,
-    "head_dim": 256,
-    "hidden_activation": "gelu_pytorch_tanh",
-    "hidden_size": 1152,
-    "intermediate_size": 6912,
-    "max_position_embeddings": 32768,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 26,
-    "num_key_value_heads": 1,
-    "query_pre_attn_scalar": 256,
-    "rope_local_base_freq": 10000,
-    "rope_scaling": None,
-    "rope_theta": 1000000,
-    "sliding_window": 512,
-    "sliding_window_pattern": 6,
-    "torch_dtype": "bfloat16",
-    "vocab_size": 262144,
-}
-GEMMA2_9B: dict[str, Any] = {
-    "architectures": ["Gemma2ForCausalLM"],
-    "model_type": "gemma2",
-    "hidden_act": "gelu_pytorch_tanh",
-    "hidden_size": 3584,
-    "intermediate_size": 14336,
-    "num_attention_heads": 16,
-    "num_hidden_layers": 42,
-    "num_key_value_heads": 8,
-    "rope_theta": 10000.0,
-    "torch_dtype": "float32",
-}
-MISTRAL_V01: dict[str, Any] = {
-    "architectures": ["MistralForCausalLM"],
-    "model_type": "mistral",
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "max_position_embeddings": 32768,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 32,
-    "rope_theta": 10000.0,
-    "sliding_window": 4096,
-    "torch_dtype": "bfloat16",
-    "vocab_size": 32000,
-}
-MINISTRAL: dict[str, Any] = MISTRAL_V01 | {
-    "architectures": ["MinistralForCausalLM"],
-    "model_type": "ministral",
-    "head_dim": 128,
-    "layer_types": [FULL, SLIDING, SLIDING, SLIDING] * 8,
-    "sliding_window": 8192,
-}
-QWEN2: dict[str, Any] = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "model_type": "qwen2",
-    "hidden_size": 3584,
-    "intermediate_size": 18944,
-    "max_position_embeddings": 131072,
-    "max_window_layers": 21,
-    "num_attention_heads": 28,
-    "num_hidden_layers": 28,
-    "num_key_value_heads": 4,
-    "rope_theta": 1000000.0,
-    "sliding_window": 16384,
-    "use_sliding_window": True,
-    "torch_dtype": "bfloat16",
-    "vocab_size": 152064,
-}
-QWEN3: dict[str, Any] = QWEN2 | {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
-BY_NAME = {
-    "gemma3-4b": GEMMA3_4B,
-    "gemma3-1b": GEMMA3_1B,
-    "gemma2-9b": GEMMA2_9B,
-    "mistral-v0.1": MISTRAL_V01,
-    "ministral": MINISTRAL,
-    "qwen2": QWEN2,
-    "qwen3": QWEN3,
-}
 
 
 def _load(folder: Path, raw: dict[str, Any], **changes: object) -> ModelConfig:

@@ -79,7 +79,7 @@ def test_yarn_stretches_the_context(tmp_path: Path) -> None:
     assert config.max_model_len == 2048
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "longrope", "su", "mrope"])
+@pytest.mark.parametrize("kind", ["proportional", "su", "mrope"])
 def test_other_rope_types_are_refused_by_name(kind: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=f"'{kind}'") as caught:
         load_config(_write(tmp_path, rope_scaling={"type": kind, "factor": 2.0}))

@@ -49,6 +49,7 @@ class EngineConfig:
     threads: int = 1
     speculation: bool = False  # verify drafts of greedy sequences where that is faster
     bulk_tokens: int = 0  # fewest prompt tokens for a step that also decodes; 0: any number
+    short_rope_len: int | None = None  # see `rope_offset_of`
 
     @property
     def block_size(self) -> int:
@@ -139,6 +140,7 @@ def resolve_config(
     free_bytes: int,
     layer_groups: tuple[LayerGroup, ...] = (LayerGroup((0,)),),
     threads: int = 1,
+    short_rope_len: int | None = None,
 ) -> EngineConfig:
     """Fill in what the manifest left to `auto`. `spec` is a result of `resolve_spec`.
 
@@ -166,6 +168,7 @@ def resolve_config(
         threads=threads,
         speculation=device == "cpu" and spec.speculation == "auto",
         bulk_tokens=min(_DEFAULTS[device].bulk_tokens, max_step_tokens),
+        short_rope_len=short_rope_len,
     )
 
 

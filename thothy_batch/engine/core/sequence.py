@@ -2,6 +2,7 @@
 
 from array import array
 from collections import abc
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -73,6 +74,24 @@ class RequestState:
         )
 
 
+def rope_offset_of(request: Request, short_rope_len: int | None) -> int:
+    """Return the distance of a request's positions from their rows in the table of the rope.
+
+    0 for the factors of contexts up to `short_rope_len`, which is None if there are no others. If a
+    request can grow beyond it, those for longer contexts hold from its first token on: keys are
+    rotated once. The last token is drawn but never computed.
+    """
+    longest = len(request.prompt_token_ids) + request.sampling.max_tokens - 1
+    return 0 if short_rope_len is None or longest <= short_rope_len else short_rope_len
+
+
+def rope_kinds(requests: Iterable[Request], short_rope_len: int | None) -> list[int] | None:
+    """Return `rope_offset_of` each request; None if there is one rope for all."""
+    if short_rope_len is None:
+        return None
+    return [rope_offset_of(request, short_rope_len) for request in requests]
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """One sample of a request. The first computes the prompt; the others are forked from it.
@@ -90,6 +109,7 @@ class Sequence:
     expected_len: int  # prompt and output that admission reserves blocks for
     num_unforked: int  # samples still to be forked when this sequence's prompt is computed
     clock: Clock
+    rope_offset: int = 0  # see `rope_offset_of`
     status: SequenceStatus = SequenceStatus.WAITING
     output_ids: "array[int]" = field(default_factory=lambda: array("i"))
     num_prefilled: int = 0  # tokens computed, while it does not decode
@@ -102,7 +122,9 @@ class Sequence:
     _hashes: list[bytes] = field(default_factory=list)
 
     @classmethod
-    def first_of(cls, request: Request, clock: Clock) -> "Sequence":
+    def first_of(
+        cls, request: Request, clock: Clock, short_rope_len: int | None = None
+    ) -> "Sequence":
         """Create the sequence that computes the prompt of a request."""
         prompt_len = len(request.prompt_token_ids)
         max_tokens = request.sampling.max_tokens
@@ -118,6 +140,7 @@ class Sequence:
             expected_len=prompt_len + max(1, expected),
             num_unforked=request.num_samples - 1,
             clock=clock,
+            rope_offset=rope_offset_of(request, short_rope_len),
             num_known=prompt_len,
         )
 
@@ -132,6 +155,7 @@ class Sequence:
             expected_len=self.expected_len,
             num_unforked=0,
             clock=self.clock,
+            rope_offset=self.rope_offset,
             status=self.status,
             num_prefilled=self.num_prefilled,
             num_known=self.num_known,
@@ -203,10 +227,14 @@ class Sequence:
         return np.fromiter(chain(prompt[start : self.prompt_len], tail), np.int32, end - start)
 
     def block_hash(self, index: int, block_size: int) -> bytes:
-        """Return the chained hash of full block `index` and all blocks before it. Memoized."""
+        """Return the chained hash of full block `index` and all blocks before it. Memoized.
+
+        Keys of one text under another rope are others, and so are their hashes.
+        """
+        root = self.rope_offset.to_bytes(8, "little") if self.rope_offset else b""
         while len(self._hashes) <= index:
             start = len(self._hashes) * block_size
-            parent = self._hashes[-1] if self._hashes else b""
+            parent = self._hashes[-1] if self._hashes else root
             block = self.tokens(start, start + block_size).tobytes()
             self._hashes.append(blake2b(parent + block, digest_size=16).digest())
         return self._hashes[index]

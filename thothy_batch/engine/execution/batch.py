@@ -47,6 +47,7 @@ class Batch:
     copies: list[Copy]  # (layer group, source block, target block), before anything else
     block_size: int
     num_decoding: int = 0  # decoding sequences; they come first
+    rope_offsets: Int64Array | None = None  # [T]: see `rope_offset_of`; None: all 0
     # For a launcher that keeps state, in place of `penalties`; else empty. Token ids of decoding
     # sequences are then the last ones drawn for their slots: the host may not know them yet.
     slots: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))  # [R], each once
@@ -54,6 +55,11 @@ class Batch:
     # [R]: the last position that the row's sequence computes.
     limits: Int64Array = field(default_factory=lambda: np.empty(0, np.int64))
     seen: list[tuple[int, Int32Array]] = field(default_factory=list)  # (slot, tokens): new ones
+
+    @property
+    def rope_rows(self) -> Int64Array:
+        """The rows of the rope's table for this step's tokens, int64 [T]."""
+        return self.positions if self.rope_offsets is None else self.positions + self.rope_offsets
 
     def advance(self, token_ids: Int64Array) -> None:
         """Advance a decode batch to the next step. `token_ids` [S]: just drawn.
@@ -138,6 +144,7 @@ class BatchBuilder:
                 copies=scheduled.copies,
                 block_size=self._block_size,
                 num_decoding=len(decoding),
+                rope_offsets=_rope_offsets(seqs, lens),
             ),
         )
 
@@ -227,6 +234,12 @@ class BatchBuilder:
         if buffer is None or len(buffer) < size:
             buffer = self._buffers[name] = np.empty(max(size, 256), dtype)
         return buffer[:size]
+
+
+def _rope_offsets(seqs: list[Sequence], lens: Int64Array) -> Int64Array | None:
+    if not any(seq.rope_offset for seq in seqs):
+        return None
+    return np.repeat(np.array([seq.rope_offset for seq in seqs], np.int64), lens)
 
 
 def _sampling_rows(

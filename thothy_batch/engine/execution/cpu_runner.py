@@ -37,7 +37,7 @@ class CPURunner:
             self._kv.copy_blocks(group, pairs)
         inputs = ForwardInputs(
             token_ids=torch.from_numpy(batch.token_ids),
-            positions=torch.from_numpy(batch.positions),
+            positions=torch.from_numpy(batch.rope_rows),
             groups=tuple(self._group(batch, g) for g in range(len(self._layout.groups))),
             logits_rows=torch.from_numpy(batch.logits_rows),
         )

@@ -38,7 +38,7 @@ def to_device(
     return DeviceBatch(
         ForwardInputs(
             token_ids=token_ids,
-            positions=sent["positions"],
+            positions=sent["rope_rows"],
             groups=tuple(_group(batch, sent, g, group.window) for g, group in enumerate(groups)),
             logits_rows=sent["logits_rows"],
         ),
@@ -78,6 +78,6 @@ def _arrays(batch: Batch) -> dict[str, AnyArray]:
 
 
 _NAMES = (
-    *("token_ids", "positions", "cu_seqlens", "context_lens", "shared", "logits_rows"),
+    *("token_ids", "rope_rows", "cu_seqlens", "context_lens", "shared", "logits_rows"),
     *("temperature", "top_k", "top_p", "seeds", "sample_positions", "slots", "penalty"),
 )

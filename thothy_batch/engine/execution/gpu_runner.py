@@ -237,6 +237,7 @@ class GPURunner:
                 groups=self._layout.groups,
                 shape=attention_shape(config, self._layout.block_size, self._kv.k.dtype),
                 device=self._device,
+                has_rope_offsets=config.short_rope_len is not None,
             )
         return buffers
 

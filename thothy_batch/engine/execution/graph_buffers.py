@@ -37,14 +37,17 @@ class GraphBuffers:
         groups: tuple[LayerGroup, ...],
         shape: AttentionShape,
         device: torch.device,
+        *,
+        has_rope_offsets: bool = False,
     ) -> None:
         """`block_tables`: int32 [>= num_rows, M] per layer group, shared with other buckets.
 
-        `padding_slot`: state slot of padding rows.
+        `padding_slot`: state slot of padding rows. `has_rope_offsets`: see `rope_offset_of`.
         """
         self.num_rows = num_rows
         self._groups = groups
         self._shape = shape
+        self._has_rope_offsets = has_rope_offsets
         self._blank = _blank(num_rows, padding_slot, len(groups))
         self._layout = PackedLayout(self._blank)
         self._packed = send(self._layout.pack(self._blank), device)
@@ -74,6 +77,8 @@ class GraphBuffers:
         arrays = {name: value.copy() for name, value in self._blank.items()}
         for name in (*_PER_ROW, *_SAMPLING, "penalty"):
             arrays[name][:R] = getattr(batch, name)
+        if batch.rope_offsets is not None:
+            arrays["rope_offsets"][:R] = batch.rope_offsets
         for g, slots in enumerate(batch.slot_mappings):
             arrays[f"slot_mapping{g}"][:R] = slots
         arrays |= self._padded_tables(batch)
@@ -101,9 +106,12 @@ class GraphBuffers:
             )
             plan_decode(meta, self._tables(grouped and group.window is None), self._shape)
             groups.append(GroupInputs(self.inputs.slot_mappings[g], meta))
+        positions = self.inputs.positions
+        if self._has_rope_offsets:
+            positions = positions + self._fixed["rope_offsets"]
         return ForwardInputs(
             token_ids=self.inputs.token_ids,
-            positions=self.inputs.positions,
+            positions=positions,
             groups=tuple(groups),
             logits_rows=self._logits_rows,
         )
@@ -136,8 +144,8 @@ def _ended(block_table: Int32Array) -> Int32Array:
 
 def _blank(num_rows: int, slot: int, num_groups: int) -> dict[str, AnyArray]:
     """Return the arrays of a step that is all padding."""
-    longs = ("token_ids", "positions", "sample_positions", "slots", "limits", "seeds")
-    arrays: dict[str, AnyArray] = {name: np.zeros(num_rows, np.int64) for name in longs}
+    longs = ("token_ids", "positions", "rope_offsets", "sample_positions", "slots", "limits")
+    arrays: dict[str, AnyArray] = {name: np.zeros(num_rows, np.int64) for name in (*longs, "seeds")}
     arrays["slots"][:] = slot
     arrays |= {name: np.zeros(num_rows, np.int32) for name in ("context_lens", "top_k")}
     arrays["temperature"] = np.zeros(num_rows, np.float32)

@@ -92,7 +92,7 @@ class Scheduler:
 
     def sequence_of(self, request: Request) -> Sequence:
         """Create the first sequence of a request; it is not queued yet."""
-        seq = Sequence.first_of(request, self.clock)
+        seq = Sequence.first_of(request, self.clock, self._config.short_rope_len)
         if self._config.admission == "optimistic":
             seq.expected_len = min(seq.max_len, seq.prompt_len + 1)
         return seq

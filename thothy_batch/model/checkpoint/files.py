@@ -5,6 +5,7 @@ and the data.
 """
 
 import json
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +20,7 @@ MAX_HEADER_BYTES = (
 )  # far above any real header, so that a damaged length does not fill memory
 # Pickled files run code when read; the others belong to other programs.
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf", ".h5", ".msgpack")
+_OTHER_FORMS = ("consolidated", "adapter_")
 _HEADER_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
@@ -47,15 +49,19 @@ def read_json_if_there(path: Path) -> dict[str, object]:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint by name. ModelError names a missing file."""
-    index = directory / INDEX
-    if index.is_file():
-        return _shards(directory, index)
+    """Return the safetensors files of a checkpoint by name. ModelError names a missing file.
+
+    They are those that the index names, else the one of the usual name, else all that are no other
+    form of the same weights.
+    """
+    if (directory / INDEX).is_file():
+        names = indexed_names(directory)
+        _check_present(directory, names)
+        return [directory / name for name in names]
     if (directory / SINGLE).is_file():
         return [directory / SINGLE]
-    loose = sorted(directory.glob("*.safetensors"))
-    if loose:
-        return loose
+    if loose := _loose_names(path.name for path in directory.glob("*.safetensors")):
+        return [directory / name for name in loose]
     others = sorted(p.name for p in directory.iterdir() if p.suffix in _OTHER_WEIGHTS)
     if others:
         raise ModelError(
@@ -67,6 +73,37 @@ def weight_files(directory: Path) -> list[Path]:
         hint="the model directory is incomplete: fetch it again, "
         "or set model.random_weights: true for a benchmark",
     )
+
+
+def indexed_names(directory: Path) -> list[str]:
+    """Return the shards that the index names, ascending. Raises ModelError for a damaged index."""
+    index = directory / INDEX
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{index} has no weight_map", hint="fetch the file again")
+    names = sorted({str(name) for name in weight_map.values()})
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelError(
+                f"{index} names {name!r}; shards are safetensors files beside it",
+                hint="fetch the model again, in safetensors",
+            )
+    return names
+
+
+def _loose_names(names: Iterable[str]) -> list[str]:
+    """Return the safetensors files of a checkpoint that has neither index nor the usual name.
+
+    Left out are other forms of the weights: Mistral's own, adapters, and variants such as
+    model.fp16.safetensors beside a file without such a part in its name.
+    """
+    loose = [
+        name
+        for name in sorted(names)
+        if name.endswith(".safetensors") and not name.startswith(_OTHER_FORMS)
+    ]
+    plain = [name for name in loose if name.count(".") == 1]
+    return plain or loose
 
 
 def check_weight_file(path: Path) -> None:
@@ -123,26 +160,14 @@ def checkpoint_dtype(raw: dict[str, object], directory: Path) -> str:
     return "float32"
 
 
-def _shards(directory: Path, index: Path) -> list[Path]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelError(f"{index} has no weight_map", hint="fetch the file again")
-    names = sorted({str(name) for name in weight_map.values()})
-    for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ModelError(
-                f"{index} names {name!r}; shards are safetensors files beside it",
-                hint="fetch the model again, in safetensors",
-            )
-    shards = [directory / name for name in names]
-    missing = [path.name for path in shards if not path.is_file()]
+def _check_present(directory: Path, names: list[str]) -> None:
+    missing = [name for name in names if not (directory / name).is_file()]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(
             f"{directory} lacks {missing[0]}{more}, named in {INDEX}",
             hint="the model directory is incomplete: fetch it again",
         )
-    return shards
 
 
 def _span(path: Path, entry: dict[str, object]) -> tuple[int, int]:

@@ -1,17 +1,38 @@
 """Locates a model's files: embedded in the package, in a directory, or on the hub."""
 
 import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from thothy_batch.errors import ModelError
-from thothy_batch.model.checkpoint.files import CONFIG, check_weight_file, weight_files
+from thothy_batch.model.checkpoint.files import (
+    CONFIG,
+    INDEX,
+    SINGLE,
+    check_weight_file,
+    indexed_names,
+    weight_files,
+)
 from thothy_batch.records import ModelSpec
 from thothy_batch.resources import data_path
 
 EMBEDDED_NAME = "embedded"
-_SMALL_FILES = ("*.json", "*.jinja")
-_WEIGHTS = "*.safetensors"
+_SMALL_FILES = (
+    CONFIG,
+    "generation_config.json",
+    INDEX,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.json",
+    "chat_template.jinja",
+)
+# Of a repository without an index and without the usual name.
+_ANY_WEIGHTS = ("*.safetensors",)
+_OTHER_FORMS = ("*/*", "consolidated*", "adapter_*")
 _log = logging.getLogger(__name__)
 
 
@@ -64,16 +85,44 @@ def _check_complete(files: ModelFiles, *, need_weights: bool) -> None:
 
 
 def _fetch(spec: ModelSpec, *, need_weights: bool) -> ModelFiles:
+    """Download the small files, then of the weights those that the index names."""
+    directory = _download(spec, spec.revision, _SMALL_FILES)
+    commit = _commit_of(directory)
+    if need_weights:
+        # Of one commit, even if the branch moves meanwhile.
+        revision = commit or spec.revision
+        names = indexed_names(directory) if (directory / INDEX).is_file() else [SINGLE]
+        directory = _download(spec, revision, names)
+        if names == [SINGLE] and not (directory / SINGLE).is_file():
+            directory = _download(spec, revision, _ANY_WEIGHTS, _OTHER_FORMS)
+    return ModelFiles(directory, commit, spec.id)
+
+
+def _download(
+    spec: ModelSpec, revision: str, names: Sequence[str], ignored: Sequence[str] = ()
+) -> Path:
+    """Fetch files by names or patterns, as far as the hub has them; return their folder."""
     # Imported late: the hub client takes a third of a second and local models never need it.
     import huggingface_hub
+
+    with _hub_errors(spec):
+        found = huggingface_hub.snapshot_download(
+            spec.id,
+            revision=revision,
+            allow_patterns=list(names),
+            ignore_patterns=list(ignored) or None,
+        )
+    return Path(found)
+
+
+@contextmanager
+def _hub_errors(spec: ModelSpec) -> Iterator[None]:
+    """Raise a ModelError that names the model in place of the hub client's errors."""
     from huggingface_hub import errors
 
-    patterns = [*_SMALL_FILES, _WEIGHTS] if need_weights else list(_SMALL_FILES)
     where = f"model {spec.id!r} at revision {spec.revision!r}"
     try:
-        directory = huggingface_hub.snapshot_download(
-            spec.id, revision=spec.revision, allow_patterns=patterns
-        )
+        yield
     except errors.GatedRepoError as error:
         raise ModelError(
             f"{where} is gated",
@@ -104,7 +153,6 @@ def _fetch(spec: ModelSpec, *, need_weights: bool) -> ModelFiles:
             f"{where} could not be downloaded: {error}",
             hint="try again: the download continues where it stopped",
         ) from error
-    return ModelFiles(Path(directory), _commit_of(Path(directory)), spec.id)
 
 
 def _commit_of(snapshot: Path) -> str | None:

@@ -31,3 +31,14 @@ class ConfigReader:
         if value is not None and not isinstance(value, bool):
             raise ModelError(f"{self.where}: {key} is {value!r}, not true or false")
         return bool(value)
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        value = self.raw.get(key)
+        if not isinstance(value, list) or not all(_is_positive(each) for each in value):
+            shown = "is missing" if value is None else "is not a list of positive numbers"
+            raise ModelError(f"{self.where}: {key} {shown}")
+        return tuple(float(each) for each in value)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0

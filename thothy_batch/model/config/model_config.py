@@ -11,14 +11,18 @@ from thothy_batch.model.checkpoint.files import (
     read_json_if_there,
 )
 from thothy_batch.model.config.config_reader import ConfigReader
-from thothy_batch.model.config.families import FAMILIES, Family
-from thothy_batch.model.config.rope_config import RopeConfig, parse_rope, parse_ropes_by_layer_type
-from thothy_batch.model.config.support import (
-    refuse_unsupported,
-    supported_activation,
-    supported_architecture,
+from thothy_batch.model.config.families import family_of
+from thothy_batch.model.config.family import Family
+from thothy_batch.model.config.hashed_settings import later
+from thothy_batch.model.config.rope_config import (
+    NO_ROPE,
+    RopeConfig,
+    parse_rope,
+    parse_ropes_by_layer_type,
 )
-from thothy_batch.model.config.windows import sliding_layers, window_size
+from thothy_batch.model.config.support import refuse_unsupported, supported_activation
+from thothy_batch.model.config.text_model import supported_architecture, text_model
+from thothy_batch.model.config.windows import sliding_layers, unrotated_layers, window_size
 from thothy_batch.records import LayerGroup, ModelSpec
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -59,6 +63,19 @@ class ModelConfig:
     attention_softcap: float = 0.0  # of attention scores, by tanh; 0: none
     logit_softcap: float = 0.0
     stop_token_ids: tuple[int, ...] = ()  # from config.json and generation_config.json
+    text_type: str = later("")  # model_type of a wrapper's text model, if not the usual one
+    pre_norms: bool = later(True)  # before attention and feed-forward; else only after them
+    qk_norm_over_heads: bool = later(False)  # of all heads together; `qk_norm`: of each
+    unrotated_layers: tuple[int, ...] = later(())
+    rotates_pairs: bool = later(False)  # in the checkpoint: see `rotary_layout`
+    score_scale: float = later(0.0)  # of scores; 0: as `query_scalar` says
+    residual_scale: float = later(1.0)  # of what attention and feed-forward add
+    logit_divisor: float = later(1.0)
+
+    @property
+    def family(self) -> Family:
+        """The family of the text model."""
+        return family_of(self.architecture, self.text_type)
 
     @property
     def max_model_len(self) -> int:
@@ -66,11 +83,30 @@ class ModelConfig:
         return _max_model_len(self.rope, self.max_position_embeddings)
 
     @property
+    def rotary_dim(self) -> int:
+        """Number of a head's elements that are rotated."""
+        return int(self.head_dim * self.rope.rotated_share)
+
+    @property
+    def attention_scale(self) -> float:
+        """Factor of attention scores."""
+        return self.score_scale or float(self.query_scalar**-0.5)
+
+    @property
+    def short_rope_len(self) -> int | None:
+        """Longest context that longrope's short factors hold for; None: one set holds for all."""
+        length = self.rope.original_max_positions
+        return length if self.rope.kind == "longrope" and length < self.max_model_len else None
+
+    @property
     def layer_ropes(self) -> tuple[RopeConfig, ...]:
         """The rotary settings of each layer."""
-        sliding = self.sliding_rope or self.rope
-        of = set(self.sliding_rope_layers)
-        return tuple(sliding if layer in of else self.rope for layer in range(self.num_layers))
+        ropes = [self.rope] * self.num_layers
+        for layer in self.sliding_rope_layers:
+            ropes[layer] = self.sliding_rope or self.rope
+        for layer in self.unrotated_layers:
+            ropes[layer] = NO_ROPE
+        return tuple(ropes)
 
     @property
     def num_body_parameters(self) -> int:
@@ -79,6 +115,7 @@ class ModelConfig:
         mlp = 3 * self.hidden_size * self.intermediate_size
         norms = (4 if self.sandwich_norms else 2) * self.hidden_size
         norms += 2 * self.head_dim * self.qk_norm
+        norms += (self.num_heads + self.num_kv_heads) * self.head_dim * self.qk_norm_over_heads
         biases = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim * self.qkv_bias
         biases += self.hidden_size * self.o_bias
         biases += (2 * self.intermediate_size + self.hidden_size) * self.mlp_bias
@@ -142,8 +179,7 @@ def load_config(directory: Path) -> ModelConfig:
     path = directory / CONFIG
     top = ConfigReader(read_json(path), str(path))
     architecture = supported_architecture(top)
-    family = FAMILIES[architecture]
-    reader = _with_defaults(top, family)
+    family, reader = text_model(top, architecture)
     refuse_unsupported(reader, family)
     hidden = reader.count("hidden_size")
     num_heads = reader.count("num_attention_heads")
@@ -153,7 +189,6 @@ def load_config(directory: Path) -> ModelConfig:
     rope, sliding_rope = _ropes(reader, family, max_positions)
     sliding = sliding_layers(reader, family, num_layers)
     window = window_size(reader, family, _max_model_len(rope, max_positions))
-    attention_bias = family.reads_attention_bias and reader.flag("attention_bias")
     config = ModelConfig(
         architecture=architecture,
         vocab_size=reader.count("vocab_size"),
@@ -167,20 +202,26 @@ def load_config(directory: Path) -> ModelConfig:
         rope=rope,
         max_position_embeddings=max_positions,
         tie_word_embeddings=reader.flag("tie_word_embeddings"),
-        qkv_bias=family.has_qkv_bias or attention_bias,
-        o_bias=attention_bias,
-        mlp_bias=family.reads_mlp_bias and reader.flag("mlp_bias"),
-        qk_norm=family.qk_norm,
+        qkv_bias=family.has_qkv_bias or _has(family.qkv_bias_key, reader),
+        o_bias=_has(family.o_bias_key, reader),
+        mlp_bias=_has(family.mlp_bias_key, reader),
+        qk_norm=family.qk_norm == "head",
         checkpoint_dtype=checkpoint_dtype(reader.raw, directory),
         query_scalar=head_dim,
         layer_windows=tuple(window if slides else None for slides in sliding),
         sliding_rope=sliding_rope,
         sliding_rope_layers=tuple(i for i, slides in enumerate(sliding) if sliding_rope and slides),
         activation=supported_activation(reader, family),
+        sandwich_norms=len(family.norms) == 4,
         stop_token_ids=stop_token_ids(directory),
+        text_type="" if family is family_of(architecture) else family.model_type,
+        pre_norms="input_norm" in family.norms,
+        qk_norm_over_heads=family.qk_norm == "all",
+        unrotated_layers=unrotated_layers(reader, family, sliding),
+        rotates_pairs=family.rotates_pairs,
     )
     _check_heads(config, str(path))
-    return _as_gemma(config, reader) if family.is_gemma else config
+    return _with_scales(config, reader, family)
 
 
 def stop_token_ids(directory: Path) -> tuple[int, ...]:
@@ -196,27 +237,30 @@ def stop_token_ids(directory: Path) -> tuple[int, ...]:
     return tuple(sorted(ids))
 
 
-def _with_defaults(top: ConfigReader, family: Family) -> ConfigReader:
-    """Return the text model's settings, with the family's defaults for missing keys."""
-    raw = family.defaults | top.raw
-    if family.is_multimodal:
-        text = top.raw.get("text_config")
-        if not isinstance(text, dict):
-            raise ModelError(f"{top.where}: text_config is missing: the text model's settings")
-        raw |= text
-    return ConfigReader(raw, top.where)
+def _has(bias_key: str | None, reader: ConfigReader) -> bool:
+    return bias_key is not None and reader.flag(bias_key)
 
 
-def _as_gemma(config: ModelConfig, reader: ConfigReader) -> ModelConfig:
-    return replace(
-        config,
-        query_scalar=reader.count("query_pre_attn_scalar"),
-        sandwich_norms=True,
-        norm_offset=1.0,
-        embedding_scale=config.hidden_size**0.5,
-        attention_softcap=reader.number("attn_logit_softcapping", 0.0),
-        logit_softcap=reader.number("final_logit_softcapping", 0.0),
-    )
+def _with_scales(config: ModelConfig, reader: ConfigReader, family: Family) -> ModelConfig:
+    """Add the family's factors and soft caps."""
+    if family.is_gemma:
+        config = replace(config, norm_offset=1.0, embedding_scale=config.hidden_size**0.5)
+    if family.reads_softcaps:
+        config = replace(
+            config,
+            query_scalar=reader.count("query_pre_attn_scalar"),
+            attention_softcap=reader.number("attn_logit_softcapping", 0.0),
+            logit_softcap=reader.number("final_logit_softcapping", 0.0),
+        )
+    if family.reads_multipliers:
+        config = replace(
+            config,
+            embedding_scale=reader.number("embedding_multiplier", 1.0),
+            score_scale=reader.number("attention_multiplier", 1.0),
+            residual_scale=reader.number("residual_multiplier", 1.0),
+            logit_divisor=reader.number("logits_scaling", 1.0),
+        )
+    return config
 
 
 def _ropes(
@@ -224,7 +268,7 @@ def _ropes(
 ) -> tuple[RopeConfig, RopeConfig | None]:
     if family.ropes_by_layer_type:
         return parse_ropes_by_layer_type(reader.raw, max_positions, reader.where)
-    return parse_rope(reader.raw, max_positions, reader.where), None
+    return parse_rope(reader.raw, max_positions, reader.where, family), None
 
 
 def _max_model_len(rope: RopeConfig, max_positions: int) -> int:
@@ -241,3 +285,13 @@ def _check_heads(config: ModelConfig, where: str) -> None:
         )
     if config.head_dim % 2:
         raise ModelError(f"{where}: head_dim {config.head_dim} is odd; rotary positions need pairs")
+    if config.rotary_dim % 2 or not config.rotary_dim:
+        raise ModelError(
+            f"{where}: partial_rotary_factor {config.rope.rotated_share} rotates "
+            f"{config.rotary_dim} of {config.head_dim} elements; rotary positions need pairs"
+        )
+    half = config.rotary_dim // 2
+    factors = {"short_factor": config.rope.short_factors, "long_factor": config.rope.long_factors}
+    for name, numbers in factors.items():
+        if numbers and len(numbers) != half:
+            raise ModelError(f"{where}: {name} has {len(numbers)} numbers for {half} frequencies")

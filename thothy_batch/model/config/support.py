@@ -1,26 +1,11 @@
-"""Refuses unsupported architectures, settings and activations by name."""
+"""Refuses unsupported settings and activations by name."""
 
 from thothy_batch.errors import ModelError
 from thothy_batch.model.config.config_reader import ConfigReader
-from thothy_batch.model.config.families import FAMILIES, Family
-
-SUPPORTED_ARCHITECTURES = tuple(FAMILIES)
+from thothy_batch.model.config.family import Family
 
 # Activations: name in config.json → name in the kernel.
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
-
-
-def supported_architecture(reader: ConfigReader) -> str:
-    """Return the first of `architectures`. Raises ModelError with the list if unsupported."""
-    names = reader.raw.get("architectures")
-    first = str(names[0]) if isinstance(names, list) and names else ""
-    if first in FAMILIES:
-        return first
-    shown = first or f"model_type {reader.raw.get('model_type')!r}"
-    raise ModelError(
-        f"{reader.where}: architecture {shown} is not supported",
-        hint=f"supported: {', '.join(SUPPORTED_ARCHITECTURES)}",
-    )
 
 
 def refuse_unsupported(reader: ConfigReader, family: Family) -> None:
@@ -45,8 +30,10 @@ def refuse_unsupported(reader: ConfigReader, family: Family) -> None:
 
 def supported_activation(reader: ConfigReader, family: Family) -> str:
     """Return the kernel's name of an activation. Raises ModelError but for SiLU, GELU (tanh)."""
-    key = "hidden_activation" if family.is_gemma else "hidden_act"
+    key = family.activation_key
     activation = str(reader.raw.get(key, "silu"))
+    if activation == "gelu" and family.model_type == "gemma":
+        activation = "gelu_pytorch_tanh"  # as its first files call it
     if activation not in _ACTIVATIONS:
         raise ModelError(
             f"{reader.where}: {key} {activation!r} is not supported",

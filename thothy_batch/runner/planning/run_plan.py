@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from thothy_batch.engine.core import EngineConfig, Limits, blocks_needed, why_unfit
+from thothy_batch.engine.core import EngineConfig, Limits, blocks_needed, rope_kinds, why_unfit
 from thothy_batch.engine.cost import KnownSpeed, ModelWork
 from thothy_batch.engine.simulation import Prediction, predict, request_costs
 from thothy_batch.plan import (
@@ -80,7 +80,11 @@ def build_run_plan(
     unfit = [(each, why) for each, why in zip(pending, reasons, strict=True) if why]
     requests = [_with_expected_length(each, estimates) for each in usable]
     predictor = _Predictor(config, estimates, model, known_speed)
-    block_hashes = chain_prompts([each.prompt_token_ids for each in requests], config.block_size)
+    block_hashes = chain_prompts(
+        [each.prompt_token_ids for each in requests],
+        config.block_size,
+        rope_kinds(requests, config.short_rope_len),
+    )
 
     def planned(costs: Sequence[float] | None) -> RequestPlan:
         return plan_requests(
