@@ -73,6 +73,7 @@ LEVELS = {
         ("checkpoint", "host_memory"),
     ),
     "thothy_kernels": (
+        ("compilation",),
         ("linear_int8", "rope_and_write"),
         (
             "block_copy",
