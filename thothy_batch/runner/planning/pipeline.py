@@ -6,6 +6,7 @@ the steps of `engine_spec`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from thothy_batch.engine.core import EngineConfig
 from thothy_batch.engine.model_info import ModelInfo
@@ -44,14 +45,19 @@ class RunInputs:
     render_context: RenderContext
 
 
-def open_inputs(manifest: Manifest, *, need_weights: bool = True) -> RunInputs:
+def open_inputs(
+    manifest: Manifest, *, started: datetime | None = None, need_weights: bool = True
+) -> RunInputs:
     """Open the jobs and resolve the engine, once for everything that follows.
 
-    Raises ManifestError, with all problems, and ModelError.
+    `started`: the run's beginning in local time, by default this moment. Raises ManifestError,
+    with all problems, and ModelError.
     """
     jobs = open_jobs(manifest)
     spec, model = resolve_engine(to_engine_spec(manifest), need_weights=need_weights)
-    return RunInputs(manifest, jobs, spec, model, render_context(manifest, jobs, model, spec))
+    moment = datetime.now() if started is None else started
+    context = render_context(manifest, jobs, model, spec, moment)
+    return RunInputs(manifest, jobs, spec, model, context)
 
 
 def read_entries(inputs: RunInputs, observer: Observer) -> Iterator[Entry]:
