@@ -194,22 +194,36 @@ def prepared(stories: Path, template: str) -> tuple[Tokenizer, Any]:
     return Tokenizer.from_dir(stories), oracle
 
 
+def forms_of(messages: list[dict[str, str]]) -> list[Any]:
+    """The messages as they are, as parts, and with the system text merged into the user's."""
+    parts = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
+    forms: list[Any] = [messages, parts]
+    if messages[0]["role"] == "system":
+        joined = messages[0]["content"] + "\n\n" + messages[1]["content"]
+        forms.append([{"role": "user", "content": joined}, *messages[2:]])
+    return forms
+
+
 def compare(ours: Tokenizer, oracle: Any, variables: dict[str, Any], theirs: Any) -> int:
     """Compare all conversations that transformers renders; returns how many these are."""
     bound = ours.with_chat(ChatSettings.of(variables, DAY))
     num = 0
     for messages in CONVERSATIONS:
-        try:
-            text = theirs(oracle, messages, variables)
-        except Exception:  # whatever its template refuses
-            continue
-        if not all(m["content"].strip() in text for m in messages if m["role"] != "assistant"):
-            continue  # it drops a text: ours arranges the messages differently
+        asked = [m["content"].strip() for m in messages if m["role"] != "assistant"]
+        for form in forms_of(messages):
+            try:
+                text = theirs(oracle, form, variables)
+            except Exception:  # whatever its template refuses
+                continue
+            if all(part in text for part in asked):
+                break
+        else:
+            continue  # it drops a text in every form
         num += 1
         assert bound.render_chat(messages) == text
         if "think>" not in str(messages):
             ids = oracle.apply_chat_template(
-                messages, add_generation_prompt=True, return_dict=False, **variables
+                form, add_generation_prompt=True, return_dict=False, **variables
             )
             assert bound.chat_ids(messages) == ids
     return num
@@ -219,7 +233,8 @@ def compare(ours: Tokenizer, oracle: Any, variables: dict[str, Any], theirs: Any
 def test_templates_equal_transformers(name: str, stories: Path, theirs: Any) -> None:
     template, variables = FAMILIES[name]
     ours, oracle = prepared(stories, template)
-    assert compare(ours, oracle, variables, theirs) >= 2
+    num_escaped = 1 if name == "extras" else 0  # its JSON shows a line's end as two characters
+    assert compare(ours, oracle, variables, theirs) == len(CONVERSATIONS) - num_escaped
     bound = ours.with_chat(ChatSettings.of(variables, DAY))
     assert bound.opens_reasoning == (name in OPENS)
     assert bound.reasoning_tags == (("<think>", "</think>") if name in REASONS else None)
@@ -248,7 +263,7 @@ def test_templates_of_training_packages_equal_transformers(stories: Path, theirs
             ours.check_chat()
         for variables in ({}, {"enable_thinking": False}, {"enable_thinking": True}):
             compared += compare(ours, oracle, variables, theirs)
-    assert compared > len(files)
+    assert compared > 6 * len(files)  # of nine each; some refuse an assistant's turn
 
 
 def test_the_variables_of_a_job_are_its_own(stories: Path) -> None:
