@@ -16,6 +16,7 @@ import numpy as np
 
 from thothy_batch.engine.execution.batch import Batch, Int64Array
 from thothy_batch.errors import ModelError
+from thothy_batch.model.tokenizer import ChatSettings
 from thothy_batch.records import TokenIds
 
 FAKE_ID = "builtin:fake"
@@ -125,11 +126,21 @@ class ByteTokenizer:
     """Maps text to its UTF-8 bytes. Byte 0 ends a completion."""
 
     has_chat_template = False
+    reads_clock = False
+    opens_reasoning = False
+    reasoning_tags: tuple[str, str] | None = None
+    chat_notes: abc.Sequence[str] = ()
     stop_token_ids = frozenset({FAKE_STOP_ID})
     vocab_size = 256
     special_token_texts: frozenset[str] = frozenset()
     bos_token_id: int | None = None
     eos_token_id: int | None = FAKE_STOP_ID
+
+    def with_chat(self, settings: ChatSettings) -> "ByteTokenizer":
+        return self
+
+    def check_chat(self) -> None:
+        pass
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())

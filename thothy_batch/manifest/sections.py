@@ -23,6 +23,7 @@ from thothy_batch.manifest.values import (
     Name,
     NonEmpty,
     PossiblyNoTexts,
+    TemplateKwargs,
     check_deadline,
     check_metrics_file,
     later,
@@ -68,6 +69,10 @@ class ModelSettings(StrictModel):
         default=False, description="For benchmarks: build from config.json alone, read no weights."
     )
     seed: Annotated[int, _WITHIN["seed"]] = Field(default=0, description="Seed of random weights.")
+    chat_template_kwargs: TemplateKwargs = Field(
+        default_factory=dict,
+        description="Variables of the chat template, for example {enable_thinking: false}.",
+    )
 
 
 class EngineSettings(StrictModel):
@@ -199,6 +204,10 @@ class JobSettings(StrictModel):
     sampling: SamplingSettings = Field(
         default=SamplingSettings(),
         description="Sampling settings; missing keys take the kind's default.",
+    )
+    chat_template_kwargs: TemplateKwargs = Field(
+        default_factory=dict,
+        description="Variables of the chat template for this job, before the model's.",
     )
     priority: int = Field(default=5, ge=0, le=9, description="9 runs first, 0 last.")
     on_too_long: Annotated[

@@ -1,7 +1,8 @@
 """Manifest value types whose written form differs from their use, with JSON Schema."""
 
+import json
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from thothy_batch.choices import MAX_COUNT
 from thothy_batch.manifest.units import parse_deadline, parse_duration, parse_memory
@@ -36,6 +37,19 @@ def check_deadline(value: object) -> str | None:
     return str(value)
 
 
+def _check_template_kwargs(value: object) -> object:
+    """Refuse the names that the program itself gives to a chat template."""
+    given = value if isinstance(value, dict) else {}
+    for name in given:
+        if name in _RESERVED_KWARGS:
+            raise ValueError(f"may not set {name!r}: {_RESERVED_KWARGS[name]}")
+    try:
+        json.dumps(given, allow_nan=False)
+    except ValueError:
+        raise ValueError("holds a number that JSON does not have (.inf or .nan)") from None
+    return value
+
+
 def check_metrics_file(value: object) -> str | None:
     """Check the name: the file is replaced repeatedly, so it must be meant for metrics."""
     if value is None:
@@ -46,6 +60,17 @@ def check_metrics_file(value: object) -> str | None:
 
 
 _DURATION = {"type": "string", "pattern": r"^(\d+(\.\d+)?h)?(\d+(\.\d+)?m)?(\d+(\.\d+)?s)?$"}
+_GIVEN, _NO_TOOLS = "the messages come from the kind", "tools and documents do not exist yet"
+_RESERVED_KWARGS = {
+    "messages": _GIVEN,
+    "conversation": _GIVEN,
+    "add_generation_prompt": "every prompt ends where the model's turn begins",
+    "continue_final_message": "every prompt ends where the model's turn begins",
+    "chat_template": "the template comes from the model's folder",
+    "tools": _NO_TOOLS,
+    "documents": _NO_TOOLS,
+    "tokenize": "prompts are always tokenised",
+}
 TEXT_OR_TEXTS = {
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
 }
@@ -86,6 +111,7 @@ KvMemory = Annotated[
     ),
 ]
 Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION)]
+TemplateKwargs = Annotated[dict[str, Any], BeforeValidator(_check_template_kwargs)]
 NonEmpty = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, BeforeValidator(_plain_name)]
 PossiblyNoTexts = Annotated[

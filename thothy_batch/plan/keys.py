@@ -35,9 +35,12 @@ def request_key(
 ) -> str:
     """Return the identity of a request, 32 hex characters.
 
-    `sampling` is resolved. `run_seed` counts only where tokens are sampled and `sampling.seed` is
-    None. `beyond_prompt` holds whatever else the artifact depends on, such as values that later
-    stages read; None or empty means nothing. `may_draw`: a retry samples even greedy rows.
+    `prompt_token_ids` are those of the first stage's prompt on a fixed day: what a chat template
+    prints of the clock is the day on which the run began and no part of the identity, so that a
+    night is resumed after midnight. `sampling` is resolved. `run_seed` counts only where tokens
+    are sampled and `sampling.seed` is None. `beyond_prompt` holds whatever else the artifact
+    depends on, such as values that later stages read; None or empty means nothing. `may_draw`: a
+    retry samples even greedy rows.
     """
     schema = json.dumps(output_schema, sort_keys=True) if output_schema is not None else ""
     state = _settings_state(

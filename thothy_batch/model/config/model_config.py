@@ -232,8 +232,14 @@ def stop_token_ids(directory: Path) -> tuple[int, ...]:
         text = raw.get("text_config")  # of multimodal models
         for section in (raw, text if isinstance(text, dict) else {}):
             value = section.get("eos_token_id")
-            listed = value if isinstance(value, list) else [value]
-            ids.update(v for v in listed if isinstance(v, int) and not isinstance(v, bool))
+            listed = value if isinstance(value, list) else [] if value is None else [value]
+            numbers = [v for v in listed if isinstance(v, int) and not isinstance(v, bool)]
+            if len(numbers) < len(listed):
+                raise ModelError(
+                    f"{directory / name}: eos_token_id is {value!r}, not a token id or a list",
+                    hint="correct it, or fetch the file again",
+                )
+            ids.update(numbers)
     return tuple(sorted(ids))
 
 

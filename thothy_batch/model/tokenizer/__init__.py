@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING
 from thothy_batch.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from thothy_batch.model.tokenizer.chat_template import BeyondBoundsError
+    from thothy_batch.model.tokenizer.chat import ChatSettings
+    from thothy_batch.model.tokenizer.chat_template import ChatRefusedError
     from thothy_batch.model.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
-__all__ = ["BeyondBoundsError", "Tokenizer", "load_tokenizer"]
+__all__ = ["ChatRefusedError", "ChatSettings", "Tokenizer", "load_tokenizer"]
 
 __getattr__ = lazy_face(
     __name__,
     {
-        "chat_template": ("BeyondBoundsError",),
+        "chat": ("ChatSettings",),
+        "chat_template": ("ChatRefusedError",),
         "tokenizer": (
             "Tokenizer",
             "load_tokenizer",

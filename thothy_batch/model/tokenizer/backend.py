@@ -16,9 +16,9 @@ from tokenizers import Tokenizer as Backend
 
 from thothy_batch.errors import ModelError
 from thothy_batch.model.checkpoint.files import CONFIG, read_json_if_there
+from thothy_batch.model.tokenizer.token_settings import TokenSettings
 
 TOKENIZER = "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 _NAMED = (
     "bos_token",
     "eos_token",
@@ -37,7 +37,7 @@ _FILE_AS_IT_IS = ("mistral", "mistral3", "ministral", "ministral3", "mixtral")
 
 @dataclass(frozen=True, slots=True)
 class TokenizerParts:
-    """A ready backend, the named special tokens, and the raw tokenizer_config.json."""
+    """A ready backend, the named special tokens, and the raw settings."""
 
     backend: Backend
     named_tokens: dict[str, str]  # "bos_token" → "<s>"; available to chat templates
@@ -53,48 +53,61 @@ def load_parts(directory: Path) -> TokenizerParts:
             hint="save it with transformers: "
             "AutoTokenizer.from_pretrained(model).save_pretrained(directory)",
         )
-    settings = _settings(directory)
+    settings = TokenSettings.read(directory)
+    backend = _backend(file, settings)
+    named = _named_tokens(settings)
+    _add_tokens(backend, settings, named)
+    return TokenizerParts(backend, named, settings.values)
+
+
+def _backend(file: Path, settings: TokenSettings) -> Backend:
+    is_llama, with_spaces = _is_llama(settings), _llama_spaces(settings)
     try:
         text = file.read_text(encoding="utf-8")
-        if _is_sentencepiece_llama(directory, settings, text):
-            text = json.dumps(_with_llama_spaces(json.loads(text), settings))
+        # Llama 3 and others name the same class for byte-level files.
+        if is_llama and '"ByteLevel"' not in text:
+            text = json.dumps(_with_llama_spaces(json.loads(text), *with_spaces))
         backend = Backend.from_str(text)
+        backend.encode("a\n")  # some files are read and then encode nothing
     except Exception as error:  # the library raises bare Exception for an unusable file
-        raise ModelError(f"{file} cannot be used: {error}", hint="fetch the file again") from error
+        raise _unusable(file, error) from error
+    except BaseException as error:  # a panic of the library is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _unusable(file, error) from None
     backend.no_truncation()
     backend.no_padding()
-    named = _named_tokens(settings)
-    _add_tokens(backend, directory, settings, named)
-    return TokenizerParts(backend, named, settings)
+    return backend
 
 
-def _settings(directory: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = dict(read_json_if_there(directory / TOKENIZER_CONFIG))
-    if "added_tokens_decoder" not in settings:
-        settings.update(read_json_if_there(directory / "special_tokens_map.json"))
-    return settings
+def _unusable(file: Path, error: BaseException) -> ModelError:
+    return ModelError(f"{file} cannot be used: {error}", hint="fetch the file again")
 
 
-def _tokenizer_class(settings: dict[str, Any]) -> str:
-    return str(settings.get("tokenizer_class") or "").removesuffix("Fast")
+def _tokenizer_class(settings: TokenSettings) -> str:
+    return settings.text("tokenizer_class").removesuffix("Fast")
 
 
-def _is_sentencepiece_llama(directory: Path, settings: dict[str, Any], text: str) -> bool:
-    """True for SentencePiece files; Llama 3 and others name the same class for byte-level ones."""
-    if _tokenizer_class(settings) != "LlamaTokenizer" or '"ByteLevel"' in text:
+def _is_llama(settings: TokenSettings) -> bool:
+    if _tokenizer_class(settings) != "LlamaTokenizer":
         return False
-    return read_json_if_there(directory / CONFIG).get("model_type") not in _FILE_AS_IT_IS
+    config = read_json_if_there(settings.directory / CONFIG)
+    return config.get("model_type") not in _FILE_AS_IT_IS
 
 
-def _with_llama_spaces(content: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Apply the space rule of the settings `add_prefix_space` and `legacy`.
+def _llama_spaces(settings: TokenSettings) -> tuple[bool, bool]:
+    """Return the settings `add_prefix_space` and `legacy`, with transformers' defaults."""
+    prefix = settings.flag("add_prefix_space")
+    return prefix is None or prefix, bool(settings.flag("legacy"))
+
+
+def _with_llama_spaces(content: dict[str, Any], prefix: bool, legacy: bool) -> dict[str, Any]:
+    """Apply the space rule of the settings.
 
     Files of this family often contain the old rule (a space before every piece between special
     tokens); transformers uses "only before the first" unless the settings say `legacy: true`.
     """
-    prefix = settings.get("add_prefix_space")
-    prefix = True if prefix is None else bool(prefix)
-    scheme = ("always" if settings.get("legacy", False) else "first") if prefix else "never"
+    scheme = ("always" if legacy else "first") if prefix else "never"
     decoders: list[dict[str, object]] = [
         {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
         {"type": "ByteFallback"},
@@ -118,42 +131,30 @@ def _with_llama_spaces(content: dict[str, Any], settings: dict[str, Any]) -> dic
     }
 
 
-def _named_tokens(settings: dict[str, Any]) -> dict[str, str]:
+def _named_tokens(settings: TokenSettings) -> dict[str, str]:
     """Return bos_token and every other `..._token` that the settings name."""
     defaults = {"LlamaTokenizer": _LLAMA_NAMES, "Qwen2Tokenizer": _QWEN_NAMES}
-    values: dict[str, Any] = {}
-    for key in _NAMED:
-        values[key] = settings.get(key, defaults.get(_tokenizer_class(settings), {}).get(key))
-    for key, value in settings.items():
+    default = defaults.get(_tokenizer_class(settings), {})
+    named = {key: settings.token(key, default.get(key)) for key in _NAMED}
+    for key, value in settings.values.items():
         if key.endswith("_token") and key not in _NAMED and isinstance(value, (str, dict)):
-            values[key] = value
-    extra = settings.get("extra_special_tokens")
-    if isinstance(extra, dict):
-        values.update(extra)
-    return {key: _content(value) for key, value in values.items() if value is not None}
+            named[key] = settings.token(key)
+    found = {key: text for key, text in named.items() if text is not None}
+    return found | settings.token_mapping("extra_special_tokens")
 
 
-def _add_tokens(
-    backend: Backend,
-    directory: Path,
-    settings: dict[str, Any],
-    named: dict[str, str],
-) -> None:
+def _add_tokens(backend: Backend, settings: TokenSettings, named: dict[str, str]) -> None:
     """Register the tokens of the settings; named ones become special."""
-    listed = settings.get("added_tokens_decoder")
-    if isinstance(listed, dict):
-        by_id = {int(key): dict(value) for key, value in listed.items()}
-    else:
-        plain = read_json_if_there(directory / "added_tokens.json")
-        by_id = {int(str(i)): {"content": text} for text, i in plain.items()}
+    by_id = settings.tokens_by_id("added_tokens_decoder")
+    if by_id is None:
+        by_id = settings.plain_added_tokens()
         for token_id, token in backend.get_added_tokens_decoder().items():
             by_id[token_id] = {key: getattr(token, key) for key in _TOKEN_FIELDS}
     special = set(named.values())
     tokens = []
     for _, entry in sorted(by_id.items()):
-        entry.pop("__type", None)
-        entry["special"] = bool(entry.get("special")) or entry["content"] in special
-        tokens.append(AddedToken(**entry))
+        is_special = bool(entry.get("special")) or entry["content"] in special
+        tokens.append(AddedToken(**entry | {"special": is_special}))
     known = {token.content for token in tokens}
     known.update(token.content for token in backend.get_added_tokens_decoder().values())
     for text in [*named.values(), *_extra_tokens(settings)]:
@@ -164,10 +165,8 @@ def _add_tokens(
         backend.add_tokens(tokens)
 
 
-def _extra_tokens(settings: dict[str, Any]) -> list[str]:
-    extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens")
-    return [_content(value) for value in extra] if isinstance(extra, list) else []
-
-
-def _content(value: object) -> str:
-    return str(value["content"]) if isinstance(value, dict) else str(value)
+def _extra_tokens(settings: TokenSettings) -> list[str]:
+    key = "extra_special_tokens"
+    if not settings.values.get(key):
+        key = "additional_special_tokens"
+    return settings.token_list(key)

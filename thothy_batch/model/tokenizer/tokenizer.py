@@ -4,17 +4,17 @@ The text of a chat template is encoded without further special tokens, so the be
 token occurs once or not at all, as the template says.
 """
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
+from thothy_batch.errors import ModelError
 from thothy_batch.model.config.model_config import stop_token_ids
 from thothy_batch.model.tokenizer.backend import TOKENIZER, TokenizerParts, load_parts
-from thothy_batch.model.tokenizer.chat_template import ChatTemplate, Message, find_template
+from thothy_batch.model.tokenizer.chat import Chat, ChatSettings
+from thothy_batch.model.tokenizer.chat_template import ChatTemplate
+from thothy_batch.model.tokenizer.control_tokens import ControlTokens, Message, control_texts
+from thothy_batch.model.tokenizer.template_files import find_template
 from thothy_batch.records import TokenIds
-
-_FIRST_MARK = 0xF0000  # private-use characters, which no meaningful text contains
 
 
 class Tokenizer:
@@ -24,19 +24,28 @@ class Tokenizer:
         self._directory = directory
         self._backend = parts.backend
         source = find_template(directory, parts.settings)
-        self._template = None if source is None else ChatTemplate(source, parts.named_tokens)
+        self._template: ChatTemplate | None = None
+        if source is not None:
+            self._template = ChatTemplate(source.text, parts.named_tokens, source.where)
+        self._settings = ChatSettings()
+        self._chat = Chat(self._template, self._settings)
+        self._bound: dict[ChatSettings, Tokenizer] = {}
         added = parts.backend.get_added_tokens_decoder()
         self.special_token_texts = frozenset(t.content for t in added.values() if t.special)
-        # Runs of spaces or tabs are added tokens of some vocabularies but control nothing.
-        self._control = _ControlTokens(
-            {t.content: i for i, t in added.items() if not t.content.isspace()}
-        )
+        self._added_texts = frozenset(t.content for t in added.values())
         self.bos_token_id = self._id_of(parts.named_tokens.get("bos_token"))
         self.eos_token_id = self._id_of(parts.named_tokens.get("eos_token"))
         self._leading_ids = self._find_leading_ids()
         self._newline_ids = self.encode("\n")
         own = set() if self.eos_token_id is None else {self.eos_token_id}
         self.stop_token_ids = frozenset(own | set(stop_token_ids(directory)))
+        self._control = ControlTokens(
+            control_texts(
+                ((token.content, token.special) for token in added.values()),
+                {added[i].content for i in self.stop_token_ids if i in added},
+                "" if self._template is None else self._template.literal_text,
+            )
+        )
 
     @classmethod
     def from_dir(cls, directory: Path) -> "Tokenizer":
@@ -44,7 +53,16 @@ class Tokenizer:
         return cls(directory, load_parts(directory))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Tokenizer.from_dir, (self._directory,)
+        return _load_with_chat, (self._directory, self._settings)
+
+    def with_chat(self, settings: ChatSettings) -> "Tokenizer":
+        """Return this tokenizer with a job's settings of the chat template; the same one again."""
+        if settings not in self._bound:
+            bound = object.__new__(Tokenizer)  # a copy would be read from its directory again
+            bound.__dict__.update(self.__dict__)
+            bound._settings, bound._chat = settings, Chat(self._template, settings)
+            self._bound[settings] = bound
+        return self._bound[settings]
 
     @property
     def vocab_size(self) -> int:
@@ -54,6 +72,30 @@ class Tokenizer:
     @property
     def has_chat_template(self) -> bool:
         return self._template is not None
+
+    @property
+    def reads_clock(self) -> bool:
+        """True if a prompt of the chat template may depend on the date."""
+        return self._chat.reads_clock
+
+    @property
+    def opens_reasoning(self) -> bool:
+        """True if the template ends a prompt inside a reasoning block: the completion closes it."""
+        return self._chat.opens_reasoning
+
+    @property
+    def reasoning_tags(self) -> tuple[str, str] | None:
+        """Tags around what the model writes for itself before its text; None: no such model."""
+        return self._chat.reasoning_tags(self._added_texts)
+
+    @property
+    def chat_notes(self) -> list[str]:
+        """Sentences on what a user may not expect of the chat template."""
+        return self._chat.notes
+
+    def check_chat(self) -> None:
+        """Try the chat template. Raises ModelError if it drops the text of a user."""
+        self._chat.check()
 
     def encode(self, text: str) -> list[int]:
         """Encode the text alone. Special tokens written in the text become those tokens."""
@@ -79,17 +121,18 @@ class Tokenizer:
         return self._backend.decode(list(token_ids), skip_special_tokens=skip_special)
 
     def render_chat(self, messages: Sequence[Message]) -> str:
-        """Render a prompt. Without a chat template: the contents, each followed by a blank line."""
-        if self._template is not None:
-            return self._template.render(messages)
-        return "".join(message["content"] + "\n\n" for message in messages)
+        """Render a prompt. Without a chat template: the contents, each followed by a blank line.
+
+        Raises ModelError for an unusable template, ChatRefusedError for these messages alone.
+        """
+        return self._chat.render(messages)
 
     def chat_ids(self, messages: Sequence[Message]) -> list[int]:
         """Encode the prompt of these messages, up to the model's turn.
 
         A control token's text inside a message ("<|im_end|>", "<s>") is encoded as ordinary
-        characters: only the template produces control tokens. For any other text the ids equal
-        those of transformers' apply_chat_template.
+        characters: only the template produces control tokens. For any other text, added tokens
+        that control nothing included, the ids equal those of transformers' apply_chat_template.
         """
         return self.chat_ids_batch([messages])[0]
 
@@ -106,7 +149,12 @@ class Tokenizer:
         return [leading + encoded[i] for i in range(len(texts))]
 
     def _encode(self, texts: Sequence[str], *, special: bool) -> list[list[int]]:
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=special)
+        try:
+            encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=special)
+        except Exception as error:  # the library raises bare Exception for a text it cannot encode
+            raise ModelError(
+                f"{self._directory / TOKENIZER} cannot encode a text: {error}"
+            ) from error
         return [list(encoding.ids) for encoding in encodings]
 
     def _encode_marked(self, text: str, marks: str) -> list[int]:
@@ -156,57 +204,11 @@ class Tokenizer:
         return None if text is None else self._backend.token_to_id(text)
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A part of a rendered prompt; a marked one is the text of a control token in a message."""
-
-    text: str
-    is_marked: bool
-
-
-class _ControlTokens:
-    """Finds the texts of control tokens in messages and marks them."""
-
-    def __init__(self, ids: dict[str, int]) -> None:
-        longest_first = sorted(ids, key=lambda text: (-len(text), text))
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        # Almost no text contains one: two characters of each are searched before the long pattern.
-        self._prefixes = sorted({text[:2] for text in ids})
-
-    def mark(self, messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
-        """Return the messages with marks, and the two mark characters ("" if nothing was found)."""
-        contents = [message["content"] for message in messages]
-        if not any(self._found_in(content) for content in contents):
-            return messages, ""
-        begin, end = _unused_characters(contents)
-        marked = [
-            {**message, "content": self._pattern.sub(f"{begin}\\g<0>{end}", message["content"])}
-            for message in messages
-        ]
-        return marked, begin + end
-
-    def split(self, text: str, marks: str) -> list["_Piece"]:
-        """Cut a rendered prompt at its marks, the first piece never a marked one.
-
-        A template may cut a text between a token and its mark; such a lone mark is dropped.
-        """
-        begin, end = marks[0], marks[1]
-        cuts = re.split(f"{begin}({self._pattern.pattern}){end}|[{marks}]", text)
-        pieces = [_Piece(part or "", bool(i % 2)) for i, part in enumerate(cuts)]
-        return pieces[:1] + [piece for piece in pieces[1:] if piece.text]
-
-    def _found_in(self, content: str) -> bool:
-        if not any(prefix in content for prefix in self._prefixes):
-            return False
-        return self._pattern.search(content) is not None
-
-
 def load_tokenizer(directory: Path) -> Tokenizer | None:
     """Load the checkpoint's tokenizer; None if it has none (token-id prompts need none)."""
     return Tokenizer.from_dir(directory) if (directory / TOKENIZER).is_file() else None
 
 
-def _unused_characters(contents: Iterable[str]) -> tuple[str, str]:
-    used = set().union(*contents)
-    free = (chr(code) for code in range(_FIRST_MARK, _FIRST_MARK + 0xFFFD) if chr(code) not in used)
-    return next(free), next(free)
+def _load_with_chat(directory: Path, settings: ChatSettings) -> Tokenizer:
+    tokenizer = Tokenizer.from_dir(directory)
+    return tokenizer if settings == ChatSettings() else tokenizer.with_chat(settings)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from thothy_batch.engine.model_info import ModelInfo
 from thothy_batch.errors import EngineError, StoreError
 from thothy_batch.kinds import TemplateProblem, render
 from thothy_batch.manifest import load_manifest
@@ -33,7 +32,8 @@ from thothy_batch.runner.commands.plan_document import (
 )
 from thothy_batch.runner.commands.plan_types import PlanDocument, PlanEstimate
 from thothy_batch.runner.entries.entry import Entry
-from thothy_batch.runner.entries.job import Job
+from thothy_batch.runner.entries.prepare import template_notes
+from thothy_batch.runner.entries.rendering import RenderContext
 from thothy_batch.runner.monitoring.progress import Observer
 from thothy_batch.runner.planning.engine_plan import EnginePlan
 from thothy_batch.runner.planning.pipeline import (
@@ -103,7 +103,12 @@ def plan_manifest(options: RunOptions, observer: Observer) -> PlanDocument:
     )
     job_fields = jobs_json(inputs.jobs, assignment, run_plan, plan.estimates, preview.failed)
     costs, cost_notes = costs_json(run_plan, _repeated_text(run_plan), job_fields)
-    notes = [*problems, *cost_notes, *_model_notes(model, inputs.jobs), *([note] if note else [])]
+    notes = [
+        *problems,
+        *cost_notes,
+        *template_notes(inputs.render_context),
+        *([note] if note else []),
+    ]
     return {
         "manifest": str(manifest.path),
         "store": str(manifest.store),
@@ -129,23 +134,24 @@ def _read_entries(inputs: RunInputs, preview: _Preview, observer: Observer) -> l
         if entry.code is not None:
             preview.fail(entry, entry.code, entry.message)
         elif not preview.first_prompt:
-            preview.first_prompt = _prompt_text(entry, inputs.model_info)
+            preview.first_prompt = _prompt_text(entry, inputs.render_context)
         entry.variables = {}
         entries.append(entry)
     return entries
 
 
-def _prompt_text(entry: Entry, model: ModelInfo) -> str:
+def _prompt_text(entry: Entry, context: RenderContext) -> str:
     """The prompt as the model sees it."""
+    tokenizer = context.tokenizer_of(entry.job.index)
     if entry.job.kind.raw:
-        decode = model.tokenizer.decode if model.tokenizer is not None else None
+        decode = tokenizer.decode if tokenizer is not None else None
         return decode(entry.prompt_token_ids, skip_special=False) if decode else ""
     try:
         messages = render(entry.job.kind, 0, entry.variables).messages
     except TemplateProblem:
         return ""
-    assert model.tokenizer is not None
-    return model.tokenizer.render_chat(messages)
+    assert tokenizer is not None
+    return tokenizer.render_chat(messages)
 
 
 def _cached_results(
@@ -239,14 +245,3 @@ def _estimate(
         "reason": "the speed of this store's last runs; every output as long as allowed",
         "time_left_s": left_s,
     }
-
-
-def _model_notes(model: ModelInfo, jobs: list[Job]) -> list[str]:
-    """Notes on the model that a user should read before the run."""
-    rendered = any(not job.kind.raw for job in jobs)
-    if rendered and model.tokenizer is not None and not model.tokenizer.has_chat_template:
-        return [
-            f"model {model.name!r} has no chat template: system, document and instruction are "
-            "joined by blank lines"
-        ]
-    return []

@@ -3,12 +3,14 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from functools import partial
 from itertools import chain, islice
 
-from thothy_batch.engine.model_info import ModelInfo
+from thothy_batch.engine.model_info import AnyTokenizer, ModelInfo
 from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.manifest import Manifest
+from thothy_batch.model.tokenizer import ChatSettings
 from thothy_batch.process import map_chunks
 from thothy_batch.records import EngineSpec
 from thothy_batch.runner.entries.entry import Entry, iter_entries
@@ -30,12 +32,12 @@ Report = Callable[[int], None]
 
 
 def render_context(
-    manifest: Manifest, jobs: list[Job], model: ModelInfo, spec: EngineSpec
+    manifest: Manifest, jobs: list[Job], model: ModelInfo, spec: EngineSpec, started: datetime
 ) -> RenderContext:
-    """Collect what rendering reads of the run.
+    """Collect what rendering reads of the run. `started`: its beginning, which templates may print.
 
-    Raises ModelError where a job renders text and the model has no tokenizer. Rows of kind raw
-    may hold token ids, so each of them is checked by itself.
+    Raises ModelError where a job renders text and the model has no tokenizer, or a chat template
+    that drops it. Rows of kind raw may hold token ids, so each of them is checked by itself.
     """
     needs_tokenizer = [job.name for job in jobs if not job.kind.raw]
     if model.tokenizer is None and needs_tokenizer:
@@ -44,13 +46,39 @@ def render_context(
             hint=f"add the file to {spec.model.id}; without it only kind raw with "
             "prompt_token_ids can be run",
         )
-    return RenderContext(
+    context = RenderContext(
         kinds=tuple(job.kind for job in jobs),
         on_too_long=tuple(job.settings.on_too_long for job in jobs),
+        chats=tuple(
+            ChatSettings.of(
+                manifest.model.chat_template_kwargs | job.settings.chat_template_kwargs, started
+            )
+            for job in jobs
+        ),
         model_info=model,
         run_seed=manifest.run.seed,
         limits=model.limits(spec),
     )
+    for tokenizer in _rendering_tokenizers(context):
+        tokenizer.check_chat()
+    return context
+
+
+def template_notes(context: RenderContext) -> list[str]:
+    """Sentences on the chat template that a user should read before the run."""
+    tokenizers = _rendering_tokenizers(context)
+    if tokenizers and not tokenizers[0].has_chat_template:
+        return [
+            f"model {context.model_info.name!r} has no chat template: system, document and "
+            "instruction are joined by blank lines"
+        ]
+    return list(dict.fromkeys(note for each in tokenizers for note in each.chat_notes))
+
+
+def _rendering_tokenizers(context: RenderContext) -> list[AnyTokenizer]:
+    """The tokenizer of each job that renders messages."""
+    found = [context.tokenizer_of(i) for i, kind in enumerate(context.kinds) if not kind.raw]
+    return [tokenizer for tokenizer in found if tokenizer is not None]
 
 
 def prepare_entries(

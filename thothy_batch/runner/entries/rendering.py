@@ -9,7 +9,7 @@ from functools import partial
 from thothy_batch.engine.core import Limits, why_unfit
 from thothy_batch.engine.model_info import AnyTokenizer, ModelInfo
 from thothy_batch.kinds import Kind, TemplateProblem, render
-from thothy_batch.model.tokenizer import BeyondBoundsError
+from thothy_batch.model.tokenizer import ChatRefusedError, ChatSettings
 from thothy_batch.plan import request_key
 from thothy_batch.records import FailureCode, Request, Sampling
 
@@ -45,9 +45,20 @@ class RenderContext:
 
     kinds: tuple[Kind, ...]  # by job index
     on_too_long: tuple[str, ...]
+    chats: tuple[ChatSettings, ...]
     model_info: ModelInfo
     run_seed: int
     limits: Limits
+
+    def tokenizer_of(self, job_index: int, *, on_fixed_day: bool = False) -> AnyTokenizer | None:
+        """The tokenizer with a job's settings of the chat template.
+
+        `on_fixed_day`: the template's clock shows the day that all request keys share.
+        """
+        tokenizer, chat = self.model_info.tokenizer, self.chats[job_index]
+        if tokenizer is None:
+            return None
+        return tokenizer.with_chat(chat.on_fixed_day() if on_fixed_day else chat)
 
 
 Render = Callable[[Sequence[Draft]], list[Rendered]]
@@ -81,32 +92,47 @@ class _Prompt:
     ids: list[int]
     messages: list[dict[str, str]]
     num_document_chars: int = 0
+    reads_clock: bool = False  # its template may print the date
 
 
 def _render_one(context: RenderContext, draft: Draft) -> Rendered:
+    tokenizer = context.tokenizer_of(draft.job_index)
     try:
-        prompt = _prompt(context, draft)
+        prompt = _prompt(context, draft, tokenizer)
         if not prompt.ids:
             raise _Unusable(FailureCode.INVALID_INPUT, "the prompt has no tokens")
-        ids, truncated = _fit(context, draft, prompt)
+        ids, flags = _fit(context, draft, prompt, tokenizer)
+        key_ids, key_flags = ids, flags
+        if prompt.reads_clock:
+            key_ids, key_flags = _on_fixed_day(context, draft)
     except _Unusable as unusable:
         return Rendered(array("i"), code=unusable.code, message=unusable.message)
     kind = context.kinds[draft.job_index]
-    flags = draft.flags
-    if truncated and TRUNCATED not in flags:
-        flags = (*flags, TRUNCATED)
     key = request_key(
         model_fingerprint=context.model_info.fingerprint,
-        prompt_token_ids=ids,
+        prompt_token_ids=key_ids,
         sampling=draft.sampling,
         num_samples=draft.num_samples,
         kind_hash=kind.content_hash,
         output_schema=kind.output.as_json(),
         run_seed=context.run_seed,
-        beyond_prompt=_beyond_prompt(kind, draft, flags),
+        beyond_prompt=_beyond_prompt(kind, draft, key_flags),
         may_draw=kind.retry_temperature is not None,
     )
     return Rendered(array("i", ids), key, flags=flags)
+
+
+def _on_fixed_day(context: RenderContext, draft: Draft) -> tuple[list[int], tuple[str, ...]]:
+    """The ids and flags of the prompt as it would be on the day that all request keys share.
+
+    It is cut by its own length: a longer name of the month must not change the key.
+    """
+    fixed = context.tokenizer_of(draft.job_index, on_fixed_day=True)
+    prompt = _prompt(context, draft, fixed)
+    try:
+        return _fit(context, draft, prompt, fixed)
+    except _Unusable:  # by a few tokens, which the run's own date does not take
+        return prompt.ids, draft.flags
 
 
 def _beyond_prompt(kind: Kind, draft: Draft, flags: tuple[str, ...]) -> dict[str, object]:
@@ -121,31 +147,31 @@ def _beyond_prompt(kind: Kind, draft: Draft, flags: tuple[str, ...]) -> dict[str
     return beyond
 
 
-def _prompt(context: RenderContext, draft: Draft) -> _Prompt:
+def _prompt(context: RenderContext, draft: Draft, tokenizer: AnyTokenizer | None) -> _Prompt:
     kind, model = context.kinds[draft.job_index], context.model_info
     if kind.raw and "prompt_token_ids" in draft.variables:
         ids = draft.variables["prompt_token_ids"]
         assert isinstance(ids, Sequence | array)
         return _Prompt(_checked_ids(list(ids), model.vocab_size), [])
-    if model.tokenizer is None:
+    if tokenizer is None:
         raise _Unusable(
             FailureCode.INVALID_INPUT,
             f"model {model.name!r} has no tokenizer.json: only prompt_token_ids can be used",
         )
     if kind.raw:
-        return _Prompt(model.tokenizer.encode_raw(str(draft.variables["prompt"])), [])
+        return _Prompt(tokenizer.encode_raw(str(draft.variables["prompt"])), [])
     try:
         prompt = render(kind, draft.stage, draft.variables)
     except TemplateProblem as problem:
         raise _Unusable(FailureCode.TEMPLATE_ERROR, str(problem)) from None
-    ids = _chat_ids(model.tokenizer, prompt.messages)
-    return _Prompt(ids, prompt.messages, prompt.num_document_chars)
+    ids = _chat_ids(tokenizer, prompt.messages)
+    return _Prompt(ids, prompt.messages, prompt.num_document_chars, tokenizer.reads_clock)
 
 
 def _chat_ids(tokenizer: AnyTokenizer, messages: Sequence[dict[str, str]]) -> list[int]:
     try:
         return tokenizer.chat_ids(messages)
-    except BeyondBoundsError as error:
+    except ChatRefusedError as error:
         raise _Unusable(FailureCode.TEMPLATE_ERROR, error.message) from None
 
 
@@ -159,13 +185,14 @@ def _checked_ids(ids: list[int], vocab_size: int) -> list[int]:
     return ids
 
 
-def _fit(context: RenderContext, draft: Draft, prompt: _Prompt) -> tuple[list[int], bool]:
-    """The prompt's ids, truncated where they are too many and the job allows it."""
+def _fit(
+    context: RenderContext, draft: Draft, prompt: _Prompt, tokenizer: AnyTokenizer | None
+) -> tuple[list[int], tuple[str, ...]]:
+    """The prompt's ids, truncated where they are too many and the job allows it, and the flags."""
     message = _why_unfit(context, draft, prompt.ids)
     if not message:
-        return prompt.ids, False
+        return prompt.ids, draft.flags
     how = context.on_too_long[draft.job_index]
-    tokenizer = context.model_info.tokenizer
     if how == "fail":
         raise _Unusable(FailureCode.PROMPT_TOO_LONG, message)
     if context.kinds[draft.job_index].raw:
@@ -178,7 +205,8 @@ def _fit(context: RenderContext, draft: Draft, prompt: _Prompt) -> tuple[list[in
     best = cut(lambda ids: not _why_unfit(context, draft, ids))
     if best is None:
         raise _Unusable(FailureCode.PROMPT_TOO_LONG, f"{message}, even with the document cut away")
-    return best, True
+    is_flagged = TRUNCATED in draft.flags
+    return best, draft.flags if is_flagged else (*draft.flags, TRUNCATED)
 
 
 def _why_unfit(context: RenderContext, draft: Draft, ids: Sequence[int]) -> str:

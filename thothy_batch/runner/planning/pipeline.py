@@ -6,6 +6,7 @@ the steps of `engine_spec`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from thothy_batch.engine.core import EngineConfig
@@ -48,18 +49,22 @@ class RunInputs:
 def open_inputs(
     manifest: Manifest,
     *,
+    started: datetime | None = None,
     need_weights: bool = True,
     phase: Callable[[str], None] = lambda text: None,
 ) -> RunInputs:
     """Open the jobs and resolve the engine, once for everything that follows.
 
-    `phase` is told what is done. Raises ManifestError, with all problems, and ModelError.
+    `started`: the run's beginning in local time, by default this moment. `phase` is told what is
+    done. Raises ManifestError, with all problems, and ModelError.
     """
     phase("opening the inputs")
     jobs = open_jobs(manifest)
     phase(_about_model(manifest.model.id))
     spec, model = resolve_engine(to_engine_spec(manifest), need_weights=need_weights)
-    return RunInputs(manifest, jobs, spec, model, render_context(manifest, jobs, model, spec))
+    moment = datetime.now() if started is None else started
+    context = render_context(manifest, jobs, model, spec, moment)
+    return RunInputs(manifest, jobs, spec, model, context)
 
 
 def _about_model(model_id: str) -> str:

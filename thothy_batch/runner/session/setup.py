@@ -12,9 +12,9 @@ from thothy_batch import __version__
 from thothy_batch.manifest import load_manifest
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.job import open_jobs
-from thothy_batch.runner.entries.prepare import render_context
+from thothy_batch.runner.entries.prepare import render_context, template_notes
 from thothy_batch.runner.monitoring.progress import Observer
-from thothy_batch.runner.planning.pipeline import open_inputs
+from thothy_batch.runner.planning.pipeline import RunInputs, open_inputs
 from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.runner.session.run_context import RunContext
 from thothy_batch.runner.session.stop_conditions import StopConditions
@@ -36,7 +36,8 @@ def prepare_run(options: RunOptions, observer: Observer, run_id: str = "") -> Ru
     started = datetime.now().astimezone()
     manifest = load_manifest(options.manifest, options.overrides)
     deadline = options.deadline_of(manifest, started)
-    inputs = open_inputs(manifest, phase=observer.phase)
+    inputs = open_inputs(manifest, started=started, phase=observer.phase)
+    _note_templates(inputs, observer)
     return RunContext(
         run_id=run_id or new_run_id(),
         options=options,
@@ -52,13 +53,20 @@ def prepare_run(options: RunOptions, observer: Observer, run_id: str = "") -> Ru
     )
 
 
+def _note_templates(inputs: RunInputs, observer: Observer) -> None:
+    """Tell a surprising chat template; the test model, which computes nothing, has none."""
+    if inputs.model_info.work is not None:
+        for text in template_notes(inputs.render_context):
+            observer.note(text)
+
+
 def reload_inputs(run: RunContext) -> None:
     """Open the inputs again after a long wait for the lock. The jobs' deadlines stay."""
     inputs = run.inputs
     jobs = open_jobs(inputs.manifest)
     for job, before in zip(jobs, inputs.jobs, strict=True):
         job.ends_at = before.ends_at
-    context = render_context(inputs.manifest, jobs, inputs.model_info, inputs.spec)
+    context = render_context(inputs.manifest, jobs, inputs.model_info, inputs.spec, run.started)
     run.inputs = replace(inputs, jobs=jobs, render_context=context)
 
 

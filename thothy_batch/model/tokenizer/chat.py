@@ -1,0 +1,122 @@
+"""Renders the conversations of one job: the template with the job's variables and its date."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+
+from thothy_batch.errors import ModelError
+from thothy_batch.model.tokenizer.chat_template import ChatTemplate
+from thothy_batch.model.tokenizer.clock import FIXED_DAY
+from thothy_batch.model.tokenizer.control_tokens import Message
+from thothy_batch.model.tokenizer.layout import Layout, Layouts, probe_layouts
+
+# Tags of the text that a model writes for itself before it answers.
+_REASONING_TAGS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatSettings:
+    """Everything that a job gives to the chat template beside its messages."""
+
+    kwargs: str = "{}"  # JSON of chat_template_kwargs, so that settings can be compared
+    now: datetime | None = None  # local time that the template's clock shows; None: this moment
+
+    @classmethod
+    def of(cls, kwargs: Mapping[str, object], now: datetime) -> "ChatSettings":
+        """Make the settings of a job in a run that began at `now`."""
+        return cls(json.dumps(kwargs), now.replace(tzinfo=None))
+
+    def on_fixed_day(self) -> "ChatSettings":
+        """Return the settings by which request keys are made: every run has the same date."""
+        return replace(self, now=FIXED_DAY)
+
+
+class Chat:
+    """One template with one job's settings. The template is tried before its first use."""
+
+    def __init__(self, template: ChatTemplate | None, settings: ChatSettings) -> None:
+        self._template = template
+        self._now = settings.now
+        self._variables: dict[str, object] = json.loads(settings.kwargs)
+
+    @property
+    def reads_clock(self) -> bool:
+        return self._template is not None and self._template.reads_clock
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Render a prompt. Without a template: the contents, each followed by a blank line.
+
+        Raises ModelError for an unusable template, ChatRefusedError for these messages alone.
+        """
+        if self._template is None:
+            return "".join(message["content"] + "\n\n" for message in messages)
+        arranged = self._layouts.of(messages).arrange(messages)
+        return self._template.render(arranged, self._variables, self._now)
+
+    def check(self) -> None:
+        """Try the template. Raises ModelError if it cannot print a user's text."""
+        if self._template is not None:
+            _ = self._layouts
+
+    @cached_property
+    def _layouts(self) -> Layouts:
+        template = self._template
+        assert template is not None
+        return probe_layouts(
+            lambda messages: template.render(messages, self._variables, self._now), template.where
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what a user may not expect of the template."""
+        if self._template is None:
+            return []
+        notes, layout = [], self._layouts.with_system
+        if isinstance(layout, Layout) and layout.system == "merged":
+            notes.append(
+                f"the model's chat template {layout.why_merged}: "
+                "the system text is put before the user's text"
+            )
+        for name in sorted(self._variables.keys() - self._template.names):
+            notes.append(f"chat_template_kwargs: the chat template reads no {name!r}")
+        return notes
+
+    @cached_property
+    def _tail(self) -> str:
+        """The prompt after the user's text, as the model sees it before its first token."""
+        if self._template is None:
+            return ""
+        try:
+            layouts = self._layouts
+        except ModelError:  # of no concern to jobs that render no messages
+            return ""
+        found = layouts.with_system if isinstance(layouts.with_system, Layout) else layouts.without
+        return found.tail if isinstance(found, Layout) else ""
+
+    @property
+    def opens_reasoning(self) -> bool:
+        """True if the prompt ends inside a reasoning block, which the completion then closes."""
+        tail = self._tail
+        return any(
+            tail.rfind(opening) > tail.rfind(closing) for opening, closing in _REASONING_TAGS
+        )
+
+    def reasoning_tags(self, added_texts: frozenset[str]) -> tuple[str, str] | None:
+        """Return the tags around reasoning: of the prompt's end, else of template or vocabulary."""
+        literal = "" if self._template is None else self._template.literal_text
+        for known in (self._tail, literal, added_texts):
+            for tags in _REASONING_TAGS:
+                if any(tag in known for tag in tags):
+                    return tags
+        return None
