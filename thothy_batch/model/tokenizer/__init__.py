@@ -6,14 +6,16 @@ from thothy_batch.lazy import lazy_face
 
 if TYPE_CHECKING:
     from thothy_batch.model.tokenizer.chat_template import BeyondBoundsError
+    from thothy_batch.model.tokenizer.reasoning import ReasoningSplitter
     from thothy_batch.model.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
-__all__ = ["BeyondBoundsError", "Tokenizer", "load_tokenizer"]
+__all__ = ["BeyondBoundsError", "ReasoningSplitter", "Tokenizer", "load_tokenizer"]
 
 __getattr__ = lazy_face(
     __name__,
     {
         "chat_template": ("BeyondBoundsError",),
+        "reasoning": ("ReasoningSplitter",),
         "tokenizer": (
             "Tokenizer",
             "load_tokenizer",

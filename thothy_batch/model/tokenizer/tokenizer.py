@@ -12,6 +12,7 @@ from pathlib import Path
 from thothy_batch.model.config.model_config import stop_token_ids
 from thothy_batch.model.tokenizer.backend import TOKENIZER, TokenizerParts, load_parts
 from thothy_batch.model.tokenizer.chat_template import ChatTemplate, Message, find_template
+from thothy_batch.model.tokenizer.detokenizer import Detokenizer
 from thothy_batch.records import TokenIds
 
 _FIRST_MARK = 0xF0000  # private-use characters, which no meaningful text contains
@@ -26,7 +27,8 @@ class Tokenizer:
         source = find_template(directory, parts.settings)
         self._template = None if source is None else ChatTemplate(source, parts.named_tokens)
         added = parts.backend.get_added_tokens_decoder()
-        self.special_token_texts = frozenset(t.content for t in added.values() if t.special)
+        self.special_token_ids = {t.content: i for i, t in added.items() if t.special}
+        self._detokenizer = Detokenizer(parts.backend)
         # Runs of spaces or tabs are added tokens of some vocabularies but control nothing.
         self._control = _ControlTokens(
             {t.content: i for i, t in added.items() if not t.content.isspace()}
@@ -76,7 +78,15 @@ class Tokenizer:
 
     def decode(self, token_ids: TokenIds, skip_special: bool = True) -> str:
         """Decode ids into text; unknown ids give nothing."""
-        return self._backend.decode(list(token_ids), skip_special_tokens=skip_special)
+        return self._detokenizer.decode(token_ids, skip_special)
+
+    def decode_whole(self, token_ids: TokenIds, skip_special: bool = True) -> str:
+        """Decode ids, but a character at their end whose last bytes are missing."""
+        return self._detokenizer.decode_whole(token_ids, skip_special)
+
+    def is_boundary(self, token_ids: TokenIds, skip_special: bool = True) -> bool:
+        """Return whether the text of these ids is the same whatever ids follow."""
+        return self._detokenizer.is_boundary(token_ids, skip_special)
 
     def render_chat(self, messages: Sequence[Message]) -> str:
         """Render a prompt. Without a chat template: the contents, each followed by a blank line."""
