@@ -43,6 +43,7 @@ class Sampling:
     top_k: int = 0  # 0: off
     max_tokens: int = 128
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()  # besides the model's own
     ignore_eos: bool = False
     seed: int | None = None  # None: run.seed
     repetition_penalty: float = 1.0
@@ -112,10 +113,9 @@ class Request:
     seed: int = 0  # 63 bits, derived from seed and request_key; used where temperature > 0
     num_samples: int = 1
     priority: int = 5
-    prefixes: tuple[SharedPrefix, ...] | None = None  # shortest first; None: looked up by blocks
+    prefixes: tuple[SharedPrefix, ...] | None = None  # shortest first; None: blocks are looked up
     expected_tokens: int | None = None  # output tokens of a sample; None: max_tokens
-    # By time.monotonic() of this process; see engine/process/messages.py. None: no deadline.
-    ends_at: float | None = None  # not started where it cannot be expected to finish by then
+    ends_at: float | None = None  # by time.monotonic(); not started if it cannot finish by then
     later_tokens: int = 0  # output tokens of later stages, due by ends_at as well
 
 
@@ -126,6 +126,8 @@ class Completion:
     token_ids: tuple[int, ...]  # the stop token included
     text: str  # decoded, special tokens left out, cut before a stop string
     finish_reason: FinishReason
+    reasoning: str = ""  # written before the text; it is part of neither text nor token_ids
+    ends_in_reasoning: bool = False  # no text followed it
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,14 +244,13 @@ class ResolvedEngine:
     bulk_tokens: int
     block_size: int
     layer_groups: tuple[LayerGroup, ...]
-    device_limits: DeviceLimits | None = None  # None: not measured
+    device_limits: DeviceLimits | None = None  # the last one; None: not measured
 
     def as_json(self) -> dict[str, object]:
         """The settings as `runs.engine` records them."""
         groups = [{"num_layers": len(g.layers), "window": g.window} for g in self.layer_groups]
-        settings = {name: getattr(self, name) for name in self.__slots__} | {"layer_groups": groups}
-        limits = settings.pop("device_limits")
-        return settings if limits is None else {**settings, "device_figures": asdict(limits)}
+        more = {"device_figures": asdict(self.device_limits)} if self.device_limits else {}
+        return {n: getattr(self, n) for n in self.__slots__[:-1]} | {"layer_groups": groups} | more
 
 
 @dataclass(frozen=True, slots=True)

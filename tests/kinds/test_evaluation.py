@@ -174,7 +174,7 @@ def test_long_lines_of_a_report_are_parsed_at_once() -> None:
     ("line", "headings"),
     [
         ("## a # b ##", ["a # b"]),
-        ("## C# \t", ["C"]),
+        ("## C# \t", ["C#"]),
         ("## #", ["#"]),
         ("##\tTab", ["Tab"]),
         ("##", []),

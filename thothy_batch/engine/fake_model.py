@@ -4,6 +4,7 @@ The next token is a function of the last token, its position and, unless samplin
 row's seed. `builtin:fake?step_ms=5&fail=memory&fail_at_step=20` sets the knobs below.
 """
 
+import codecs
 import os
 import signal
 import time
@@ -132,7 +133,7 @@ class ByteTokenizer:
     chat_notes: abc.Sequence[str] = ()
     stop_token_ids = frozenset({FAKE_STOP_ID})
     vocab_size = 256
-    special_token_texts: frozenset[str] = frozenset()
+    special_token_ids: Mapping[str, int] = {}
     bos_token_id: int | None = None
     eos_token_id: int | None = FAKE_STOP_ID
 
@@ -155,8 +156,19 @@ class ByteTokenizer:
         return self.encode_batch(texts)
 
     def decode(self, token_ids: TokenIds | Iterable[int], skip_special: bool = True) -> str:
-        shown = (i for i in token_ids if not (skip_special and i == FAKE_STOP_ID))
-        return bytes(shown).decode(errors="replace")
+        return self._bytes(token_ids, skip_special).decode(errors="replace")
+
+    def decode_whole(self, token_ids: TokenIds | Iterable[int], skip_special: bool = True) -> str:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return decoder.decode(self._bytes(token_ids, skip_special))
+
+    def is_boundary(self, token_ids: TokenIds | Iterable[int], skip_special: bool = True) -> bool:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.decode(self._bytes(token_ids, skip_special))
+        return not decoder.getstate()[0]
+
+    def _bytes(self, token_ids: TokenIds | Iterable[int], skip_special: bool) -> bytes:
+        return bytes(i for i in token_ids if not (skip_special and i == FAKE_STOP_ID))
 
     def render_chat(self, messages: abc.Sequence[Mapping[str, str]]) -> str:
         return "".join(message["content"] + "\n\n" for message in messages)

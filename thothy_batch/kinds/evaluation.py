@@ -1,12 +1,20 @@
 """Parses completions into an artifact and applies the kind's checks."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from thothy_batch.kinds.copied import copied_runs
 from thothy_batch.kinds.kind import Kind
-from thothy_batch.kinds.parsing import parse_line, parse_lines, parse_sections, visible
+from thothy_batch.kinds.parsing import (
+    num_lines,
+    parse_line,
+    parse_lines,
+    parse_sections,
+    visible,
+)
 from thothy_batch.kinds.prompt import with_optional
+from thothy_batch.kinds.said_again import count_passages, said_again
 from thothy_batch.kinds.templates import literal_head, render_template
 from thothy_batch.records import Completion, FinishReason, TokenIds
 
@@ -20,6 +28,7 @@ MIN_EQUAL_CHARS = 40
 # Shorter fixed text of a template ("Summarise:") can occur in an honest output.
 MIN_HEAD_CHARS = 24
 MAX_HEAD_CHARS = 60
+MAX_QUOTED_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +89,15 @@ def evaluate(
 def _empty(checked: _Checked) -> str:
     if any(visible(completion.text) for completion in checked.completions):
         return ""
+    ends_in_reasoning = any(each.ends_in_reasoning for each in checked.completions)
+    if ends_in_reasoning and "cut_off" in checked.kind.checks:
+        return ""  # which says why
     return "the model's output is empty"
 
 
 def _cut_off(checked: _Checked) -> str:
+    if any(completion.ends_in_reasoning for completion in checked.completions):
+        return "the output ends inside the model's reasoning"
     reasons = [completion.finish_reason for completion in checked.completions]
     if checked.ignore_eos or FinishReason.LENGTH not in reasons:
         return ""
@@ -91,12 +105,21 @@ def _cut_off(checked: _Checked) -> str:
 
 
 def _repetition(checked: _Checked) -> str:
-    reasons = [completion.finish_reason for completion in checked.completions]
-    return "the output repeats itself" if FinishReason.REPETITION in reasons else ""
+    """Find loops, and passages said again more often than the source says its own."""
+    if FinishReason.REPETITION in [each.finish_reason for each in checked.completions]:
+        return "the output repeats itself"
+    texts = [completion.text for completion in checked.completions]
+    if not any(said_again(text, Counter()) for text in texts):
+        return ""
+    allowed = count_passages(_document(checked))
+    if checked.kind.entry == "target_lang":  # the same passages in other words
+        allowed[""] = max(allowed.values(), default=1)
+    passage = next((found for text in texts if (found := said_again(text, allowed))), "")
+    return f"the output says again: {passage[:MAX_QUOTED_CHARS]!r}" if passage else ""
 
 
 def _one_line(checked: _Checked) -> str:
-    several = sum(1 for line in checked.lines if len(line.splitlines()) > 1)
+    several = sum(1 for line in checked.lines if num_lines(line) > 1)
     return f"{several} of {len(checked.lines)} outputs have more than one line" if several else ""
 
 
@@ -104,7 +127,7 @@ def _count(checked: _Checked) -> str:
     """Find unusable lines: fewer good ones than samples requested."""
     seen = set()
     for line in checked.lines:
-        if line and len(line.splitlines()) == 1:
+        if line and num_lines(line) == 1:
             seen.add(" ".join(line.casefold().split()))
     asked = len(checked.lines)
     return "" if len(seen) == asked else f"{len(seen)} different lines instead of {asked}"
@@ -147,11 +170,15 @@ def _copies_document(checked: _Checked, completion: Completion) -> bool:
     in_runs = sum(runs) > COPIED_SHARE * len(completion.token_ids)
     if in_runs and max(runs) >= LONG_RUN:
         return True
-    values = with_optional(checked.kind, checked.variables)
-    document = render_template(checked.kind.document, values, what="document")
+    document = _document(checked)
     if in_runs:
         return len(text) >= COPIED_SHARE * len(document)
     return text.casefold().split() == document.casefold().split()
+
+
+def _document(checked: _Checked) -> str:
+    values = with_optional(checked.kind, checked.variables)
+    return render_template(checked.kind.document, values, what="document")
 
 
 _CHECKS: dict[str, Callable[[_Checked], str]] = {

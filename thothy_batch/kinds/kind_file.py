@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from thothy_batch.choices import SAMPLING_BOUNDS
+from thothy_batch.choices import MAX_COUNT, SAMPLING_BOUNDS
 from thothy_batch.kinds.kind import CheckAction, EntryUnit, OutputFormat, ParamType
 from thothy_batch.yaml_source import Field, StrictModel
 
@@ -17,6 +17,7 @@ class SamplingDefaults(StrictModel):
     top_k: Annotated[int | None, _WITHIN["top_k"]] = None
     max_tokens: Annotated[int | None, _WITHIN["max_tokens"]] = None
     stop: list[str] | None = None
+    stop_token_ids: list[Annotated[int, Field(ge=0, le=MAX_COUNT)]] | None = None
     ignore_eos: bool | None = None
     repetition_penalty: Annotated[float | None, _WITHIN["repetition_penalty"]] = None
     repetition_stop: Literal["auto", True, False] | None = None

@@ -89,7 +89,8 @@ def resolve_sampling(
     repetition_stop = given.get("repetition_stop", "auto")
     if repetition_stop == "auto":
         given["repetition_stop"] = not kind.raw and not given.get("ignore_eos", False)
-    given["stop"] = tuple(cast(Sequence[str], given.get("stop", ())))
+    for name in ("stop", "stop_token_ids"):
+        given[name] = tuple(cast(Sequence[object], given.get(name, ())))
     return Sampling(**cast(dict[str, Any], given))
 
 

@@ -165,7 +165,12 @@ class SamplingSettings(StrictModel):
         default=None, description="Maximum number of tokens of a completion."
     )
     stop: PossiblyNoTexts | None = Field(
-        default=None, description="Strings that end a completion and are removed from it."
+        default=None,
+        description="Strings that end a completion and are removed from it, special tokens too.",
+    )
+    stop_token_ids: list[Annotated[int, Field(ge=0, le=MAX_COUNT)]] | None = Field(
+        default=None,
+        description="Ids that end a completion, besides the model's own; also with ignore_eos.",
     )
     ignore_eos: bool | None = Field(
         default=None, description="Continue after the model's end token, up to max_tokens."

@@ -90,6 +90,8 @@ def _settings_state(
     }
     # 1 and 1.0 (0.0 and -0.0) are equal to the cache and the sampler but differ in JSON.
     settings |= {name: float(getattr(sampling, name)) + 0.0 for name in _FRACTIONS}
+    if not sampling.stop_token_ids:  # keys are older than this setting
+        del settings["stop_token_ids"]
     if sampling.temperature == 0 and not may_draw:
         for name in _DRAWING_ONLY:
             del settings[name]

@@ -118,6 +118,7 @@ ARTIFACTS: Columns = {
     "seed": BIGINT,
     "created_at": TIME,
     "wasted_tokens": INTEGER,
+    "reasoning": TEXT,  # null: none was written
 }
 
 RUN_ITEMS: Columns = dict.fromkeys(

@@ -1,13 +1,11 @@
 """Stop checker: ends of completions, and the text that remains."""
 
-from array import array
 from typing import Any
 
 import pytest
 
 from thothy_batch.engine.core.sequence import Clock, Sequence
 from thothy_batch.engine.fake_model import ByteTokenizer
-from thothy_batch.engine.output import repetition
 from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.records import Completion, FinishReason
 
@@ -59,44 +57,32 @@ def test_a_stop_string_in_the_prompt_does_not_count(request_of: Any) -> None:
     assert completion.finish_reason is FinishReason.LENGTH
 
 
-class SpacedTokenizer:
-    """Words whose space belongs to the token, except at the start of a decoded text."""
-
-    WORDS = (" stop", " the", " bus", " now")
-
-    def decode(self, token_ids: Any, skip_special: bool = True) -> str:
-        return "".join(self.WORDS[i] for i in token_ids).removeprefix(" ")
-
-
-def test_spaces_between_tokens_are_seen_by_stop_strings(request_of: Any) -> None:
-    request = request_of(0, [1], 9, stop=("the bus",), ignore_eos=True)
-    completion, taken = complete(request, bytes([0, 1, 2, 3]), SpacedTokenizer())
-    assert (completion.text, taken) == ("stop ", 3)
-
-
-@pytest.mark.parametrize("period", [1, 2, 3, 16, 63, 64])
-def test_a_cycle_is_found_once_it_is_long_enough(period: int) -> None:
-    cycle = array("i", range(100, 100 + period))
-    needed = max(repetition.MIN_TOKENS, repetition.MIN_COPIES * period)
-    looping = array("i", range(50)) + cycle * (needed // period + 2)
-    assert repetition.repeats_itself(looping[: 50 + needed])
-    assert not repetition.repeats_itself(looping[: 50 + needed - 1])
-
-
-def test_text_that_only_nearly_repeats_continues() -> None:
-    almost = array("i", list(range(16)) * 8)
-    almost[-30] += 1
-    assert not repetition.repeats_itself(almost)
-    assert not repetition.repeats_itself(array("i", range(300)))
-    assert not repetition.repeats_itself(array("i", list(range(65)) * 5)), "too long a period"
-
-
 def test_the_end_of_a_loop_depends_on_its_output_alone(request_of: Any) -> None:
     output = b"intro: " + b"abc" * 200
     for prompt in (b"x", b"abc" * 30):
         completion, taken = complete(request_of(0, prompt, 500, repetition_stop=True), output)
         assert completion.finish_reason is FinishReason.REPETITION
         assert taken == 80, "7 + 64 tokens, rounded up to a multiple of 16"
+
+
+@pytest.mark.parametrize("period", [80, 300, 512])
+def test_a_long_loop_ends_before_max_tokens(request_of: Any, period: int) -> None:
+    """The period is one of its numbers: each token of a cycle says its place in it."""
+    cycle = b"".join(b"%x;" % (number * 7919 % 4096) for number in range(period))[:period]
+    output = b"intro: " + cycle * 5
+    request = request_of(0, b"x", len(output), repetition_stop=True)
+    completion, taken = complete(request, output)
+    assert completion.finish_reason is FinishReason.REPETITION
+    assert taken <= 7 + 3 * period + 16
+
+
+def test_a_loop_that_max_tokens_ends_is_no_cut(request_of: Any) -> None:
+    """Two copies are too few to stop at, but not to see what more room would be used for."""
+    cycle = b"".join(b"%x;" % (number * 7919 % 4096) for number in range(99))[:99]
+    completion, _ = complete(request_of(0, b"x", 200, repetition_stop=True), b"no" + cycle * 3)
+    assert completion.finish_reason is FinishReason.REPETITION
+    completion, _ = complete(request_of(0, b"x", 199, repetition_stop=True), b"no" + cycle * 3)
+    assert completion.finish_reason is FinishReason.LENGTH
 
 
 def test_the_repetition_check_can_be_turned_off(request_of: Any) -> None:

@@ -13,6 +13,7 @@ from thothy_batch.model.tokenizer.backend import TOKENIZER, TokenizerParts, load
 from thothy_batch.model.tokenizer.chat import Chat, ChatSettings
 from thothy_batch.model.tokenizer.chat_template import ChatTemplate
 from thothy_batch.model.tokenizer.control_tokens import ControlTokens, Message, control_texts
+from thothy_batch.model.tokenizer.detokenizer import Detokenizer
 from thothy_batch.model.tokenizer.template_files import find_template
 from thothy_batch.records import TokenIds
 
@@ -31,8 +32,9 @@ class Tokenizer:
         self._chat = Chat(self._template, self._settings)
         self._bound: dict[ChatSettings, Tokenizer] = {}
         added = parts.backend.get_added_tokens_decoder()
-        self.special_token_texts = frozenset(t.content for t in added.values() if t.special)
+        self.special_token_ids = {t.content: i for i, t in added.items() if t.special}
         self._added_texts = frozenset(t.content for t in added.values())
+        self._detokenizer = Detokenizer(parts.backend)
         self.bos_token_id = self._id_of(parts.named_tokens.get("bos_token"))
         self.eos_token_id = self._id_of(parts.named_tokens.get("eos_token"))
         self._leading_ids = self._find_leading_ids()
@@ -118,7 +120,15 @@ class Tokenizer:
 
     def decode(self, token_ids: TokenIds, skip_special: bool = True) -> str:
         """Decode ids into text; unknown ids give nothing."""
-        return self._backend.decode(list(token_ids), skip_special_tokens=skip_special)
+        return self._detokenizer.decode(token_ids, skip_special)
+
+    def decode_whole(self, token_ids: TokenIds, skip_special: bool = True) -> str:
+        """Decode ids, but a character at their end whose last bytes are missing."""
+        return self._detokenizer.decode_whole(token_ids, skip_special)
+
+    def is_boundary(self, token_ids: TokenIds, skip_special: bool = True) -> bool:
+        """Return whether the text of these ids is the same whatever ids follow."""
+        return self._detokenizer.is_boundary(token_ids, skip_special)
 
     def render_chat(self, messages: Sequence[Message]) -> str:
         """Render a prompt. Without a chat template: the contents, each followed by a blank line.

@@ -36,8 +36,9 @@ def render_context(
 ) -> RenderContext:
     """Collect what rendering reads of the run. `started`: its beginning, which templates may print.
 
-    Raises ModelError where a job renders text and the model has no tokenizer, or a chat template
-    that drops it. Rows of kind raw may hold token ids, so each of them is checked by itself.
+    Raises ManifestError for stop ids outside the vocabulary, and ModelError where a job renders
+    text and the model has no tokenizer, or a chat template that drops it. Rows of kind raw may
+    hold token ids, so each of them is checked by itself.
     """
     needs_tokenizer = [job.name for job in jobs if not job.kind.raw]
     if model.tokenizer is None and needs_tokenizer:
@@ -46,6 +47,7 @@ def render_context(
             hint=f"add the file to {spec.model.id}; without it only kind raw with "
             "prompt_token_ids can be run",
         )
+    _check_stop_ids(jobs, model)
     context = RenderContext(
         kinds=tuple(job.kind for job in jobs),
         on_too_long=tuple(job.settings.on_too_long for job in jobs),
@@ -79,6 +81,22 @@ def _rendering_tokenizers(context: RenderContext) -> list[AnyTokenizer]:
     """The tokenizer of each job that renders messages."""
     found = [context.tokenizer_of(i) for i, kind in enumerate(context.kinds) if not kind.raw]
     return [tokenizer for tokenizer in found if tokenizer is not None]
+
+
+def _check_stop_ids(jobs: list[Job], model: ModelInfo) -> None:
+    """Raise ManifestError for ids that the model's vocabulary has not."""
+    problems = [
+        job.settings.problem(
+            "sampling.stop_token_ids",
+            f"stop_token_ids holds {token_id}: ids of this model go from 0 to "
+            f"{model.vocab_size - 1}",
+        )
+        for job in jobs
+        for token_id in job.sampling.stop_token_ids
+        if token_id >= model.vocab_size
+    ]
+    if problems:
+        raise ManifestError(problems)
 
 
 def prepare_entries(

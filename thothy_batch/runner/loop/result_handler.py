@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from thothy_batch.kinds import evaluate
+from thothy_batch.model.tokenizer import ReasoningSplitter
 from thothy_batch.plan import OutputEstimates
-from thothy_batch.records import Request, RequestFailure, RequestResult
+from thothy_batch.records import Completion, Request, RequestFailure, RequestResult
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.prepare import draft_of
 from thothy_batch.runner.entries.rendering import Render
@@ -29,6 +30,7 @@ class ResultHandler:
     estimates: OutputEstimates
     retry_policy: RetryPolicy
     render: Render
+    reasoning: ReasoningSplitter | None  # None: a model without a tokenizer makes no text
     roofline_receipt: RooflineReceipt
     event_log: EventLog
     note: Callable[[str], None]
@@ -38,6 +40,7 @@ class ResultHandler:
         """Handle a completed request. `may_retry` False: the run is stopping."""
         pending = self.feed.complete(result.request_id)
         pending.cost.add(result)
+        completions = self._without_reasoning(pending, result)
         self.writer.metrics.observe_queue_delay(result.queue_s)
         primary = pending.primary
         if len(primary.job.kind.stages) <= 1 and not pending.num_attempts:
@@ -45,10 +48,10 @@ class ResultHandler:
                 self.estimates.observe(primary.job.name, len(completion.token_ids))
         if pending.stage + 1 < len(primary.job.kind.stages):
             self.roofline_receipt.add(pending.request.prompt_token_ids, result)
-            self._start_next_stage(pending, result)
+            self._start_next_stage(pending, result, completions[0])
             return
         self.forecast.finish(pending.request, result.output_tokens)
-        attempt = _evaluate(pending, result)
+        attempt = _evaluate(pending, result, completions)
         pending.add_attempt(attempt)
         if pending.num_attempts == 1:
             self.writer.count_first(pending)
@@ -87,10 +90,21 @@ class ResultHandler:
         self.forecast.add(request)
         self.feed.pending.append(pending)
 
-    def _start_next_stage(self, pending: PendingRequest, result: RequestResult) -> None:
+    def _without_reasoning(
+        self, pending: PendingRequest, result: RequestResult
+    ) -> tuple[Completion, ...]:
+        """Return the completions with their reasoning apart; those of kind raw as they are."""
+        if self.reasoning is None or pending.primary.job.kind.raw:
+            return result.completions
+        prompt = pending.request.prompt_token_ids
+        return tuple(self.reasoning.split(each, prompt) for each in result.completions)
+
+    def _start_next_stage(
+        self, pending: PendingRequest, result: RequestResult, completion: Completion
+    ) -> None:
         """Queue the request of the following stage ahead of all requests that have not started."""
         entry = pending.primary
-        if failure := pass_to_next_stage(pending, result):
+        if failure := pass_to_next_stage(pending, completion):
             self._fail(pending, failure)
             return
         (rendered,) = self.render([draft_of(entry, pending.stage)])
@@ -134,14 +148,17 @@ class ResultHandler:
         self.note(message)
 
 
-def _evaluate(pending: PendingRequest, result: RequestResult) -> Attempt:
+def _evaluate(
+    pending: PendingRequest, result: RequestResult, completions: tuple[Completion, ...]
+) -> Attempt:
     """Parse and check the completions of a request's last stage."""
     primary = pending.primary
     output = evaluate(
         primary.job.kind,
-        result.completions,
+        completions,
         prompt_token_ids=pending.request.prompt_token_ids,
         variables=primary.variables,
         ignore_eos=primary.sampling.ignore_eos,
     )
-    return Attempt(pending.request, pending.attempt, result, output)
+    reasoning = tuple(completion.reasoning for completion in completions)
+    return Attempt(pending.request, pending.attempt, result, output, reasoning)

@@ -188,6 +188,7 @@ class ResultWriter:
                 "seed": best.request.seed,
                 "created_at": datetime.now(UTC),
                 "wasted_tokens": cost.wasted_tokens,
+                "reasoning": pending.all_reasoning or None,
             },
         )
         return artifact

@@ -7,6 +7,7 @@ from datetime import datetime
 from thothy_batch import __version__
 from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.errors import StoreError
+from thothy_batch.model.tokenizer import ReasoningSplitter
 from thothy_batch.records import EngineInfo, ResolvedModel
 from thothy_batch.runner.entries.rendering import make_renderer
 from thothy_batch.runner.loop.cancellation import Cancellations
@@ -96,6 +97,7 @@ def _build_loop(
     engine: EngineClient,
 ) -> RunLoop:
     inputs, info, run_plan = run.inputs, engine.info, plan.run_plan
+    tokenizer = inputs.model_info.tokenizer
     feed = EngineFeed(engine, plan.estimates)
     # Unfit requests come last: the engine refuses them with its own message.
     feed.pending.extend([*run_plan.pending, *(pending for pending, _ in run_plan.unfit)])
@@ -111,6 +113,7 @@ def _build_loop(
             min(info.engine.max_model_len, info.engine.num_blocks * info.engine.block_size),
         ),
         render=make_renderer(inputs.render_context),
+        reasoning=ReasoningSplitter(tokenizer) if tokenizer is not None else None,
         roofline_receipt=RooflineReceipt(
             inputs.model_info.work, info.engine.device_limits, inputs.spec.block_size
         ),

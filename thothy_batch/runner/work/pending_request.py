@@ -8,6 +8,8 @@ from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.work.counts import JobCount
 from thothy_batch.runner.work.retry_policy import Attempt
 
+_BETWEEN_REASONING = "\n\n---\n\n"  # of several stages or samples
+
 
 @dataclass(slots=True)
 class Cost:
@@ -52,6 +54,7 @@ class PendingRequest:
     num_attempts: int = 0  # completed ones of its last stage, in this run
     last_attempt: int = 1  # the number of the latest completed one
     best: Attempt | None = None  # of the completed ones
+    reasoning: list[str] = field(default_factory=list)  # of its earlier stages
     counted_as_rejected: JobCount | None = None  # the job whose `num_rejected` includes it
 
     @property
@@ -67,6 +70,12 @@ class PendingRequest:
     def is_storable(self) -> bool:
         """True if an attempt passed the checks."""
         return self.best is not None and not self.best.output.failure
+
+    @property
+    def all_reasoning(self) -> str:
+        """The reasoning of all stages and samples in order, "" where there is none."""
+        last = self.best.reasoning if self.best is not None else ()
+        return _BETWEEN_REASONING.join(part for part in (*self.reasoning, *last) if part)
 
     def wanted_until(self, run_end: float | None) -> float | None:
         """time.monotonic() after which its result is useless; None: no limit.

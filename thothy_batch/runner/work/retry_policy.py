@@ -1,8 +1,8 @@
 """Retries of rejected or flagged completions: with another seed, or with room for more tokens.
 
 Sampled requests may do better with another seed. Greedy ones would repeat the same output, unless
-they were cut off or their kind names a retry temperature. The best attempt counts, of equal ones
-the first.
+they were cut off or their kind names a retry temperature. A completion that repeats itself gets no
+more room to do so. The best attempt counts, of equal ones the first.
 """
 
 from dataclasses import dataclass, replace
@@ -22,15 +22,17 @@ class Attempt:
     number: int  # 1: the first attempt, earlier runs included
     result: RequestResult
     output: ParsedOutput
+    reasoning: tuple[str, ...] = ()  # of each completion, "" where there is none
 
     @property
     def completions(self) -> tuple[Completion, ...]:
         return self.result.completions
 
     @property
-    def is_cut_off(self) -> bool:
+    def needs_room(self) -> bool:
+        """True if more tokens may complete it."""
         reasons = {completion.finish_reason for completion in self.completions}
-        return FinishReason.LENGTH in reasons
+        return FinishReason.LENGTH in reasons and "repetition" not in self.output.flags
 
     @property
     def rank(self) -> tuple[bool, int]:
@@ -63,7 +65,7 @@ class RetryPolicy:
         if num_attempts >= self.max_attempts:
             return None
         request, sampling = attempt.request, attempt.request.sampling
-        longer = self._longer(request) if attempt.is_cut_off and not sampling.ignore_eos else 0
+        longer = self._longer(request) if attempt.needs_room and not sampling.ignore_eos else 0
         if longer:
             sampling = replace(sampling, max_tokens=longer)
         elif sampling.temperature == 0:

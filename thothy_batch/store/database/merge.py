@@ -32,7 +32,7 @@ _PLAIN = (
 _COPIED = (
     *("text", "data", "verdict", "flags", "finish_reason", "prompt_tokens"),
     *("cached_prompt_tokens", "output_tokens", "output_token_ids", "attempt", "request_key"),
-    *("model", "seed", "kind"),
+    *("model", "seed", "kind", "reasoning"),
 )
 
 
