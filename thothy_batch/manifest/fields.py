@@ -121,7 +121,11 @@ class FieldPlan:
         else:
             found = "text, from the name of a folder"
             right = field.column not in hive or field.use in _OF_FOLDERS
-        return "" if right else f"column {field.column!r} must be {field.use}, found {found}"
+        if right:
+            return ""
+        what = f"column {field.column!r} must be {field.use}, found {found}"
+        is_bytes = count == 1 and fits(found, Use.TEXT)
+        return f"{what} (in an SQL input, decode() makes text of bytes)" if is_bytes else what
 
 
 def plan_fields(

@@ -92,6 +92,16 @@ def test_a_group_has_the_text_that_an_id_would_have(project: Any, weeks: Any, gr
     assert project.query(ARTIFACTS) == [(group, "")]
 
 
+def test_rows_may_be_grouped_by_their_ids(project: Any) -> None:
+    project.rows("rows.parquet", id=[1.0, 2.0], text=["x", "y"])
+    project.jobs(
+        "name: j, kind: report, input: rows.parquet, params: {group_by: id}, "
+        "sampling: {max_tokens: 20}"
+    )
+    project.run()
+    assert project.query(ARTIFACTS) == [("1", ""), ("2", "")]
+
+
 def test_what_cannot_be_an_id_cannot_be_a_group(project: Any) -> None:
     project.rows("rows.parquet", id=["a"], text=["x"], week=[["w1"]])
     project.jobs("name: j, kind: report, input: rows.parquet, params: {group_by: week}")

@@ -127,7 +127,7 @@ def _group_entries(job: Job, seen: SeenEntries) -> Iterator[Entry]:
     incomplete: set[str] = set()
     bad: list[Entry] = []
     for item in job.source:
-        value = item.values.get(job.group_by) if job.group_by else item.item_id
+        value = item.item_id if job.group_by in ("", "id") else item.values.get(job.group_by)
         row = _started(job, item, seen)
         if row.code is None:
             groups.setdefault(canonical_text(value), []).append(item)
