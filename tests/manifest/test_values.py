@@ -99,6 +99,7 @@ def test_a_column_is_read_alike_beside_a_dictionary(tmp_path: Path, by_parquet: 
             assert outcome(other, column, use) == outcome(by_parquet, column, use), sample.label
 
 
+@pytest.mark.rest
 def test_sql_reads_a_parquet_file_as_the_files_reader_does(
     tmp_path: Path, by_parquet: ReadOnce
 ) -> None:
@@ -111,6 +112,7 @@ def test_sql_reads_a_parquet_file_as_the_files_reader_does(
             assert found == outcome(by_parquet, f"v{number}", "id"), sample.label
 
 
+@pytest.mark.rest
 def test_the_zone_and_the_locale_of_the_machine_change_nothing(
     tmp_path: Path, by_parquet: ReadOnce, by_sql: ReadOnce, in_berlin: None
 ) -> None:
@@ -149,8 +151,6 @@ def test_whole_numbers_never_pass_through_a_float(parquet: Write, source: Open) 
     parquet("a.parquet", id=pa.array([large, None, large - 1]), text=["t"] * 3)
     ids = [str(large), "row 2 of a.parquet", str(large - 1)]
     assert [i.item_id for i in source()] == ids
-    sql = f"select unnest([{large}, {large - 1}]) as id, 't' as text"
-    assert [i.item_id for i in source({"sql": sql})] == [ids[0], ids[2]]
 
 
 def test_nan_is_null_in_every_field_and_inside_lists(parquet: Write, source: Open) -> None:

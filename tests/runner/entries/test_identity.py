@@ -11,6 +11,7 @@ ARTIFACTS = "select item_id, variant from artifacts order by all"
 FAILURES = "select item_id, variant, message from failures order by all"
 
 
+@pytest.mark.rest
 def test_of_equal_ids_the_first_wins_in_all_files_of_a_job(project: Any) -> None:
     project.rows("a.parquet", id=["x", "y", "x"], prompt=["1", "2", "3"])
     project.rows("b.parquet", id=["x", "z"], prompt=["4", "5"])
@@ -39,6 +40,7 @@ def test_rows_of_one_id_and_different_languages_are_all_due(project: Any) -> Non
     assert project.query(ARTIFACTS) == [("a", "de"), ("a", "fr"), ("b", "de")]
 
 
+@pytest.mark.rest
 def test_rows_of_one_id_and_one_language_are_duplicates(project: Any) -> None:
     translate(project, id=["a", "a", "a"], text=["1", "2", "3"], target_lang=["de", "de", "de"])
     assert project.query(ARTIFACTS) == [("a", "de")]
@@ -49,6 +51,7 @@ def test_rows_of_one_id_and_one_language_are_duplicates(project: Any) -> None:
     assert third[:2] == ("a", "de#3")
 
 
+@pytest.mark.rest
 def test_languages_of_a_row_and_of_the_params_meet(project: Any) -> None:
     params = "params: {target_langs: [de, fr]},"
     translate(project, params, id=["a", "a"], text=["1", "2"], target_lang=["fr", None])
@@ -72,6 +75,7 @@ def test_a_group_is_named_by_the_value_and_null_is_no_group(project: Any) -> Non
     assert "beyond 2^53" in found[2][2]
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("weeks", "group"),
     [
@@ -92,6 +96,7 @@ def test_a_group_has_the_text_that_an_id_would_have(project: Any, weeks: Any, gr
     assert project.query(ARTIFACTS) == [(group, "")]
 
 
+@pytest.mark.rest
 def test_rows_may_be_grouped_by_their_ids(project: Any) -> None:
     project.rows("rows.parquet", id=[1.0, 2.0], text=["x", "y"])
     project.jobs(
@@ -109,6 +114,7 @@ def test_what_cannot_be_an_id_cannot_be_a_group(project: Any) -> None:
         project.run()
 
 
+@pytest.mark.rest
 def test_a_decimal_column_sets_max_tokens(project: Any) -> None:
     lengths = pa.array([Decimal(3), Decimal(5), Decimal(0)], pa.decimal128(9, 0))
     project.rows("rows.parquet", id=list("abc"), prompt=list("abc"), max_tokens=lengths)
@@ -119,6 +125,7 @@ def test_a_decimal_column_sets_max_tokens(project: Any) -> None:
     assert "max_tokens must be at least 1, found 0" in project.query(FAILURES)[0][2]
 
 
+@pytest.mark.rest
 def test_temperature_and_seed_of_a_row_count_where_columns_names_them(project: Any) -> None:
     rows = {
         "id": list("abcde"),
@@ -137,3 +144,33 @@ def test_temperature_and_seed_of_a_row_count_where_columns_names_them(project: A
     failed = {row[0]: row[2] for row in project.query(FAILURES)}
     assert "temperature must be at least 0" in failed["c"]
     assert "lot must be a whole number, found 2.5" in failed["d"]
+
+
+@pytest.mark.rest
+def test_a_night_goes_on_in_another_zone_and_locale(
+    project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = datetime.datetime(2026, 1, 5, 23, 30, tzinfo=datetime.UTC)
+    times = pa.array([made], pa.timestamp("us", "Asia/Tokyo"))
+    project.rows("rows.parquet", made_at=times, day=["2026-01-05"])
+    (project.folder / "dated.yaml").write_text(
+        "kind: dated\nversion: 1\nentry: item\nfields: [text, made_at]\n"
+        'document: "{{ made_at }} {{ made_at.day }} {{ text }}"\n'
+        "stages:\n  - {name: draft, instruction: Say it.}\noutput: {format: text}\n"
+    )
+    sql = "select made_at as id, made_at::date::text as text, made_at from 'rows.parquet'"
+    limit = "sampling: {max_tokens: 8}"
+    project.jobs(
+        f'name: sql, kind: dated.yaml, input: {{sql: "{sql}"}}, {limit}',
+        f"name: file, kind: dated.yaml, input: rows.parquet, {limit}, "
+        "columns: {id: made_at, text: day, made_at: made_at}",
+    )
+    ids = [("2026-01-05T23:30:00+00:00",)]
+    counts = []
+    for zone, locale in (("UTC", "C.UTF-8"), ("Europe/Berlin", "th_TH.UTF-8")):
+        monkeypatch.setenv("TZ", zone)
+        monkeypatch.setenv("LC_ALL", locale)
+        counts.append(project.run().counts)
+    assert (counts[0]["num_done"], counts[0]["num_reused"]) == (1, 1)  # both have one prompt
+    assert (counts[1]["num_done"], counts[1]["num_reused"]) == (0, 2)
+    assert project.query("select distinct item_id from artifacts") == ids
