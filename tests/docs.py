@@ -1,4 +1,5 @@
-"""Generates parts of README.md (models, --help, manifest keys, the store's tables) and docs/schema.
+"""Generates parts of README.md (models, --help, manifest keys, the store's tables), the tables of
+docs/input-types.md, and docs/schema.
 
 python tests/docs.py           # exit 1 when one of them is out of date
 python tests/docs.py --write   # rewrite them (make docs)
@@ -20,6 +21,7 @@ from thothy_batch.store.files import journal_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
+INPUT_TYPES = ROOT / "docs" / "input-types.md"
 COMMANDS = ("run", "plan", "status", "report", "export", "doctor", "bench", "init")
 VIEWS = ("latest_artifacts", "latest_failures", "job_throughput", "nights")
 
@@ -101,13 +103,10 @@ def models() -> str:
     return "\n".join(lines) + "\n"
 
 
-def rendered(text: str) -> str:
-    for name, body in (
-        ("models", models()),
-        ("help", help_text()),
-        ("manifest", manifest_reference()),
-        ("tables", tables()),
-    ):
+def rendered(path: Path, parts: dict[str, str]) -> str:
+    """The text of a document, its generated parts anew."""
+    text = path.read_text(encoding="utf-8")
+    for name, body in parts.items():
         pattern = rf"(<!-- generated:{name} -->\n).*?(<!-- end -->)"
         text = re.sub(pattern, lambda m, b=body: f"{m[1]}{b}{m[2]}", text, count=1, flags=re.DOTALL)
     return text
@@ -116,8 +115,17 @@ def rendered(text: str) -> str:
 def main() -> int:
     sys.path.append(str(ROOT / "tests" / "oracles"))
     import document_schemas
+    import input_types
 
-    files = {README: rendered(README.read_text(encoding="utf-8")), **document_schemas.files()}
+    parts = {
+        "models": models(),
+        "help": help_text(),
+        "manifest": manifest_reference(),
+        "tables": tables(),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        types = rendered(INPUT_TYPES, input_types.tables(Path(folder)))
+    files = {README: rendered(README, parts), INPUT_TYPES: types, **document_schemas.files()}
     old = [
         path
         for path, text in files.items()

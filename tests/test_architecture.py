@@ -27,7 +27,7 @@ LEVELS = {
         ("model",),
         ("templating", "yaml_source"),
         ("process", "resources", "logs"),
-        ("records", "errors", "testing", "lazy", "choices"),
+        ("records", "errors", "testing", "lazy", "choices", "canonical"),
     ),
     "thothy_batch.engine": (
         ("start",),

@@ -289,7 +289,6 @@ class Item:
     item_id: str
     values: dict[str, object] = field(default_factory=dict)
     problem: str = ""
-    occurrence: int = 1  # of this item_id within its job; 2, 3, ... are duplicates
 
 
 @dataclass(frozen=True, slots=True)

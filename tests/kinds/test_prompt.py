@@ -132,8 +132,8 @@ def test_output_up_to_the_limit_is_rendered() -> None:
 
 def test_templates_do_not_leak_from_row_to_row() -> None:
     template = "{% if text == 'a' %}{% set seen = 1 %}{% endif %}{{ seen is defined }}"
-    assert rendered(template, text="a") == "True"
-    assert rendered(template, text="b") == "False"
+    assert rendered(template, text="a") == "true"
+    assert rendered(template, text="b") == "false"
 
 
 def test_templates_are_compiled_once_and_not_per_row() -> None:

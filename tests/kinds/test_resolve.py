@@ -88,7 +88,7 @@ def test_sampling_takes_the_kinds_defaults_where_a_job_is_silent() -> None:
     job = {"temperature": 0, "stop": ["\n"], "max_tokens": 20, "seed": 3}
     wanted = Sampling(temperature=0, max_tokens=20, stop=("\n",), seed=3)
     assert kinds.resolve_sampling(HOOK, job) == wanted
-    assert kinds.resolve_sampling(HOOK, job, 7).max_tokens == 7
+    assert kinds.resolve_sampling(HOOK, job, {"max_tokens": 7}).max_tokens == 7
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_impossible_sampling_values_are_refused(job: dict[str, Any]) -> None:
 
 def test_a_rows_max_tokens_is_checked() -> None:
     with pytest.raises(kinds.InvalidValueError, match="max_tokens must be at least 1"):
-        kinds.resolve_sampling(RAW, {}, 0)
+        kinds.resolve_sampling(RAW, {}, {"max_tokens": 0})
 
 
 def test_several_samples_need_a_temperature() -> None:

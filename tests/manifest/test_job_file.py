@@ -63,13 +63,11 @@ def test_rows_of_one_name_form_a_job(parquet: Write, tmp_path: Path) -> None:
     assert [i.values for i in open_job(manifest, "c")] == [{"text": "v1"}]
 
 
-def test_jobs_span_files_and_ids_are_unique_within_them(parquet: Write, tmp_path: Path) -> None:
+def test_jobs_span_files(parquet: Write, tmp_path: Path) -> None:
     parquet("n/1.parquet", job=["a", "b"], kind=["raw", "raw"], id=["1", "1"], text=["x", "y"])
     parquet("n/2.parquet", job=["a"], kind=["raw"], id=["1"], text=["z"])
     manifest = load(tmp_path, "n/*.parquet")
-    items = list(open_job(manifest, "a"))
-    assert [i.occurrence for i in items] == [1, 2]
-    assert "duplicate" in items[1].problem
+    assert [i.values["text"] for i in open_job(manifest, "a")] == ["x", "z"]
     assert [i.where for i in open_job(manifest, "b")] == ["n/1.parquet row 2"]
 
 

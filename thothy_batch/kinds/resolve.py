@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from thothy_batch.canonical import canonical_text
 from thothy_batch.choices import SAMPLING_BOUNDS, Bounds
 from thothy_batch.kinds.kind import Kind, ParamSpec
 from thothy_batch.records import Sampling
@@ -12,6 +13,7 @@ from thothy_batch.yaml_source import did_you_mean
 
 _LARGEST = sys.float_info.max  # integers may be larger; NaN never compares as smaller
 _SAMPLING_KEYS = frozenset(Sampling.__dataclass_fields__)
+_WRITTEN_AS_CODE = (str, int, float, list, tuple, dict, type(None))
 _MARK = re.compile(r"#[0-9]+\Z")
 _TYPE_WORDS = {
     "int": "a whole number",
@@ -67,15 +69,15 @@ def resolve_params(
 
 
 def resolve_sampling(
-    kind: Kind, job_sampling: Mapping[str, object] | None, max_tokens: object = None
+    kind: Kind,
+    job_sampling: Mapping[str, object] | None,
+    row_sampling: Mapping[str, object] | None = None,
 ) -> Sampling:
-    """Return the sampling settings: the kind's defaults, the job's, a row's own max_tokens.
+    """Return the sampling settings: the kind's defaults, the job's, a row's own.
 
     Raises InvalidValueError with all problems.
     """
-    given = {**kind.sampling, **_without_none(job_sampling)}
-    if max_tokens is not None:
-        given["max_tokens"] = max_tokens
+    given = {**kind.sampling, **_without_none(job_sampling), **_without_none(row_sampling)}
     problems = [f"unknown sampling key {name!r}" for name in given if name not in _SAMPLING_KEYS]
     for name, bounds in SAMPLING_BOUNDS.items():
         if name not in given:
@@ -216,5 +218,5 @@ def _in_brackets(hint: str) -> str:
 
 
 def _show(value: object) -> str:
-    text = repr(value)
+    text = repr(value) if isinstance(value, _WRITTEN_AS_CODE) else canonical_text(value)
     return text if len(text) <= 60 else text[:57] + "..."

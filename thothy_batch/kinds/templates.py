@@ -1,16 +1,25 @@
 """Compiles and renders kind templates in the sandbox; each source compiles once per process.
 
 A template sees values and nothing of Python: no underscore attributes, no mutation of its inputs,
-no other files, no randomness. None renders as an empty string.
+no other files, no randomness, no clock and no time zone of the machine. Values are printed as
+`canonical_text` has them: None as an empty string.
 """
 
+import json
+import math
+from datetime import date, datetime, time
 from functools import lru_cache
 from typing import Any
 
+from thothy_batch.canonical import canonical_text
 from thothy_batch.kinds.languages import language_name
-from thothy_batch.templating import BoundedSandbox, jinja
+from thothy_batch.templating import BoundedSandbox, bounded_filter, jinja
 
 _FILENAME = "<template>"  # jinja2's own name for templates made from a string
+# Methods of dates and times that read the clock or the time zone of the machine.
+_OF_THE_MACHINE = frozenset(
+    {"astimezone", "fromtimestamp", "now", "timestamp", "today", "utcfromtimestamp", "utcnow"}
+)
 
 
 class TemplateProblem(Exception):  # noqa: N818  (a finding about a row, no fault of ours)
@@ -30,18 +39,38 @@ def _shown(value: object) -> object:
     if callable(value) or hasattr(value, "__next__"):
         name = type(value).__name__
         raise jinja.TemplateRuntimeError(f"{name} is no text: is () or | list missing?")
-    return value
+    if isinstance(value, float) and math.isinf(value):
+        raise jinja.TemplateRuntimeError("the number is infinite")
+    return canonical_text(value)
+
+
+class _Sandbox(BoundedSandbox):
+    """A sandbox in which values have their canonical text wherever they become text."""
+
+    def text_of(self, value: Any) -> str:
+        return value if isinstance(value, str) else canonical_text(value)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if isinstance(obj, date | time) and attr in _OF_THE_MACHINE:
+            return attr == "timestamp" and isinstance(obj, datetime) and obj.tzinfo is not None
+        return super().is_safe_attribute(obj, attr, value)
+
+
+def _json(value: object, **options: Any) -> str:
+    return json.dumps(value, default=canonical_text, **options)
 
 
 def _environment() -> BoundedSandbox:
-    environment = BoundedSandbox(
+    environment = _Sandbox(
         undefined=jinja.StrictUndefined,
         trim_blocks=False,
         lstrip_blocks=False,
         autoescape=False,
         finalize=_shown,
     )
+    environment.filters["string"] = bounded_filter("string", environment.text_of, environment.made)
     environment.filters["language_name"] = language_name
+    environment.policies["json.dumps_function"] = _json
     return environment
 
 

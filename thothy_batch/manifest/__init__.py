@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from thothy_batch.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from thothy_batch.manifest.fields import ROW_SAMPLING
     from thothy_batch.manifest.items import ItemSource, open_items
     from thothy_batch.manifest.settings import (
         FileInput,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from thothy_batch.manifest.units import parse_memory
 
 __all__ = [
+    "ROW_SAMPLING",
     "FileInput",
     "ItemSource",
     "JobRowsInput",
@@ -41,6 +43,7 @@ __all__ = [
 __getattr__ = lazy_face(
     __name__,
     {
+        "fields": ("ROW_SAMPLING",),
         "items": (
             "ItemSource",
             "open_items",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from thothy_batch.choices import MAX_COUNT
 from thothy_batch.errors import Problem
 from thothy_batch.manifest.columns import Bad, Use, fits
 from thothy_batch.manifest.inputs import JobRowsInput
@@ -12,16 +13,25 @@ from thothy_batch.yaml_source import did_you_mean
 
 RAW_FIELDS = ("prompt", "prompt_token_ids")
 _ROW_FIELDS = ("params", "priority", "max_tokens", "target_lang")  # of a Parquet job manifest
+# These override the job's sampling where `columns` names them: a column `temperature` may be one
+# of the weather.
+ROW_SAMPLING = ("seed", "temperature")
 _USES = {
     "id": Use.ID,
     "text": Use.TEXT,
     "prompt": Use.TEXT,
     "target_lang": Use.TEXT,
     "max_tokens": Use.COUNT,
+    "seed": Use.COUNT,
+    "temperature": Use.NUMBER,
     "params": Use.PARAMS,
     "prompt_token_ids": Use.TOKEN_IDS,
 }
-_BOUNDS = {"max_tokens": (1, None), "priority": (0, 9)}
+_OF_FOLDERS = (Use.ID, Use.GROUP, Use.TEXT, Use.ANY)  # the name of a folder is text
+_BOUNDS: dict[str, tuple[int | None, int | None]] = {
+    "max_tokens": (1, MAX_COUNT),
+    "priority": (0, 9),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +61,8 @@ class WantedField:
         return (self.required or self.name == "target_lang") and not text.strip()
 
     def _out_of_bounds(self, count: int) -> str:
-        low, high = _BOUNDS[self.name]
-        if count < low:
+        low, high = _BOUNDS.get(self.name, (None, None))
+        if low is not None and count < low:
             return f"{self.column} must be at least {low}, found {count}"
         if high is not None and count > high:
             return f"{self.column} must be at most {high}, found {count}"
@@ -110,11 +120,17 @@ class FieldPlan:
             right = fits(found, field.use)
         else:
             found = "text, from the name of a folder"
-            right = field.column not in hive or field.use in (Use.ID, Use.TEXT, Use.ANY)
-        return "" if right else f"column {field.column!r} must be {field.use}, found {found}"
+            right = field.column not in hive or field.use in _OF_FOLDERS
+        if right:
+            return ""
+        what = f"column {field.column!r} must be {field.use}, found {found}"
+        is_bytes = count == 1 and fits(found, Use.TEXT)
+        return f"{what} (in an SQL input, decode() makes text of bytes)" if is_bytes else what
 
 
-def plan_fields(job: JobSettings, required: set[str], optional: set[str], raw: bool) -> FieldPlan:
+def plan_fields(
+    job: JobSettings, required: set[str], optional: set[str], raw: bool, group_by: str = ""
+) -> FieldPlan:
     """Return the fields of a job: `id`, the kind's required ones and its optional ones."""
     in_job_file = isinstance(job.input, JobRowsInput)
     names = {"id": True} | {name: False for name in sorted(optional)}
@@ -128,6 +144,8 @@ def plan_fields(job: JobSettings, required: set[str], optional: set[str], raw: b
         use = _USES.get(name, Use.ANY)
         if name == "priority" and in_job_file:
             use = Use.COUNT
+        elif name == group_by and use is Use.ANY:
+            use = Use.GROUP
         fields.append(WantedField(name, job.columns.get(name, name), use, is_required))
     return FieldPlan(tuple(fields), raw, raw and in_job_file)
 

@@ -19,6 +19,8 @@ _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 BATCH_ROWS = 1024
 # Bytes per column through which a row group is streamed instead of read whole.
 _STREAMED = {"buffer_size": 64 * 1024, "pre_buffer": False}
+# INT96 times, as Spark writes them, in nanoseconds end in 2262 and wrap around.
+_TYPES = {"coerce_int96_timestamp_unit": "us"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,9 @@ def find_files(patterns: Iterable[str], base: Path) -> tuple[list[DataFile], lis
 def reading(file: DataFile) -> Iterator[Any]:
     """Open a pq.ParquetFile for the block; errors inside become a ManifestError of this file."""
     try:
-        with pq.ParquetFile(file.path, metadata=_metadata(file.path), **_STREAMED) as parquet:
+        with pq.ParquetFile(
+            file.path, metadata=_metadata(file.path), **_STREAMED, **_TYPES
+        ) as parquet:
             yield parquet
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ManifestError([_unreadable(file, error)]) from error
@@ -63,14 +67,15 @@ def read_batches(
 
 
 def _metadata(path: Path) -> Any:
-    """Read the footer of a file, without Arrow types if it has dictionary columns.
+    """Read the footer of a file without the Arrow types that its writer put there.
 
-    A dictionary column is decoded as a whole and fails with one invalid text, while the plain
-    strings of Parquet do not. Arrow's types are stored in the footer under a key; under any other
-    key they are ignored.
+    What a file holds is what Parquet's own types say, as every other reader has it. A dictionary
+    column, for one, is decoded as a whole and fails with one invalid text, while the plain strings
+    of Parquet do not. Arrow's types are stored in the footer under a key; under any other key they
+    are ignored.
     """
     metadata = pq.read_metadata(path)
-    if not any(pa.types.is_dictionary(column.type) for column in metadata.schema.to_arrow_schema()):
+    if b"ARROW:schema" not in (metadata.metadata or {}):
         return metadata
     with path.open("rb") as file:
         file.seek(-8, os.SEEK_END)

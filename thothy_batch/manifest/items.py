@@ -1,6 +1,5 @@
 """Streams input rows as items, checks the input before the run, and isolates bad rows."""
 
-import hashlib
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
@@ -31,6 +30,7 @@ def open_items(
     optional: set[str] | None = None,
     limit: int | None = None,
     raw: bool = False,
+    group_by: str = "",
 ) -> "ItemSource":
     """Prepare the items of a job; nothing is read yet.
 
@@ -38,8 +38,9 @@ def open_items(
     `id` is always read. `raw`: each row has a `prompt` or `prompt_token_ids`, whichever column
     exists (with both: the ids if a row has them). Rows of a Parquet job manifest also have
     `params`, `priority`, `max_tokens` and `target_lang`. `limit`: read only the first rows.
+    `group_by`: the field whose values could all be ids.
     """
-    plan = plan_fields(job, set(fields), set(optional or ()), raw)
+    plan = plan_fields(job, set(fields), set(optional or ()), raw, group_by)
     problems = mapping_problems(job, plan)
     tables: list[Table] = []
     if isinstance(job.input, FileInput):
@@ -52,7 +53,7 @@ def open_items(
     else:
         assert isinstance(job.input, JobRowsInput)
         tables = _job_tables(job.name, job.input, base)
-    return ItemSource(job.name, plan, tables, problems, limit)
+    return ItemSource(plan, tables, problems, limit)
 
 
 class ItemSource:
@@ -65,13 +66,11 @@ class ItemSource:
 
     def __init__(
         self,
-        job: str,
         plan: FieldPlan,
         tables: list[Table],
         problems: list[Problem],
         limit: int | None,
     ) -> None:
-        self._job = job
         self._plan = plan
         self._tables = tables
         self._problems = problems
@@ -105,12 +104,11 @@ class ItemSource:
         return total if self._limit is None else min(total, self._limit)
 
     def __iter__(self) -> Iterator[Item]:
-        ids = _SeenIds(self._job)
         row = 0
         for table in self._tables:
             if self._limit is not None and row >= self._limit:
                 return
-            for item in self._items(table, ids, row):
+            for item in self._items(table, row):
                 yield item
                 row += 1
                 if self._limit is not None and row >= self._limit:
@@ -122,7 +120,7 @@ class ItemSource:
         except ManifestError as error:
             return error.problems
 
-    def _items(self, table: Table, ids: "_SeenIds", row: int) -> Iterator[Item]:
+    def _items(self, table: Table, row: int) -> Iterator[Item]:
         schema = table.schema()
         fields, problems = self._plan.resolve(table.label, schema, table.hive)
         if problems:
@@ -133,7 +131,6 @@ class ItemSource:
             for number, row_cells in zip(numbers, zip(*cells, strict=True), strict=True):
                 item = self._item(table.label, number, fields, row_cells)
                 item.row = row
-                ids.note(item)
                 row += 1
                 yield item
 
@@ -161,25 +158,6 @@ class ItemSource:
             item.values.pop(text, None)
         elif text not in item.values:
             item.problem = "the prompt is null"
-
-
-class _SeenIds:
-    """Finds repeated ids within a job. Keeps 16 bytes of each, not its text."""
-
-    def __init__(self, job: str) -> None:
-        self._job = job
-        self._seen: set[bytes] = set()
-        self._counts: dict[bytes, int] = {}  # repeated ids only
-
-    def note(self, item: Item) -> None:
-        digest = hashlib.blake2b(item.item_id.encode(), digest_size=16).digest()
-        if digest not in self._seen:
-            self._seen.add(digest)
-            return
-        item.occurrence = self._counts[digest] = self._counts.get(digest, 1) + 1
-        item.problem = (
-            f"duplicate id {item.item_id!r} within job {self._job!r}: the first row with it is used"
-        )
 
 
 def _cells(field: WantedField, table: Table, batch: Any) -> Any:

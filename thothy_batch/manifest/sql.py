@@ -20,6 +20,7 @@ import duckdb
 
 from thothy_batch.errors import ManifestError, Problem
 from thothy_batch.manifest.files import BATCH_ROWS
+from thothy_batch.manifest.sql_types import carried_by_arrow
 from thothy_batch.process import end_with_parent, parent_signals_blocked
 
 _RUN_TEXT = (b"query", b"json_execute_serialized_sql")
@@ -110,12 +111,14 @@ def _query(sql: str, only_schema: bool) -> Any:
     connection.execute("SET autoload_known_extensions = false")
     connection.execute("SET allow_persistent_secrets = false")
     connection.execute("SET python_enable_replacements = false")
+    # Times with a zone, and texts made of them, are the same whatever the machine's own zone is.
+    connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET lock_configuration = true")
     if not _is_one_select(connection, sql):
         raise ValueError("must be one SELECT and nothing else")
     sql = _without_end(sql)
     _check_reads_only(connection, sql)
-    relation = connection.sql(sql)
+    relation = carried_by_arrow(connection.sql(sql))
     if only_schema:
         relation = relation.limit(0)
     # Older releases have only the second name, newer ones warn about it.

@@ -190,7 +190,7 @@ def _joined_parts(
     """Return the strings to join and the separator. Parameters are named as in jinja2."""
     if attribute is not None:
         value = map(make_attrgetter(environment, attribute), value)
-    parts, separator = [text_of(part) for part in value], text_of(d)
+    parts, separator = [environment.text_of(part) for part in value], text_of(d)
     _check_join(separator, parts)
     return parts, separator
 

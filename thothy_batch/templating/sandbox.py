@@ -142,9 +142,13 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
             self.spend(num + chars // _KEPT_CHARS)
         return value
 
+    def text_of(self, value: Any) -> str:
+        """Return the text of a value that `~`, `join` or `string` makes part of a text."""
+        return bounds.text_of(value)
+
     def joined(self, join: Callable[[list[str]], str], parts: Iterable[Any]) -> str:
         """Concatenate as `a ~ b` does."""
-        texts = [bounds.text_of(part) for part in parts]
+        texts = [self.text_of(part) for part in parts]
         bounds.check_size(sum(map(len, texts)))
         text: str = self.made(join(texts))
         return text

@@ -4,10 +4,12 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from thothy_batch.canonical import canonical_text
 from thothy_batch.errors import ManifestError
 from thothy_batch.kinds import InvalidValueError, resolve_languages, resolve_samples
 from thothy_batch.manifest import Manifest
 from thothy_batch.records import EntryKey, FailureCode, Item, Sampling
+from thothy_batch.runner.entries.duplicates import SeenEntries
 from thothy_batch.runner.entries.job import Job
 
 INCOMPLETE_GROUP = "incomplete_group"
@@ -56,28 +58,35 @@ def iter_entries(manifest: Manifest, jobs: list[Job]) -> Iterator[Entry]:
 
 
 def _job_entries(job: Job) -> Iterator[Entry]:
+    seen = SeenEntries(job.name)
     if job.kind.entry == "group":
-        yield from _group_entries(job)
+        yield from _group_entries(job, seen)
         return
     for item in job.source:
         if job.kind.entry == "target_lang":
-            yield from _language_entries(job, item)
+            yield from _language_entries(job, item, seen)
         else:
-            yield _entry(job, item, _duplicate_mark(item))
+            yield _entry(job, item, seen)
 
 
-def _duplicate_mark(item: Item) -> str:
-    """The variant suffix of a repeated id: '' for its first row, '#2', '#3' for the next ones."""
-    return f"#{item.occurrence}" if item.occurrence > 1 else ""
-
-
-def _entry(job: Job, item: Item, variant: str, **more: object) -> Entry:
-    entry = Entry(job, item.item_id, variant)
+def _started(job: Job, item: Item, seen: SeenEntries, language: str = "") -> Entry:
+    """Return an entry without variables; failed if its row is unusable or due it again."""
+    mark = seen.mark(item.item_id, language)
+    entry = Entry(job, item.item_id, language + mark)
+    if mark:
+        return entry.fail(FailureCode.INVALID_INPUT, seen.message(item, language))
     if item.problem:
         return entry.fail(FailureCode.INVALID_INPUT, f"{item.where}: {item.problem}")
+    return entry
+
+
+def _entry(job: Job, item: Item, seen: SeenEntries, language: str = "", **more: object) -> Entry:
+    entry = _started(job, item, seen, language)
+    if entry.code is not None:
+        return entry
     try:
         params = job.params_of(item.values.get("params"))
-        _set_sampling(entry, params, item.values.get("max_tokens"))
+        _set_sampling(entry, params, item)
     except InvalidValueError as error:
         return entry.fail(FailureCode.INVALID_INPUT, f"{item.where}: {error}")
     if job.kind.raw:
@@ -87,11 +96,11 @@ def _entry(job: Job, item: Item, variant: str, **more: object) -> Entry:
     return entry
 
 
-def _set_sampling(entry: Entry, params: dict[str, object], max_tokens: object) -> None:
+def _set_sampling(entry: Entry, params: dict[str, object], item: Item) -> None:
     job = entry.job
-    entry.sampling = job.sampling_of(max_tokens)
+    entry.sampling = job.sampling_of(item.values)
     entry.num_samples = job.num_samples
-    if params is not job.params:
+    if params is not job.params or entry.sampling.temperature != job.sampling.temperature:
         entry.num_samples = resolve_samples(job.kind, params, entry.sampling)
 
 
@@ -100,50 +109,49 @@ def _fields(job: Job, item: Item) -> dict[str, object]:
     return {name: item.values[name] for name in known if name in item.values}
 
 
-def _language_entries(job: Job, item: Item) -> Iterator[Entry]:
-    mark = _duplicate_mark(item)
+def _language_entries(job: Job, item: Item, seen: SeenEntries) -> Iterator[Entry]:
     try:
         params = job.params_of(item.values.get("params"))
         languages = resolve_languages(job.kind, params, item.values.get("target_lang"))
     except InvalidValueError as error:
-        message = f"{item.where}: {item.problem or error}"
-        yield Entry(job, item.item_id, mark).fail(FailureCode.INVALID_INPUT, message)
+        item.problem = item.problem or str(error)
+        yield _entry(job, item, seen)
         return
     for language in languages:
-        yield _entry(job, item, language + mark, target_lang=language)
+        yield _entry(job, item, seen, language, target_lang=language)
 
 
-def _group_entries(job: Job) -> Iterator[Entry]:
+def _group_entries(job: Job, seen: SeenEntries) -> Iterator[Entry]:
     """An unusable row fails by itself, and its group is flagged incomplete."""
     groups: dict[str, list[Item]] = {}
     incomplete: set[str] = set()
-    bad: list[Item] = []
+    bad: list[Entry] = []
     for item in job.source:
-        value = item.values.get(job.group_by) if job.group_by else item.item_id
-        if item.problem:
-            bad.append(item)
-            if job.group_by and value is not None:
-                incomplete.add(str(value))
+        value = item.item_id if job.group_by in ("", "id") else item.values.get(job.group_by)
+        row = _started(job, item, seen)
+        if row.code is None:
+            groups.setdefault(canonical_text(value), []).append(item)
             continue
-        groups.setdefault(str(value), []).append(item)
+        bad.append(row)
+        if job.group_by and value is not None:
+            incomplete.add(canonical_text(value))
     used: set[tuple[str, str]] = set()
     for group, items in groups.items():
         flags = (INCOMPLETE_GROUP,) if group in incomplete else ()
         used.add((group, ""))
         yield _group_entry(job, group, items, flags)
-    for item in bad:
-        entry = _entry(job, item, _duplicate_mark(item))
-        while (entry.item_id, entry.variant) in used:  # a row's id may equal a group's value
-            entry.variant += "#row"
-        used.add((entry.item_id, entry.variant))
-        yield entry
+    for row in bad:
+        while (row.item_id, row.variant) in used:  # a row's id may equal a group's value
+            row.variant += "#row"
+        used.add((row.item_id, row.variant))
+        yield row
 
 
 def _group_entry(job: Job, group: str, items: list[Item], flags: tuple[str, ...]) -> Entry:
     entry = Entry(job, group, flags=flags)
     try:
         params = job.params_of(items[0].values.get("params"))
-        _set_sampling(entry, params, items[0].values.get("max_tokens"))
+        _set_sampling(entry, params, items[0])
     except InvalidValueError as error:
         return entry.fail(FailureCode.INVALID_INPUT, f"{items[0].where}: {error}")
     fields = [_fields(job, item) for item in items]

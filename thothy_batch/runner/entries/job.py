@@ -1,6 +1,7 @@
 """The jobs of a run, all checked before anything starts."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -15,6 +16,7 @@ from thothy_batch.kinds import (
     resolve_sampling,
 )
 from thothy_batch.manifest import (
+    ROW_SAMPLING,
     FileInput,
     ItemSource,
     JobRowsInput,
@@ -25,8 +27,6 @@ from thothy_batch.manifest import (
     parse_deadline,
 )
 from thothy_batch.records import Sampling
-
-_RAW_OPTIONAL = {"max_tokens"}
 
 
 @dataclass(slots=True)
@@ -55,8 +55,7 @@ class Job:
     @property
     def group_by(self) -> str:
         """The field that groups the items of a `group` kind; "": each item is its own group."""
-        value = self.params.get("group_by") if self.kind.entry == "group" else None
-        return value if isinstance(value, str) else ""
+        return str(self.params["group_by"]) if _has_groups(self.kind, self.params) else ""
 
     def params_of(self, row_params: object) -> dict[str, object]:
         """The job's params with a row's own on top. Raises InvalidValueError."""
@@ -64,14 +63,20 @@ class Job:
             return self.params
         return resolve_params(self.kind, self.settings.params, row_params)
 
-    def sampling_of(self, max_tokens: object) -> Sampling:
-        """The job's sampling with a row's own max_tokens. Raises InvalidValueError."""
-        if max_tokens is None:
+    def sampling_of(self, values: Mapping[str, object]) -> Sampling:
+        """The job's sampling with what a row's values override. Raises InvalidValueError."""
+        own = tuple(values.get(name) for name in self._row_sampling)
+        if all(value is None for value in own):
             return self.sampling
-        if max_tokens not in self._samplings:
+        if own not in self._samplings:
+            row = dict(zip(self._row_sampling, own, strict=True))
             given = self.settings.sampling.given()
-            self._samplings[max_tokens] = resolve_sampling(self.kind, given, max_tokens)
-        return self._samplings[max_tokens]
+            self._samplings[own] = resolve_sampling(self.kind, given, row)
+        return self._samplings[own]
+
+    @property
+    def _row_sampling(self) -> tuple[str, ...]:
+        return ("max_tokens", *_named_sampling(self.settings))
 
 
 def open_jobs(manifest: Manifest) -> list[Job]:
@@ -129,6 +134,7 @@ def _open_job(index: int, settings: JobSettings, manifest: Manifest) -> Job:
         optional=optional,
         limit=manifest.limit,
         raw=kind.raw,
+        group_by=str(params["group_by"]) if _has_groups(kind, params) else "",
     )
     return Job(index, settings, kind, source, params, sampling, num_samples)
 
@@ -148,15 +154,22 @@ def _fields(
 ) -> tuple[set[str], set[str]]:
     """Required and optional fields of the items."""
     fields, optional = set(kind.fields), set(kind.optional_fields)
-    optional |= _RAW_OPTIONAL
-    if "max_tokens" in fields:
-        optional -= _RAW_OPTIONAL
+    optional |= {"max_tokens", *_named_sampling(settings)}
     if kind.entry == "target_lang":
         # With languages in the params, a column of that name is optional and overrides them.
         has_languages = bool(params.get("target_langs"))
         in_job_file = isinstance(settings.input, JobRowsInput)
         (optional if has_languages or in_job_file else fields).add("target_lang")
-    if kind.entry == "group" and isinstance(params.get("group_by"), str):
+    if _has_groups(kind, params):
         fields.add(str(params["group_by"]))
     assert isinstance(settings.input, FileInput | SqlInput | JobRowsInput)
     return fields, optional - fields
+
+
+def _has_groups(kind: Kind, params: dict[str, object]) -> bool:
+    return kind.entry == "group" and isinstance(params.get("group_by"), str)
+
+
+def _named_sampling(settings: JobSettings) -> list[str]:
+    """The sampling settings that a row may override because the job names their column."""
+    return [name for name in ROW_SAMPLING if name in settings.columns]

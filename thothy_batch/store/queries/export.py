@@ -16,7 +16,9 @@ from thothy_batch.store.queries.read import find_run, read_store
 FORMATS = {"parquet": ".parquet", "jsonl": ".jsonl", "csv": ".csv"}
 
 # A spreadsheet reads a cell that begins with one of these as a formula, some of them also after
-# white space or quotes, or as wide characters. Model output must not become a formula.
+# white space or quotes, or as wide characters. Model output must not become a formula. A plain
+# number such as -5, which an id may be, is none.
+_NUMBER = r"""'^[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?$'"""
 _FORMULA_STARTS = r"""'^(?:[\t\r\n]|[\s\p{Z}\x{FEFF}"]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}])'"""
 
 
@@ -101,6 +103,8 @@ def _column(format: str, name: str) -> str:
     if kind in (TEXT, JSON):
         text = f"{name}::VARCHAR"
         risky = f"regexp_matches({text}, {_FORMULA_STARTS})"
+        if name == "item_id":
+            risky += f" AND NOT regexp_matches({text}, {_NUMBER})"
         return f"CASE WHEN {risky} THEN '''' || {text} ELSE {text} END AS {name}"
     return name
 
