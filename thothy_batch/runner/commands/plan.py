@@ -26,6 +26,7 @@ from thothy_batch.runner.commands.plan_document import (
     engine_json,
     jobs_json,
     model_json,
+    planned_exit_code,
     refused_json,
     requests_json,
     sharing_json,
@@ -103,12 +104,15 @@ def plan_manifest(options: RunOptions, observer: Observer) -> PlanDocument:
     job_fields = jobs_json(inputs.jobs, assignment, run_plan, plan.estimates, preview.failed)
     costs, cost_notes = costs_json(run_plan, _repeated_text(run_plan), job_fields)
     notes = [*problems, *cost_notes, *_model_notes(model, inputs.jobs), *([note] if note else [])]
+    notes += [note for job in inputs.jobs for note in job.source.notes]
+    counts = counts_json(assignment, run_plan, known=cached is not None)
     return {
+        "exit_code": planned_exit_code(counts, can_start=not problems),
         "manifest": str(manifest.path),
         "store": str(manifest.store),
         "model": model_json(model),
         "engine": engine_json(plan.config, model, stats, run_plan),
-        **counts_json(assignment, run_plan, known=cached is not None),
+        **counts,
         "jobs": job_fields,
         "requests": requests_json(stats),
         "sharing": sharing_json(run_plan),
