@@ -12,7 +12,7 @@ import pytest
 
 from thothy_batch.manifest.items import ItemSource
 from thothy_batch.manifest.sql import _connect, _query
-from thothy_batch.manifest.sql_tree import changing_parts, in_total_order, parse_select
+from thothy_batch.manifest.sql_tree import changing_parts, files_named, in_total_order, parse_select
 
 Open = Callable[..., ItemSource]
 
@@ -204,10 +204,34 @@ def test_sql_names_its_files_and_what_its_globs_leave_out(
     assert len(list(opened)) == opened.num_rows() == 2
 
 
-@pytest.mark.rest
-def test_sql_that_names_a_pipe_or_a_dangling_link_is_a_problem(
-    source: Open, tmp_path: Path
+@pytest.mark.few(1)
+@pytest.mark.parametrize(
+    "table", ["'*.parquet'", "read_parquet(['*.parquet'])", "'gone.csv'", "read_csv('g*.csv')"]
+)
+def test_sql_that_names_a_dangling_link_is_a_problem(
+    source: Open, tmp_path: Path, table: str
 ) -> None:
     (tmp_path / "gone.parquet").symlink_to("nowhere")
-    [problem] = source({"sql": "select 1 as id, 't' as text from '*.parquet'"}).check()
-    assert "gone.parquet: is a link to nowhere" in problem.message
+    (tmp_path / "gone.csv").symlink_to("nowhere")
+    [problem] = source({"sql": f"select 1 as id, 't' as text from {table}"}).check()
+    assert "is a link to nowhere, which does not exist" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("sql", "files"),
+    [
+        ("from 'a.parquet', \"b.csv\", t, read_json_auto('c', format => 'x')", "a.parquet b.csv c"),
+        (
+            "select * from read_text('d/*') join (from parquet_scan(['e', 'f'])) on 'g.csv' = x",
+            "d/* e f",
+        ),
+        (
+            "with t as (from 'h/i') select 'j.parquet' from glob('k') where x in (from 'l.tsv')",
+            "l.tsv",
+        ),
+    ],
+)
+def test_the_files_of_a_query_are_found(sql: str, files: str) -> None:
+    tree = parse_select(_connect(), sql)
+    assert tree is not None
+    assert sorted(files_named(tree)) == files.split()

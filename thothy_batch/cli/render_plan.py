@@ -82,7 +82,7 @@ def _cut_line(line: str) -> str:
 
 
 def _outcome(plan: PlanDocument) -> list[str]:
-    """What a run cannot compute, in one sentence."""
+    """The entries that a run cannot compute, in one sentence."""
     parts = []
     if plan["num_failed"]:
         total = count(plan["num_items"])

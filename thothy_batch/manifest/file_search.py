@@ -46,6 +46,11 @@ def find_files(patterns: Iterable[str], base: Path) -> FoundFiles:
     return FoundFiles(list(search.files.values()), list(dict.fromkeys(search.problems)))
 
 
+def is_parquet_name(name: str) -> bool:
+    """True if a name has the ending of Parquet files, in capitals too."""
+    return name.lower().endswith(_ENDING)
+
+
 class _Search:
     """One search. Folders are walked by name, so that its order is the order of paths."""
 
@@ -80,7 +85,7 @@ class _Search:
         return set(self._matches(self._base, parts))
 
     def _exists(self, path: Path) -> bool:
-        """True for any name, a dangling link too. It is a problem if nobody may look."""
+        """True for any name, a dangling link too; a folder that hides its names is a problem."""
         try:
             os.lstat(path)
         except OSError as error:
@@ -127,7 +132,7 @@ class _Search:
             return False
         if stat.S_ISDIR(found.st_mode):
             return self._take_folder(path, walk)
-        if not is_named and not _is_parquet(path.name):
+        if not is_named and not is_parquet_name(path.name):
             return False
         if not stat.S_ISREG(found.st_mode):
             self._report(path, f"is {_sort_of(found.st_mode)}, not a file", "remove it")
@@ -145,7 +150,7 @@ class _Search:
         names = [name for name in self._names(folder) if not _is_hidden(name)]
         any_file = any([self._take(folder / name, below) for name in names])  # all are taken
         below.note(folder, any_file)
-        if not any_file and _is_parquet(folder.name) and len(self.problems) == num_problems:
+        if not any_file and is_parquet_name(folder.name) and len(self.problems) == num_problems:
             self._report(folder, "is a folder without Parquet files", "fill it or remove it")
         return any_file
 
@@ -215,10 +220,6 @@ class _Walk:
         return os.path.realpath(folder), frozenset(hive_values(folder / "_", self._base).items())
 
 
-def _is_parquet(name: str) -> bool:
-    return name.lower().endswith(_ENDING)
-
-
 def _is_hidden(name: str) -> bool:
     """True for what Spark and Arrow skip in a folder; _key=value is a folder of theirs."""
     return name.startswith(".") or (name.startswith("_") and "=" not in name)
@@ -231,9 +232,14 @@ def _fits(name: str, part: str, *, is_last: bool) -> bool:
     """
     if name.startswith(".") and not part.startswith("."):
         return False
-    if is_last and _is_hidden(name) and not part.startswith((".", "_")) and not _is_parquet(part):
+    if (
+        is_last
+        and _is_hidden(name)
+        and not part.startswith((".", "_"))
+        and not is_parquet_name(part)
+    ):
         return False
-    if _is_parquet(part) and _is_parquet(name):
+    if is_parquet_name(part) and is_parquet_name(name):
         name, part = name[: -len(_ENDING)] + _ENDING, part[: -len(_ENDING)] + _ENDING
     return fnmatchcase(name, part)
 

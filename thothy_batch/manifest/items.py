@@ -106,7 +106,7 @@ class ItemSource:
 
     @property
     def notes(self) -> list[str]:
-        """What a user should know of the input; complete once it was checked."""
+        """Sentences on the input that a user should read; complete once it was checked."""
         return [note for table in self._tables for note in table.notes]
 
     def num_rows(self) -> int | None:

@@ -36,6 +36,8 @@ _SETTINGS = (
     "python_enable_replacements = false",
     "threads = 1",
     "TimeZone = 'UTC'",
+    # Sorting goes to the temporary folder beyond it; the items have to fit beside it.
+    "memory_limit = '50%'",
     "lock_configuration = true",
 )
 _log = logging.getLogger(__name__)
@@ -63,7 +65,7 @@ class SqlRows:
 
     @property
     def num_files(self) -> int | None:
-        """The number of Parquet files that the SQL names; None if unknown or if it names others."""
+        """The number of files that the SQL names; None if unknown or if it names none."""
         files = self._described.files if self._described else None
         return files.num_files if files else None
 

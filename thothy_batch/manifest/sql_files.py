@@ -1,4 +1,4 @@
-"""Looks at the Parquet files that an SQL input names, by the rules of every other input."""
+"""Looks at the files that an SQL input names, by the rules of every other input."""
 
 import os
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from pathlib import Path
 import duckdb
 
 from thothy_batch.manifest.data_file import DataFile
-from thothy_batch.manifest.file_search import find_files
+from thothy_batch.manifest.file_search import find_files, is_parquet_name
 from thothy_batch.manifest.files import check_pages
-from thothy_batch.manifest.sql_tree import Tree, names_in, parquet_files
+from thothy_batch.manifest.sql_tree import Tree, files_named, names_in
 
 _MAX_NAMED = 3
 # DuckDB compares no checksums of pages, so the columns that a query names are read once before it.
@@ -19,7 +19,7 @@ _MAX_CHECKED_BYTES = 16 << 30
 
 @dataclass(frozen=True, slots=True)
 class SqlFiles:
-    """The files of a SELECT. `num_files` None: it names none that are Parquet."""
+    """The files of a SELECT. `num_files` None: it names none."""
 
     num_files: int | None
     notes: list[str]
@@ -34,7 +34,7 @@ def look_at_files(connection: duckdb.DuckDBPyConnection, tree: Tree) -> SqlFiles
     read: set[str] = set()
     checked: dict[str, DataFile] = {}
     notes = []
-    for pattern in parquet_files(tree):
+    for pattern in files_named(tree):
         if "://" in pattern:
             continue
         found = find_files([pattern], Path.cwd())
@@ -51,7 +51,8 @@ def look_at_files(connection: duckdb.DuckDBPyConnection, tree: Tree) -> SqlFiles
     num_bytes = sum(os.path.getsize(file.path) for file in checked.values())
     if num_bytes <= _MAX_CHECKED_BYTES:
         for file in checked.values():
-            check_pages(file, names_in(tree))
+            if is_parquet_name(file.path.name):
+                check_pages(file, names_in(tree))
     else:
         notes.append(f"checksums of pages are not compared in {num_bytes >> 30} GiB of files")
     return SqlFiles(len(read) or None, notes)

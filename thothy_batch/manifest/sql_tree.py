@@ -1,6 +1,7 @@
 """Reads the syntax tree of a SELECT as DuckDB parses it, and completes its ORDER BY."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,7 +9,8 @@ import duckdb
 
 Tree = dict[str, Any]
 
-_READERS = ("read_parquet", "parquet_scan")
+_READER = re.compile(r"(read_(parquet|csv|ndjson|json|text|blob)|parquet_scan)(_auto|_objects)*")
+_FILE_NAME = re.compile(r"[^/]*[.*?\[][^/]*$")
 _CLOCK = ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp")
 _ENDS_ORDER = (b"limit", b"offset", b"fetch", b")")
 
@@ -25,14 +27,14 @@ def parse_select(connection: duckdb.DuckDBPyConnection, sql: str) -> Tree | None
     return None if document["error"] else document["statements"][0]["node"]
 
 
-def parquet_files(tree: Tree) -> list[str]:
-    """Return the names and globs of the Parquet files that are read, as they are written."""
+def files_named(tree: Tree) -> list[str]:
+    """Return the names and globs of the files that are read, as they are written."""
     found: list[str] = []
     for node in _nodes(tree):
         name = node.get("table_name")
         if node.get("type") == "BASE_TABLE" and isinstance(name, str):
-            found += [name] if name.lower().endswith(".parquet") else []
-        elif node.get("type") == "FUNCTION" and node.get("function_name") in _READERS:
+            found += [name] if _FILE_NAME.search(name) else []
+        elif node.get("type") == "FUNCTION" and _READER.fullmatch(str(node.get("function_name"))):
             found += _texts(node)
     return list(dict.fromkeys(found))
 
@@ -113,6 +115,8 @@ def _texts(function: Tree) -> list[str]:
     found = []
     for argument in function.get("arguments") or function.get("children") or []:
         node = argument.get("expression", argument)
+        if node.get("alias"):  # the name of an argument
+            continue
         if node.get("class") == "CONSTANT":
             value = node.get("literal") or node.get("value") or {}
             text = value.get("text", value.get("value"))

@@ -24,7 +24,7 @@ class Table(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a user should know of the rows, once the schema was read."""
+        """Sentences on the rows that a user should read; complete once the schema was read."""
 
     def schema(self) -> Any:
         """The Arrow schema."""

@@ -98,7 +98,7 @@ class PlanCounts(TypedDict):
 class PlanJob(TypedDict):
     """One job.
 
-    num_files: Parquet files that are read, null where SQL names none; num_rows: rows that are read,
+    num_files: files that are read, null where SQL names none; num_rows: rows that are read,
     as many as --limit allows; failed: entries that cannot be computed, by code.
     """
 
