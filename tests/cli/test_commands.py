@@ -66,13 +66,13 @@ def test_plan_shows_reused_and_failing_entries(folder: Path) -> None:
     assert plan["jobs"][0]["failed"] == {"invalid_input": 1}
     assert plan["first_prompt"] == "one"
     text = call("plan", folder / "manifest.yaml")
-    assert text.returncode == 0
+    assert text.returncode == 1
     assert "2 reused" in text.stdout
 
 
 def test_plan_writes_nothing(folder: Path, tmp_path: Path) -> None:
     done = call("plan", folder / "manifest.yaml", "--store", tmp_path / "new.duckdb")
-    assert done.returncode == 0
+    assert done.returncode == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -108,10 +108,10 @@ def test_quiet_run_is_quiet_and_its_json_is_one_document(night: Any) -> None:
 def test_plan_counts_and_names_bad_rows_without_a_store(night: Any) -> None:
     store = night.path / "other.duckdb"
     outcome = night.call("plan", night.path / "night.yaml", "--store", store, "--json")
-    assert outcome.code == 0
+    assert outcome.code == 1
     assert isinstance(outcome.json, dict)
     text = night.call("plan", night.path / "night.yaml", "--store", store)
-    assert text.code == 0
+    assert text.code == 1
     assert "8 entries" in text.stdout
     assert "invalid_input" in text.stdout
     assert not store.exists()

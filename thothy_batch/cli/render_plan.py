@@ -18,10 +18,13 @@ from thothy_batch.runner.commands import (
 
 _MAX_REFUSED = 5
 _BAR_WIDTH = 30
+# Of the first prompt, unless it is shown whole: what stands in its middle is the row's own text.
+_PROMPT_LINES = 40
+_LINE_CHARS = 400
 
 
-def plan_blocks(plan: PlanDocument) -> list[RenderableType]:
-    """A run before it starts."""
+def plan_blocks(plan: PlanDocument, *, full: bool = False) -> list[RenderableType]:
+    """A run before it starts. `full`: with the whole of the first prompt."""
     model = plan["model"]
     reused = plan["num_already_done"]
     blocks: list[RenderableType] = [
@@ -49,9 +52,49 @@ def plan_blocks(plan: PlanDocument) -> list[RenderableType]:
         blocks += [
             Line(""),
             Line("first prompt:"),
-            Line(plan["first_prompt"], is_verbatim=True),
+            Line(
+                plan["first_prompt"] if full else cut_prompt(plan["first_prompt"]),
+                is_verbatim=True,
+            ),
         ]
-    return blocks
+    return blocks + [Line(text) for text in _outcome(plan)]
+
+
+def cut_prompt(prompt: str) -> str:
+    """The beginning and the end of a prompt, and how much is left out between them."""
+    lines = prompt.split("\n")
+    num_left = len(lines) - _PROMPT_LINES
+    if num_left > 1:  # a single line is shown rather than counted
+        head, tail = lines[: _PROMPT_LINES // 2], lines[-_PROMPT_LINES // 2 :]
+        lines = [*map(_cut_line, head), f"… {num_left:,} lines …", *map(_cut_line, tail)]
+    else:
+        lines = [_cut_line(line) for line in lines]
+    text = "\n".join(lines)
+    return text if text == prompt else f"{text}\n(cut: --full shows it whole)"
+
+
+def _cut_line(line: str) -> str:
+    num_left = len(line) - _LINE_CHARS
+    if num_left <= 1:
+        return line
+    half = _LINE_CHARS // 2
+    return f"{line[:half]} … {num_left:,} characters … {line[-half:]}"
+
+
+def _outcome(plan: PlanDocument) -> list[str]:
+    """The entries that a run cannot compute, in one sentence."""
+    parts = []
+    if plan["num_failed"]:
+        total = count(plan["num_items"])
+        parts.append(f"{count(plan['num_failed'])} of {total} entries cannot be computed")
+    if before := plan["num_failed_before"]:
+        parts.append(
+            f"{count(before)} failed in an earlier run and are not tried again without "
+            "--retry-failed"
+        )
+    if plan["exit_code"] > 1:
+        parts.append("the engine cannot start (see the notes)")
+    return [f"{'; '.join(parts)}: a run ends with exit code {plan['exit_code']}"] if parts else []
 
 
 def _jobs(jobs: Sequence[PlanJob]) -> FigureTable:
@@ -63,9 +106,12 @@ def _jobs(jobs: Sequence[PlanJob]) -> FigureTable:
     ]
     counts = [(title, value) for title, value in optional if any(map(value, jobs))]
     codes = sorted({code for job in jobs for code in job["failed"]})
+    has_files = any(job["num_files"] is not None for job in jobs)
     is_timed = any(job["predicted_s"] is not None for job in jobs)
     columns = [
-        *(Column("job", 40), Column("kind", 16), Column("entries"), Column("to\ncompute")),
+        *(Column("job", 40), Column("kind", 16)),
+        *([Column("files")] if has_files else []),
+        *(Column("rows"), Column("entries"), Column("to\ncompute")),
         *(Column(title) for title, _ in counts),
         Column("prompt\nshared"),
         *([Column("predicted")] if is_timed else []),
@@ -75,6 +121,8 @@ def _jobs(jobs: Sequence[PlanJob]) -> FigureTable:
         [
             sanitize(job["name"], 40),
             sanitize(job["kind"], 24),
+            *([count(job["num_files"])] if has_files else []),
+            count(job["num_rows"]),
             count(job["num_items"]),
             count(job["num_to_compute"]),
             *(count(value(job)) for _, value in counts),

@@ -104,10 +104,14 @@ def plan(
     device: Device = None,
     job: JobNames = None,
     limit: Limit = None,
+    full: Annotated[bool, typer.Option("--full", help="Show the first prompt whole.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check a manifest without loading weights: errors, counts, lengths, sharing, time."""
+    """Check a manifest without loading weights: errors, counts, lengths, sharing, time.
+
+    The exit code is that of a run that goes as planned.
+    """
     from thothy_batch.cli.display import choose_display
     from thothy_batch.cli.render_plan import plan_blocks
     from thothy_batch.runner.commands import plan_manifest
@@ -116,7 +120,8 @@ def plan(
     options = RunOptions(manifest, _overrides(store, model, device, job, limit))
     with choose_display(quiet=quiet) as display:
         found = plan_manifest(options, display)
-    print_json(found) if as_json else print_blocks(plan_blocks(found))
+    print_json(found) if as_json else print_blocks(plan_blocks(found, full=full))
+    raise typer.Exit(found["exit_code"])
 
 
 def _overrides(

@@ -39,6 +39,9 @@ class JobRowsInput(StrictModel):
     row_groups: list[list[int]] = Field(
         description="Per file, the row groups that hold rows of the job.", exclude=True
     )
+    states: list[tuple[int, int, int, int] | None] = Field(
+        description="Per file, how it was when its jobs were found.", exclude=True
+    )
 
 
 class JobFileSettings(StrictModel):

@@ -1,12 +1,13 @@
 """Streams input rows as items, checks the input before the run, and isolates bad rows."""
 
 from collections.abc import Iterator
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
 from thothy_batch.errors import ManifestError, Problem
 from thothy_batch.manifest.columns import read_cells
+from thothy_batch.manifest.data_file import DataFile, label_of
 from thothy_batch.manifest.fields import (
     RAW_FIELDS,
     FieldPlan,
@@ -14,7 +15,7 @@ from thothy_batch.manifest.fields import (
     mapping_problems,
     plan_fields,
 )
-from thothy_batch.manifest.files import DataFile, find_files
+from thothy_batch.manifest.file_search import find_files
 from thothy_batch.manifest.inputs import FileInput, JobRowsInput, SqlInput
 from thothy_batch.manifest.sections import JobSettings
 from thothy_batch.manifest.sql import SqlRows
@@ -44,12 +45,14 @@ def open_items(
     problems = mapping_problems(job, plan)
     tables: list[Table] = []
     if isinstance(job.input, FileInput):
-        files, unmatched = find_files(job.input.patterns, base)
-        tables = [FileTable(file) for file in files]
-        problems += [job.problem("input", f"no file matches {pattern!r}") for pattern in unmatched]
+        found = find_files(job.input.patterns, base)
+        tables = [FileTable(file) for file in found.files]
+        problems += [
+            p if p.path else job.problem("input", p.message, p.hint) for p in found.problems
+        ]
     elif isinstance(job.input, SqlInput):
         where = job.problem("input.sql", "")
-        tables = [SqlTable(SqlRows(job.input.sql, base, where), "SQL")]
+        tables = [SqlTable(SqlRows(job.input.sql, base, where, limit), "SQL")]
     else:
         assert isinstance(job.input, JobRowsInput)
         tables = _job_tables(job.name, job.input, base)
@@ -75,6 +78,7 @@ class ItemSource:
         self._tables = tables
         self._problems = problems
         self._limit = limit
+        self._num_read: int | None = None
 
     def check(self) -> list[Problem]:
         """Return the problems of the whole input: missing files or columns, wrong types."""
@@ -93,26 +97,43 @@ class ItemSource:
             found.append(problem)
         return found
 
+    @property
+    def num_files(self) -> int | None:
+        """The number of files that are read; None where SQL does not name them."""
+        nums = [table.num_files for table in self._tables]
+        return None if None in nums else sum(num for num in nums if num is not None)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on the input that a user should read; complete once it was checked."""
+        return [note for table in self._tables for note in table.notes]
+
     def num_rows(self) -> int | None:
-        """Return the number of items from the files' footers; None for SQL and job files."""
+        """Return the number of items from the files' footers, or as the last pass counted them.
+
+        None for SQL and job files that were not read yet.
+        """
         total = 0
         for table in self._tables:
             num_rows = table.num_rows()
             if num_rows is None:
-                return None
+                return self._num_read
             total += num_rows
         return total if self._limit is None else min(total, self._limit)
 
     def __iter__(self) -> Iterator[Item]:
+        num = 0
+        for item in islice(self._all_items(), self._limit):
+            yield item
+            num += 1
+        self._num_read = num
+
+    def _all_items(self) -> Iterator[Item]:
         row = 0
         for table in self._tables:
-            if self._limit is not None and row >= self._limit:
-                return
             for item in self._items(table, row):
                 yield item
                 row += 1
-                if self._limit is not None and row >= self._limit:
-                    return
 
     def _table_problems(self, table: Table) -> list[Problem]:
         try:
@@ -125,7 +146,7 @@ class ItemSource:
         fields, problems = self._plan.resolve(table.label, schema, table.hive)
         if problems:
             raise ManifestError(problems)
-        columns = sorted({f.column for f in fields if f.column in schema.names})
+        columns = list(dict.fromkeys(f.column for f in fields if f.column in schema.names))
         for numbers, batch in table.batches(columns):
             cells = [_cells(field, table, batch) for field in fields]
             for number, row_cells in zip(numbers, zip(*cells, strict=True), strict=True):
@@ -168,9 +189,9 @@ def _cells(field: WantedField, table: Table, batch: Any) -> Any:
 
 def _job_tables(job: str, rows: JobRowsInput, base: Path) -> list[Table]:
     tables: list[Table] = []
-    for name, groups in zip(rows.parquet, rows.row_groups, strict=True):
-        path = Path(name)
-        label = str(path.relative_to(base)) if path.is_relative_to(base) else name
+    for name, groups, state in zip(rows.parquet, rows.row_groups, rows.states, strict=True):
         if groups:
-            tables.append(JobTable(DataFile(path, label), job, groups))
+            path = Path(name)
+            file = DataFile(path, label_of(path, base), state=state)
+            tables.append(JobTable(file, job, groups))
     return tables

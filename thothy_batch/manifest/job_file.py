@@ -1,12 +1,14 @@
 """Groups the rows of Parquet job manifests into jobs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from thothy_batch.errors import ManifestError, Problem
 from thothy_batch.manifest.columns import Bad, Use, fits, read_cells
-from thothy_batch.manifest.files import DataFile, find_files, read_batches, reading
+from thothy_batch.manifest.data_file import DataFile
+from thothy_batch.manifest.file_search import find_files
+from thothy_batch.manifest.files import read_batches, reading
 from thothy_batch.manifest.inputs import JobRowsInput
 from thothy_batch.manifest.sections import JobSettings
 from thothy_batch.manifest.values import name_fault
@@ -43,8 +45,9 @@ def discover_jobs(
 
     A job's priority is the highest of its rows. `line`: the manifest's line that names the files.
     """
-    files, unmatched = find_files(patterns, manifest.parent)
-    problems = [Problem(f"no file matches {p!r}", str(manifest), line) for p in unmatched]
+    found = find_files(patterns, manifest.parent)
+    files = found.files
+    problems = [p if p.path else replace(p, path=str(manifest), line=line) for p in found.problems]
     jobs: dict[str, _Job] = {}
     for index, file in enumerate(files):
         try:
@@ -56,7 +59,8 @@ def discover_jobs(
     settings = []
     for name, job in jobs.items():
         groups = [job.row_groups.get(index, []) for index in range(len(files))]
-        rows = JobRowsInput(parquet=[str(file.path) for file in files], row_groups=groups)
+        paths, states = [str(file.path) for file in files], [file.state for file in files]
+        rows = JobRowsInput(parquet=paths, row_groups=groups, states=states)
         priority = 5 if job.priority is None else job.priority
         made = JobSettings(name=name, kind=job.kind, input=rows, priority=priority)
         made.locate(str(manifest), {} if line is None else {"": line})

@@ -1,16 +1,19 @@
-"""Streams the SQL input of a job: one SELECT in an empty in-memory DuckDB.
+"""Streams the SQL input of a job: one SELECT in an empty in-memory DuckDB, in a total order.
 
 The query runs in a child process whose working folder is the manifest's: DuckDB resolves a relative
 path in the working folder first, whatever `file_search_path` says, and that setting cannot name a
 folder with a comma. The SQL has access to nothing else of DuckDB: no other statement, no extension
-downloads, no variables of the program.
+downloads, no variables of the program. It computes in one thread and in UTC, so that sums of
+floats, lists, limits of subqueries and texts of times are the same on every machine.
 """
 
+import logging
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,38 +23,87 @@ import duckdb
 
 from thothy_batch.errors import ManifestError, Problem
 from thothy_batch.manifest.files import BATCH_ROWS
+from thothy_batch.manifest.sql_files import SqlFiles, look_at_files
+from thothy_batch.manifest.sql_tree import changing_parts, in_total_order, parse_select
 from thothy_batch.manifest.sql_types import carried_by_arrow
 from thothy_batch.process import end_with_parent, parent_signals_blocked
 
 _RUN_TEXT = (b"query", b"json_execute_serialized_sql")
+_SETTINGS = (
+    # Network access and foreign databases are extensions.
+    "autoinstall_known_extensions = false",
+    "autoload_known_extensions = false",
+    "allow_persistent_secrets = false",
+    "python_enable_replacements = false",
+    "threads = 1",
+    "TimeZone = 'UTC'",
+    # Sorting goes to the temporary folder beyond it; the items have to fit beside it.
+    "memory_limit = '50%'",
+    "lock_configuration = true",
+)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """A SELECT before it runs."""
+
+    schema: Any
+    files: SqlFiles | None
+    changing: list[str] = field(default_factory=list)  # with each run
 
 
 class SqlRows:
     """The rows of one SELECT. `where` is its place in the manifest, for problems."""
 
-    def __init__(self, sql: str, base: Path, where: Problem) -> None:
+    def __init__(self, sql: str, base: Path, where: Problem, limit: int | None = None) -> None:
         self._sql = sql
         self._base = base
         self._where = where
-        self._schema: Any = None
+        self._limit = limit
+        self._described: _Described | None = None
+        self.notes: list[str] = []
+
+    @property
+    def num_files(self) -> int | None:
+        """The number of files that the SQL names; None if unknown or if it names none."""
+        files = self._described.files if self._described else None
+        return files.num_files if files else None
 
     def schema(self) -> Any:
         """Return the Arrow schema of the result. Raises ManifestError if DuckDB refuses the SQL."""
-        if self._schema is None:
-            with self._child(True) as messages:
-                self._schema = next(messages)
-        return self._schema
+        if self._described is None:
+            with self._child(None) as messages:
+                self._described = next(messages)
+            self._note(self._described)
+        return self._described.schema
 
-    def batches(self) -> Iterator[Any]:
-        """Yield record batches of the result. Raises ManifestError if the query fails midway."""
-        with self._child(False) as messages:
+    def batches(self, first: Sequence[str] = ()) -> Iterator[Any]:
+        """Yield record batches of the result. Raises ManifestError if the query fails midway.
+
+        Rows that the SQL's own ORDER BY leaves in any order are ordered by the columns `first`,
+        then by the others.
+        """
+        with self._child(list(first)) as messages:
             yield from messages
 
+    def _note(self, described: _Described) -> None:
+        if described.changing:
+            said = ", ".join(described.changing)
+            self.notes.append(
+                f"{self._where.message}SQL: {said} may differ in each run, and what differs is "
+                "computed again"
+            )
+        if described.files:
+            self.notes += [f"{self._where.message}SQL: {text}" for text in described.files.notes]
+        for note in self.notes:
+            _log.warning("%s", note)
+
     @contextmanager
-    def _child(self, only_schema: bool) -> Iterator[Iterator[Any]]:
+    def _child(self, first: list[str] | None) -> Iterator[Iterator[Any]]:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
-        job = (theirs, self._sql, str(self._base), only_schema)
+        job = (theirs, self._sql, str(self._base), first, self._limit)
         child = context.Process(target=_serve, args=job, daemon=True)
         try:
             with parent_signals_blocked():  # in the child they stay so
@@ -82,16 +134,20 @@ class SqlRows:
         return ManifestError([Problem(f"{at.message}SQL: {message}", at.path, at.line)])
 
 
-def _serve(connection: Connection, sql: str, base: str, only_schema: bool) -> None:
-    """Run in the child: send ("rows", batch or schema), last ("end", None) or ("error", text)."""
+def _serve(
+    connection: Connection, sql: str, base: str, first: list[str] | None, limit: int | None
+) -> None:
+    """Run in the child: send ("rows", batch), last ("end", None) or ("error", text).
+
+    `first` None: the only message is ("rows", _Described).
+    """
     end_with_parent()
     try:
         os.chdir(base)
-        reader = _query(sql, only_schema)
-        if only_schema:
-            connection.send(("rows", reader.schema))
+        if first is None:
+            connection.send(("rows", _describe(sql)))
         else:
-            for batch in reader:
+            for batch in _query(sql, first, limit):
                 connection.send(("rows", batch))
         message: tuple[str, object] = ("end", None)
     except BrokenPipeError:
@@ -102,28 +158,50 @@ def _serve(connection: Connection, sql: str, base: str, only_schema: bool) -> No
         connection.send(message)
 
 
-def _query(sql: str, only_schema: bool) -> Any:
+def _describe(sql: str) -> _Described:
+    connection = _connect()
+    sql = _one_select(connection, sql)
+    tree = parse_select(connection, sql)
+    # Looked at first: DuckDB would wait for the other end of a named pipe.
+    files = look_at_files(connection, tree) if tree else None
+    _check_reads_only(connection, sql)
+    schema = _reader(connection.sql(sql).limit(0)).schema
+    return _Described(schema, files, changing_parts(connection, tree) if tree else [])
+
+
+def _query(sql: str, first: Sequence[str] = (), limit: int | None = None) -> Any:
+    """Return a reader of the rows, ordered by the SQL, then by these columns and the others."""
+    connection = _connect()
+    sql = _one_select(connection, sql)
+    _check_reads_only(connection, sql)
+    columns = connection.sql(sql).columns
+    names = dict.fromkeys([name for name in first if name in columns] + columns)
+    positions = [columns.index(name) + 1 for name in names]
+    rows = connection.sql(in_total_order(connection, sql, positions))
+    return _reader(rows if limit is None else rows.limit(limit))
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     temporary = tempfile.gettempdir().replace("'", "''")
     connection.execute(f"SET temp_directory = '{temporary}'")
-    # Network access and foreign databases are extensions.
-    connection.execute("SET autoinstall_known_extensions = false")
-    connection.execute("SET autoload_known_extensions = false")
-    connection.execute("SET allow_persistent_secrets = false")
-    connection.execute("SET python_enable_replacements = false")
-    # Times with a zone, and texts made of them, are the same whatever the machine's own zone is.
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET lock_configuration = true")
-    if not _is_one_select(connection, sql):
-        raise ValueError("must be one SELECT and nothing else")
-    sql = _without_end(sql)
-    _check_reads_only(connection, sql)
-    relation = carried_by_arrow(connection.sql(sql))
-    if only_schema:
-        relation = relation.limit(0)
+    for setting in _SETTINGS:
+        connection.execute(f"SET {setting}")
+    return connection
+
+
+def _reader(relation: duckdb.DuckDBPyRelation) -> Any:
+    relation = carried_by_arrow(relation)
     # Older releases have only the second name, newer ones warn about it.
     make = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
     return make(BATCH_ROWS)
+
+
+def _one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
+    """Return the text of the only statement, without what ends it."""
+    if not _is_one_select(connection, sql):
+        raise ValueError("must be one SELECT and nothing else")
+    return _without_end(sql)
 
 
 def _is_one_select(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:

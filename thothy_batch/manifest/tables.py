@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from thothy_batch.manifest.columns import Use, read_cells
-from thothy_batch.manifest.files import DataFile, read_batches, reading
+from thothy_batch.manifest.data_file import DataFile
+from thothy_batch.manifest.files import read_batches, reading
 from thothy_batch.manifest.sql import SqlRows
 
 # Row numbers (from 1, within the table) and the record batch of these rows.
@@ -17,6 +18,14 @@ class Table(Protocol):
     label: str  # for messages
     hive: Mapping[str, str | None]  # columns with one value for every row
 
+    @property
+    def num_files(self) -> int | None:
+        """The number of files that the rows are read from, if known."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences on the rows that a user should read; complete once the schema was read."""
+
     def schema(self) -> Any:
         """The Arrow schema."""
 
@@ -24,11 +33,14 @@ class Table(Protocol):
         """Return the number of rows, if known without reading them; else None."""
 
     def batches(self, columns: Sequence[str]) -> Iterator[NumberedBatch]:
-        """Stream the rows."""
+        """Stream the rows with at least these columns, the id's first."""
 
 
 class FileTable:
     """All rows of a Parquet file."""
+
+    num_files = 1
+    notes: Sequence[str] = ()
 
     def __init__(self, file: DataFile) -> None:
         self.label = file.label
@@ -53,6 +65,9 @@ class FileTable:
 
 class JobTable:
     """The rows of one job in a Parquet job manifest."""
+
+    num_files = 1
+    notes: Sequence[str] = ()
 
     def __init__(self, file: DataFile, job: str, row_groups: Sequence[int]) -> None:
         self.label = file.label
@@ -95,11 +110,19 @@ class SqlTable:
     def schema(self) -> Any:
         return self._rows.schema()
 
+    @property
+    def num_files(self) -> int | None:
+        return self._rows.num_files
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self._rows.notes
+
     def num_rows(self) -> int | None:
         return None
 
     def batches(self, columns: Sequence[str]) -> Iterator[NumberedBatch]:
         row = 1
-        for batch in self._rows.batches():
+        for batch in self._rows.batches(columns):
             yield range(row, row + batch.num_rows), batch
             row += batch.num_rows

@@ -26,6 +26,7 @@ from thothy_batch.runner.commands.plan_document import (
     engine_json,
     jobs_json,
     model_json,
+    planned_exit_code,
     refused_json,
     requests_json,
     sharing_json,
@@ -108,13 +109,16 @@ def plan_manifest(options: RunOptions, observer: Observer) -> PlanDocument:
         *cost_notes,
         *template_notes(inputs.render_context),
         *([note] if note else []),
+        *(note for job in inputs.jobs for note in job.source.notes),
     ]
+    counts = counts_json(assignment, run_plan, known=cached is not None)
     return {
+        "exit_code": planned_exit_code(counts, can_start=not problems),
         "manifest": str(manifest.path),
         "store": str(manifest.store),
         "model": model_json(model),
         "engine": engine_json(plan.config, model, stats, run_plan),
-        **counts_json(assignment, run_plan, known=cached is not None),
+        **counts,
         "jobs": job_fields,
         "requests": requests_json(stats),
         "sharing": sharing_json(run_plan),

@@ -7,6 +7,7 @@ from typing import cast
 from thothy_batch.engine.core import EngineConfig, Limits, blocks_needed
 from thothy_batch.engine.cost import capacity_table
 from thothy_batch.engine.model_info import ModelInfo
+from thothy_batch.errors import EngineError
 from thothy_batch.plan import LengthStats, OutputEstimates, RepeatedText, RequestStats
 from thothy_batch.runner.commands.plan_types import (
     LengthsDocument,
@@ -111,6 +112,13 @@ def counts_json(assignment: Assignment, run_plan: RunPlan, *, known: bool) -> Pl
     }
 
 
+def planned_exit_code(counts: PlanCounts, *, can_start: bool) -> int:
+    """The exit code of a run in which every request is computed."""
+    if not can_start:
+        return EngineError.exit_code
+    return 1 if counts["num_failed"] or counts["num_failed_before"] else 0
+
+
 def refused_json(run_plan: RunPlan) -> list[RefusedEntry]:
     """Entries that the pool cannot hold; the message names the smallest pool that would."""
     return [
@@ -176,6 +184,7 @@ def _job_json(
         "name": job.name,
         "kind": job.kind.name,
         "priority": job.settings.priority,
+        "num_files": job.source.num_files,
         "num_rows": job.source.num_rows(),
         "num_items": tally.num_items,
         "num_already_done": tally.num_already_done,

@@ -98,13 +98,14 @@ class PlanCounts(TypedDict):
 class PlanJob(TypedDict):
     """One job.
 
-    num_rows: null where only reading the whole input would show it; failed: entries that cannot be
-    computed, by code.
+    num_files: files that are read, null where SQL names none; num_rows: rows that are read,
+    as many as --limit allows; failed: entries that cannot be computed, by code.
     """
 
     name: str
     kind: str
     priority: int
+    num_files: int | None
     num_rows: int | None
     num_items: int
     num_already_done: int
@@ -164,8 +165,13 @@ class RefusedEntry(TypedDict):
 
 
 class PlanDocument(PlanCounts):
-    """A run before it starts. examples: the first message of each failure code."""
+    """A run before it starts.
 
+    exit_code: that of the plan, and of a run that goes as planned; examples: the first message of
+    each failure code.
+    """
+
+    exit_code: int
     manifest: str
     store: str
     model: PlanModel
