@@ -112,12 +112,12 @@ class Request:
     seed: int = 0  # 63 bits, derived from seed and request_key; used where temperature > 0
     num_samples: int = 1
     priority: int = 5
-    # Planned shared prefixes, shortest first; None: not planned, equal blocks are looked up.
-    prefixes: tuple[SharedPrefix, ...] | None = None
+    prefixes: tuple[SharedPrefix, ...] | None = None  # planned, shortest first; None: looked up
     expected_tokens: int | None = None  # output tokens of a sample; None: max_tokens
     # By time.monotonic() of this process; see engine/process/messages.py. None: no deadline.
     ends_at: float | None = None  # not started where it cannot be expected to finish by then
     later_tokens: int = 0  # output tokens of later stages, due by ends_at as well
+    later_prompt_tokens: int = 0  # of their prompts, those to compute
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class EngineTotals:
 class EngineEvent:
     """An event of the engine that the user should know of (a row of engine_events)."""
 
-    event: str  # engine_died | request_quarantined | step_budget_raised
+    event: str  # its kind: see engine/process/restart_events.py
     message: str  # a sentence
     num_requests: int  # computed again, or given up
     num_tokens: int  # computed and lost
