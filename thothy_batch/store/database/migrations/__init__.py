@@ -8,6 +8,7 @@ from thothy_batch.store.database.migrations import (
     m0001_tables,
     m0002_predictions,
     m0003_engine_events,
+    m0004_run_verdicts,
 )
 
 __all__ = ["MIGRATIONS", "Migration"]
@@ -18,4 +19,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     m0001_tables.apply,
     m0002_predictions.apply,
     m0003_engine_events.apply,
+    m0004_run_verdicts.apply,
 )
