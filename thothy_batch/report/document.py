@@ -152,7 +152,7 @@ class NightRow(TypedDict):
 
 
 class ReportDocument(TypedDict):
-    """The report of one run; `nights` are the last runs of the same jobs, itself first."""
+    """The report of one run; `nights` are those before it and itself, newest first."""
 
     store: str
     run: RunRow

@@ -1,4 +1,4 @@
-"""What dead runs left in the journal, found when the store is opened."""
+"""Work that dead runs left in the journal, found when the store is opened."""
 
 from dataclasses import dataclass, field
 

@@ -58,7 +58,10 @@ def test_a_report_of_a_run_is_the_same_after_later_runs(harness: Any, rows: Any)
     assert before["r1"]["jobs"][0]["num_flagged"] == 1
     assert before["r1"]["flags"][0]["flag"] == "cut_off"
     assert report_data(harness.path, "r3")["flags"] == []
-    assert [night["run_id"] for night in report_data(harness.path)["nights"]] == ["r4"]
+    nights = [
+        (night["run_id"], night["num_compared"]) for night in report_data(harness.path)["nights"]
+    ]
+    assert nights == [("r4", 0), ("r3", 1), ("r2", 1), ("r1", 0)]
 
 
 def test_failures_come_by_code_with_first_examples(harness: Any, rows: Any) -> None:

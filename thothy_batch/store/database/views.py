@@ -43,7 +43,7 @@ ORDER BY r.started_at DESC, r.run_id DESC, s.priority DESC, s.job
 """
 
 # The jobs of each run, whether or not it has ended.
-RUN_JOBS = """
+_RUN_JOBS = """
 SELECT r.run_id, list(named.job ORDER BY named.job) AS jobs
 FROM runs r LEFT JOIN (
     SELECT run_id, job FROM job_entries UNION SELECT run_id, job FROM job_stats
@@ -59,7 +59,7 @@ _NIGHTS = f"""
 WITH marked AS (
     SELECT runs.*, of_run.jobs,
         status = 'completed' AND coalesce(output_tokens, 0) > 0 AND engine_s > 0 AS is_like
-    FROM runs JOIN ({RUN_JOBS}) of_run ON of_run.run_id = runs.run_id
+    FROM runs JOIN ({_RUN_JOBS}) of_run ON of_run.run_id = runs.run_id
 ),
 counted AS (
     SELECT *, count(*) FILTER (WHERE is_like) OVER (

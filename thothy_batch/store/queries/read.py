@@ -12,7 +12,6 @@ import duckdb
 from thothy_batch.errors import StoreBusyError, StoreError
 from thothy_batch.store.database.database import fetch_row, open_database
 from thothy_batch.store.database.schema import check_version, read_version
-from thothy_batch.store.database.views import RUN_JOBS
 from thothy_batch.store.files import real_path
 from thothy_batch.store.queries.outputs import read_outputs
 from thothy_batch.store.queries.result_lookup import CachedResult, ResultLookup, read_results
@@ -251,14 +250,11 @@ ORDER BY started_at DESC LIMIT ?
 
 _EVENTS = "SELECT * EXCLUDE run_id FROM engine_events WHERE run_id = ? ORDER BY happened_at, rowid"
 
-# The run, and those of the same jobs before it.
-_NIGHTS = f"""
-WITH run_jobs AS ({RUN_JOBS}),
-this AS (
-    SELECT started_at, run_id, jobs FROM runs JOIN run_jobs USING (run_id) WHERE run_id = $run_id
-)
-SELECT nights.* FROM nights JOIN run_jobs USING (run_id), this
-WHERE (nights.started_at, nights.run_id) <= (this.started_at, this.run_id)
-    AND run_jobs.jobs IS NOT DISTINCT FROM this.jobs
+# The run, and those of the same manifest before it.
+_NIGHTS = """
+WITH this AS (SELECT name, started_at, run_id FROM runs WHERE run_id = $run_id)
+SELECT nights.* FROM nights, this
+WHERE nights.name IS NOT DISTINCT FROM this.name
+    AND (nights.started_at, nights.run_id) <= (this.started_at, this.run_id)
 ORDER BY nights.started_at DESC, nights.run_id DESC LIMIT $num_nights
 """
