@@ -94,12 +94,14 @@ def shared() -> Path:
 
 @pytest.fixture
 def virtual_clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
-    """The clock of this process, for all that reads `time.monotonic` and calls `time.sleep`.
+    """The clock of this process, for all that reads `time.monotonic` or `time.time` and calls
+    `time.sleep`.
 
     Only sleeping takes time: the machine's own speed is nothing to a test.
     """
     clock = VirtualClock()
     monkeypatch.setattr(time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(time, "time", clock.time)
     monkeypatch.setattr(time, "sleep", clock.sleep)
     return clock
 
@@ -109,6 +111,7 @@ def shifted_clock(monkeypatch: pytest.MonkeyPatch) -> ShiftedClock:
     """The clock of this process; the test may let hours pass."""
     clock = ShiftedClock()
     monkeypatch.setattr(time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(time, "time", clock.time)
     return clock
 
 

@@ -55,6 +55,7 @@ LEVELS = {
     ),
     "thothy_batch.store": (
         ("store",),
+        ("recovery",),
         ("publisher",),
         ("queries",),
         ("database",),

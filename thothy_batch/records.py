@@ -117,6 +117,7 @@ class Request:
     expected_tokens: int | None = None  # output tokens of a sample; None: max_tokens
     ends_at: float | None = None  # by time.monotonic(); not started if it cannot finish by then
     later_tokens: int = 0  # output tokens of later stages, due by ends_at as well
+    later_prompt_tokens: int = 0  # of their prompts, those to compute
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ class EngineTotals:
 class EngineEvent:
     """An event of the engine that the user should know of (a row of engine_events)."""
 
-    event: str  # engine_died | request_quarantined | step_budget_raised
+    event: str  # its kind: see engine/process/restart_events.py
     message: str  # a sentence
     num_requests: int  # computed again, or given up
     num_tokens: int  # computed and lost

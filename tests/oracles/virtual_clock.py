@@ -5,16 +5,17 @@ import threading
 import time
 from collections.abc import Callable
 
-_monotonic, _sleep = time.monotonic, time.sleep
+_monotonic, _sleep, _time = time.monotonic, time.sleep, time.time
 
 
 class VirtualClock:
-    """Stands in for `time.monotonic` and `time.sleep`, and goes on only while the process sleeps: a
-    run of hours takes a moment. Threads beside the main one, and processes that are forked, sleep
-    truly."""
+    """Stands in for `time.monotonic`, `time.time` and `time.sleep`, and goes on only while the
+    process sleeps: a run of hours takes a moment. Threads beside the main one, and processes that
+    are forked, sleep truly."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
+        self._wall_offset = _time() - self.now
         self._pid = os.getpid()
         self._due: list[tuple[float, Callable[[], object]]] = []
 
@@ -24,6 +25,13 @@ class VirtualClock:
 
     def monotonic(self) -> float:
         return self.now if os.getpid() == self._pid else _monotonic()
+
+    def time(self) -> float:
+        return self.now + self._wall_offset if os.getpid() == self._pid else _time()
+
+    def suspend(self, seconds: float) -> None:
+        """The machine is suspended: the wall clock alone goes on."""
+        self._wall_offset += seconds
 
     def sleep(self, seconds: float) -> None:
         if os.getpid() != self._pid or threading.current_thread() is not threading.main_thread():
@@ -37,13 +45,20 @@ class VirtualClock:
 
 
 class ShiftedClock:
-    """Stands in for `time.monotonic`: true time, and what a test adds to it."""
+    """Stands in for `time.monotonic` and `time.time`: true time, and what a test adds to it."""
 
     def __init__(self) -> None:
-        self._shift_s = 0.0
+        self._shift_s = self._suspended_s = 0.0
 
     def advance(self, seconds: float) -> None:
         self._shift_s += seconds
 
+    def suspend(self, seconds: float) -> None:
+        """The machine is suspended: the wall clock alone goes on."""
+        self._suspended_s += seconds
+
     def monotonic(self) -> float:
         return _monotonic() + self._shift_s
+
+    def time(self) -> float:
+        return _time() + self._shift_s + self._suspended_s

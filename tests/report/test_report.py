@@ -133,6 +133,21 @@ def test_an_empty_run_and_one_in_progress_can_be_rendered() -> None:
         assert "None" not in page
 
 
+@pytest.mark.parametrize("render", [render_text, render_html])
+def test_thousands_of_events_are_counted_and_not_listed(render: Any) -> None:
+    died, raised = (
+        {"happened_at": "2026-11-24T01:10:00.000+00:00", "event": event, "message": f"it {event}"}
+        for event in ("engine_died", "step_budget_raised")
+    )
+    few, many = (render(_data(events=[died, raised] * num)) for num in (2, 5000))
+    assert "more events" not in few
+    listed = many.count("it engine_died") + many.count("it step_budget_raised")
+    assert 0 < listed <= 100
+    half = f"{(10_000 - listed) // 2:,}"
+    assert f"and {10_000 - listed:,} more events ({half} engine_died, {half} step_" in many
+    assert len(many) < len(few) + 30_000
+
+
 def test_no_control_character_reaches_a_terminal() -> None:
     text = render_text(_nasty())
     for character in text:

@@ -81,7 +81,7 @@ def add_done(store: Store, item: object, **more: object) -> None:
     """An artifact and its entry."""
     row = artifact(item, **more)
     store.add("artifacts", row)
-    entry = {name: row[name] for name in ("job", "item_id", "artifact_id")}
+    entry = {name: row[name] for name in ("job", "item_id", "artifact_id", "verdict")}
     store.add("run_items", {**entry, "status": "done"})
 
 

@@ -184,4 +184,5 @@ def _with_prefixes(request: Request, prefixes: Path | None) -> Request:
         request.expected_tokens,
         request.ends_at,
         request.later_tokens,
+        request.later_prompt_tokens,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from thothy_batch.lazy import lazy_face
 
 if TYPE_CHECKING:
-    from thothy_batch.report.document import NightRow, ReportDocument
+    from thothy_batch.report.document import JobRow, NightRow, ReportDocument
     from thothy_batch.report.formatting import (
         NOTHING,
         clock,
@@ -27,6 +27,7 @@ __all__ = [
     "NOTHING",
     "Column",
     "FigureTable",
+    "JobRow",
     "Line",
     "NightRow",
     "ReportDocument",
@@ -47,6 +48,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "document": (
+            "JobRow",
             "NightRow",
             "ReportDocument",
         ),

@@ -72,6 +72,7 @@ class JobRow(TypedDict):
     artifacts_per_hour: NotRequired[float | None]
     finish_reasons: NotRequired[dict[str, int] | None]
     predicted_s: NotRequired[float | None]
+    flags: NotRequired[dict[str, int] | None]
 
 
 class FailedEntry(TypedDict):
@@ -121,7 +122,8 @@ class EventRow(TypedDict):
 
 
 class NightRow(TypedDict):
-    """A row of the view nights. A change of 0.1 is 10 % more than the runs before."""
+    """A row of the view nights. A change of 0.1 is 10 % more than `num_compared` runs before: the
+    last seven of the same jobs that completed and computed something."""
 
     run_id: str
     name: str | None
@@ -150,7 +152,7 @@ class NightRow(TypedDict):
 
 
 class ReportDocument(TypedDict):
-    """The report of one run; `nights` are its predecessors, itself first."""
+    """The report of one run; `nights` are those before it and itself, newest first."""
 
     store: str
     run: RunRow

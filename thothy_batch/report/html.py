@@ -30,6 +30,7 @@ from thothy_batch.report.phrases import (
     advice,
     compared,
     ending,
+    more_events,
     next_step,
     planned,
     prediction,
@@ -38,6 +39,7 @@ from thothy_batch.report.phrases import (
 from thothy_batch.templating import page_template
 
 _LIMIT = 300  # characters of a text from a row or a model
+_MAX_EVENTS = 100  # a night of restarts has thousands
 _STATES = ("completed", "running", "stopped")
 
 
@@ -88,6 +90,7 @@ class Page:
     failures: Sequence[Failure]
     flags: Table
     events: Table
+    more_events: str
     nights: Table
     settings: Sequence[tuple[str, Table]]
 
@@ -118,7 +121,8 @@ def _page(report: ReportDocument) -> Page:
         jobs=_jobs(report["jobs"]),
         failures=[_failure(group) for group in report["failures"]],
         flags=_flags(report["flags"]),
-        events=_events(report["events"]),
+        events=_events(report["events"][:_MAX_EVENTS]),
+        more_events=more_events(report["events"], _MAX_EVENTS),
         nights=_nights(report["nights"]),
         settings=_settings(run),
     )

@@ -1,8 +1,9 @@
 """Sentences of the report: the end of the run, failure codes and what to do about them."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-from thothy_batch.report.document import NightRow, RunRow
+from thothy_batch.report.document import EventRow, NightRow, RunRow
 from thothy_batch.report.formatting import change, count, duration, sanitize
 
 _ADVICE = {
@@ -86,6 +87,16 @@ def planned(run: RunRow) -> str:
 
 def _ran_whole(run: RunRow) -> bool:
     return run["status"] == "completed" and not run["num_not_run"]
+
+
+def more_events(events: Sequence[EventRow], num_shown: int) -> str:
+    """The events after the first `num_shown`, counted; empty where there are none."""
+    left = events[num_shown:]
+    if not left:
+        return ""
+    kinds = Counter(event.get("event") or "event" for event in left)
+    counts = ", ".join(f"{count(num)} {sanitize(kind, 40)}" for kind, num in kinds.most_common())
+    return f"and {count(len(left))} more events ({counts}); the table engine_events has all of them"
 
 
 def compared(nights: Sequence[NightRow]) -> NightRow | None:

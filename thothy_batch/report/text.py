@@ -30,6 +30,7 @@ from thothy_batch.report.phrases import (
     advice,
     compared,
     headline,
+    more_events,
     next_step,
     planned,
     prediction,
@@ -145,9 +146,8 @@ def _events(events: Sequence[EventRow]) -> list[RenderableType]:
         Line(f"{clock(event['happened_at'])} {sanitize(event['message'])}", indent=2)
         for event in events[:_MAX_EVENTS]
     ]
-    more = len(events) - _MAX_EVENTS
-    rest = [Line(f"and {more} more events", indent=2)] if more > 0 else []
-    return [Line("The engine"), *lines, *rest]
+    more = more_events(events, _MAX_EVENTS)
+    return [Line("The engine"), *lines, *([Line(more, indent=2)] if more else [])]
 
 
 def _work(run: RunRow) -> list[RenderableType]:
@@ -191,8 +191,10 @@ def _nights(nights: Sequence[NightRow]) -> list[RenderableType]:
         ]
         for run in nights
     ]
+    num = newest["num_compared"]
+    runs = "run" if num == 1 else f"{num} runs"
     title = (
-        f"Against the {newest['num_compared']} runs before it: "
+        f"Against the last {runs} of the same jobs that completed: "
         f"{change(newest['output_tokens_per_s_change'])} tokens/s, "
         f"{change(newest['artifacts_per_hour_change'])} artifacts an hour, "
         f"{change(newest['engine_s_change'])} engine time"

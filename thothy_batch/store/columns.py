@@ -122,7 +122,7 @@ ARTIFACTS: Columns = {
 }
 
 RUN_ITEMS: Columns = dict.fromkeys(
-    ("run_id", "job", "item_id", "variant", "status", "reason", "artifact_id"), TEXT
+    ("run_id", "job", "item_id", "variant", "status", "reason", "artifact_id", "verdict"), TEXT
 )
 
 FAILURES: Columns = {

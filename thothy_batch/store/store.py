@@ -10,7 +10,6 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -28,39 +27,19 @@ from thothy_batch.store.files import (
 )
 from thothy_batch.store.journal.journal import Journal
 from thothy_batch.store.journal.open_entries import open_rows
+from thothy_batch.store.journal.reserve import Reserve
 from thothy_batch.store.journal.segment import Record, Row, segment_paths
 from thothy_batch.store.lock import FileLock
 from thothy_batch.store.publisher import Publisher
-from thothy_batch.store.queries.outputs import read_outputs
+from thothy_batch.store.queries.outputs import count_without_token_ids, read_outputs
 from thothy_batch.store.queries.result_index import ResultIndex
-from thothy_batch.store.queries.result_lookup import (
-    ARTIFACT_FIELDS,
-    FAILURE_FIELDS,
-    CachedResult,
-    ResultLookup,
-    read_results,
-    slim,
-)
+from thothy_batch.store.queries.result_lookup import CachedResult, ResultLookup, read_results
+from thothy_batch.store.recovery import Recovery, recover
 
 _log = logging.getLogger(__name__)
 _COMMIT_AFTER_S = 0.5  # a caller that ticks twice a second syncs every row within a second
 _SEGMENTS_PER_TICK = 2  # a large backlog is not merged at once
 _CLOSE_PATIENCE_S = 1.0  # for a reader that opens the file briefly
-_RESULT_FIELDS = {
-    "artifacts": ARTIFACT_FIELDS,
-    COPIES: ARTIFACT_FIELDS,
-    "failures": FAILURE_FIELDS,
-}
-
-
-@dataclass(slots=True)
-class Recovery:
-    """Work of dead runs that `open` recovered."""
-
-    cut_bytes: int = 0  # unfinished writes at the end of segments
-    damaged_bytes: int = 0  # unreadable parts between valid records
-    num_records: int = 0  # valid records that were not published yet
-    killed_runs: list[str] = field(default_factory=list)
 
 
 class Store:
@@ -72,6 +51,7 @@ class Store:
         folder = journal_folder(path)
         self.recovered = Recovery()
         self._journal = Journal(folder)
+        self._reserve = Reserve(folder)
         self._index = ResultIndex(folder)
         self._publisher = Publisher(path, self._journal, self._index)
         self._leftovers: list[Record] = []  # artifacts and failures unpublished since before `open`
@@ -79,6 +59,7 @@ class Store:
         self._next_totals = 0.0
         self._unpublished = True
         self._closed = False
+        self._has_failed = False  # it could not be written: what waits is left to the next command
 
     @classmethod
     def open(cls, path: Path) -> "Store":
@@ -91,14 +72,7 @@ class Store:
         check_path(path)
         store = cls(path)
         remove_temporary(journal_folder(path))
-        leftovers: list[Record] = []
-        for _, content in store._journal.recover():
-            store.recovered.cut_bytes += content.tail_bytes
-            store.recovered.damaged_bytes += content.damaged_bytes
-            store.recovered.num_records += len(content.records)
-            leftovers += [
-                (t, slim(_RESULT_FIELDS[t], r)) for t, r in content.records if t in _RESULT_FIELDS
-            ]
+        store.recovered, leftovers = recover(store._journal)
         found = store.recovered
         _log.info(
             "opened %s: %d unpublished records, %d bytes cut, %d bytes damaged",
@@ -121,6 +95,7 @@ class Store:
         values.setdefault("started_at", time.time())
         cells = col.clean_row(col.RUNS, values)
         self._run_id = str(cells["run_id"])
+        self._reserve.take()
         for part in open_rows(entries):  # before the run itself, so that no run lacks its entries
             self._append("open_entries", self._cells("open_entries", part))
         self._append(BEGIN_RUN, cells)
@@ -173,18 +148,29 @@ class Store:
         self._append(COPIES, cells)
 
     def end_run(self, row: Mapping[str, object]) -> bool:
-        """End the run with its scalar columns; return True if it is published too.
-
-        These are status, stop_reason, exit_code, engine_s, wall_s, load_s, wasted_tokens,
-        computed_prompt_tokens and roofline_fraction. Counts, rates and job_stats are computed from
-        the run's rows. Durable on return.
-        """
-        values: dict[str, object] = {"finished_at": time.time(), **row, "run_id": self._run_id}
-        values["last_seen_at"] = values["finished_at"]
-        self._append(END_RUN, col.clean_row(col.RUNS, values))
+        """End the run with its scalar columns, from status to roofline_fraction; return True if it
+        is published too. Counts, rates and job_stats come from its rows. Durable on return."""
+        self._append(END_RUN, self._end_cells(row))
         self._journal.commit()
         self._run_id = ""
         return self.publish()
+
+    def fail_run(self, row: Mapping[str, object]) -> None:
+        """End the run as failed by its store, also after `end_run`. `row` has its run_id, too.
+
+        Room is made by the reserve, then by the rows that are not durable yet. Entries without a
+        row count as not run, for the stop_reason. The next command publishes what is there. Raises
+        StoreError if even the journal takes nothing.
+        """
+        self._has_failed = True
+        self._reserve.release()
+        self._journal.append_last(END_RUN, self._end_cells(row))
+        self._run_id = ""
+
+    def _end_cells(self, row: Mapping[str, object]) -> Row:
+        values: dict[str, object] = {"finished_at": time.time(), "run_id": self._run_id, **row}
+        values["last_seen_at"] = values["finished_at"]
+        return col.clean_row(col.RUNS, values)
 
     def tick(self) -> None:
         """Sync rows within a second and publish about every five. Call at least twice a second."""
@@ -239,6 +225,14 @@ class Store:
         except StoreBusyError:
             return {}
 
+    def num_without_token_ids(self, run_id: str, jobs: Iterable[str]) -> int:
+        """Return the number of reused artifacts without ids; 0 while the database is held."""
+        try:
+            with open_database(self.path, read_only=True) as connection:
+                return count_without_token_ids(connection, run_id, jobs)
+        except StoreBusyError:
+            return 0
+
     def close(self) -> None:
         """Publish the remaining rows, waiting briefly for a reader, and close."""
         if self._closed:
@@ -247,9 +241,12 @@ class Store:
         self._run_id = ""
         try:
             deadline = time.monotonic() + _CLOSE_PATIENCE_S
-            while self._unpublished and not self.publish() and time.monotonic() < deadline:
+            while not (self._has_failed or not self._unpublished or self.publish()):
+                if time.monotonic() >= deadline:
+                    break
                 time.sleep(0.1)
         finally:
+            self._reserve.release()
             self._journal.close()
 
     def _append(self, table: str, cells: Row) -> None:

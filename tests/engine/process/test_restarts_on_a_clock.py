@@ -14,6 +14,7 @@ from thothy_batch.records import (
     EngineInfo,
     EngineSpec,
     EngineUpdate,
+    FailureCode,
     LayerGroup,
     Request,
     RequestResult,
@@ -59,12 +60,16 @@ class Engine:
     def __init__(self, clock: Clock, spec: EngineSpec, *, loads: bool = True) -> None:
         most = spec.max_step_tokens or ENGINE.max_step_tokens
         self.info = replace(INFO, engine=replace(ENGINE, max_step_tokens=most))
+        self.set_pool(ENGINE.num_blocks)
         self.clock = clock
         self.heard_at = clock.now
         self.calls: list[tuple[str, Any]] = []
         self.loads: bool | Exception = loads
         self.error: EngineError | None = None
         self.update = EngineUpdate()
+
+    def set_pool(self, num_blocks: int) -> None:
+        self.info = replace(self.info, engine=replace(self.info.engine, num_blocks=num_blocks))
 
     def _call(self, name: str, argument: Any = None) -> None:
         if self.error is not None:
@@ -113,6 +118,7 @@ class Bench:
         self.clock = Clock()
         self.engines: list[Engine] = []
         self.loads: bool | Exception = True  # of later engines
+        self.num_blocks = ENGINE.num_blocks  # of later engines
         spec = EngineSpec(stall_s=100.0)
         self.supervisor = EngineSupervisor(
             self._start, spec, clock=self.clock, sleep=self.clock.sleep
@@ -121,6 +127,7 @@ class Bench:
     def _start(self, spec: EngineSpec) -> Any:
         self.engines.append(Engine(self.clock, spec))
         self.engines[-1].loads = self.loads
+        self.engines[-1].set_pool(self.num_blocks)
         return self.engines[-1]
 
     @property
@@ -299,6 +306,64 @@ def test_a_culprit_that_is_given_back_ends_the_search_for_it() -> None:
     bench.poll()
     bench.poll()
     assert bench.engine.called("submit") == [[0, 1], [2]]
+
+
+def sized(request_id: int, num_tokens: int) -> Request:
+    """A request of so many tokens; the first engine's pool holds 32."""
+    return Request(request_id, "", (1,) * (num_tokens - 2), Sampling(max_tokens=2))
+
+
+def with_a_smaller_pool() -> Bench:
+    """The engine died over a long request and two short ones, and came back with half the pool."""
+    bench = Bench()
+    bench.supervisor.submit([sized(0, 30), sized(1, 10), sized(2, 10)])
+    bench.poll()
+    bench.num_blocks = ENGINE.num_blocks // 2
+    bench.die()
+    assert [event.event for event in bench.poll().events] == ["pool_shrunk"]
+    assert bench.engine.called("submit") == [[1, 2]], "the long one waits"
+    bench.engine.update = EngineUpdate(results=[result(1), result(2)])
+    assert bench.poll().num_waiting == 1
+    return bench
+
+
+def test_a_request_too_large_for_a_restarted_engine_gets_another_one_at_the_end() -> None:
+    bench = with_a_smaller_pool()
+    bench.num_blocks = ENGINE.num_blocks
+    (event,) = bench.poll().events
+    assert (event.event, event.num_requests) == ("larger_pool_wanted", 1)
+    assert bench.poll().events == []
+    assert len(bench.engines) == 3
+    assert bench.engine.called("submit") == [[0]]
+    bench.engine.update = EngineUpdate(results=[result(0)])
+    assert [each.request_id for each in bench.poll().results] == [0]
+
+
+def test_a_request_that_fits_no_later_engine_is_left_to_the_next_run() -> None:
+    """Memory was short, which is no fault of the row: it did fit when the run began."""
+    bench = with_a_smaller_pool()
+    failures: list[Any] = []
+    while not failures:
+        failures = bench.poll().failures
+    assert len(bench.engines) == 2 + 2, "each start loads the model"
+    (failure,) = failures
+    assert (failure.request_id, failure.code) == (0, FailureCode.ENGINE_ERROR)
+    assert not failure.is_certain
+    assert "memory became short during the run: prompt of 28 tokens + max_tokens 2 " in (
+        failure.message
+    )
+    assert bench.poll().num_waiting == 0
+    bench.supervisor.submit([sized(3, 10)])
+    assert bench.engine.called("submit") == [[3]]
+
+
+def test_a_request_that_never_fit_is_refused_by_the_engine() -> None:
+    bench = Bench()
+    bench.num_blocks = ENGINE.num_blocks // 2
+    bench.die()
+    bench.supervisor.submit([sized(0, 60)])
+    bench.poll()
+    assert bench.engine.called("submit") == [[0]]
 
 
 def test_deaths_without_a_result_are_counted_and_a_result_forgives_them() -> None:

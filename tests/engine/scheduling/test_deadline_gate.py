@@ -87,6 +87,15 @@ def test_later_stages_count(engine: InProcessEngine) -> None:
     assert (ids(update), update.expired) == ([2], [1])
 
 
+def test_prompts_of_later_stages_count(engine: InProcessEngine) -> None:
+    engine.submit([request(0, 20, None)])
+    run(engine)
+    long, short = (request(i, 20, 4.0, later_prompt_tokens=num) for i, num in ((1, 10**6), (2, 9)))
+    engine.submit([long, short])
+    update = run(engine)
+    assert (ids(update), update.expired) == ([2], [1])
+
+
 def test_a_deferred_request_is_admitted_once_the_engine_is_faster(engine: InProcessEngine) -> None:
     """Beside long prompts tokens were slow; requests deferred for that are started later."""
     engine.submit([request(0, 20, None)])

@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import time
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def test_a_run_with_minutes_to_its_deadline(
     project.rows(400, "many.parquet")
     project.manifest("step_ms=400", rows="many.parquet")
     ends_at, row_s = virtual_clock.now + 400, 25 * 0.4
-    deadline = datetime.now().astimezone() + timedelta(seconds=400)
+    deadline = datetime.fromtimestamp(virtual_clock.time() + 400).astimezone()
     run = run_here(project, deadline=deadline.isoformat())
     assert (run.exit_code, run.stop_reason) == (4, "deadline")
     assert ends_at - row_s - TEST_S < virtual_clock.now <= ends_at

@@ -29,7 +29,7 @@ def entries(project: Any) -> tuple[Entry, Entry]:
     job = "kind: raw, input: rows.parquet"
     project.jobs(f"name: late, {job}", f"name: open, {job}")
     late, still_open = open_jobs(load_manifest(project.manifest))
-    late.ends_at = time.monotonic() - 1.0
+    late.deadline = time.time() - 1.0
     return Entry(late, "1"), Entry(still_open, "1")
 
 

@@ -1,5 +1,6 @@
 """`status` answers while another program has the store to itself."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,6 +55,18 @@ def test_the_end_of_the_last_run_is_known_from_the_status_file(done_project: Any
     for name in ("run_id", "status", "num_items", "num_done", "num_failed"):
         assert held["last_run"][name] == free["last_run"][name]
     assert held["state"] == "idle"
+
+
+def test_a_killed_run_is_known_from_the_status_file(done_project: Any) -> None:
+    """No run holds the store, so one that the file says is running is dead."""
+    path = status_path(done_project.store)
+    running = json.loads(path.read_text()) | {"state": "running"}
+    path.write_text(json.dumps(running))
+    with held_open(done_project.store):
+        last_run = read_store_state(done_project.store)["last_run"]
+    assert (last_run["status"], last_run["stop_reason"], last_run["num_done"]) == (
+        ("failed", "killed", 2)
+    )
 
 
 def test_without_a_finished_run_in_the_status_file_the_store_is_busy(done_project: Any) -> None:

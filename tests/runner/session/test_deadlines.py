@@ -2,7 +2,9 @@
 
 import os
 import socket
-from datetime import datetime, timedelta
+import threading
+import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ ROWS = "kind: raw, sampling: {ignore_eos: true, max_tokens: %d}"
 
 
 def at(seconds: float) -> str:
-    return (datetime.now().astimezone() + timedelta(seconds=seconds)).isoformat()
+    return datetime.fromtimestamp(time.time() + seconds).astimezone().isoformat()
 
 
 def statuses(project: Any) -> dict[str, set[tuple[str, str | None]]]:
@@ -185,16 +187,91 @@ def test_a_retry_that_another_job_waits_for_is_computed(project: Any) -> None:
     assert max(attempt for _, _, attempt in alone) > 1
 
 
-def test_a_deadline_ends_the_waiting_for_a_lock(project: Any) -> None:
+@pytest.fixture
+def one_row(project: Any) -> Any:
     project.rows("rows.parquet", id=[1], prompt=["one"])
-    project.jobs("name: j, kind: raw, input: rows.parquet")
+    project.jobs("name: j, kind: raw, input: rows.parquet", model="builtin:fake?step_ms=1000")
+    return project
+
+
+def held_elsewhere(project: Any) -> FileLock:
+    """The lock of the store, as another run holds it."""
     (project.folder / f"{project.store.name}.journal").mkdir()
     holder = LockHolder(pid=os.getpid(), run_id="other", host=socket.gethostname())
-    with FileLock(lock_path(project.store)).acquire(holder):
-        options = project.options(time_budget_s=2.0, if_locked=IfLocked("wait", 3600.0))
-        summary = run_manifest(options, project.notes)
-    assert (summary.exit_code, summary.stop_reason) == (4, "time_budget")
-    assert "stopped by the time_budget before anything was computed" in summary.messages[0]
+    return FileLock(lock_path(project.store)).acquire(holder)
+
+
+@pytest.mark.parametrize("left_s", [0.5, -3600.0], ids=["comes", "has passed"])
+def test_a_deadline_ends_the_waiting_for_a_lock(one_row: Any, left_s: float) -> None:
+    with held_elsewhere(one_row):
+        options = one_row.options(deadline=at(left_s), if_locked=IfLocked("wait", 3600.0))
+        summary = run_manifest(options, one_row.notes)
+    assert (summary.exit_code, summary.status, summary.stop_reason) == (4, "stopped", "deadline")
+    assert "stopped by the deadline before anything was computed" in summary.messages[0]
+    assert not one_row.store.exists()
+
+
+def test_a_run_begins_when_it_holds_the_store(one_row: Any, virtual_clock: Any) -> None:
+    """What it waited for another run is no part of its time budget, nor of its times."""
+    lock, released = held_elsewhere(one_row), []
+
+    def release() -> None:
+        released.append(datetime.now().astimezone())
+        lock.release()
+
+    virtual_clock.after(1800.0, release)
+    summary = one_row.run(time_budget_s=600.0, if_locked=IfLocked("wait", 3600.0))
+    assert (summary.exit_code, summary.counts["num_done"]) == (0, 1)
+    assert one_row.query("select started_at >= ? from runs", released[0]) == [(True,)]
+
+
+def while_computing(project: Any, monkeypatch: pytest.MonkeyPatch, action: Any) -> None:
+    def phase(text: str) -> None:
+        if text == "computing":
+            action()
+
+    monkeypatch.setattr(project.notes, "phase", phase)
+
+
+def test_a_deadline_comes_while_the_machine_is_suspended(
+    one_row: Any, virtual_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    while_computing(one_row, monkeypatch, lambda: virtual_clock.suspend(7200.0))
+    stopped = one_row.run(deadline=at(3600))
+    assert (stopped.exit_code, stopped.stop_reason) == (4, "deadline")
+    assert statuses(one_row) == {"j": {("not_run", "deadline")}}
+    # A time budget is of time in which the machine can compute.
+    assert one_row.run(time_budget_s=3600.0).exit_code == 0
+
+
+def test_a_deadline_of_a_job_comes_while_the_machine_is_suspended(
+    project: Any, virtual_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])
+    project.jobs(
+        f'name: due, input: rows.parquet, deadline: "{at(3600)}", {ROWS % 5}',
+        f"name: rest, input: rows.parquet, {ROWS % 6}",
+        model=MODEL,
+    )
+    while_computing(project, monkeypatch, lambda: virtual_clock.suspend(7200.0))
+    assert project.run().exit_code == 4
+    assert statuses(project) == {"due": {("not_run", "deadline")}, "rest": {("done", None)}}
+
+
+@pytest.mark.rest
+def test_a_deadline_that_came_while_the_machine_was_suspended_ends_the_loading(
+    project: Any, monkeypatch: pytest.MonkeyPatch, shifted_clock: Any
+) -> None:
+    def suspended(text: str) -> None:
+        if text.startswith("loading"):
+            threading.Timer(1.0, shifted_clock.suspend, [7200.0]).start()
+
+    monkeypatch.setattr(project.notes, "phase", suspended)
+    project.rows("rows.parquet", id=[1], prompt=["one"])
+    project.jobs("name: j, kind: raw, input: rows.parquet", model="builtin:fake?load_ms=3600000")
+    summary = project.run(start_engine=start_supervised, deadline=at(3600))
+    assert (summary.exit_code, summary.stop_reason) == (4, "deadline")
+    assert project.query("select status, reason from run_items") == [("not_run", "deadline")]
 
 
 @pytest.mark.rest

@@ -1,6 +1,7 @@
 """A run that ended early: its document has every key, its text only a message."""
 
 import os
+from datetime import datetime, timedelta
 from typing import Any
 
 from thothy_batch.cli.render_run import summary_blocks
@@ -18,7 +19,8 @@ def test_a_run_that_ended_before_its_entries_were_counted_has_zeros(raw_project:
     ends = {"stopped": IfLocked("wait", 60.0), "skipped": IfLocked("skip")}
     with FileLock(StorePaths.of(raw_project.store).lock).acquire(holder):
         for status, if_locked in ends.items():
-            options = raw_project.options(time_budget_s=0.5, if_locked=if_locked)
+            soon = datetime.now().astimezone() + timedelta(seconds=0.5)
+            options = raw_project.options(deadline=soon.isoformat(), if_locked=if_locked)
             summary = run_manifest(options, raw_project.notes)
             assert to_text(summary_blocks(summary)) == f"{summary.messages[0]}\n"
             ended = summary.as_json()

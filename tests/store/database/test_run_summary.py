@@ -162,23 +162,71 @@ def test_latest_views_follow_the_last_answer(harness: Any, rows: Any) -> None:
     assert harness.query(failures) == [("r3", "2", "invalid_output", "new", 1)]
 
 
-def test_nights_compare_with_up_to_seven_runs_before(harness: Any) -> None:
-    with duckdb.connect(str(harness.path)) as connection:
-        for number in range(10):
-            speed = None if number == 5 else 100.0 + number  # a run with nothing to do
-            connection.execute(
-                "INSERT INTO runs (run_id, name, started_at, output_tokens_per_s) "
-                "VALUES (?, 'night', to_timestamp(?), ?), (?, 'other', to_timestamp(?), 1)",
-                [f"r{number}", 86_400 * number, speed, f"x{number}", 86_400 * number],
-            )
-    nights = harness.query(
-        "SELECT run_id, num_compared, output_tokens_per_s_change FROM nights "
-        "WHERE name = 'night' ORDER BY started_at"
+def _night(connection: Any, run_id: str, day: int, speed: float, **more: Any) -> None:
+    """A run of a day, by default one that completed and made something for job j."""
+    jobs = more.pop("jobs", ("j",))
+    tokens = int(speed * 10)
+    row = {"name": "night", "status": "completed", "engine_s": 10.0, "output_tokens": tokens}
+    rates = {"output_tokens_per_s": speed or None, "artifacts_per_hour": 2 * speed or None}
+    values = {"run_id": run_id, **row, **rates, **more}
+    marks = ", ".join("?" * len(values))
+    connection.execute(
+        f"INSERT INTO runs ({', '.join(values)}, started_at) VALUES ({marks}, to_timestamp(?))",
+        [*values.values(), 86_400 * day],
     )
-    assert nights[0] == ("r0", 0, None)
-    assert nights[1] == ("r1", 1, pytest.approx(101 / 100 - 1))
-    before = [100 + n for n in (2, 3, 4, 6, 7, 8)]
-    assert nights[9] == ("r9", 6, pytest.approx(109 / (sum(before) / 6) - 1))
+    for job in jobs:
+        connection.execute("INSERT INTO job_stats (run_id, job) VALUES (?, ?)", [run_id, job])
+
+
+def test_nights_come_newest_first(harness: Any) -> None:
+    with duckdb.connect(str(harness.path)) as connection:
+        for day in (3, 0, 8, 1, 2, 5, 4, 7, 6):
+            _night(connection, f"r{day}", day, 100.0)
+    newest = [(f"r{day}",) for day in range(8, 1, -1)]
+    assert harness.query("SELECT run_id FROM nights LIMIT 7") == newest
+    assert harness.query("SELECT run_id FROM job_throughput LIMIT 7") == newest
+    with duckdb.connect(str(harness.path)) as connection:
+        connection.execute("CREATE TABLE copied AS SELECT * FROM nights LIMIT 7")
+        assert connection.execute("SELECT run_id FROM copied").fetchall() == newest
+
+
+def test_nights_compare_with_the_last_seven_runs_that_are_like_them(harness: Any) -> None:
+    """Whatever lies between: runs that did not complete, made nothing, or had other jobs."""
+    with duckdb.connect(str(harness.path)) as connection:
+        for number in range(9):
+            _night(connection, f"r{number}", 10 * number, 100.0 + number, name=f"file-{number % 2}")
+            odd = 10 * number + 1
+            _night(connection, f"a{number}", odd, 1.0, status="stopped")
+            _night(connection, f"b{number}", odd + 1, 1.0, status="failed")
+            _night(connection, f"c{number}", odd + 2, 0.0, engine_s=0.0)
+            _night(connection, f"d{number}", odd + 3, 7.0, jobs=("j", "k"))
+            _night(connection, f"e{number}", odd + 4, 9.0, jobs=("k",))
+    query = (
+        "SELECT num_compared, output_tokens_per_s_change, artifacts_per_hour_change, "
+        "engine_s_change FROM nights WHERE run_id = ?"
+    )
+    assert harness.query(query, "r0") == [(0, None, None, None)]
+    (first,) = harness.query(query, "r1")
+    assert first == (1, pytest.approx(0.01), pytest.approx(0.01), pytest.approx(0.0))
+    (last,) = harness.query(query, "r8")
+    change = pytest.approx(108 / 104 - 1)  # r1 to r7
+    assert last == (7, change, change, pytest.approx(0.0))
+    stopped, nothing, other = (harness.query(query, f"{name}8")[0] for name in "ace")
+    assert stopped == (7, pytest.approx(1 / 105 - 1), pytest.approx(1 / 105 - 1), None)
+    assert nothing == (7, None, None, None)
+    assert other == (7, pytest.approx(0.0), pytest.approx(0.0), pytest.approx(0.0))
+
+
+def test_a_run_in_progress_is_compared_by_the_jobs_it_was_given(harness: Any, rows: Any) -> None:
+    jobs = [{"job": "j", "kind": "summary", "num_items": 1}]
+    with harness.run("r1", jobs=jobs) as store:
+        rows.add_done(store, 1)
+        store.end_run({"status": "completed", "engine_s": 1.0})
+    with harness.run("r2", jobs=jobs) as store:
+        store.publish()
+        found = harness.query("SELECT run_id, status, num_compared FROM nights")
+        assert found == [("r2", "running", 1), ("r1", "completed", 0)]
+        store.end_run({"status": "completed"})
 
 
 def test_job_throughput_has_a_row_per_run_and_job(harness: Any, rows: Any) -> None:

@@ -105,6 +105,8 @@ def test_the_store_of_the_first_release_opens(tmp_path: Path) -> None:
     assert (data["run"]["num_reused"], data["run"]["num_failed"]) == (2, 1)
     assert len(data["nights"]) == 2
     assert data["run"]["predicted_s"] is None  # a column of schema 2
+    assert data["flags"] == [{"job": "notes", "flag": "short", "num": 2}]  # of schema 4, filled
+    assert data["jobs"][0]["num_flagged"] == 2
 
 
 def test_the_store_of_the_first_release_can_be_read_as_it_is(tmp_path: Path) -> None:

@@ -42,6 +42,28 @@ def test_the_last_run_is_the_default_and_values_are_plain(harness: Any, rows: An
     assert flags == [("cut_off", 1), ("one_line", 1)]
 
 
+def test_a_report_of_a_run_is_the_same_after_later_runs(harness: Any, rows: Any) -> None:
+    """They replace its artifacts, and say other things of its failures."""
+    _two_runs(harness, rows)
+    before = {run: report_data(harness.path, run) for run in ("r1", "r2")}
+    with harness.run("r3", started_at=1_700_172_800) as store:  # --force
+        rows.add_done(store, 1, verdict="ok", flags=[])
+        rows.add_done(store, 2)
+        rows.add_failed(store, 3, message="it failed anew")
+        store.end_run({"status": "failed", "stop_reason": "engine_failed"})
+    with harness.run("r4", started_at=1_700_259_200) as store:
+        rows.add_done(store, 1, job="k", artifact_id="other")
+        store.end_run({"status": "completed"})
+    assert {run: report_data(harness.path, run) for run in ("r1", "r2")} == before
+    assert before["r1"]["jobs"][0]["num_flagged"] == 1
+    assert before["r1"]["flags"][0]["flag"] == "cut_off"
+    assert report_data(harness.path, "r3")["flags"] == []
+    nights = [
+        (night["run_id"], night["num_compared"]) for night in report_data(harness.path)["nights"]
+    ]
+    assert nights == [("r4", 0), ("r3", 1), ("r2", 1), ("r1", 0)]
+
+
 def test_failures_come_by_code_with_first_examples(harness: Any, rows: Any) -> None:
     _two_runs(harness, rows)
     first = report_data(harness.path, "r1")["failures"]

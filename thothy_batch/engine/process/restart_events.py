@@ -32,6 +32,21 @@ def quarantined(failure: RequestFailure) -> EngineEvent:
     return EngineEvent("request_quarantined", failure.message, 1, 0)
 
 
+def pool_shrunk(num_tokens: int) -> EngineEvent:
+    """A restarted engine has a smaller KV pool."""
+    message = (
+        f"the restarted engine found memory for a KV pool of {num_tokens:,} tokens only; "
+        "requests that need more wait until the others are done"
+    )
+    return EngineEvent("pool_shrunk", message, 0, 0)
+
+
+def larger_pool_wanted(num_requests: int) -> EngineEvent:
+    """An engine is closed, so that the next one finds memory for a larger KV pool."""
+    message = f"the engine is started once more: {num_requests:,} requests need a larger KV pool"
+    return EngineEvent("larger_pool_wanted", message, num_requests, 0)
+
+
 def steps_recover(max_step_tokens: int) -> EngineEvent:
     """Memory has sufficed for so long that larger steps are tried again."""
     message = f"steps may have {max_step_tokens:,} tokens again: memory has sufficed for a while"

@@ -13,6 +13,7 @@ from thothy_batch.engine.process.poison_bisection import PoisonBisection
 from thothy_batch.engine.process.quarantine import Quarantine
 from thothy_batch.engine.process.restart_policy import RestartPolicy
 from thothy_batch.engine.process.running_totals import RunningTotals
+from thothy_batch.engine.process.shrunken_pool import ShrunkenPool
 from thothy_batch.engine.process.stall_watch import StallWatch
 from thothy_batch.engine.process.unfinished_requests import UnfinishedRequests
 from thothy_batch.errors import EngineError
@@ -53,9 +54,10 @@ class EngineSupervisor:
         self._policy = RestartPolicy(clock)
         self._watch = StallWatch(spec.stall_s, clock)
         self._totals = RunningTotals(clock)
+        self._pool = ShrunkenPool(self.info.engine)
         self._sleep = sleep
         self._last = EngineUpdate()  # the state that the engine reported last, without its news
-        self._news = EngineUpdate()  # events and ids given back, for the next update
+        self._news = EngineUpdate()  # events, failures and ids given back, for the next update
         self._is_draining = False
 
     def submit(self, requests: Sequence[Request]) -> None:
@@ -99,6 +101,8 @@ class EngineSupervisor:
         try:
             if self._become_ready(timeout_s):
                 self._submit_held()
+                self._check_pool()
+            if self._slot.is_ready:
                 self._check_progress()
                 self._recover_steps()
                 update = self._slot.engine.poll(timeout_s)
@@ -133,6 +137,9 @@ class EngineSupervisor:
         if self._backoff.is_reduced:
             slot.engine.limit_steps(self._backoff.max_step_tokens)
         slot.engine.cancel(self._readers.stubs())
+        self._pool.restarted(slot.engine.info.engine)
+        if self._pool.is_smaller:
+            self._news.events.append(restart_events.pool_shrunk(self._pool.num_tokens))
         return True
 
     def _submit_held(self) -> None:
@@ -142,7 +149,28 @@ class EngineSupervisor:
         if not self._requests.num_in_engine:
             self._watch.restart()
         # Only after that: of a dead engine nothing more was in flight.
-        self._requests.submit(self._bisection.may_run, self._slot.engine.submit)
+        self._requests.submit(self._may_run, self._slot.engine.submit)
+
+    def _may_run(self, request: Request) -> bool:
+        return self._bisection.may_run(request.request_id) and self._pool.may_run(request)
+
+    def _check_pool(self) -> None:
+        """Once only requests too large for the pool are left, start an engine, or give them up."""
+        if self._requests.num_in_engine or self._is_draining or not self._pool.is_smaller:
+            return
+        waiting = [each for each in self._requests.held if not self._pool.may_run(each)]
+        if not waiting:
+            return
+        if self._pool.start_again():
+            self._close_engine()
+            self._news.events.append(restart_events.larger_pool_wanted(len(waiting)))
+            return
+        self._requests.drop_held({each.request_id for each in waiting})
+        for each in waiting:
+            self._bisection.remove(each.request_id)
+        self._news.failures += self._pool.failures(waiting)
+        self._readers.add(waiting)
+        self._slot.engine.cancel(waiting)
 
     def _check_progress(self) -> None:
         silent_s = self._silent_s
@@ -167,9 +195,7 @@ class EngineSupervisor:
     def _on_death(self, error: EngineError) -> None:
         """The engine has died: its unfinished requests are computed by the next one."""
         was_ready = self._slot.is_ready
-        self._slot.close()
-        num_lost = self._totals.close_engine(self._last.totals)
-        self._last = replace(self._last, totals=EngineTotals())
+        num_lost = self._close_engine()
         if not self._is_draining:
             self._attribute(error) if was_ready else self._back_off(error)
         is_over = self._is_draining or self._policy.fatal is not None
@@ -182,6 +208,13 @@ class EngineSupervisor:
         self._requests.requeue()
         if self._is_draining:  # no engine follows
             self._drop_held(None)
+
+    def _close_engine(self) -> int:
+        """Close the engine; returns the number of tokens lost with it."""
+        self._slot.close()
+        num_lost = self._totals.close_engine(self._last.totals)
+        self._last = replace(self._last, totals=EngineTotals())
+        return num_lost
 
     def _back_off(self, error: EngineError) -> None:
         """An engine died before it was ready."""
@@ -222,7 +255,7 @@ class EngineSupervisor:
         return replace(
             update,
             results=[replace(each, queue_s=each.queue_s + since_s) for each in update.results],
-            failures=[*update.failures, *blamed],
+            failures=[*update.failures, *news.failures, *blamed],
             steps=[replace(each, at_s=each.at_s + since_s) for each in update.steps],
             totals=self._totals.of_run(update.totals),
             num_running=update.num_running if is_ready else 0,

@@ -19,6 +19,11 @@ class UnfinishedRequests:
         return len(self._held)
 
     @property
+    def held(self) -> list[Request]:
+        """In the order of submission."""
+        return list(self._held)
+
+    @property
     def num_in_engine(self) -> int:
         return len(self._in_engine)
 
@@ -40,10 +45,10 @@ class UnfinishedRequests:
         self.most_samples = max([self.most_samples, *(each.num_samples for each in requests)])
 
     def submit(
-        self, may_run: Callable[[int], bool], submit: Callable[[Sequence[Request]], None]
+        self, may_run: Callable[[Request], bool], submit: Callable[[Sequence[Request]], None]
     ) -> None:
         """Submit the held requests that may run. Where `submit` raises, all stay held."""
-        batch = {each.request_id: each for each in self._held if may_run(each.request_id)}
+        batch = {each.request_id: each for each in self._held if may_run(each)}
         if not batch:
             return
         submit(list(batch.values()))

@@ -94,7 +94,7 @@ class DeadlineGate:
         num_output += request.later_tokens
         token_s = self._least_token_s if alone else self._token.now
         prompt_s = self._least_prompt_s if alone else self._prompt.now
-        num_prompt = max(0, seq.prompt_len - num_cached)
+        num_prompt = max(0, seq.prompt_len - num_cached) + request.later_prompt_tokens
         return left_s > 0 and num_prompt * prompt_s + num_output * token_s <= left_s
 
 

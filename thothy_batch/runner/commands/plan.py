@@ -35,6 +35,7 @@ from thothy_batch.runner.commands.plan_types import PlanDocument, PlanEstimate
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.prepare import template_notes
 from thothy_batch.runner.entries.rendering import RenderContext
+from thothy_batch.runner.monitoring.dead_run import publish_leftovers
 from thothy_batch.runner.monitoring.progress import Observer
 from thothy_batch.runner.planning.engine_plan import EnginePlan
 from thothy_batch.runner.planning.pipeline import (
@@ -48,7 +49,6 @@ from thothy_batch.runner.planning.run_plan import RunPlan
 from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.runner.work.assignment import Assignment, assign, request_keys
 from thothy_batch.runner.work.pending_request import PendingRequest
-from thothy_batch.store import publish_if_free
 from thothy_batch.store.queries import CachedResult, past_outputs, past_results, past_speed
 
 # The source of a predicted speed, in words.
@@ -165,7 +165,7 @@ def _cached_results(
     if not os.path.exists(store):
         return {}, ""
     try:
-        publish_if_free(store)
+        publish_leftovers(store)
         return past_results(store, request_keys(entries)), ""
     except StoreError as error:
         return None, f"earlier results are not known: {error.message}"

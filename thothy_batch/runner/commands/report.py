@@ -6,14 +6,15 @@ from typing import cast
 from thothy_batch.errors import ManifestError, StoreError
 from thothy_batch.process import replace_file
 from thothy_batch.report import ReportDocument, render_html
-from thothy_batch.store import journal_folder, publish_if_free, real_path
+from thothy_batch.runner.monitoring.dead_run import publish_leftovers
+from thothy_batch.store import journal_folder, real_path
 from thothy_batch.store.database import wal_path
 from thothy_batch.store.queries import FORMATS, format_of, report_data, write_export
 
 
 def report_document(store: Path, run: str | None) -> ReportDocument:
     """The report of one run (None: the last). Publishes what a dead run left first."""
-    publish_if_free(store)
+    publish_leftovers(store)
     return cast(ReportDocument, report_data(store, run))
 
 
@@ -41,7 +42,7 @@ def export_artifacts(
         what = f"--format {format}" if format else f"the name {str(output)!r}"
         raise ManifestError(f"{what} is not a known format", hint=f"--format {' | '.join(FORMATS)}")
     _refuse_store_files(store, output)
-    publish_if_free(store)
+    publish_leftovers(store)
     return write_export(store, job=job, run=run, format=chosen, output=output)
 
 

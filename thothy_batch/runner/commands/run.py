@@ -4,13 +4,14 @@ import time
 from contextlib import ExitStack
 from typing import Literal
 
-from thothy_batch.errors import LockedError, ThothyError
+from thothy_batch.errors import LockedError, StoreError, ThothyError
 from thothy_batch.logs import logged_run, logged_run_id
 from thothy_batch.runner.loop.cancellation import JOB_STOPPED
 from thothy_batch.runner.loop.finish import failure_reason, finish_run, stop_reason
 from thothy_batch.runner.loop.result_writer import ResultWriter
 from thothy_batch.runner.loop.run_loop import RunLoop
 from thothy_batch.runner.loop.start import start_loop
+from thothy_batch.runner.monitoring.dead_run import rewrite_files
 from thothy_batch.runner.monitoring.event_log import EventLog
 from thothy_batch.runner.monitoring.progress import Observer
 from thothy_batch.runner.monitoring.reporter import StatusFile
@@ -24,6 +25,7 @@ from thothy_batch.runner.session.setup import (
     new_run_id,
     prepare_run,
     reload_inputs,
+    start_clocks,
 )
 from thothy_batch.runner.session.stop_conditions import StopNow
 from thothy_batch.runner.session.summary import RunSummary
@@ -68,12 +70,23 @@ def _run_locked(run: RunContext) -> RunSummary:
         with run.stop_conditions.interruptible():
             run.observer.phase("taking the lock")
             device, if_locked = run.inputs.spec.device, run.options.if_locked
-            stack.enter_context(locked(run.paths.lock, device, holder, if_locked, note))
-            if time.monotonic() - run.began > _WAITED_S:
+            locks = locked(
+                run.paths.lock,
+                device,
+                holder,
+                if_locked,
+                note,
+                may_wait=lambda: not run.stop_conditions.reason,
+            )
+            stack.enter_context(locks)
+            waited_s = time.monotonic() - run.began
+            start_clocks(run)
+            if waited_s > _WAITED_S:
                 reload_inputs(run)
             run.observer.phase("opening the store")
             store = Store.open(run.paths.store)
             stack.callback(store.close)
+        rewrite_files(run.paths.store)
         log = EventLog(run.paths.event_log, run.run_id)
         _report_recovery(store, log, run.observer)
         log.write("run_started", manifest=manifest_path, pid=holder.pid, host=holder.host)
@@ -144,14 +157,12 @@ def _run_in_store(run: RunContext, store: Store, status: StatusFile) -> RunSumma
     writer = ResultWriter(store, run.counts, run.inputs.model_info.name, keep_ids, status.metrics)
     # From here on a stop is recorded in the history.
     begin_run(run, store, assignment.entries)
-    writer.write_assigned(assignment)
-    store.tick()
-    if not assignment.pending:
-        return _finish(run, writer, None, None)
     loop: RunLoop | None = None
     error: ThothyError | None = None
     try:
-        if not run.stop_conditions.reason:
+        writer.write_assigned(assignment)
+        store.tick()
+        if assignment.pending and not run.stop_conditions.reason:
             loop = start_loop(run, writer, status, assignment)
             loop.run()
     except StopNow:
@@ -188,6 +199,10 @@ def _end_open_entries(
     error: ThothyError | None,
 ) -> None:
     """Record the entries without a result as not run, with the reason."""
+    if isinstance(error, StoreError):  # rows of them may not fit; the store lists them by itself
+        for entry in filter(writer.counts.is_open, assignment.entries):
+            writer.count_not_run(entry)
+        return
     stop = stop_reason(run, loop)
     reason = failure_reason(error) if error is not None else _NOT_RUN_REASONS.get(stop, stop)
     for pending in assignment.pending:

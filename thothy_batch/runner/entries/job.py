@@ -27,6 +27,7 @@ from thothy_batch.manifest import (
     parse_deadline,
 )
 from thothy_batch.records import Sampling
+from thothy_batch.runner.entries.deadlines import has_passed
 
 
 @dataclass(slots=True)
@@ -40,7 +41,8 @@ class Job:
     params: dict[str, object]
     sampling: Sampling
     num_samples: int
-    ends_at: float | None = None  # time.monotonic() of its own deadline
+    deadline: float | None = None  # its own, in seconds since 1970
+    ends_at: float | None = None  # time.monotonic() of it as foreseen at the start, for the plan
     _samplings: dict[object, Sampling] = field(default_factory=dict)
 
     @property
@@ -50,7 +52,7 @@ class Job:
     @property
     def is_past_deadline(self) -> bool:
         """True once the job's own deadline has passed."""
-        return self.ends_at is not None and time.monotonic() >= self.ends_at
+        return self.deadline is not None and has_passed(self.deadline)
 
     @property
     def group_by(self) -> str:
@@ -83,13 +85,14 @@ def open_jobs(manifest: Manifest) -> list[Job]:
     """Open every job: kind, params, sampling, input. Raises ManifestError with all problems."""
     jobs: list[Job] = []
     problems: list[Problem] = []
-    now, clock = datetime.now().astimezone(), time.monotonic()  # the same for all jobs
+    now = datetime.now().astimezone()
+    offset = time.monotonic() - time.time()  # one for all jobs: equal deadlines stay equal
     for settings in manifest.jobs:
         try:
             job = _open_job(len(jobs), settings, manifest)
             if settings.deadline is not None:
-                left = parse_deadline(settings.deadline, now) - now
-                job.ends_at = clock + left.total_seconds()
+                job.deadline = parse_deadline(settings.deadline, now).timestamp()
+                job.ends_at = job.deadline + offset
         except ManifestError as error:
             problems += error.problems
             continue

@@ -94,7 +94,8 @@ class Cancellations:
         `run_end`: the run's own end and its name, see `StopConditions.next_end`.
         """
         self.forecast.drop(pending.request)
-        is_run_end = run_end is not None and pending.request.ends_at == run_end[0]
+        own = pending.wanted_until(None)  # by the deadlines of its jobs
+        is_run_end = run_end is not None and (own is None or run_end[0] <= own)
         self.late_reason = run_end[1] if run_end is not None and is_run_end else DEADLINE
         if pending.is_storable:
             self.finalize(pending)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.plan import OutputEstimates
-from thothy_batch.records import EngineUpdate
+from thothy_batch.records import EngineUpdate, Request
 from thothy_batch.runner.work.pending_request import PendingRequest
 from thothy_batch.testing import faults
 
@@ -74,12 +74,23 @@ class EngineFeed:
         expected = self.estimates.expected(job.name, request.sampling)
         num_later = len(job.kind.stages) - 1 - pending.stage
         later = num_later * request.sampling.max_tokens
+        later_prompt = num_later * self._next_prompt_tokens(request)
         end = pending.wanted_until(run_end)
         known = (request.expected_tokens, request.ends_at, request.later_tokens)
-        if known != (expected, end, later):
+        if known != (expected, end, later) or request.later_prompt_tokens != later_prompt:
             pending.request = replace(
-                request, expected_tokens=expected, ends_at=end, later_tokens=later
+                request,
+                expected_tokens=expected,
+                ends_at=end,
+                later_tokens=later,
+                later_prompt_tokens=later_prompt,
             )
+
+    def _next_prompt_tokens(self, request: Request) -> int:
+        """Tokens to compute of the prompt that follows: it holds this request's prompt, which is
+        cached where prefixes are shared, and its output."""
+        is_cached = self.engine.info.engine.prefix_sharing
+        return request.sampling.max_tokens + (0 if is_cached else len(request.prompt_token_ids))
 
     def _window(self) -> int:
         window = max(_SMALLEST_WINDOW, _WINDOW_OF_MAX_SEQS * self.engine.info.engine.max_seqs)

@@ -8,12 +8,16 @@ from thothy_batch.runner.loop.run_loop import RunLoop
 from thothy_batch.runner.session.run_context import RunContext
 from thothy_batch.runner.session.summary import RunSummary
 from thothy_batch.runner.work.counts import RunCounts
+from thothy_batch.store import Store
 
 
 def finish_run(
     run: RunContext, writer: ResultWriter, loop: RunLoop | None, error: ThothyError | None
 ) -> RunSummary:
-    """Determine how the run ended and write it. `loop` None: the engine was not started."""
+    """Determine how the run ended and write it. `loop` None: the engine was not started.
+
+    A store that fails now ends the run as failed. Raises StoreError if it cannot even record that.
+    """
     num_late = loop.cancellations.num_late if loop is not None else 0
     summary = _summarize(run, loop, error)
     _set_status(run.counts, stop_reason(run, loop), num_late, summary)
@@ -23,25 +27,47 @@ def finish_run(
             f"{num_late:,} entries were not started: there was no time left to finish them"
         )
     summary.wall_s = (datetime.now().astimezone() - run.started).total_seconds()
-    summary.published = writer.store.end_run(
-        {
-            "status": summary.status,
-            "stop_reason": summary.stop_reason or None,
-            "exit_code": summary.exit_code,
-            "engine_s": summary.engine_s,
-            "load_s": summary.load_s,
-            "wall_s": summary.wall_s,
-            "wasted_tokens": summary.wasted_tokens,
-            "roofline_fraction": summary.roofline_fraction,
-            "computed_prompt_tokens": _first_prompt_tokens(loop) if loop is not None else 0,
-        }
-    )
-    if not summary.published:
-        summary.messages.append(
-            "another program has the store open: the journal keeps the unpublished rows, and the "
-            "next command that opens the store publishes them"
-        )
+    computed = _first_prompt_tokens(loop) if loop is not None else 0
+    try:
+        summary.published = writer.store.end_run(_end_row(summary, computed))
+        if summary.published and writer.keep_token_ids:
+            _add_token_id_message(run, writer.store, summary)
+        if not summary.published:
+            summary.messages.append(
+                "another program has the store open: the journal keeps the unpublished rows, and "
+                "the next command that opens the store publishes them"
+            )
+    except StoreError as failed:
+        _set_failed(summary, summary.error or failed)
+        summary.published = False
+        writer.store.fail_run(_end_row(summary, computed))
     return summary
+
+
+def _add_token_id_message(run: RunContext, store: Store, summary: RunSummary) -> None:
+    """Say how many reused artifacts were made while the ids of their tokens were not asked for."""
+    jobs = [j.name for j in run.inputs.jobs if len(j.kind.stages) <= 1 and j.num_samples == 1]
+    if summary.counts["num_reused"] and (num := store.num_without_token_ids(run.run_id, jobs)):
+        summary.messages.append(
+            f"{num:,} reused artifacts have no output_token_ids: they were made while "
+            "output.token_ids was off; --force computes them again"
+        )
+
+
+def _end_row(summary: RunSummary, computed_prompt_tokens: int) -> dict[str, object]:
+    """The columns of `runs` that are known at the end; the store counts the others."""
+    return {
+        "run_id": summary.run_id,
+        "status": summary.status,
+        "stop_reason": summary.stop_reason or None,
+        "exit_code": summary.exit_code,
+        "engine_s": summary.engine_s,
+        "load_s": summary.load_s,
+        "wall_s": summary.wall_s,
+        "wasted_tokens": summary.wasted_tokens,
+        "roofline_fraction": summary.roofline_fraction,
+        "computed_prompt_tokens": computed_prompt_tokens,
+    }
 
 
 def stop_reason(run: RunContext, loop: RunLoop | None) -> str:
@@ -97,8 +123,7 @@ def _set_status(counts: RunCounts, reason: str, num_late: int, summary: RunSumma
     """Set status, stop reason and exit code."""
     stopped = num_late > 0 or any(count.num_not_run and not count.stopped for count in counts.jobs)
     if summary.error is not None:
-        summary.status, summary.exit_code = "failed", summary.error.exit_code
-        summary.stop_reason = failure_reason(summary.error)
+        _set_failed(summary, summary.error)
     elif not counts.adds_up():
         summary.status, summary.exit_code = "failed", 5
         summary.stop_reason = "counts_do_not_add_up"
@@ -110,6 +135,12 @@ def _set_status(counts: RunCounts, reason: str, num_late: int, summary: RunSumma
         summary.status, summary.stop_reason, summary.exit_code = "stopped", reason, 4
     elif summary.counts["num_failed"] or summary.counts["num_not_run"]:
         summary.exit_code = 1
+
+
+def _set_failed(summary: RunSummary, error: ThothyError) -> None:
+    """End the run with an error."""
+    summary.error, summary.status, summary.exit_code = error, "failed", error.exit_code
+    summary.stop_reason = failure_reason(error)
 
 
 def _add_messages(counts: RunCounts, summary: RunSummary, *, computed: bool) -> None:

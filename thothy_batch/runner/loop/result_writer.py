@@ -41,11 +41,8 @@ class ResultWriter:
         for entry, cached in assignment.reused:
             self._reuse(entry, cached)
         for entry, cached in assignment.failed_before:
-            if (cached.job, cached.item_id, cached.variant) != (
-                entry.job.name,
-                entry.item_id,
-                entry.variant,
-            ):
+            # One row per attempt and entry: a row of every run would pile up night after night.
+            if entry.key not in cached.failed_entries:
                 self._add_failure(entry, FailureCode(cached.code), cached.message, cached.attempt)
             self._record_end(entry, ItemStatus.FAILED)
 
@@ -74,12 +71,13 @@ class ResultWriter:
         tokens.output_tokens += cost.output_tokens
         artifact = self._add_artifact(pending, best)
         flagged = best.output.verdict != "ok" or bool(primary.flags)
+        verdict = "flagged" if flagged else "ok"
         for number, entry in enumerate(pending.entries):
             self.counts.job_of(entry).num_flagged += flagged
             if number == 0:
-                self._record_end(entry, ItemStatus.DONE, artifact_id=artifact)
+                self._record_end(entry, ItemStatus.DONE, artifact_id=artifact, verdict=verdict)
             else:
-                self._copy(entry, artifact)
+                self._copy(entry, artifact, verdict)
 
     def write_failure(self, pending: PendingRequest, failure: RequestFailure) -> None:
         """Write a request that the engine could not compute, or whose later stage could not be
@@ -97,6 +95,10 @@ class ResultWriter:
     def write_not_run(self, entry: Entry, reason: str) -> None:
         """Write an entry that was not computed."""
         self._record_end(entry, ItemStatus.NOT_RUN, reason=reason)
+
+    def count_not_run(self, entry: Entry) -> None:
+        """Count an entry that was not computed, where the store can write no rows."""
+        self.counts.record(entry, ItemStatus.NOT_RUN)
 
     def _fail_all(
         self, pending: PendingRequest, code: FailureCode, message: str, attempt: int
@@ -141,13 +143,15 @@ class ResultWriter:
 
     def _reuse(self, entry: Entry, cached: CachedResult) -> None:
         own = entry_artifact_id(entry)
-        self.counts.job_of(entry).num_flagged += cached.verdict == "flagged"
-        if own in cached.artifact_ids:
-            self._record_end(entry, ItemStatus.REUSED, artifact_id=own)
+        # Artifacts of one key may differ in verdict: one was computed anew by --force.
+        verdict = cached.verdicts.get(own, cached.verdict)
+        self.counts.job_of(entry).num_flagged += verdict == "flagged"
+        if own in cached.verdicts:
+            self._record_end(entry, ItemStatus.REUSED, artifact_id=own, verdict=verdict)
         else:
-            self._copy(entry, cached.artifact_id)
+            self._copy(entry, cached.artifact_id, verdict)
 
-    def _copy(self, entry: Entry, source: str) -> None:
+    def _copy(self, entry: Entry, source: str, verdict: str) -> None:
         """Write an artifact of the same content for another entry."""
         own = entry_artifact_id(entry)
         row: dict[str, object] = {
@@ -157,7 +161,7 @@ class ResultWriter:
             "request_key": entry.request_key,
         }
         self.store.add_copy(row, source)
-        self._record_end(entry, ItemStatus.REUSED, artifact_id=own)
+        self._record_end(entry, ItemStatus.REUSED, artifact_id=own, verdict=verdict)
 
     def _add_artifact(self, pending: PendingRequest, best: Attempt) -> str:
         entry, cost, output = pending.primary, pending.cost, best.output

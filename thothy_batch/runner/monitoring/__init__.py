@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from thothy_batch.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from thothy_batch.runner.monitoring.dead_run import publish_leftovers
     from thothy_batch.runner.monitoring.progress import Observer, Silent, Snapshot
     from thothy_batch.runner.monitoring.status_document import (
         IdleDocument,
@@ -22,12 +23,14 @@ __all__ = [
     "Snapshot",
     "StatusDocument",
     "StatusFileDocument",
+    "publish_leftovers",
     "read_store_state",
 ]
 
 __getattr__ = lazy_face(
     __name__,
     {
+        "dead_run": ("publish_leftovers",),
         "progress": (
             "Observer",
             "Silent",

@@ -50,6 +50,8 @@ class StatusFile:
             "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
             **more,
         }
+        if self.metrics.path is not None:  # for the command that finds this run dead
+            status["metrics_file"] = os.path.abspath(self.metrics.path)
         write_status(self.paths.status, status)
         if state != self._state:
             self._state = state

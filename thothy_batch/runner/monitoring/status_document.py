@@ -25,7 +25,7 @@ class ProgressDocument(TypedDict):
 
 
 class StatusFileDocument(TypedDict):
-    """A run as its status file has it.
+    """A run as its status file has it; `state` is "finished" once it has ended, or "killed".
 
     Counts appear once they are known, progress while the engine computes, the figures of
     `run --json` at the end.
@@ -39,6 +39,7 @@ class StatusFileDocument(TypedDict):
     store: str
     started_at: str
     updated_at: str
+    metrics_file: NotRequired[str]
     num_items: NotRequired[int]
     num_done: NotRequired[int]
     num_failed: NotRequired[int]

@@ -21,7 +21,7 @@ def read_store_state(store: Path) -> StatusDocument:
     """
     store = real_path(store)
     holder = read_holder(lock_path(store))
-    progress = cast(StatusFileDocument | None, read_status(status_path(store)))
+    progress = _progress(store)
     if holder is not None and holder.run_id:
         is_current = progress is not None and progress.get("run_id") == holder.run_id
         return {
@@ -40,24 +40,30 @@ def read_store_state(store: Path) -> StatusDocument:
             f"there is no store at {store}",
             hint="run a manifest first, or name the store: thothy-batch status path/to/store",
         )
-    return _idle(store, progress)
+    return _idle(store)
 
 
-def _idle(store: Path, progress: StatusFileDocument | None) -> IdleDocument:
+def _progress(store: Path) -> StatusFileDocument | None:
+    return cast(StatusFileDocument | None, read_status(status_path(store)))
+
+
+def _idle(store: Path) -> IdleDocument:
     # Imported late: duckdb takes 0.25 s to import, and the state of a running store needs none.
-    from thothy_batch.store import publish_if_free
+    from thothy_batch.runner.monitoring.dead_run import ENDED, ended_status, publish_leftovers
     from thothy_batch.store.queries import list_runs
 
-    published = publish_if_free(store)
+    published = publish_leftovers(store)
+    progress = _progress(store)
     last_run: NightRow | StatusFileDocument | None = None
     try:
         runs = list_runs(store, limit=1) if store.exists() else []
         last_run = cast(NightRow, runs[0]) if runs else None
     except StoreBusyError:
-        # Another program holds the file; the status file has the end of the last run too.
-        if progress is None or progress.get("state") != "finished" or "num_items" not in progress:
+        # Another program holds the file; the status file has the end of the last run too. Where it
+        # has none, its process died: no run holds the store.
+        if progress is None or "num_items" not in progress:
             raise
-        last_run = progress
+        last_run = progress if progress["state"] in ENDED else ended_status(progress)
     return {
         "store": str(store),
         "state": "idle",

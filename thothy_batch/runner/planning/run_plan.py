@@ -170,10 +170,18 @@ class _Predictor:
     def costs(
         self, pending: Sequence[PendingRequest], requests: Sequence[Request], seconds: float
     ) -> list[float]:
-        """Seconds of each request, scaled to add up to `seconds`, the time of the whole run."""
+        """Seconds of each request and its later stages, scaled to add up to `seconds`, the time of
+        the whole run."""
         assert self.model is not None
         assert self.known_speed is not None
-        costs = request_costs(self.model, self.known_speed.speed, requests, self._lengths(pending))
+        speed, lengths = self.known_speed.speed, self._lengths(pending)
+        costs = request_costs(self.model, speed, requests, lengths)
+        for index, (each, request) in enumerate(zip(pending, requests, strict=True)):
+            later = [
+                _later_stage(request, each, stage, request.request_id)
+                for stage in range(1, len(each.primary.job.kind.stages))
+            ]
+            costs[index] += sum(request_costs(self.model, speed, later, lengths))
         total = sum(costs) or 1.0
         return [cost * seconds / total for cost in costs]
 

@@ -22,6 +22,6 @@ class RunContext:
     paths: StorePaths
     stop_conditions: StopConditions
     counts: RunCounts
-    started: datetime  # local time
+    started: datetime  # local time at which it held the store; before that, of the command
     began: float  # the same moment, of time.monotonic()
     load_s: float = 0.0  # of the engine, once it is loaded

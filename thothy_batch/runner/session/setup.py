@@ -45,12 +45,18 @@ def prepare_run(options: RunOptions, observer: Observer, run_id: str = "") -> Ru
         inputs=inputs,
         paths=StorePaths.of(manifest.store, manifest.metrics_path),
         stop_conditions=StopConditions(
-            deadline=deadline, time_budget_s=options.time_budget_of(manifest), started=started
+            deadline=deadline, time_budget_s=options.time_budget_of(manifest)
         ),
         counts=RunCounts.of(inputs.jobs),
         started=started,
         began=time.monotonic(),
     )
+
+
+def start_clocks(run: RunContext) -> None:
+    """Count the run's time from now, when it holds the store: waiting for another is no part."""
+    run.started, run.began = datetime.now().astimezone(), time.monotonic()
+    run.stop_conditions.start_budget()
 
 
 def _note_templates(inputs: RunInputs, observer: Observer) -> None:
@@ -65,7 +71,7 @@ def reload_inputs(run: RunContext) -> None:
     inputs = run.inputs
     jobs = open_jobs(inputs.manifest)
     for job, before in zip(jobs, inputs.jobs, strict=True):
-        job.ends_at = before.ends_at
+        job.deadline, job.ends_at = before.deadline, before.ends_at
     context = render_context(inputs.manifest, jobs, inputs.model_info, inputs.spec, run.started)
     run.inputs = replace(inputs, jobs=jobs, render_context=context)
 

@@ -1,4 +1,8 @@
-"""Conditions that stop a run early: deadline, time budget, signals."""
+"""Conditions that stop a run early: deadline, time budget, signals.
+
+A deadline is a moment of the wall clock, also for a machine that was suspended until after it. A
+time budget is time in which the run holds the store and the machine is awake.
+"""
 
 import signal
 import threading
@@ -8,9 +12,11 @@ from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
 
+from thothy_batch.runner.entries.deadlines import ends_at
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ALARM = signal.SIGUSR2  # sent to this process itself
-_LONGEST_S = 30 * 86_400.0
+_LOOK_S = 1.0  # between two looks at the clocks while nothing else looks
 
 
 class StopNow(BaseException):  # noqa: N818  (not an error: the user asked for it)
@@ -20,39 +26,46 @@ class StopNow(BaseException):  # noqa: N818  (not an error: the user asked for i
 class StopConditions:
     """The conditions of a run. The first signal stops admission, the second skips the grace too."""
 
-    def __init__(
-        self, *, deadline: datetime | None, time_budget_s: float | None, started: datetime
-    ) -> None:
-        self._ends: list[tuple[float, str]] = []
-        if deadline is not None:
-            left = (deadline - started).total_seconds()
-            self._ends.append((time.monotonic() + left, "deadline"))
-        if time_budget_s is not None:
-            self._ends.append((time.monotonic() + time_budget_s, "time_budget"))
+    def __init__(self, *, deadline: datetime | None, time_budget_s: float | None) -> None:
+        """The time budget counts from `start_budget`."""
+        self._deadline = None if deadline is None else deadline.timestamp()
+        self._time_budget_s = time_budget_s
+        self._budget_end: float | None = None  # by time.monotonic()
         self._signal = ""
         self._num_signals = 0
         self._interruptible = False
         self._expired = False  # the time ended inside `interruptible`
         self._is_watching = False
 
+    def start_budget(self) -> None:
+        """Count the time budget from now."""
+        if self._time_budget_s is not None:
+            self._budget_end = time.monotonic() + self._time_budget_s
+
     @property
     def reason(self) -> str:
         """The condition that is met: 'deadline', 'time_budget', 'signal', or '' to go on."""
         if self._signal:
             return "signal"
-        now = time.monotonic()
-        return next((why for at, why in sorted(self._ends) if now >= at), "")
+        end = self.next_end
+        return end[1] if end is not None and time.monotonic() >= end[0] else ""
 
     @property
     def time_left_s(self) -> float | None:
         """Seconds until the deadline or the end of the budget; None: no limit."""
-        return min(self._ends)[0] - time.monotonic() if self._ends else None
+        end = self.next_end
+        return None if end is None else end[0] - time.monotonic()
 
     @property
     def next_end(self) -> tuple[float, str] | None:
         """time.monotonic() of the deadline or the end of the budget, and its name; None: no
-        limit."""
-        return min(self._ends, default=None)
+        limit. That of a deadline moves where the machine sleeps or its clock is set."""
+        ends: list[tuple[float, str]] = []
+        if self._deadline is not None:
+            ends.append((ends_at(self._deadline), "deadline"))
+        if self._budget_end is not None:
+            ends.append((self._budget_end, "time_budget"))
+        return min(ends, default=None)
 
     @property
     def signal_name(self) -> str:
@@ -86,7 +99,8 @@ class StopConditions:
     def interruptible(self) -> Iterator[None]:
         """Inside the block a signal or the end of the time raises StopNow at once. A signal that
         came before the block raises it on entry."""
-        alarm = self._alarm()
+        ended = threading.Event()
+        alarm = self._start_alarm(ended)
         try:
             self._interruptible = True
             if self._signal:
@@ -99,22 +113,28 @@ class StopConditions:
             raise StopNow from error
         finally:
             self._interruptible = False
+            ended.set()
             if alarm is not None:
-                alarm.cancel()
                 alarm.join()
         if self._signal or self._expired:
             raise StopNow  # it was swallowed where it was raised
 
-    def _alarm(self) -> threading.Timer | None:
-        """A timer that interrupts the main thread when the time ends. Where it has ended already,
-        the run's loop sees it, which records every entry as not run."""
+    def _start_alarm(self, ended: threading.Event) -> threading.Thread | None:
+        """A thread that interrupts the main one when the time ends before `ended` is set. Where it
+        has ended already, the run's loop sees it, which records every entry as not run."""
         left_s, main = self.time_left_s, threading.main_thread().ident
         if left_s is None or left_s <= 0 or not self._is_watching or main is None:
             return None
-        timer = threading.Timer(min(left_s, _LONGEST_S), signal.pthread_kill, (main, _ALARM))
-        timer.daemon = True
-        timer.start()
-        return timer
+        alarm = threading.Thread(target=self._watch_time, args=(ended, main), daemon=True)
+        alarm.start()
+        return alarm
+
+    def _watch_time(self, ended: threading.Event, main: int) -> None:
+        """Look once a second: a wait for all of it would stand still while the machine sleeps."""
+        while (left_s := self.time_left_s) is not None and left_s > 0:
+            if ended.wait(min(left_s, _LOOK_S)):
+                return
+        signal.pthread_kill(main, _ALARM)
 
     def _expire(self, number: int, frame: FrameType | None) -> None:
         if self._interruptible and self.reason:

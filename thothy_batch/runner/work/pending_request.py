@@ -4,6 +4,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from thothy_batch.records import Request, RequestResult
+from thothy_batch.runner.entries.deadlines import ends_at
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.work.counts import JobCount
 from thothy_batch.runner.work.retry_policy import Attempt
@@ -82,9 +83,9 @@ class PendingRequest:
 
         That is the run's own end or, where every entry's job has a deadline, the last of these.
         """
-        deadlines = [entry.job.ends_at for entry in self.entries]
+        deadlines = [entry.job.deadline for entry in self.entries]
         known = [at for at in deadlines if at is not None]
-        last = max(known) if len(known) == len(deadlines) else None
+        last = ends_at(max(known)) if len(known) == len(deadlines) else None
         return min((at for at in (last, run_end) if at is not None), default=None)
 
     def add_attempt(self, attempt: Attempt) -> None:

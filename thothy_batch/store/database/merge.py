@@ -57,11 +57,19 @@ class Merger:
                 self._updates.setdefault(str(row["run_id"]), {}).update(row)
                 if table == END_RUN:
                     self._flush()
-                    count_run(self._connection, str(row["run_id"]))
-                    open_entries.keep_only(self._connection, "")
+                    self._end_run(row)
             else:
                 self._rows[table].append(row)
         self._flush()
+
+    def _end_run(self, row: Row) -> None:
+        """Count a run. One whose store failed could not record the entries that were left."""
+        run_id = str(row["run_id"])
+        if row.get("status") == "failed":
+            reason = str(row.get("stop_reason") or "engine_failed")
+            open_entries.insert_not_run(self._connection, run_id, reason)
+        count_run(self._connection, run_id)
+        open_entries.keep_only(self._connection, "")
 
     def _flush(self) -> None:
         rows, self._rows = self._rows, defaultdict(list)

@@ -7,7 +7,8 @@ from thothy_batch.store.journal import open_entries
 # All entries are counted from run_items. Known entries of a job without a row were not run.
 # `reused` needs its artifact: if a user deleted it by hand, the entry is open again.
 _REOPEN_MISSING = """
-UPDATE run_items SET status = 'not_run', reason = 'artifact_deleted', artifact_id = NULL
+UPDATE run_items SET status = 'not_run', reason = 'artifact_deleted', artifact_id = NULL,
+    verdict = NULL
 WHERE run_id = $run_id AND status = 'reused'
     AND NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.artifact_id = run_items.artifact_id)
 """
@@ -29,9 +30,17 @@ items AS (
     SELECT i.job, count(*) AS num_written, count(*) FILTER (i.status = 'done') AS num_done,
         count(*) FILTER (i.status = 'failed') AS num_failed,
         count(*) FILTER (i.status = 'reused') AS num_reused,
-        count(*) FILTER (a.verdict = 'flagged' AND i.status IN ('done', 'reused')) AS num_flagged
+        count(*) FILTER (coalesce(i.verdict, a.verdict) = 'flagged'
+            AND i.status IN ('done', 'reused')) AS num_flagged
     FROM run_items i LEFT JOIN artifacts a ON a.artifact_id = i.artifact_id
     WHERE i.run_id = $run_id GROUP BY i.job
+),
+flagged AS (
+    SELECT job, histogram(flag)::MAP(VARCHAR, BIGINT) AS flags FROM (
+        SELECT i.job, unnest(a.flags) AS flag
+        FROM run_items i JOIN artifacts a ON a.artifact_id = i.artifact_id
+        WHERE i.run_id = $run_id AND i.status IN ('done', 'reused') AND a.verdict = 'flagged'
+    ) GROUP BY job
 ),
 made AS (
     SELECT job, sum(prompt_tokens) AS prompt_tokens,
@@ -68,10 +77,10 @@ joined AS (
         (coalesce(m.wasted_tokens, 0) + coalesce(f.wasted_tokens, 0))::BIGINT AS wasted_tokens,
         m.* EXCLUDE (job, prompt_tokens, cached_prompt_tokens, output_tokens, wasted_tokens,
             finished_at),
-        greatest(m.finished_at, f.finished_at) AS finished_at
+        greatest(m.finished_at, f.finished_at) AS finished_at, g.flags
     FROM jobs j LEFT JOIN entries e ON e.job = j.job LEFT JOIN items i ON i.job = j.job
     LEFT JOIN kinds n ON n.job = j.job LEFT JOIN made m ON m.job = j.job
-    LEFT JOIN failed f ON f.job = j.job
+    LEFT JOIN failed f ON f.job = j.job LEFT JOIN flagged g ON g.job = j.job
 ),
 shared AS (
     SELECT *, prompt_tokens - cached_prompt_tokens + output_tokens + wasted_tokens AS computed,
@@ -86,7 +95,8 @@ SELECT $run_id AS run_id, job, kind, priority, num_items, num_done, num_failed, 
         AS first_admitted_at,
     finished_at, coalesce(job_engine_s, 0) AS engine_s,
     output_tokens / nullif(job_engine_s, 0) AS output_tokens_per_s,
-    num_done * 3600 / nullif(job_engine_s, 0) AS artifacts_per_hour, finish_reasons, predicted_s
+    num_done * 3600 / nullif(job_engine_s, 0) AS artifacts_per_hour, finish_reasons, predicted_s,
+    flags
 FROM shared
 """
 
@@ -157,7 +167,7 @@ def mark_killed_runs(connection: duckdb.DuckDBPyConnection, *, alive: str) -> li
     for run_id in dead:
         connection.execute(_MARK_KILLED, {"run_id": run_id})
         connection.execute(_BURIED_WALL, {"run_id": run_id})
-        open_entries.insert_not_run(connection, run_id)
+        open_entries.insert_not_run(connection, run_id, "killed")
         count_run(connection, run_id)
     open_entries.keep_only(connection, alive)
     return dead

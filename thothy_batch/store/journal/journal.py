@@ -1,5 +1,6 @@
 """The journal: appends rows to segments and makes them durable in group commits."""
 
+import contextlib
 import os
 import time
 import uuid
@@ -98,6 +99,31 @@ class Journal:
         self.oldest_unsynced = None
         if self._end >= MAX_SEGMENT_BYTES:
             self.rotate()
+
+    def append_last(self, table: str, row: Row) -> None:
+        """Append a row and make it durable, if need be at the cost of all that is not.
+
+        Raises StoreError where not even a new segment can be written.
+        """
+        try:
+            self.append(table, row)
+            self.commit()
+        except StoreError:
+            self._abandon()
+            self.append(table, row)
+            self.commit()
+
+    def _abandon(self) -> None:
+        """Drop the buffered rows and leave the open segment as it was at the last commit."""
+        self._buffer.clear()
+        self._buffered_bytes = 0
+        self.oldest_unsynced = None
+        if self._fd < 0:
+            return
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, self._end)
+        os.close(self._fd)
+        self._path, self._fd = None, -1
 
     def _check_name(self) -> None:
         """Detect a deleted segment: its rows would be lost when this process ends."""

@@ -20,7 +20,7 @@ WITH known AS (
     FROM open_entries WHERE run_id = $run_id
 ),
 entries AS (SELECT job, item_id, coalesce(variant, '') AS variant FROM known)
-SELECT $run_id AS run_id, *, 'not_run' AS status, 'killed' AS reason
+SELECT $run_id AS run_id, *, 'not_run' AS status, $reason AS reason
 FROM entries ANTI JOIN (SELECT * FROM run_items WHERE run_id = $run_id) ended
     USING (job, item_id, variant)
 """
@@ -39,9 +39,9 @@ def open_rows(entries: Iterable[EntryKey]) -> Iterator[Mapping[str, object]]:
             yield row
 
 
-def insert_not_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
-    """Insert the entries that a killed run did not reach into run_items, as not run."""
-    connection.execute(_INSERT_NOT_RUN, {"run_id": run_id})
+def insert_not_run(connection: duckdb.DuckDBPyConnection, run_id: str, reason: str) -> None:
+    """Insert the entries whose end a run could not record into run_items, as not run."""
+    connection.execute(_INSERT_NOT_RUN, {"run_id": run_id, "reason": reason})
 
 
 def keep_only(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:

@@ -1,9 +1,11 @@
-"""Reads the output lengths of earlier runs, from which a plan estimates the next ones."""
+"""Reads the outputs of earlier runs: their lengths, by which a plan estimates, and their ids."""
 
 from collections.abc import Iterable
 
 import duckdb
 import pyarrow as pa
+
+from thothy_batch.store.database.database import fetch_row
 
 # Per job; older outputs say little about the next ones.
 MAX_OUTPUTS = 2048
@@ -24,6 +26,20 @@ def read_outputs(
         connection.unregister("wanted")
     return {job: list(tokens) for job, tokens in rows}
 
+
+def count_without_token_ids(
+    connection: duckdb.DuckDBPyConnection, run_id: str, jobs: Iterable[str]
+) -> int:
+    """Return the number of artifacts that a run reused for these jobs and that have no ids."""
+    row = fetch_row(connection, _WITHOUT_IDS, [run_id, list(jobs)])
+    return int(row[0]) if row else 0
+
+
+_WITHOUT_IDS = """
+SELECT count(*) FROM run_items i JOIN artifacts a ON a.artifact_id = i.artifact_id
+WHERE i.run_id = ? AND i.status = 'reused' AND a.output_token_ids IS NULL
+    AND i.job IN (SELECT unnest(?::VARCHAR[]))
+"""
 
 _OUTPUTS = """
 WITH numbered AS (

@@ -23,6 +23,8 @@ _RETRY_S = 10.0  # a merge takes well under a second; a longer hold is another u
 _MAX_EXAMPLES = 3
 _MAX_POINTS = 240
 _NUM_NIGHTS = 8
+# Schemas since which a store has them; an older one may be read without migration.
+_EVENTS_SINCE, _FLAGS_SINCE = 3, 4
 _JSON_COLUMNS = ("manifest", "model", "engine", "versions")
 
 
@@ -107,19 +109,21 @@ def _check_schema(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 
 def _read_run(connection: duckdb.DuckDBPyConnection, wanted: str | None) -> Fields:
+    """Everything about an ended run comes from rows that no later run changes."""
     run = find_run(connection, wanted)
-    run_id = run["run_id"]
+    run_id, version = run["run_id"], read_version(connection)
     jobs = _rows(
         connection, "SELECT * FROM job_stats WHERE run_id = ? ORDER BY priority DESC, job", [run_id]
     )
+    has_flags = bool(jobs) and version >= _FLAGS_SINCE
     return {
         "run": run,
         "jobs": jobs or _rows(connection, _JOBS_SO_FAR, [run_id]),
         "failures": _failures(connection, run_id),
-        "flags": _rows(connection, _FLAGS, [run_id]),
+        "flags": _rows(connection, _FLAGS if has_flags else _FLAGS_SO_FAR, [run_id]),
         "steps": _rows(connection, _STEPS, [run_id, _MAX_POINTS, run_id]),
-        "events": _events(connection, run_id),
-        "nights": _rows(connection, _NIGHTS, [run["name"], run_id, _NUM_NIGHTS]),
+        "events": _rows(connection, _EVENTS, [run_id]) if version >= _EVENTS_SINCE else [],
+        "nights": _rows(connection, _NIGHTS, {"run_id": run_id, "num_nights": _NUM_NIGHTS}),
     }
 
 
@@ -142,13 +146,6 @@ def find_run(connection: duckdb.DuckDBPyConnection, wanted: str | None) -> Field
     for name in _JSON_COLUMNS:
         run[name] = json.loads(run[name]) if run[name] else None
     return run
-
-
-def _events(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[Fields]:
-    if read_version(connection) < 3:  # a store of an older version, read without migration
-        return []
-    query = "SELECT * EXCLUDE run_id FROM engine_events WHERE run_id = ? ORDER BY happened_at"
-    return _rows(connection, query, [run_id])
 
 
 def _failures(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[Fields]:
@@ -193,16 +190,21 @@ WHERE i.run_id = ? GROUP BY i.job ORDER BY i.job
 """
 
 # The entries that failed in this run; an entry that failed earlier and was not retried keeps its
-# earlier message.
+# earlier message. What later runs said of them is left out.
 _FAILURES = """
-WITH failed AS (
+WITH this AS (SELECT started_at, run_id FROM runs WHERE run_id = $run_id),
+failed AS (
     SELECT i.job, i.item_id, i.variant, i.rowid AS place, coalesce(f.code, 'engine_error') AS code,
         coalesce(f.message, 'no message was recorded') AS message
     FROM run_items i LEFT JOIN (
         SELECT job, item_id, variant,
-            last(code ORDER BY run_id = $run_id, failed_at, rowid) AS code,
-            last(message ORDER BY run_id = $run_id, failed_at, rowid) AS message
-        FROM failures GROUP BY job, item_id, variant
+            last(code ORDER BY is_own, failed_at, place) AS code,
+            last(message ORDER BY is_own, failed_at, place) AS message
+        FROM (
+            SELECT failures.*, failures.run_id = $run_id AS is_own, failures.rowid AS place
+            FROM failures JOIN runs r ON r.run_id = failures.run_id, this
+            WHERE (r.started_at, r.run_id) <= (this.started_at, this.run_id)
+        ) GROUP BY job, item_id, variant
     ) f ON f.job = i.job AND f.item_id = i.item_id AND f.variant = i.variant
     WHERE i.run_id = $run_id AND i.status = 'failed'
 )
@@ -212,6 +214,11 @@ ORDER BY code, place
 """
 
 _FLAGS = """
+SELECT job, unnest(map_keys(flags)) AS flag, unnest(map_values(flags)) AS num
+FROM job_stats WHERE run_id = ? ORDER BY num DESC, job, flag
+"""
+
+_FLAGS_SO_FAR = """
 SELECT job, flag, count(*) AS num FROM (
     SELECT i.job, unnest(a.flags) AS flag
     FROM run_items i JOIN artifacts a ON a.artifact_id = i.artifact_id
@@ -241,9 +248,13 @@ WHERE model ->> 'name' = ? AND engine_s >= 1 AND output_tokens > 0
 ORDER BY started_at DESC LIMIT ?
 """
 
+_EVENTS = "SELECT * EXCLUDE run_id FROM engine_events WHERE run_id = ? ORDER BY happened_at, rowid"
+
+# The run, and those of the same manifest before it.
 _NIGHTS = """
-SELECT * FROM nights
-WHERE name IS NOT DISTINCT FROM ?
-    AND started_at <= (SELECT started_at FROM runs WHERE run_id = ?)
-ORDER BY started_at DESC, run_id DESC LIMIT ?
+WITH this AS (SELECT name, started_at, run_id FROM runs WHERE run_id = $run_id)
+SELECT nights.* FROM nights, this
+WHERE nights.name IS NOT DISTINCT FROM this.name
+    AND (nights.started_at, nights.run_id) <= (this.started_at, this.run_id)
+ORDER BY nights.started_at DESC, nights.run_id DESC LIMIT $num_nights
 """

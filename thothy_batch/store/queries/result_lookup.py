@@ -1,11 +1,12 @@
 """Looks up cached results: request keys with an artifact, and keys that failed before."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import duckdb
 import pyarrow as pa
 
+from thothy_batch.records import EntryKey
 from thothy_batch.store.journal.segment import Row
 
 # The columns of a cached result; the result index holds exactly these.
@@ -26,8 +27,8 @@ FAILURE_FIELDS = (
 class CachedResult:
     """The latest success under a request key, or its latest failure if it has none.
 
-    `artifact_ids` holds every artifact of the key: an entry whose own artifact_id is among them
-    needs no copy.
+    `verdicts` holds every artifact of the key by its id: an entry whose own is among them needs no
+    copy. `failed_entries` likewise: an entry among them has a failure.
     """
 
     run_id: str
@@ -39,7 +40,13 @@ class CachedResult:
     code: str = ""
     message: str = ""
     attempt: int = 0
-    artifact_ids: frozenset[str] = frozenset()
+    verdicts: Mapping[str, str] = field(default_factory=dict)
+    failed_entries: frozenset[EntryKey] = frozenset()
+
+    @property
+    def artifact_ids(self) -> frozenset[str]:
+        """The ids of the key's artifacts."""
+        return frozenset(self.verdicts)
 
     @property
     def failed(self) -> bool:
@@ -53,8 +60,9 @@ class ResultLookup:
 
     keys: frozenset[str]  # the keys to keep
     _artifacts: dict[str, Row] = field(default_factory=dict)
-    _artifact_ids: dict[str, set[str]] = field(default_factory=dict)
+    _verdicts: dict[str, dict[str, str]] = field(default_factory=dict)
     _failures: dict[str, Row] = field(default_factory=dict)
+    _failed_entries: dict[str, set[EntryKey]] = field(default_factory=dict)
 
     def add_artifact(self, row: Row) -> None:
         key = str(row.get("request_key", ""))
@@ -62,18 +70,23 @@ class ResultLookup:
             if not row.get("verdict"):  # a copy that is not merged yet: same key, same verdict
                 row = {**row, "verdict": self._artifacts.get(key, {}).get("verdict", "")}
             self._artifacts[key] = row
-            self._artifact_ids.setdefault(key, set()).add(str(row["artifact_id"]))
+            verdicts = self._verdicts.setdefault(key, {})
+            verdicts[str(row["artifact_id"])] = str(row["verdict"])
 
     def add_failure(self, row: Row) -> None:
         key = str(row.get("request_key", ""))
         if key in self.keys:
             self._failures[key] = row
+            self._failed_entries.setdefault(key, set()).add(_entry_of(row))
 
     def results(self) -> dict[str, CachedResult]:
         """Return the result of each key that has one."""
-        found = {key: _failure(row) for key, row in self._failures.items()}
+        found = {
+            key: _failure(row, frozenset(self._failed_entries[key]))
+            for key, row in self._failures.items()
+        }
         for key, row in self._artifacts.items():
-            found[key] = _success(row, frozenset(self._artifact_ids[key]))
+            found[key] = _success(row, self._verdicts[key])
         return found
 
 
@@ -104,25 +117,32 @@ def _text(row: Row, name: str) -> str:
     return str(row.get(name) or "")
 
 
-def _success(row: Row, artifact_ids: frozenset[str]) -> CachedResult:
+def _entry_of(row: Row) -> EntryKey:
+    return EntryKey(_text(row, "job"), _text(row, "item_id"), _text(row, "variant"))
+
+
+def _success(row: Row, verdicts: Mapping[str, str]) -> CachedResult:
+    entry = _entry_of(row)
     return CachedResult(
         run_id=_text(row, "run_id"),
-        job=_text(row, "job"),
-        item_id=_text(row, "item_id"),
-        variant=_text(row, "variant"),
+        job=entry.job,
+        item_id=entry.item_id,
+        variant=entry.variant,
         artifact_id=_text(row, "artifact_id"),
         verdict=_text(row, "verdict"),
-        artifact_ids=artifact_ids,
+        verdicts=verdicts,
     )
 
 
-def _failure(row: Row) -> CachedResult:
+def _failure(row: Row, failed_entries: frozenset[EntryKey]) -> CachedResult:
+    entry = _entry_of(row)
     return CachedResult(
         run_id=_text(row, "run_id"),
-        job=_text(row, "job"),
-        item_id=_text(row, "item_id"),
-        variant=_text(row, "variant"),
+        job=entry.job,
+        item_id=entry.item_id,
+        variant=entry.variant,
         code=_text(row, "code"),
         message=_text(row, "message"),
         attempt=int(str(row.get("attempt") or 0)),
+        failed_entries=failed_entries,
     )

@@ -9,6 +9,7 @@ from thothy_batch.store.database.migrations import (
     m0002_predictions,
     m0003_engine_events,
     m0004_reasoning,
+    m0005_run_verdicts,
 )
 
 __all__ = ["MIGRATIONS", "Migration"]
@@ -20,4 +21,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     m0002_predictions.apply,
     m0003_engine_events.apply,
     m0004_reasoning.apply,
+    m0005_run_verdicts.apply,
 )
