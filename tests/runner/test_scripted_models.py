@@ -24,11 +24,10 @@ def run(project: Any, tmp_path: Path) -> Any:
             more="engine: {impl: reference, device: cpu, num_blocks: 64}",
         )
         project.run()
-        found = project.query(
+        return project.query(
             "select text, reasoning, flags, finish_reason, output_tokens from artifacts "
             "order by created_at desc"
         )[0]
-        return found
 
     return run
 
