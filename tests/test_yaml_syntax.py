@@ -1,6 +1,8 @@
 """YAML 1.2 kind by kind: characters, tabs, quotes, blocks, tags, markers, and what is refused."""
 
 import json
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -377,6 +379,44 @@ def is_same(found: object, wanted: object) -> bool:
 def test_a_value_written_in_any_style_is_read_as_itself(value: object, seed: int) -> None:
     text = YamlWriter(seed).document(value)
     assert is_same(value_of(text), value), text
+
+
+class _OneLineWriter(YamlWriter):
+    """Writes no block texts: a text of one word stands on the line on which it begins."""
+
+    def _block_text(self, text: str, indent: int) -> str:
+        return ""
+
+
+_SHAPE = st.recursive(st.none(), lambda inner: st.lists(inner, min_size=1, max_size=4))
+
+
+def labelled(shape: Any, numbers: Iterator[int], places: dict[tuple[str | int, ...], str]) -> Any:
+    """A value whose keys and texts are all different; `places`: the word at each of its keys."""
+
+    def fill(shape: Any, keys: tuple[str | int, ...]) -> Any:
+        if shape is None:
+            places.setdefault(keys, f"w{next(numbers)}.")
+            return places[keys] if isinstance(keys[-1], int) else f"w{next(numbers)}."
+        if len(shape) % 2:
+            return [fill(each, (*keys, i)) for i, each in enumerate(shape)]
+        names = [f"k{next(numbers)}." for _ in shape]
+        places.update({(*keys, name): name for name in names})
+        return {name: fill(each, (*keys, name)) for name, each in zip(names, shape, strict=True)}
+
+    return fill([shape], ())
+
+
+@settings(max_examples=50, deadline=None)
+@given(_SHAPE, st.integers(0, 2**32))
+def test_each_key_and_text_has_the_line_on_which_it_stands(shape: Any, seed: int) -> None:
+    places: dict[tuple[str | int, ...], str] = {}
+    value = labelled(shape, count(), places)
+    text = _OneLineWriter(seed).document(value)
+    located = parse_yaml(text)
+    assert located.value == value
+    for keys, word in places.items():
+        assert located.lines[keys] == text.count("\n", 0, text.index(word)) + 1, (text, keys)
 
 
 @settings(max_examples=50, deadline=None)
