@@ -24,7 +24,7 @@ from thothy_batch.manifest.data_file import (
 
 _ENDING = ".parquet"
 _NO_NAME = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
-_RIGHTS_HINT = "the user who runs this needs the right to read it, or name the files without it"
+_RIGHTS_HINT = "give the user who runs this the right to read it, or name the files without it"
 _LINK_HINT = "repair the link or remove it"
 
 _Hive = frozenset[tuple[str, str | None]]
