@@ -313,6 +313,8 @@ def test_reasoning_is_seen_from_the_end_of_a_prompt(
 def test_tags_of_the_vocabulary_are_known_without_a_template(stories: Path) -> None:
     ours = Tokenizer.from_dir(stories)
     assert (ours.opens_reasoning, ours.reasoning_tags, ours.chat_notes) == (False, None, [])
+    given = ours.with_chat(ChatSettings.of({"enable_thinking": False}, DAY))
+    assert given.chat_notes == ["chat_template_kwargs: no template reads them"]
     (stories / "added_tokens.json").write_text('{"<think>": 512, "</think>": 513}')
     assert Tokenizer.from_dir(stories).reasoning_tags == ("<think>", "</think>")
 

@@ -81,7 +81,7 @@ class Chat:
     def notes(self) -> list[str]:
         """Sentences on what a user may not expect of the template."""
         if self._template is None:
-            return []
+            return ["chat_template_kwargs: no template reads them"] if self._variables else []
         notes, layout = [], self._layouts.with_system
         if isinstance(layout, Layout) and layout.system == "merged":
             notes.append(

@@ -69,12 +69,14 @@ def render_context(
 def template_notes(context: RenderContext) -> list[str]:
     """Sentences on the chat template that a user should read before the run."""
     tokenizers = _rendering_tokenizers(context)
+    notes = [note for each in tokenizers for note in each.chat_notes]
     if tokenizers and not tokenizers[0].has_chat_template:
-        return [
+        notes.insert(
+            0,
             f"model {context.model_info.name!r} has no chat template: system, document and "
-            "instruction are joined by blank lines"
-        ]
-    return list(dict.fromkeys(note for each in tokenizers for note in each.chat_notes))
+            "instruction are joined by blank lines",
+        )
+    return list(dict.fromkeys(notes))
 
 
 def _rendering_tokenizers(context: RenderContext) -> list[AnyTokenizer]:
