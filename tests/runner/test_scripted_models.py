@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import scripted_model
 
+pytestmark = pytest.mark.rest
 CHATML = scripted_model.CHATML
 OPENED = CHATML.replace("assistant\\n'", "assistant\\n<think>\\n'")
 WORDS = [f" word{number}" for number in range(600)]
@@ -15,7 +16,7 @@ WORDS = [f" word{number}" for number in range(600)]
 def run(project: Any, tmp_path: Path) -> Any:
     """Run a job on a checkpoint and read its artifact: text to output tokens."""
 
-    def run(pieces: list[str], job: str = "kind: summary", **more: Any) -> tuple[Any, ...]:
+    def run(pieces: list[str], job: str = "kind: summary", **more: Any) -> Any:
         folder = scripted_model.write(tmp_path / "model", pieces, **more)
         project.rows("rows.parquet", id=["a"], text=["Larch"], prompt=["Larch\n"])
         project.jobs(
@@ -38,13 +39,11 @@ def test_tags_that_are_special_tokens_are_found_by_their_ids(run: Any) -> None:
     assert found == ("Larch is bright.", "A line.", [], "stop", 7)
 
 
-@pytest.mark.rest
 def test_a_template_that_opens_reasoning_needs_no_tag(run: Any) -> None:
     found = run(["A line.", "</think>", "Larch."], template=OPENED)
     assert found == ("Larch.", "A line.", [], "stop", 4)
 
 
-@pytest.mark.rest
 @pytest.mark.parametrize(
     ("sampling", "text", "num"),
     [
@@ -63,13 +62,11 @@ def test_a_stop_may_be_a_special_token_text_or_an_id(
     assert found == (text, None, [], "stop", num)
 
 
-@pytest.mark.rest
 def test_each_end_id_of_the_generation_config_ends_a_completion(run: Any) -> None:
     pieces = ["One", "<|end|>", "Two"]
     assert run(pieces, eos=("<|im_end|>", "<|end|>"))[0] == "One"
 
 
-@pytest.mark.rest
 @pytest.mark.parametrize("period", [1, 80, 512])
 def test_a_loop_is_repetition_and_not_tried_again(run: Any, project: Any, period: int) -> None:
     pieces = ["Larch", *WORDS[:period]]
@@ -79,7 +76,6 @@ def test_a_loop_is_repetition_and_not_tried_again(run: Any, project: Any, period
     assert project.query("select attempt, wasted_tokens from artifacts") == [(1, 0)]
 
 
-@pytest.mark.rest
 @pytest.mark.parametrize("more", ["kind: raw, ", "kind: summary, "])
 def test_a_loop_that_was_asked_for_goes_on(run: Any, more: str) -> None:
     sampling = "ignore_eos: true, " if "summary" in more else ""
@@ -87,7 +83,6 @@ def test_a_loop_that_was_asked_for_goes_on(run: Any, more: str) -> None:
     assert run(["a", "b"], job, loop_from=0)[3:] == ("length", 300)
 
 
-@pytest.mark.rest
 def test_half_a_character_is_left_out(run: Any) -> None:
     """The euro sign takes two tokens, of which the first is the last of the completion."""
     pieces = ["5", "âĤ", "¬"]
@@ -95,7 +90,6 @@ def test_half_a_character_is_left_out(run: Any) -> None:
     assert run(pieces, "kind: raw, sampling: {max_tokens: 3}")[0] == "5€"
 
 
-@pytest.mark.rest
 def test_stop_ids_beyond_the_vocabulary_are_refused(run: Any, project: Any) -> None:
     from thothy_batch.errors import ManifestError
 

@@ -60,7 +60,7 @@ def test_a_loop_is_found_once_it_is_long_enough(period: int, is_full: bool) -> N
 
 
 @given(st.integers(0, 2**32), st.booleans(), st.integers(1, 30))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_the_search_finds_what_comparing_every_period_finds(
     seed: int, is_full: bool, num_parts: int
 ) -> None:

@@ -17,7 +17,7 @@ from thothy_batch.records import Completion, FinishReason, Request, Sampling
 
 EOS = 1 << 20  # an id of no vocabulary, so that only stops of the request end a completion
 PROPERTY = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 HALF = "\ufffd"
 

@@ -9,6 +9,7 @@ from thothy_batch.model.tokenizer import ReasoningSplitter, Tokenizer
 from thothy_batch.model.tokenizer.reasoning import TAGS
 from thothy_batch.records import Completion, FinishReason
 
+pytestmark = pytest.mark.few(2)  # of each test's cases
 HARMONY = ("<|channel|>", "<|message|>", "<|start|>", "<|return|>")
 WAYS = ("as text", "as tokens", "as special tokens")
 PROMPT = "<|im_start|>assistant\n"

@@ -88,12 +88,14 @@ def test_reasoning_is_no_part_of_the_text_and_kept_apart(project: Any) -> None:
     assert ids == [*text.encode(), 0], "the ids are all that was computed"
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("rows")
 def test_where_none_is_written_reasoning_is_null(project: Any) -> None:
     run(project, "kind: summary", lambda *_: ("<think>\n\n</think>\n\nLarch is bright.", STOP))
     assert project.query("select text, reasoning from artifacts") == [("Larch is bright.", None)]
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("rows")
 def test_each_sample_has_reasoning_of_its_own(project: Any) -> None:
     def write(prompt: str, request: Request, sample: int) -> tuple[str, FinishReason]:
@@ -124,6 +126,7 @@ def test_a_later_stage_reads_no_reasoning(project: Any) -> None:
     assert found == [("Text.", "First.\n\n---\n\nSecond.")]
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("rows")
 def test_a_stage_cut_off_inside_its_reasoning_says_so(project: Any) -> None:
     (project.folder / "staged.yaml").write_text(STAGED)
@@ -154,6 +157,7 @@ def test_unfinished_reasoning_is_cut_off_and_tried_again_with_more_room(project:
         assert found == expected
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("rows")
 def test_reasoning_that_ends_without_a_text_is_cut_off_too(project: Any) -> None:
     seen = run(project, "kind: summary", lambda *_: ("<think>\nThe reader", STOP))
@@ -162,6 +166,7 @@ def test_reasoning_that_ends_without_a_text_is_cut_off_too(project: Any) -> None
     assert found == [("", ["cut_off"], "stop")]
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("rows")
 def test_checks_read_the_text_alone(project: Any) -> None:
     """The reasoning repeats the document and itself."""
@@ -173,12 +178,14 @@ def test_checks_read_the_text_alone(project: Any) -> None:
     assert project.query("select text, flags from artifacts") == [("Larch.", [])]
 
 
+@pytest.mark.rest
 def test_raw_text_keeps_its_reasoning(project: Any) -> None:
     project.rows("rows.parquet", id=["a"], prompt=["Larch <think>\n"])
     run(project, "kind: raw", lambda *_: ("One</think>Two", STOP))
     assert project.query("select text, reasoning from artifacts") == [("One</think>Two", None)]
 
 
+@pytest.mark.rest
 def test_equal_rows_share_their_reasoning(project: Any) -> None:
     project.rows("rows.parquet", id=["a", "b"], text=["same", "same"])
     run(project, "kind: summary", lambda *_: (f"{THOUGHT}Larch.", STOP))
@@ -186,6 +193,7 @@ def test_equal_rows_share_their_reasoning(project: Any) -> None:
     assert found == [("Larch.", "The reader wants a line.")] * 2
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("rows")
 def test_a_text_that_says_passages_again_gets_no_more_room(project: Any) -> None:
     said = "The Larch lamp is as bright as anyone in the trade could wish for. "
