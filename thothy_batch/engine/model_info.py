@@ -8,8 +8,12 @@ from thothy_batch.engine.core.limits import Limits
 from thothy_batch.engine.cost.cost_model import ModelWork, model_work
 from thothy_batch.engine.fake_model import FAKE_BYTES_PER_TOKEN, ByteTokenizer, FakeKnobs, is_fake
 from thothy_batch.model import check_quantization, model_fingerprint
-from thothy_batch.model.checkpoint import locate_model
-from thothy_batch.model.config import kv_bytes_per_token, layer_groups, load_config, resolve_dtype
+from thothy_batch.model.config import (
+    kv_bytes_per_token,
+    layer_groups,
+    locate_supported,
+    resolve_dtype,
+)
 from thothy_batch.model.tokenizer import Tokenizer, load_tokenizer
 from thothy_batch.records import EngineSpec, LayerGroup
 
@@ -73,8 +77,7 @@ def model_info(spec: EngineSpec, *, need_weights: bool = True) -> ModelInfo:
             tokenizer=ByteTokenizer(),
         )
     check_quantization(model, device=spec.device, impl=spec.impl)
-    files = locate_model(model, need_weights=need_weights)
-    config = load_config(files.directory)
+    files, config = locate_supported(model, need_weights=need_weights)
     dtype = resolve_dtype(config, model, spec.device)
     return ModelInfo(
         name=files.name,

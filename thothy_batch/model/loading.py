@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from thothy_batch.model.checkpoint.locate import ModelFiles, locate_model
-from thothy_batch.model.config.model_config import ModelConfig, load_config, resolve_dtype
+from thothy_batch.model.checkpoint.locate import ModelFiles
+from thothy_batch.model.config.model_config import ModelConfig, resolve_dtype
+from thothy_batch.model.config.supported_model import locate_supported
 from thothy_batch.model.decoder import Decoder
 from thothy_batch.model.host_memory import trim_heap
 from thothy_batch.model.quantization import check_quantization
@@ -38,8 +39,7 @@ def load_decoder(
     Raises ModelError, with the file, for an unusable checkpoint.
     """
     check_quantization(spec, device=device, impl=impl)
-    files = locate_model(spec)
-    config = load_config(files.directory)
+    files, config = locate_supported(spec)
     dtype = resolve_dtype(config, spec, device)
     tokenizer = load_tokenizer(files.directory)
     if spec.random_weights:

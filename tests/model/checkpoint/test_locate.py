@@ -16,6 +16,7 @@ from thothy_batch.model.checkpoint import locate
 from thothy_batch.model.checkpoint.files import weight_files
 from thothy_batch.model.checkpoint.locate import locate_model
 from thothy_batch.model.config.model_config import load_config
+from thothy_batch.model.config.supported_model import locate_supported
 from thothy_batch.model.fingerprint import model_fingerprint
 from thothy_batch.model.weight_source import load_weights
 from thothy_batch.records import ModelSpec
@@ -241,6 +242,18 @@ def test_a_shard_that_the_hub_lacks_is_named(
     del hub.files[shard]
     with pytest.raises(ModelError, match=f"lacks {shard}, named in model.safetensors.index.json"):
         locate_model(ModelSpec(id="org/tiny"))
+
+
+def test_an_unsupported_model_is_refused_before_its_weights_are_fetched(
+    sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = _hub_of(sharded, tmp_path, monkeypatch)
+    assert locate_supported(ModelSpec(id="org/tiny"))[0].directory == hub.snapshot
+    shutil.rmtree(hub.snapshot)
+    hub.files["config.json"] = b'{"architectures": ["MixtralForCausalLM"]}'
+    with pytest.raises(ModelError, match="MixtralForCausalLM is not supported"):
+        locate_supported(ModelSpec(id="org/tiny"))
+    assert not [name for name in hub.fetched if name.endswith(".safetensors")]
 
 
 @pytest.mark.parametrize("form", ["sharded", "checkpoint"])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         num_parameters,
         resolve_dtype,
     )
+    from thothy_batch.model.config.supported_model import locate_supported
 
 __all__ = [
     "DTYPE_BYTES",
@@ -23,6 +24,7 @@ __all__ = [
     "kv_bytes_per_token",
     "layer_groups",
     "load_config",
+    "locate_supported",
     "num_parameters",
     "resolve_dtype",
 ]
@@ -40,5 +42,6 @@ __getattr__ = lazy_face(
             "num_parameters",
             "resolve_dtype",
         ),
+        "supported_model": ("locate_supported",),
     },
 )
