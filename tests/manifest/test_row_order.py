@@ -11,8 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from thothy_batch.manifest.items import ItemSource
-from thothy_batch.manifest.sql import _connect, _query
-from thothy_batch.manifest.sql_tree import changing_parts, files_named, in_total_order, parse_select
+from thothy_batch.manifest.sql_input.rows import _connect, _query
+from thothy_batch.manifest.sql_input.tree import (
+    changing_parts,
+    files_named,
+    in_total_order,
+    parse_select,
+)
 
 Open = Callable[..., ItemSource]
 

@@ -163,7 +163,7 @@ import threading
 import time
 from pathlib import Path
 from thothy_batch.errors import Problem
-from thothy_batch.manifest.sql import SqlRows
+from thothy_batch.manifest.sql_input import SqlRows
 
 if __name__ == "__main__":
     sql = "select sum(a.i * b.i) as id from range(10000000) a(i), range(10000000) b(i)"

@@ -24,7 +24,7 @@ from thothy_batch.manifest.files import DataFile
 from thothy_batch.manifest.inputs import FileInput
 from thothy_batch.manifest.items import ItemSource
 from thothy_batch.manifest.sections import JobSettings
-from thothy_batch.manifest.sql import SqlRows
+from thothy_batch.manifest.sql_input import SqlRows
 from thothy_batch.manifest.tables import FileTable, NumberedBatch, SqlTable, Table
 
 REFUSED, FAILS = "refused", "the row fails"

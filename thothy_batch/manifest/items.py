@@ -18,7 +18,7 @@ from thothy_batch.manifest.fields import (
 from thothy_batch.manifest.file_search import find_files
 from thothy_batch.manifest.inputs import FileInput, JobRowsInput, SqlInput
 from thothy_batch.manifest.sections import JobSettings
-from thothy_batch.manifest.sql import SqlRows
+from thothy_batch.manifest.sql_input import SqlRows
 from thothy_batch.manifest.tables import FileTable, JobTable, SqlTable, Table
 from thothy_batch.records import Item
 

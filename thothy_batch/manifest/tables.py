@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from thothy_batch.manifest.columns import Use, read_cells
 from thothy_batch.manifest.data_file import DataFile
 from thothy_batch.manifest.files import read_batches, reading
-from thothy_batch.manifest.sql import SqlRows
+from thothy_batch.manifest.sql_input import SqlRows
 
 # Row numbers (from 1, within the table) and the record batch of these rows.
 NumberedBatch = tuple[Sequence[int], Any]

@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from thothy_batch.errors import ManifestError, Problem
-from thothy_batch.manifest.sql import SqlRows, _query
+from thothy_batch.manifest.sql_input.rows import SqlRows, _query
 
 COPY = "copy (select 1 as id) to 'stolen.csv'"
 STATEMENTS = [

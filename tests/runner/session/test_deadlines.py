@@ -212,7 +212,7 @@ def test_a_deadline_ends_the_waiting_for_a_lock(one_row: Any, left_s: float) -> 
 
 
 def test_a_run_begins_when_it_holds_the_store(one_row: Any, virtual_clock: Any) -> None:
-    """What it waited for another run is no part of its time budget, nor of its times."""
+    """Waiting for another run is no part of its time budget, nor of its times."""
     lock, released = held_elsewhere(one_row), []
 
     def release() -> None:

@@ -23,9 +23,9 @@ import duckdb
 
 from thothy_batch.errors import ManifestError, Problem
 from thothy_batch.manifest.files import BATCH_ROWS
-from thothy_batch.manifest.sql_files import SqlFiles, look_at_files
-from thothy_batch.manifest.sql_tree import changing_parts, in_total_order, parse_select
-from thothy_batch.manifest.sql_types import carried_by_arrow
+from thothy_batch.manifest.sql_input.files import SqlFiles, look_at_files
+from thothy_batch.manifest.sql_input.tree import changing_parts, in_total_order, parse_select
+from thothy_batch.manifest.sql_input.types import carried_by_arrow
 from thothy_batch.process import end_with_parent, parent_signals_blocked
 
 _RUN_TEXT = (b"query", b"json_execute_serialized_sql")

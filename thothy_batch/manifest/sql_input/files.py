@@ -9,7 +9,7 @@ import duckdb
 from thothy_batch.manifest.data_file import DataFile
 from thothy_batch.manifest.file_search import find_files, is_parquet_name
 from thothy_batch.manifest.files import check_pages
-from thothy_batch.manifest.sql_tree import Tree, files_named, names_in
+from thothy_batch.manifest.sql_input.tree import Tree, files_named, names_in
 
 _MAX_NAMED = 3
 # DuckDB compares no checksums of pages, so the columns that a query names are read once before it.
