@@ -278,6 +278,27 @@ LLAVA_15: dict[str, Any] = {
     },
     "torch_dtype": "float16",
 }
+# The text model's settings at the top, as older files have them.
+QWEN25_VL: dict[str, Any] = {
+    "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+    "model_type": "qwen2_5_vl",
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "max_position_embeddings": 128000,
+    "max_window_layers": 28,
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": {"mrope_section": [16, 24, 24], "type": "mrope"},
+    "rope_theta": 1000000.0,
+    "sliding_window": 32768,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "use_sliding_window": False,
+    "vision_config": {"hidden_size": 1280, "out_hidden_size": 3584},
+    "vocab_size": 152064,
+}
 BY_NAME = {
     "gemma3-4b": GEMMA3_4B,
     "gemma3-1b": GEMMA3_1B,
@@ -298,4 +319,5 @@ BY_NAME = {
     "exaone4-32b": EXAONE4_32B,
     "mistral3-24b": MISTRAL3_24B,
     "llava-1.5": LLAVA_15,
+    "qwen2.5-vl": QWEN25_VL,
 }
