@@ -103,6 +103,8 @@ def assert_recovers(project: Any, disk: Disk, undisturbed: Any, tmp_path: Path) 
     subprocess.run(["cp", "-r", str(disk.seen_from_here), str(copy)], check=True)
     project.store_path = copy / "artifacts.duckdb"
     project.check_whole(undisturbed)
+    ends = project.query("select distinct status, stop_reason, exit_code from runs")
+    assert set(ends) <= {("completed", None, 0), ("failed", "store_failed", 5)}
 
 
 @pytest.mark.rest
