@@ -10,7 +10,11 @@ BIN := $(VENV)/bin
 # What `make run` needs, and what the other targets need besides.
 STAMP := $(VENV)/.setup-stamp
 DEV_STAMP := $(VENV)/.dev-stamp
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The kernels of the sample night are compiled.
+KERNEL_STAMP := $(VENV)/.kernel-stamp
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off -c constraints.txt
+# Of what pip says: each package that it fetches, and what went wrong.
+PIP_LINES := sed -u -n -E '/Requirement already/d; s/^ *(Downloading .*|Installing .*|Successfully .*)/    \1/p; /rror|arning|ERROR/p' | cut -c 1-110
 # mypy does not find a package that the build maps to another folder: give it one by that name.
 STUBS := $(VENV)/mypy
 # Environments of other engines, and the checkpoint and the workloads that all of them are given.
@@ -28,18 +32,26 @@ help: ## list the targets
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
 	  || { echo "Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -e .
-	touch $(STAMP)
+	@test -x $(BIN)/python || { echo "== 1/4 making the virtual environment $(VENV): a few seconds"; $(PYTHON) -m venv $(VENV); }
+	@echo "== 2/4 installing PyTorch, Numba, DuckDB and what they need, 1.3 GB: one to three minutes"
+	@set -o pipefail; $(PIP) -e . | $(PIP_LINES)
+	@touch $(STAMP)
+
+$(KERNEL_STAMP): $(STAMP) $(shell find kernels -name '*.py')
+	@echo "== 3/4 compiling the CPU kernels of the sample night, once per machine"
+	@$(BIN)/thothy-batch doctor --prepare
+	@touch $(KERNEL_STAMP)
 
 $(DEV_STAMP): $(STAMP)
-	$(PIP) -e '.[dev,bench]'
+	@echo "== installing what tests and benchmarks need: one minute"
+	@set -o pipefail; $(PIP) -e '.[dev,bench]' | $(PIP_LINES)
 	mkdir -p $(STUBS) && ln -sfn ../../kernels $(STUBS)/thothy_kernels
 	touch $(DEV_STAMP)
 
-setup: $(STAMP) ## make the virtual environment (.venv), with what a run needs
+setup: $(STAMP) $(KERNEL_STAMP) ## make the virtual environment (.venv) and compile the kernels: what a run needs
 
-run: $(STAMP) ## run the sample night (0 and 1 are its good exit codes: some of its rows are bad on purpose)
+run: $(STAMP) $(KERNEL_STAMP) ## run the sample night (0 and 1 are its good exit codes: some of its rows are bad on purpose)
+	@echo "== 4/4 the sample night"
 	@$(BIN)/thothy-batch run sample_data/manifest.yaml; code=$$?; \
 	if [ $$code -le 1 ]; then $(BIN)/thothy-batch report sample_data/artifacts.duckdb; else exit $$code; fi
 

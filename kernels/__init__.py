@@ -12,6 +12,7 @@ H query heads, K kv heads, D head dim, V vocab, M max blocks per sequence, R row
 
 __all__ = [
     "block_copy",
+    "compilation",
     "contract",
     "gated_activation",
     "invariance",

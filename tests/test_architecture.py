@@ -37,7 +37,7 @@ LEVELS = {
         ("calibration",),
         ("model_loader", "simulation", "llm_engine", "model_info"),
         ("fake_model",),
-        ("execution",),
+        ("execution", "cpu_kernels"),
         ("output", "speculative"),
         ("scheduling",),
         ("kv_cache",),
@@ -73,6 +73,7 @@ LEVELS = {
         ("checkpoint", "host_memory"),
     ),
     "thothy_kernels": (
+        ("compilation",),
         ("linear_int8", "rope_and_write"),
         (
             "block_copy",

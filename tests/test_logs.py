@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -127,6 +128,19 @@ def test_json_is_an_object_a_line(
     assert (second["run_id"], second["message"]) == ("r-1", "failed")
     assert second["exception"].endswith("ValueError: api_key='***'")
     assert "run_id" not in third
+
+
+def test_lines_of_a_run_name_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of its engine process, too."""
+    configure_logging()
+    with logged_run("r-1"):
+        LOG.warning("careful")
+        assert child_environment()["THOTHY_LOG_RUN"] == "r-1"
+    LOG.warning("after")
+    first, second = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"\S+ \S+ r-1 WARNING thothy_batch.somewhere: careful", first)
+    assert re.fullmatch(r"\S+ \S+ WARNING thothy_batch.somewhere: after", second)
+    assert "THOTHY_LOG_RUN" not in child_environment()
 
 
 class _FullDisk(io.StringIO):

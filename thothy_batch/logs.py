@@ -19,7 +19,8 @@ VARIABLE = "THOTHY_LOG"
 _OURS = ("thothy_batch", "thothy_kernels")
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
 _JSON = "json"
-_run_id = ""
+_RUN_VARIABLE = "THOTHY_LOG_RUN"  # set by a run for its engine process
+_run_id = os.environ.get(_RUN_VARIABLE, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +75,19 @@ def child_environment() -> dict[str, str]:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _StderrHandler):
             as_json = isinstance(handler.formatter, _JsonFormatter)
-            return {VARIABLE: str(LogSetting(logging.getLogger(_OURS[0]).level, as_json))}
+            setting = str(LogSetting(logging.getLogger(_OURS[0]).level, as_json))
+            return {VARIABLE: setting, **({_RUN_VARIABLE: _run_id} if _run_id else {})}
     return {}
+
+
+def logged_run_id() -> str:
+    """The run that records belong to; "": none."""
+    return _run_id
 
 
 @contextmanager
 def logged_run(run_id: str) -> Iterator[None]:
-    """Within, records say which run they belong to."""
+    """Within, records say which run they belong to, also those of child processes."""
     global _run_id
     before, _run_id = _run_id, run_id
     try:
@@ -131,6 +138,10 @@ class _LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return without_passwords(super().format(record))
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        """Date and time, and the run where there is one."""
+        return f"{super().formatTime(record, datefmt)} {_run_id}".rstrip()
 
 
 class _JsonFormatter(logging.Formatter):

@@ -222,6 +222,7 @@ class DeviceLimits:
     flops: dict[str, float]  # operations a second of the linears, by dtype; "int8" on a CPU
     bandwidth: float  # bytes a second: reading; of a GPU reading and writing, as it copies
     measured_at: str  # ISO 8601
+    load: float | None = None  # share of the cores that other programs had meanwhile; None: unknown
 
 
 @dataclass(frozen=True, slots=True)

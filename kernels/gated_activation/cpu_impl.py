@@ -9,7 +9,7 @@ from thothy_kernels.gated_activation import GELU_CUBIC, GELU_LINEAR
 from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
 from thothy_kernels.numba_simd.arguments import indices_of, pack
 from thothy_kernels.numba_simd.exp import exp
-from thothy_kernels.numba_simd.functions import inlined, worker
+from thothy_kernels.numba_simd.functions import Compiled, inlined, worker
 
 # Elements that a thread should have before a second one is started: about 20 microseconds' work.
 _LEAST_PER_THREAD = 1 << 17
@@ -114,3 +114,8 @@ _WORKERS = {
     ("gelu_tanh", torch.float32): _float32_gelu_tanh,
     ("gelu_tanh", torch.bfloat16): _bfloat16_gelu_tanh,
 }
+
+
+def kernels(dtype: torch.dtype, activation: str) -> tuple[Compiled, ...]:
+    """The kernels that the operation needs for a dtype and an activation."""
+    return (_WORKERS[activation, dtype],)

@@ -22,7 +22,7 @@ from thothy_kernels.linear.register_tile import (
 )
 from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
 from thothy_kernels.numba_simd.arguments import indices_of, pack
-from thothy_kernels.numba_simd.functions import inlined, worker
+from thothy_kernels.numba_simd.functions import Compiled, inlined, worker
 
 _VECTOR = vec16.NUM_LANES
 # Rows that stay in the caches while all panels of weights multiply them. Measured at K 1024 to 3072
@@ -166,3 +166,6 @@ def _multiply(args):  # type: ignore[no-untyped-def]
         for row in range(first, min(first + _ROWS_AT_ONCE, T), TILE_ROWS):
             multiply_tile(x, row // TILE_ROWS * x_size, w, panel * w_size, num_pairs, sums)
             _finish(sums, bias, out, row, panel * TILE_OUTPUTS, T, N)
+
+
+KERNELS: tuple[Compiled, ...] = (_convert, _multiply)

@@ -14,7 +14,9 @@ from collections.abc import Callable
 import torch
 
 from thothy_kernels.invariance import Prepacked, pack_float32
+from thothy_kernels.linear.bf16_fallback import KERNELS, Bf16Fallback
 from thothy_kernels.numba_simd import cpu_features
+from thothy_kernels.numba_simd.functions import Compiled
 
 
 def pack(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -22,8 +24,10 @@ def pack(weight: torch.Tensor, bias: torch.Tensor | None) -> Callable[[torch.Ten
     if weight.dtype == torch.float32:
         return pack_float32(weight, bias)
     if not cpu_features.MULTIPLIES_BFLOAT16:
-        # Lazy: its import compiles kernels.
-        from thothy_kernels.linear.bf16_fallback import Bf16Fallback
-
         return Bf16Fallback(weight, bias)
     return Prepacked(weight, bias)
+
+
+def kernels(dtype: torch.dtype) -> tuple[Compiled, ...]:
+    """The kernels that products of a dtype need on this processor."""
+    return () if dtype == torch.float32 or cpu_features.MULTIPLIES_BFLOAT16 else KERNELS

@@ -11,7 +11,8 @@ from functools import cache
 import torch
 
 from thothy_kernels.linear_int8 import HIGHEST
-from thothy_kernels.linear_int8.rows import quantize_rows, scale_rows
+from thothy_kernels.linear_int8.rows import pass_kernels, quantize_rows, scale_rows
+from thothy_kernels.numba_simd.functions import Compiled
 
 _ZERO_POINT = 128
 # More rows at once gain nothing, and their float32 products would need more memory.
@@ -23,6 +24,11 @@ def pack(
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """The packed int8 product with weight [N, K] and bias [N] or None."""
     return _Prepacked(weight, bias, out_dtype)
+
+
+def kernels(dtype: torch.dtype, has_bias: bool) -> tuple[Compiled, ...]:
+    """The kernels that a model of a dtype needs; `has_bias`: some of its products have one."""
+    return pass_kernels(dtype, has_bias)
 
 
 class _Prepacked:

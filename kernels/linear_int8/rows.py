@@ -19,7 +19,7 @@ from thothy_kernels.linear_int8.vec16_bytes import (
 )
 from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
 from thothy_kernels.numba_simd.arguments import indices_of, pack
-from thothy_kernels.numba_simd.functions import inlined, worker
+from thothy_kernels.numba_simd.functions import Compiled, inlined, worker
 
 # Elements that a thread should have before a second one is started: about 20 microseconds' work.
 _LEAST_PER_THREAD = 1 << 17
@@ -215,3 +215,11 @@ _WORKERS = {
     (torch.float32, True): _scale_and_add_to_float32,
     (torch.bfloat16, True): _scale_and_add_to_bfloat16,
 }
+
+
+def pass_kernels(dtype: torch.dtype, has_bias: bool) -> tuple[Compiled, ...]:
+    """The kernels of both passes for activations and weights of a dtype. Results are of that dtype
+    and, in an LM head, which has no bias, float32."""
+    quantize = _quantize_float32 if dtype == torch.float32 else _quantize_bfloat16
+    cases = {(dtype, False), (torch.float32, False)} | ({(dtype, True)} if has_bias else set())
+    return quantize, *(_WORKERS[case] for case in _WORKERS if case in cases)

@@ -17,6 +17,8 @@ from functools import cache
 import numpy as np
 import torch
 
+from thothy_kernels.numba_simd.functions import Worker
+
 _WORKER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -41,22 +43,22 @@ def float_bits(value: float) -> int:
     return int(struct.unpack("<i", struct.pack("<f", value))[0])
 
 
-def launch(worker: int, args: np.ndarray, num_threads: int) -> None:
-    """Call the worker at an address with args, int64, on num_threads threads; wait for all."""
-    data = args.ctypes.data
+def launch(worker: Worker, args: np.ndarray, num_threads: int) -> None:
+    """Call a worker with args, int64, on num_threads threads; wait for all."""
+    data, address = args.ctypes.data, worker.address
     if num_threads <= 1:
-        _function(worker)(data)
+        _function(address)(data)
         return
     parallel = _openmp_parallel()
     if parallel is not None:
-        parallel(worker, data, num_threads, 0)
+        parallel(address, data, num_threads, 0)
         return
     helpers = [
-        threading.Thread(target=_function(worker), args=(data,)) for _ in range(num_threads - 1)
+        threading.Thread(target=_function(address), args=(data,)) for _ in range(num_threads - 1)
     ]
     for helper in helpers:
         helper.start()
-    _function(worker)(data)
+    _function(address)(data)
     for helper in helpers:
         helper.join()
 

@@ -6,7 +6,7 @@ import torch
 
 from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
 from thothy_kernels.numba_simd.arguments import indices_of, pack
-from thothy_kernels.numba_simd.functions import inlined, worker
+from thothy_kernels.numba_simd.functions import Compiled, Worker, inlined, worker
 from thothy_kernels.rms_norm.row_norm import inverse_root, scale_row
 
 # Elements that a thread should have before a second one is started: about 20 microseconds' work.
@@ -73,7 +73,7 @@ def _arguments(
     )
 
 
-def _launch(function: int, arguments: _Arguments) -> None:
+def _launch(function: Worker, arguments: _Arguments) -> None:
     work = arguments.T * arguments.N
     num_threads = thread_pool.num_threads_for(work, _LEAST_PER_THREAD)
     thread_pool.launch(function, pack(arguments), num_threads)
@@ -147,3 +147,10 @@ def _float32_sums(args):  # type: ignore[no-untyped-def]
 @worker
 def _bfloat16_sums(args):  # type: ignore[no-untyped-def]
     _bfloat16_norm(args, True)
+
+
+def kernels(dtype: torch.dtype) -> tuple[Compiled, ...]:
+    """The kernels that both operations need for a dtype."""
+    if dtype == torch.float32:
+        return _float32_rows, _float32_sums
+    return _bfloat16_rows, _bfloat16_sums

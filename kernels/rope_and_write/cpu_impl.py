@@ -9,7 +9,7 @@ import torch
 
 from thothy_kernels.numba_simd import raw_memory, thread_pool, vec16
 from thothy_kernels.numba_simd.arguments import indices_of, pack
-from thothy_kernels.numba_simd.functions import inlined, kernel, worker
+from thothy_kernels.numba_simd.functions import Compiled, inlined, kernel, worker
 from thothy_kernels.rms_norm.row_norm import inverse_root, scale_row
 from thothy_kernels.rope.rotation import rotate
 
@@ -196,3 +196,8 @@ def _bfloat16_tokens(args):  # type: ignore[no-untyped-def]
         raw_memory.bfloat16_at(args[_ARG.v_cache], size),
         raw_memory.bfloat16_at(args[_ARG.out], args[_ARG.T] * args[_ARG.H] * D),
     )
+
+
+def kernels(dtype: torch.dtype) -> tuple[Compiled, ...]:
+    """The kernels that the operation needs for a dtype."""
+    return _first_wrong, _float32_tokens if dtype == torch.float32 else _bfloat16_tokens

@@ -16,6 +16,7 @@ from thothy_batch.engine.cost.measurement_cache import (
     measured_now,
 )
 from thothy_batch.engine.cost.roofline import RooflineWork
+from thothy_batch.engine.hardware import cpu_load
 from thothy_batch.engine.in_process import InProcessEngine
 from thothy_batch.engine.model_info import model_info
 from thothy_batch.errors import ModelError
@@ -110,6 +111,7 @@ def test_limits_measured_before_int8_existed_are_measured_again_for_it_alone(
     monkeypatch.setattr(device_limits.torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(device_limits, "_bandwidth", lambda budget_s: 2e9)
     monkeypatch.setattr(device_limits, "_flops", lambda dtype, budget_s: 3e9)
+    monkeypatch.setattr(cpu_load, "_core_clocks", list)  # how busy the machine is, nobody knows
     old = {name: rate for name, rate in FIGURES.items() if name != "int8"}
     cache.store_device(DeviceLimits(device_name(), threads, old, 1e9, measured_now()))
 
@@ -117,11 +119,15 @@ def test_limits_measured_before_int8_existed_are_measured_again_for_it_alone(
         work, dtype = _work(quantization), "bfloat16"
         return lookup_speed(work, threads=threads, impl="cpu", dtype=dtype, cache=cache)
 
-    assert device_limits.load_or_measure_limits(cache).flops == old
+    known = device_limits.load_or_measure_limits(cache)
+    assert known is not None
+    assert known.flops == old
     assert predicted("none")
     assert predicted("int8") is None
-    measured = device_limits.load_or_measure_limits(cache, product_format="int8")
-    assert measured.flops == dict.fromkeys(FIGURES, 3e9)
+    measured = device_limits.load_or_measure_limits(cache, formats=("int8", "bfloat16"))
+    assert measured is not None
+    assert measured.flops == old | {"int8": 3e9}
+    assert measured.bandwidth == 1e9
     assert cache.load_device(device_name(), threads) == measured
     assert predicted("int8")
     assert not caplog.records

@@ -8,6 +8,7 @@ import pytest
 from report_text import render_text
 
 from thothy_batch.engine.calibration import device_limits
+from thothy_batch.engine.hardware import cpu_load
 from thothy_batch.runner.commands.plan import plan_manifest
 from thothy_batch.runner.commands.report import report_document
 
@@ -25,6 +26,7 @@ def quantized(project: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Two rows for the embedded model, on a device that is not measured."""
     monkeypatch.setattr(device_limits, "_bandwidth", lambda budget_s: 2e9)
     monkeypatch.setattr(device_limits, "_flops", lambda dtype, budget_s: 3e9)
+    monkeypatch.setattr(cpu_load, "_core_clocks", list)  # how busy the machine is, nobody knows
     project.rows("rows.parquet", id=["a", "b"], prompt=["A lamp for", "Three facts about"])
     return project
 

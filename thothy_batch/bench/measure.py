@@ -53,7 +53,9 @@ def run_bench(
     with lock_device(spec.device):
         memory = PeakMemory(spec.device)
         progress("loading the model")
-        engine, info = build_engine(_sized(spec, model, requests), owns_process=owns_process)
+        engine, info = build_engine(
+            _sized(spec, model, requests), owns_process=owns_process, phase=progress
+        )
         fitting, unfit = _split_by_fit(requests, Limits.of(engine.config))
         progress(f"planning {len(fitting):,} requests")
         plan, plan_s = _timed_plan(fitting, order, engine)

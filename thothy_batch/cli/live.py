@@ -1,6 +1,5 @@
 """The live display on a terminal: one bar a job and the engine's figures."""
 
-import time
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,8 +10,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from thothy_batch.cli.display import Phase
 from thothy_batch.cli.render_run import progress_line
-from thothy_batch.report import duration, escape_controls, sanitize
+from thothy_batch.report import escape_controls, sanitize
 from thothy_batch.runner.monitoring import Snapshot
 from thothy_batch.runner.work import JobCount
 
@@ -27,9 +27,8 @@ class LiveDisplay:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
-        self._phase = ""
+        self._phase = Phase()
         self._snapshot: Snapshot | None = None
-        self._began = time.monotonic()
         # Last, because it draws at once.
         self._live = Live(
             console=self._console, refresh_per_second=4, transient=True, get_renderable=self._draw
@@ -47,7 +46,7 @@ class LiveDisplay:
         self.close()
 
     def phase(self, text: str) -> None:
-        self._phase = text
+        self._phase.begin_or_advance(text)
 
     def note(self, text: str) -> None:
         self._console.print(Text(escape_controls(text)))
@@ -60,9 +59,8 @@ class LiveDisplay:
 
     def _draw(self) -> RenderableType:
         snapshot = self._snapshot
-        if snapshot is None or self._phase != "computing":
-            elapsed = duration(time.monotonic() - self._began)
-            return Text(f"{sanitize(self._phase)} ({elapsed})", style="dim")
+        if snapshot is None or self._phase.text != "computing":
+            return Text(sanitize(self._phase.line()), style="dim")
         return Group(JobBars(snapshot.jobs), Text(progress_line(snapshot)))
 
 

@@ -1,5 +1,7 @@
 """Text of `doctor`."""
 
+from datetime import datetime
+
 from rich.console import RenderableType
 
 from thothy_batch.report import (
@@ -7,6 +9,7 @@ from thothy_batch.report import (
     FigureTable,
     Line,
     count,
+    duration,
     number_format,
     pairs_table,
     rate,
@@ -16,6 +19,7 @@ from thothy_batch.runner.commands import (
     DoctorDocument,
     GpuDocument,
     MeasuredModelDocument,
+    PreparationDocument,
 )
 
 
@@ -26,6 +30,16 @@ def doctor_blocks(found: DoctorDocument) -> list[RenderableType]:
         blocks += [Line(""), *_model(found["model"])]
     blocks += [Line(f"note: {sanitize(text, 300)}") for text in found["notes"]]
     return blocks + [Line(f"warning: {sanitize(text, 300)}") for text in found["warnings"]]
+
+
+def preparation_blocks(done: PreparationDocument) -> list[RenderableType]:
+    """What was prepared for runs of a model."""
+    name, number = sanitize(done["model"]), done["num_compiled"]
+    compiled = f"{count(number)} kernels compiled in {duration(done['compile_s'])}"
+    texts = [f"{name}: {compiled if number else 'all kernels are there'}"]
+    if not done["has_limits"]:
+        texts.append("the device was not measured: other programs keep this machine busy")
+    return [Line(text) for text in texts]
 
 
 def _machine(found: DoctorDocument) -> list[tuple[str, str]]:
@@ -47,7 +61,22 @@ def _machine(found: DoctorDocument) -> list[tuple[str, str]]:
         ("versions", versions),
         *linears,
         ("memory bandwidth", f"{found['bandwidth_gb_s']:,.1f} GB/s ({how})"),
+        ("measured", _measured(found)),
     ]
+
+
+def _measured(found: DoctorDocument) -> str:
+    """The load under which the device was measured, and which figures runs compute with."""
+    load, kept_at = found["load"], found["limits_of_runs_at"]
+    if load is None:
+        return "now; how busy the machine is, the system does not tell"
+    text = f"now, while other programs had {load:.0%} of the cores"
+    if kept_at == found["measured_at"]:
+        return text
+    if kept_at is None:
+        return f"{text}: too many; runs measure again when the machine is quiet"
+    age = datetime.fromisoformat(found["measured_at"]) - datetime.fromisoformat(kept_at)
+    return f"{text}: too many; runs use the figures of {duration(age.total_seconds())} ago"
 
 
 def _gpu(gpu: GpuDocument) -> str:

@@ -26,14 +26,28 @@ def doctor(
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Read only config.json, no weights.")
     ] = False,
+    prepare: Annotated[
+        bool,
+        typer.Option(
+            "--prepare",
+            help="Only compile the kernels of --model (default: the embedded model) and measure "
+            "the device, so that its first run starts fast.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what this machine can do: device, kernels, versions, measured compute and bandwidth."""
     from thothy_batch.cli.display import choose_display
-    from thothy_batch.cli.render_doctor import doctor_blocks
+    from thothy_batch.cli.render_doctor import doctor_blocks, preparation_blocks
     from thothy_batch.runner.commands import diagnose, model_to_measure
+    from thothy_batch.runner.commands import prepare as prepare_machine
 
     wanted = model_to_measure(model, dtype, quantization, random_weights=random_weights)
+    if prepare:
+        with choose_display(quiet=False) as display:
+            done = prepare_machine(display, wanted)
+        print_json(done) if as_json else print_blocks(preparation_blocks(done))
+        return
     with choose_display(quiet=False) as display:
         found = diagnose(display, wanted, owns_process=True)
     print_json(found) if as_json else print_blocks(doctor_blocks(found))

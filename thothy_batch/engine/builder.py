@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -21,7 +22,9 @@ from thothy_batch.engine.fake_model import (
     FakeModelRunner,
     is_fake,
 )
+from thothy_batch.engine.cpu_kernels import Phase
 from thothy_batch.engine.hardware.cpu import num_cores
+from thothy_batch.engine.hardware.cpu_load import is_quiet, present_load
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.engine.speculative.policy import SpeculationPolicy
@@ -45,22 +48,25 @@ _PACKAGES = {
 }
 
 
-def build_engine(spec: EngineSpec, *, owns_process: bool) -> tuple[LLMEngine, EngineInfo]:
+def build_engine(
+    spec: EngineSpec, *, owns_process: bool, phase: Phase = lambda text: None
+) -> tuple[LLMEngine, EngineInfo]:
     """Load, size, compile and warm up an engine.
 
-    `owns_process`: the thread and memory settings of torch and the C library may be changed. Raises
-    ModelError for a model or setting that cannot be used, EngineError where memory is short.
+    `owns_process`: the thread and memory settings of torch and the C library may be changed.
+    `phase` is told what is done, and how far it is. Raises ModelError for a model or setting that
+    cannot be used, EngineError where memory is short.
     """
     started_at = time.monotonic()
-    build = _build_fake if is_fake(spec.model.id) else _build_real
     with collected_warnings() as warnings:
-        engine, info = build(resolve_spec(spec), started_at, owns_process)
+        if is_fake(spec.model.id):
+            engine, info = _build_fake(resolve_spec(spec), started_at)
+        else:
+            engine, info = _build_real(resolve_spec(spec), started_at, owns_process, phase)
     return engine, replace(info, notes=(*warnings, *info.notes))
 
 
-def _build_fake(
-    spec: EngineSpec, started_at: float, owns_process: bool
-) -> tuple[LLMEngine, EngineInfo]:
+def _build_fake(spec: EngineSpec, started_at: float) -> tuple[LLMEngine, EngineInfo]:
     knobs = FakeKnobs.of(spec.model.id)
     time.sleep(knobs.load_ms / 1000)
     config = resolve_config(
@@ -85,7 +91,7 @@ def _build_fake(
 
 
 def _build_real(
-    spec: EngineSpec, started_at: float, owns_process: bool
+    spec: EngineSpec, started_at: float, owns_process: bool, phase: Phase
 ) -> tuple[LLMEngine, EngineInfo]:
     # Late: torch takes a second to import, and the fake model does not need it.
     import torch
@@ -96,19 +102,20 @@ def _build_real(
 
     if owns_process and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(num_cores())
-    loaded = load_runner(spec)
+    loaded = load_runner(spec, phase)
     if owns_process:
         keep_freed_memory()
     model, config = loaded.model, loaded.config
     check_fingerprint(spec, model.files, model.config, model.dtype)
     cache = MeasurementCache()
     if spec.calibrate:
-        _calibrate(loaded, cache)
+        _calibrate(loaded, cache, phase)
     if config.bulk_tokens:
-        config = _with_bulk(config, cache.load_speed(loaded.speed_key))
+        config = _with_bulk(config, cache.quiet_speed(loaded.speed_key))
     limits = None
     if spec.measure_device:
-        limits = _limits(cache, config.device, loaded.work.product_format(model.dtype))
+        formats = (loaded.work.product_format(model.dtype), model.dtype)
+        limits = _limits(cache, config.device, formats, phase)
     resolved = ResolvedModel(
         name=model.files.name,
         commit=model.files.commit,
@@ -154,24 +161,31 @@ def _with_bulk(config: EngineConfig, speed: StepSpeed | None) -> EngineConfig:
     return replace(config, bulk_tokens=min(rows, config.max_step_tokens)) if rows else config
 
 
-def _limits(cache: MeasurementCache, device: str, product_format: str) -> DeviceLimits | None:
+def _limits(
+    cache: MeasurementCache, device: str, formats: Sequence[str], phase: Phase
+) -> DeviceLimits | None:
     """The device's limits; None where they cannot be measured, as when the pool left no memory
-    for it: no run fails for that."""
+    for it or other programs compute: no run fails for that."""
     from thothy_batch.engine.calibration.device_limits import load_or_measure_limits
 
     try:
-        return load_or_measure_limits(cache, device, product_format)
+        return load_or_measure_limits(cache, device, formats, phase)
     except Exception as error:
         said = str(error)[:250]
         _log.warning("the device's limits could not be measured: %s", said, exc_info=True)
         return None
 
 
-def _calibrate(loaded: "LoadedRunner", cache: MeasurementCache) -> None:
-    """Measure the model's speed and cache it, where it is not known. No run fails for that."""
+def _calibrate(loaded: "LoadedRunner", cache: MeasurementCache, phase: Phase) -> None:
+    """Measure the model's speed and cache it, where it is not known and the machine is quiet. No
+    run fails for that."""
     key = loaded.speed_key
-    if cache.load_speed(key) is not None:
+    if cache.quiet_speed(key) is not None:
         return
+    if loaded.config.device == "cpu" and not is_quiet(load := present_load()):
+        _log.info("the model's speed is not measured: others use %s of the cores", load)
+        return
+    phase("measuring the speed of the model, about 20 s")
     try:
         cache.store_speed(key, calibrate(loaded.runner, loaded.config, loaded.work))
     except Exception as error:

@@ -8,6 +8,7 @@ import torch
 from thothy_batch.engine.core.config import EngineConfig, ops_impl, resolve_config
 from thothy_batch.engine.cost.cost_model import ModelWork, model_work
 from thothy_batch.engine.cost.measurement_cache import SpeedKey, device_name
+from thothy_batch.engine.cpu_kernels import Phase, prepare_kernels
 from thothy_batch.engine.execution.cpu_runner import CPURunner
 from thothy_batch.engine.execution.dummy_batches import DummyBatches
 from thothy_batch.engine.execution.launcher import Launcher, Runner, SyncLauncher
@@ -44,13 +45,15 @@ class LoadedRunner:
         return SpeedKey(name, config.threads, config.impl, config.dtype, self.work)
 
 
-def load_runner(spec: EngineSpec) -> LoadedRunner:
+def load_runner(spec: EngineSpec, phase: Phase = lambda text: None) -> LoadedRunner:
     """Load the weights, size the pool from the memory that is left, compile and warm up.
 
-    `spec` is a result of `resolve_spec`. Raises ModelError for a model or setting that cannot be
-    used, EngineError where memory does not suffice.
+    `spec` is a result of `resolve_spec`; `phase` is told what it does. Raises ModelError for a
+    model or setting that cannot be used, EngineError where memory does not suffice.
     """
     device, impl = spec.device, spec.impl
+    prepare_kernels(spec, phase)
+    phase("loading the weights")
     with memory_named("the weights"):
         model = load_decoder(
             spec.model,
@@ -76,11 +79,13 @@ def load_runner(spec: EngineSpec) -> LoadedRunner:
         with memory_named("the largest steps beside the weights"):
             free = free_after_warm_up(spec, resolve, lambda config: _gpu_runner(model, config))
     config = resolve(spec, free)
+    phase("warming up")
     if device == "cpu" and model.decoder.impl != "triton":
         kv = _pool_of(model, config)
         runner = CPURunner(model.decoder, kv, Sampler(model.decoder.impl), config.layout)
         runner.warm_up()
         return LoadedRunner(model, config, runner, SyncLauncher(runner))
+    phase("compiling GPU kernels and capturing graphs")
     with memory_named("the KV pool, the graphs of decode steps and the weights"):
         on_device = _gpu_runner(model, config)
         notes = on_device.warm_up(DummyBatches(config, 4 * config.block_size))

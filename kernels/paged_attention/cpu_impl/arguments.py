@@ -1,4 +1,4 @@
-"""Arguments of the attention worker `run_items`, and the scratch memory that they describe."""
+"""Arguments of the attention workers, and the scratch memory that they describe."""
 
 from collections import namedtuple
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from thothy_kernels.paged_attention.cpu_impl.packing import KEYS
 
 
 class Arguments(NamedTuple):
-    """One launch of `run_items`: counters, sizes, flags, and addresses of tensors."""
+    """One launch of a worker: counters, sizes, and addresses of tensors."""
 
     next_item: int  # counter shared by the threads: the item that is computed next
     next_worker: int  # counter shared by the threads: the scratch memory that is free
@@ -28,10 +28,6 @@ class Arguments(NamedTuple):
     window: int  # positions that a query attends to, itself included; NO_WINDOW: all
     scale: int  # float32 bits, factor of the scores
     softcap: int  # float32 bits, 0: none
-
-    is_float32: int  # dtype of q, caches and out: float32, otherwise bfloat16
-    uses_amx: int  # bfloat16 by AMX
-    uses_dot_products: int  # bfloat16 of single queries by vdpbf16ps
 
     q: int  # [T, H, D]
     q_stride: int  # elements from row to row of q

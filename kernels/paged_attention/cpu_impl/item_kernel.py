@@ -1,9 +1,12 @@
-"""Worker `run_items`: computes items of the work list, a tile of queries against spans of KV.
+"""Computes items of the work list: a tile of queries against spans of KV.
 
 Per span: pack 64 keys at a time, transposed and in float32, and multiply them by the tile's rows;
 softmax of each row over its visible positions; pack 64 values at a time and multiply them by the
 weights. While one pack is multiplied, the next is prefetched. bfloat16 keys and values are read in
 place where the processor has instructions for them.
+
+The form of it is a constant of each worker (`workers`): code of other forms is left out before
+anything is compiled.
 """
 
 from collections import namedtuple
@@ -11,7 +14,7 @@ from collections import namedtuple
 import numpy as np
 
 from thothy_kernels.numba_simd import amx, raw_memory
-from thothy_kernels.numba_simd.functions import inlined, spliced, worker
+from thothy_kernels.numba_simd.functions import inlined, spliced
 from thothy_kernels.paged_attention import SPAN
 from thothy_kernels.paged_attention.cpu_impl import (
     amx_products,
@@ -29,6 +32,10 @@ from thothy_kernels.paged_attention.cpu_impl.work_list import (
     NUM_COLUMNS,
     NUM_LEVELS,
 )
+
+# Forms: float32; bfloat16 by float32 instructions; the same with dot products (vdpbf16ps) for single
+# queries; bfloat16 by AMX.
+FLOAT32, BFLOAT16, DOT_PRODUCTS, AMX = range(4)
 
 # begin .. end: positions that any query of the tile attends to. first_end: the end for its first
 # query; each following query attends to one more position.
@@ -52,29 +59,26 @@ def _tile_of(args, item):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _reads_in_place(args, tile):  # type: ignore[no-untyped-def]
-    """True if keys and values are read in place: by AMX, or for one query by dot products."""
-    is_single = tile.num_rows == args[ARG.H] // args[ARG.K]
-    by_dot_products = (
-        args[ARG.uses_dot_products] and is_single and tile.num_rows <= bf16_dot_products.MAX_ROWS
-    )
-    return args[ARG.uses_amx] or by_dot_products
+def _is_single(args, tile):  # type: ignore[no-untyped-def]
+    """True for one query with so few heads that dot products pay off."""
+    rows = tile.num_rows
+    return rows == args[ARG.H] // args[ARG.K] and rows <= bf16_dot_products.MAX_ROWS
 
 
 @spliced
-def _load_queries(args, tile, queries):  # type: ignore[no-untyped-def]
+def _load_queries(args, tile, queries, form):  # type: ignore[no-untyped-def]
     address, stride = args[ARG.q], args[ARG.q_stride]
     size = args[ARG.T] * stride
     G, D = args[ARG.H] // args[ARG.K], args[ARG.D]
     scale = raw_memory.float32_of_bits(args[ARG.scale])
     at = (tile.first_row, tile.num_rows, tile.head)
-    if args[ARG.uses_amx]:
+    if form == AMX:
         pairs = raw_memory.int32_at(address, size // 2)
         amx_products.load_queries(pairs, queries, at[0], at[1], at[2], G, D, stride)
-    elif _reads_in_place(args, tile):
+    elif form == DOT_PRODUCTS and _is_single(args, tile):
         pairs = raw_memory.int32_at(address, size // 2)
         bf16_dot_products.load_queries(pairs, queries, at[0], at[1], at[2], D, stride)
-    elif args[ARG.is_float32]:
+    elif form == FLOAT32:
         q32 = raw_memory.float32_at(address, size)
         row_softmax.load_queries(q32, queries, at[0], at[1], at[2], G, D, stride, scale)
     else:
@@ -83,11 +87,11 @@ def _load_queries(args, tile, queries):  # type: ignore[no-untyped-def]
 
 
 @spliced
-def _write_out(args, tile, run):  # type: ignore[no-untyped-def]
+def _write_out(args, tile, run, form):  # type: ignore[no-untyped-def]
     address, H, D = args[ARG.out], args[ARG.H], args[ARG.D]
     size, G, rows = args[ARG.T] * H * D, H // args[ARG.K], args[ARG.tile_rows]
     at = (tile.first_row, tile.num_rows, tile.head)
-    if args[ARG.is_float32]:
+    if form == FLOAT32:
         out32 = raw_memory.float32_at(address, size)
         row_softmax.write_out(out32, run, at[0], at[1], at[2], H, G, D, rows)
     else:
@@ -96,27 +100,27 @@ def _write_out(args, tile, run):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _prefetch(args, which, table, head, begin, end):  # type: ignore[no-untyped-def]
-    size = 4 if args[ARG.is_float32] else 2
+def _prefetch(args, which, size, table, head, begin, end):  # type: ignore[no-untyped-def]
     P, D, stride = args[ARG.P], args[ARG.D], args[ARG.block_stride]
     to = min(end, begin + KEYS)
     packing.prefetch(args[which], size, table, begin, to, head, stride, P, D)
 
 
 @spliced
-def _score_span(args, tile, table, scratch, begin, end):  # type: ignore[no-untyped-def]
+def _score_span(args, tile, table, scratch, begin, end, form):  # type: ignore[no-untyped-def]
     """scratch.weights = scores of the tile's rows for positions begin .. end."""
     address, size, D = args[ARG.k_cache], args[ARG.cache_size], args[ARG.D]
     softcap = raw_memory.float32_of_bits(args[ARG.softcap])
+    element = 4 if form == FLOAT32 else 2
     first_key = max(0, tile.begin - begin)
     for first in range(first_key // KEYS * KEYS, end - begin, KEYS):
         ahead = begin + first + KEYS
         if ahead < end:
-            _prefetch(args, ARG.k_cache, table, tile.head, ahead, end)
+            _prefetch(args, ARG.k_cache, element, table, tile.head, ahead, end)
         else:
-            _prefetch(args, ARG.v_cache, table, tile.head, begin + first_key, end)
+            _prefetch(args, ARG.v_cache, element, table, tile.head, begin + first_key, end)
         count = min(KEYS, end - begin - first)
-        if args[ARG.is_float32]:
+        if form == FLOAT32:
             k32 = raw_memory.float32_at(address, size)
             packing.pack_keys(k32, scratch.starts, first, count, scratch.packed, D)
         else:
@@ -128,22 +132,23 @@ def _score_span(args, tile, table, scratch, begin, end):  # type: ignore[no-unty
 
 
 @spliced
-def _accumulate_span(args, tile, table, scratch, begin, end):  # type: ignore[no-untyped-def]
+def _accumulate_span(args, tile, table, scratch, begin, end, form):  # type: ignore[no-untyped-def]
     """scratch.part = weights of the tile's rows times values of positions begin .. end."""
     address, size, D = args[ARG.v_cache], args[ARG.cache_size], args[ARG.D]
     G = args[ARG.H] // args[ARG.K]
     part, packed, rows = scratch.part, scratch.packed, tile.num_rows
     row_softmax.clear(part, rows * ((D + 15) // 16 * 16))
     window = args[ARG.window]
+    element = 4 if form == FLOAT32 else 2
     first_key = max(0, tile.begin - begin)
     for first in range(first_key // KEYS * KEYS, end - begin, KEYS):
         ahead = begin + first + KEYS
         if ahead < end:
-            _prefetch(args, ARG.v_cache, table, tile.head, ahead, end)
+            _prefetch(args, ARG.v_cache, element, table, tile.head, ahead, end)
         elif end < tile.end:
-            _prefetch(args, ARG.k_cache, table, tile.head, end, tile.end)
+            _prefetch(args, ARG.k_cache, element, table, tile.head, end, tile.end)
         count = min(KEYS, end - begin - first)
-        if args[ARG.is_float32]:
+        if form == FLOAT32:
             v32 = raw_memory.float32_at(address, size)
             packing.pack_values(v32, scratch.starts, first, count, packed, D)
         else:
@@ -156,7 +161,7 @@ def _accumulate_span(args, tile, table, scratch, begin, end):  # type: ignore[no
 
 
 @spliced
-def _run_in_place(args, tile, table, scratch, begin, end):  # type: ignore[no-untyped-def]
+def _run_in_place(args, tile, table, scratch, begin, end, form):  # type: ignore[no-untyped-def]
     """scratch.part = partial result of a tile's rows for the span begin .. end: bfloat16 in
     place."""
     size, P, D = args[ARG.cache_size], args[ARG.P], args[ARG.D]
@@ -173,8 +178,7 @@ def _run_in_place(args, tile, table, scratch, begin, end):  # type: ignore[no-un
     for piece in range(pieces):  # values are prefetched while keys are multiplied
         ahead[piece] = args[ARG.v_cache] + 2 * starts[piece]
     first = first_key // 32 * 32
-    uses_amx = args[ARG.uses_amx] != 0
-    if uses_amx:
+    if form == AMX:
         amx_products.score(k16, scratch, first, num_keys, ahead, num_rows, D, scale)
     else:
         bf16_dot_products.score(k16, scratch, first, num_keys, ahead, num_rows, D, scale)
@@ -187,12 +191,12 @@ def _run_in_place(args, tile, table, scratch, begin, end):  # type: ignore[no-un
         position = min(end + 16 * piece, tile.end - 1) // 16 * 16
         start = table[position // P] * stride + (tile.head * P + position % P) * D
         ahead[piece] = args[ARG.k_cache] + 2 * start
-    if not uses_amx:
+    if form == AMX:
+        amx_products.pack_value_pairs(v16, scratch, first, first_key, num_keys, ahead, D)
+        amx_products.split_weights(scratch, first, num_keys, first_end, window, num_rows, G)
+        amx_products.accumulate_values(scratch, first, num_keys, num_rows, D)
+    else:
         bf16_dot_products.accumulate_values(v16, scratch, first_key, num_keys, ahead, num_rows, D)
-        return
-    amx_products.pack_value_pairs(v16, scratch, first, first_key, num_keys, ahead, D)
-    amx_products.split_weights(scratch, first, num_keys, first_end, window, num_rows, G)
-    amx_products.accumulate_values(scratch, first, num_keys, num_rows, D)
 
 
 @inlined
@@ -210,7 +214,7 @@ def _load_grouped(item, tile, scratch, span, width, rows):  # type: ignore[no-un
 
 
 @spliced
-def _run_spans(args, item, tile, scratch):  # type: ignore[no-untyped-def]
+def _run_spans(args, item, tile, scratch, form):  # type: ignore[no-untyped-def]
     """Compute the item's spans: merged into scratch.run, or each stored to scratch.stored."""
     P, D, stride = args[ARG.P], args[ARG.D], args[ARG.block_stride]
     M, rows, G = args[ARG.M], args[ARG.tile_rows], args[ARG.H] // args[ARG.K]
@@ -223,19 +227,19 @@ def _run_spans(args, item, tile, scratch):  # type: ignore[no-untyped-def]
         end = min(begin + SPAN, tile.end)
         if _load_grouped(item, tile, scratch, span, width, rows):
             pass
-        elif _reads_in_place(args, tile):
-            _run_in_place(args, tile, table, scratch, begin, end)
+        elif form == AMX or (form == DOT_PRODUCTS and _is_single(args, tile)):
+            _run_in_place(args, tile, table, scratch, begin, end, form)
         else:
             first_key = max(0, tile.begin - begin)
             starts, head = scratch.starts, tile.head
             packing.locate_keys(starts, table, begin, first_key, end - begin, head, stride, P, D)
-            _score_span(args, tile, table, scratch, begin, end)
+            _score_span(args, tile, table, scratch, begin, end, form)
             first_end, at = tile.first_end - begin, rows * width
             weights, num_rows = scratch.weights, tile.num_rows
             row_softmax.exponentiate(
                 weights, scratch.part, first_end, window, num_rows, G, at, rows
             )
-            _accumulate_span(args, tile, table, scratch, begin, end)
+            _accumulate_span(args, tile, table, scratch, begin, end, form)
         is_first = span == item[COLUMN.base_span]
         if item[COLUMN.partial] < 0:
             row_softmax.merge(scratch.run, scratch.part, 0, is_first, tile.num_rows, width, rows)
@@ -258,12 +262,12 @@ def _merge_stored(args, item, tile, scratch):  # type: ignore[no-untyped-def]
     return True
 
 
-@worker
-def run_items(args):  # type: ignore[no-untyped-def]
+@spliced
+def run_items(args, form):  # type: ignore[no-untyped-def]
     """Compute items of the work list until none is left; see `arguments.Arguments`."""
     scratch = scratch_of(args)
     items = raw_memory.int64_at(args[ARG.items], args[ARG.num_items] * NUM_COLUMNS)
-    if args[ARG.uses_amx]:
+    if form == AMX:
         amx.configure(scratch.saved)
     while True:
         number = raw_memory.fetch_add(args, ARG.next_item, 1)
@@ -271,11 +275,11 @@ def run_items(args):  # type: ignore[no-untyped-def]
             break
         item = items[number * NUM_COLUMNS : (number + 1) * NUM_COLUMNS]
         tile = _tile_of(args, item)
-        _load_queries(args, tile, scratch.queries)
-        _run_spans(args, item, tile, scratch)
+        _load_queries(args, tile, scratch.queries, form)
+        _run_spans(args, item, tile, scratch, form)
         if item[COLUMN.visible_end] > 0:
             continue  # the tiles of the group's sequences merge the stored spans
         if item[COLUMN.partial] < 0 or _merge_stored(args, item, tile, scratch):
-            _write_out(args, tile, scratch.run)
-    if args[ARG.uses_amx]:
+            _write_out(args, tile, scratch.run, form)
+    if form == AMX:
         amx.restore(scratch.saved)

@@ -1,6 +1,6 @@
 """paged_attention on the CPU: blocks are read in place, through the block table.
 
-`work_list` cuts a step into items, this file hands them to the threads, `item_kernel` computes.
+`work_list` cuts a step into items, this file hands them to the threads, which run `workers`.
 """
 
 import threading
@@ -10,6 +10,7 @@ import torch
 
 from thothy_kernels.numba_simd import cpu_features, thread_pool
 from thothy_kernels.numba_simd.arguments import pack
+from thothy_kernels.numba_simd.functions import Compiled
 from thothy_kernels.paged_attention import AttentionMetadata
 from thothy_kernels.paged_attention.cpu_impl.arguments import (
     ARG,
@@ -17,13 +18,20 @@ from thothy_kernels.paged_attention.cpu_impl.arguments import (
     partial_size,
     scratch_size,
 )
-from thothy_kernels.paged_attention.cpu_impl.item_kernel import run_items
+from thothy_kernels.paged_attention.cpu_impl.item_kernel import (
+    AMX,
+    BFLOAT16,
+    DOT_PRODUCTS,
+    FLOAT32,
+)
 from thothy_kernels.paged_attention.cpu_impl.work_list import (
     NO_WINDOW,
     TILE_ROWS,
+    WORK_LIST_KERNELS,
     WorkList,
     work_list,
 )
+from thothy_kernels.paged_attention.cpu_impl.workers import WORKERS
 
 # Rows times positions (times head dim) that a thread should have before a second one is started.
 _LEAST_PER_THREAD = 1 << 18
@@ -54,7 +62,7 @@ def paged_attention(
     scratch = _scratch(num_threads * per_worker + work.num_partials * partial_size(rows, D))
     finished_spans = np.zeros(work.num_cut_tiles, np.int64) if work.num_cut_tiles else None
     stride = k_cache.stride(0)
-    uses_amx, uses_dot_products = _bf16_instructions(q, P)
+    worker = WORKERS[_form(q.dtype, P, D)]
     args = pack(
         Arguments(
             next_item=0,
@@ -71,9 +79,6 @@ def paged_attention(
             window=NO_WINDOW if meta.window is None else meta.window,
             scale=thread_pool.float_bits(scale),
             softcap=thread_pool.float_bits(softcap),
-            is_float32=q.dtype == torch.float32,
-            uses_amx=uses_amx,
-            uses_dot_products=uses_dot_products,
             q=q.data_ptr(),
             q_stride=q.stride(0),
             k_cache=k_cache.data_ptr(),
@@ -96,17 +101,26 @@ def paged_attention(
     for num_items, address in work.launches:
         args[ARG.next_item], args[ARG.next_worker] = 0, 0
         args[ARG.num_items], args[ARG.items] = num_items, address
-        thread_pool.launch(run_items, args, num_threads)
+        thread_pool.launch(worker, args, num_threads)
     return out
 
 
-def _bf16_instructions(q: torch.Tensor, block_size: int) -> tuple[bool, bool]:
-    """(AMX is used, dot products are used for single queries). Both need whole pieces of 16 keys
-    in a block."""
-    D = q.shape[2]
-    fits = q.dtype == torch.bfloat16 and block_size % 16 == 0
-    uses_amx = fits and cpu_features.HAS_AMX and D % 32 == 0
-    return uses_amx, fits and cpu_features.HAS_BF16_DOT and not uses_amx and D % 64 == 0
+def kernels(dtype: torch.dtype, block_size: int, head_dim: int) -> tuple[Compiled, ...]:
+    """The kernels that the operation needs for a dtype and these sizes on this processor."""
+    return WORKERS[_form(dtype, block_size, head_dim)], *WORK_LIST_KERNELS
+
+
+def _form(dtype: torch.dtype, block_size: int, head_dim: int) -> int:
+    """The form of `item_kernel`. Instructions for bfloat16 need whole pieces of 16 keys in a
+    block."""
+    if dtype == torch.float32:
+        return FLOAT32
+    if block_size % 16 == 0:
+        if cpu_features.HAS_AMX and head_dim % 32 == 0:
+            return AMX
+        if cpu_features.HAS_BF16_DOT and head_dim % 64 == 0:
+            return DOT_PRODUCTS
+    return BFLOAT16
 
 
 def _work_list(meta: AttentionMetadata, shape: tuple[int, int, int, int]) -> WorkList:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from thothy_kernels.numba_simd.arguments import indices_of
-from thothy_kernels.numba_simd.functions import inlined, kernel
+from thothy_kernels.numba_simd.functions import Compiled, inlined, kernel
 from thothy_kernels.paged_attention import SPAN, AttentionMetadata
 from thothy_kernels.paged_attention.prefix_groups import check_tables
 
@@ -265,3 +265,6 @@ def _fill(cu, context, levels, H, K, window, most, items, used):  # type: ignore
                 if step < spans:
                     used[1] += spans
                     used[2] += 1
+
+
+WORK_LIST_KERNELS: tuple[Compiled, ...] = (_measure, _fill)

@@ -5,7 +5,7 @@ import torch
 
 from thothy_kernels.numba_simd import thread_pool
 from thothy_kernels.numba_simd.arguments import pack
-from thothy_kernels.numba_simd.functions import kernel
+from thothy_kernels.numba_simd.functions import Compiled, kernel
 from thothy_kernels.sample import SamplingTensors
 from thothy_kernels.sample.cpu_impl.row_kernel import Arguments, sample_rows
 
@@ -72,3 +72,8 @@ def _penalize(logits, rows, tokens, penalty):  # type: ignore[no-untyped-def]
         values[i] = value * penalty[i] if value < 0 else value / penalty[i]
     for i in range(len(rows)):
         logits[rows[i], tokens[i]] = values[i]
+
+
+def kernels() -> tuple[Compiled, ...]:
+    """The kernels that sampling needs, whatever the settings of a row."""
+    return sample_rows, _penalize

@@ -17,6 +17,7 @@ from thothy_batch.engine.start import start_child, start_in_process
 from thothy_batch.errors import EngineError, ModelError
 from thothy_batch.records import EngineSpec, FailureCode, ModelSpec, Request, Sampling
 
+EMBEDDED = Path(__file__).parents[3] / "sample_data" / "model"
 ENDLESS = 4000  # tokens: with a slow fake this goes on for the whole test
 
 
@@ -77,6 +78,17 @@ def test_errors_at_start_arrive_as_themselves() -> None:
     with pytest.raises(ModelError, match="magic") as error:
         start_child(spec(impl="magic"))
     assert "auto" in error.value.hint
+
+
+def test_phases_are_told_until_the_engine_is_ready() -> None:
+    phases: list[str] = []
+    model = ModelSpec(id=str(EMBEDDED), random_weights=True)
+    engine = start_child(EngineSpec(model=model, num_blocks=8), on_phase=phases.append)
+    engine.close()
+    assert [text for text in phases if not text.startswith("compiling CPU kernels")] == [
+        "loading the weights",
+        "warming up",
+    ]
 
 
 @pytest.mark.parametrize(

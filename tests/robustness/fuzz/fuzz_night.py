@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from bounds import check_sentences, within
@@ -80,7 +81,7 @@ def run_to_end(manifest: Path) -> dict[str, int] | ThothyError:
     return counts
 
 
-def _start_here(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
+def _start_here(spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None) -> EngineClient:
     return start_in_process(spec)
 
 

@@ -68,7 +68,7 @@ def test_a_truncated_document_keeps_its_instruction(project: Any, how: str, kept
         "sampling: {max_tokens: 20}"
     )
 
-    def start(spec: EngineSpec, *, log_path: Path | None = None) -> Any:
+    def start(spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None) -> Any:
         engine = start_in_process(spec)
         submit = engine.submit
 

@@ -150,7 +150,7 @@ def test_a_kill_of_the_parent_loses_nothing_and_leaves_no_child(slow_project: An
 
 
 def test_a_deadline_in_the_past_starts_nothing(slow_project: Any) -> None:
-    def start(spec: object, *, log_path: Path | None = None) -> Any:
+    def start(spec: object, *, log_path: Path | None = None, on_phase: Any = None) -> Any:
         raise AssertionError("a model was loaded for nothing")
 
     run = slow_project.run(deadline="2020-01-01T00:00", start_engine=start)

@@ -80,7 +80,7 @@ def test_results_of_two_models_never_mix_in_one_run(project: Any) -> None:
     sampling = "{max_tokens: 200, ignore_eos: true}"
     project.jobs(f"name: j, kind: raw, input: rows.parquet, sampling: {sampling}", model=str(model))
 
-    def start(spec: EngineSpec, *, log_path: Path | None = None) -> Any:
+    def start(spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None) -> Any:
         engine: Any = start_supervised(spec, log_path=log_path)
         weights = next(model.glob("*.safetensors"))
         content = bytearray(weights.read_bytes())

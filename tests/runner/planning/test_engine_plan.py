@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_nvml import FakeGpu, FakeNvml
 
-from thothy_batch.engine.hardware import gpu
+from thothy_batch.engine.hardware import cpu_load, gpu
 from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.engine.start import start_in_process
 from thothy_batch.errors import StoreError
@@ -129,8 +129,12 @@ def test_output_lengths_are_estimated_from_history(project: Any) -> None:
 
 
 @pytest.mark.rest
-def test_a_real_run_is_predicted_and_has_its_receipt(tmp_path: Path) -> None:
-    def start(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
+def test_a_real_run_is_predicted_and_has_its_receipt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_load, "_core_clocks", list)  # how busy the machine is, nobody knows
+
+    def start(spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None) -> EngineClient:
         return start_in_process(spec)
 
     options = RunOptions(
@@ -167,7 +171,7 @@ def test_the_engine_is_closed_when_the_run_fails_before_it_computes(
 ) -> None:
     closed = []
 
-    def start(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
+    def start(spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None) -> EngineClient:
         engine = start_in_process(spec)
         monkeypatch.setattr(engine, "close", lambda: closed.append(engine))
         return engine
@@ -189,7 +193,7 @@ def test_a_pool_smaller_than_expected_is_planned_again(project: Any, pool: str) 
     shared_rows(project)
     two_jobs(project, f"{{order: auto, block_size: 8, max_seqs: 4, {pool}}}")
 
-    def start(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
+    def start(spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None) -> EngineClient:
         return start_in_process(replace(spec, num_blocks=40))
 
     assert project.run(start_engine=start).counts["num_done"] == 16

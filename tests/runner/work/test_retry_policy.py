@@ -193,7 +193,7 @@ def test_a_kind_may_name_a_temperature_for_greedy_rows(project: Any, warmer: flo
 
 
 def recording(asked: list[Request]) -> Any:
-    def start(spec: Any, *, log_path: Any = None) -> Any:
+    def start(spec: Any, *, log_path: Any = None, on_phase: Any = None) -> Any:
         engine = start_in_process(spec)
         submit = engine.submit
 

@@ -7,8 +7,9 @@ from thothy_batch.lazy import lazy_face
 if TYPE_CHECKING:
     from thothy_batch.engine.calibration.device_limits import measure_device
     from thothy_batch.engine.calibration.measured_model import MeasuredModel, measure_model
+    from thothy_batch.engine.calibration.preparation import Preparation, prepare_machine
 
-__all__ = ["MeasuredModel", "measure_device", "measure_model"]
+__all__ = ["MeasuredModel", "Preparation", "measure_device", "measure_model", "prepare_machine"]
 
 __getattr__ = lazy_face(
     __name__,
@@ -17,6 +18,10 @@ __getattr__ = lazy_face(
         "measured_model": (
             "MeasuredModel",
             "measure_model",
+        ),
+        "preparation": (
+            "Preparation",
+            "prepare_machine",
         ),
     },
 )

@@ -16,6 +16,7 @@ from thothy_batch.engine.cost.measurement_cache import measured_now
 from thothy_batch.engine.execution.batch import Batch, Int64Array
 from thothy_batch.engine.execution.dummy_batches import DummyBatches, step_work
 from thothy_batch.engine.execution.launcher import Runner, SyncLauncher
+from thothy_batch.engine.hardware.cpu_load import CPULoad
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopChecker
 from thothy_batch.records import Request, Sampling
@@ -50,6 +51,7 @@ def calibrate(
 
     `budget_s` bounds the seconds, roughly: large models are measured at fewer points.
     """
+    before = CPULoad.now() if config.device == "cpu" else None
     max_tokens = min(_KV_TOKENS, _KV_BYTES // sum(g.kv_bytes_per_token for g in work.groups))
     batches = DummyBatches(config, max(1, max_tokens))
     bench = _Bench(runner, work, clock)
@@ -60,7 +62,8 @@ def calibrate(
     speed = _decode(bench, batches, speed, budget_s * 0.4)
     speed = _grouped(bench, batches, speed)
     step_s, row_s = _host_part(config, clock)
-    return replace(speed, step_s=step_s, row_s=row_s, measured_at=measured_now())
+    load = None if before is None else before.share_of_others()
+    return replace(speed, step_s=step_s, row_s=row_s, measured_at=measured_now(), load=load)
 
 
 class _Bench:

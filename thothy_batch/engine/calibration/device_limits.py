@@ -1,16 +1,19 @@
 """Measures a device's limits: F and BW of the roofline, operations and bytes a second."""
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache, device_name, measured_now
+from thothy_batch.engine.hardware.cpu_load import CPULoad, is_quiet, present_load
 from thothy_batch.engine.hardware.host_memory import available_bytes
 from thothy_batch.records import DeviceLimits
 from thothy_kernels.linear import pack_linear
 from thothy_kernels.linear_int8 import pack_linear_int8
 
+_log = logging.getLogger(__name__)
 # Weights of small and large models [N, K], and rows of a compute-bound step.
 _LINEAR_SHAPES = ((1024, 1024), (4096, 1024), (1024, 3072), (4096, 4096))
 _LINEAR_ROWS = 512
@@ -19,39 +22,61 @@ _MIB = 1 << 20
 # Sizes of a product and a copy that take far longer than their launch.
 _CUDA_ROWS = 8192
 _CUDA_BYTES = 2 << 30
+_CPU_FORMATS = ("float32", "bfloat16", "int8")
+_CUDA_FORMATS = ("float32", "bfloat16")
+_BUDGET_S = 1.0  # for each format, and for the bandwidth
 # Another program may use a core for a while, and halve the rate measured meanwhile.
 _MIN_REPEATS = 5
 
 
 def load_or_measure_limits(
-    cache: MeasurementCache, device: str = "cpu", product_format: str = "float32"
-) -> DeviceLimits:
-    """The cached limits; measured now, for some seconds, where there are none, or none for this
-    format of products."""
-    known = cache.load_device(device_name(device), torch.get_num_threads())
-    if known is not None and product_format in known.flops:
+    cache: MeasurementCache,
+    device: str = "cpu",
+    formats: Sequence[str] = ("float32",),
+    phase: Callable[[str], None] = lambda text: None,
+) -> DeviceLimits | None:
+    """The limits of a quiet device for these formats of products.
+
+    Cached ones, or measured now, for a second or two, which `phase` is told. None while other
+    programs keep the machine busy, and nothing was measured before: half a rate is worse than none.
+    """
+    known = cache.quiet_device(device_name(device), torch.get_num_threads())
+    if known is not None and set(formats) <= set(known.flops):
         return known
-    return measure_device(cache, device)
+    if device == "cpu" and not is_quiet(load := present_load()):
+        _log.info("the device's limits are not measured: others use %s of its cores", load)
+        return None
+    phase("measuring the device, about 2 s")
+    limits = measure_device(cache, device, formats=formats, known=known)
+    return limits if is_quiet(limits.load) else None
 
 
 def measure_device(
-    cache: MeasurementCache, device: str = "cpu", budget_s: float = 4.0
+    cache: MeasurementCache,
+    device: str = "cpu",
+    *,
+    formats: Sequence[str] = (),
+    known: DeviceLimits | None = None,
 ) -> DeviceLimits:
     """Measure compute and bandwidth with all of torch's threads, and cache them.
 
-    `budget_s`: of measuring alone; a slow device takes longer, since everything is run six times.
+    `formats`: those of products to measure; none: all. What `known` has is not measured again.
+    Slow devices take longer than the budget, since everything is run six times.
     """
-    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)
-    flops, bandwidth = _cuda_flops, _cuda_bandwidth
-    if device == "cpu":
-        dtypes, flops, bandwidth = (*dtypes, torch.int8), _flops, _bandwidth
-    share = budget_s / (len(dtypes) + 1)
+    flops, bandwidth = (_flops, _bandwidth) if device == "cpu" else (_cuda_flops, _cuda_bandwidth)
+    wanted = formats or (_CPU_FORMATS if device == "cpu" else _CUDA_FORMATS)
+    before = CPULoad.now() if device == "cpu" else None
+    rates = {} if known is None else dict(known.flops)
+    for name in dict.fromkeys(wanted):
+        if name not in rates:
+            rates[name] = flops(getattr(torch, name), _BUDGET_S)
     limits = DeviceLimits(
         device=device_name(device),
         threads=torch.get_num_threads(),
-        flops={str(dtype).removeprefix("torch."): flops(dtype, share) for dtype in dtypes},
-        bandwidth=bandwidth(share),
+        flops=rates,
+        bandwidth=bandwidth(_BUDGET_S) if known is None else known.bandwidth,
         measured_at=measured_now(),
+        load=None if before is None else before.share_of_others(),
     )
     cache.store_device(limits)
     return limits

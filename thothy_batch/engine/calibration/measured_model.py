@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from thothy_batch.engine.calibration.calibrate import calibrate
 from thothy_batch.engine.cost.cost_model import StepSpeed
 from thothy_batch.engine.cost.measurement_cache import SpeedKey
+from thothy_batch.engine.cpu_kernels import Phase
 from thothy_batch.engine.model_loader import load_runner
 from thothy_batch.model.config import num_parameters
 from thothy_batch.records import EngineSpec, LayerGroup
@@ -24,13 +25,15 @@ class MeasuredModel:
     notes: tuple[str, ...] = ()
 
 
-def measure_model(spec: EngineSpec) -> MeasuredModel:
+def measure_model(spec: EngineSpec, phase: Phase = lambda text: None) -> MeasuredModel:
     """Load a model into this process, with a pool as large as the spec says, and calibrate it.
+    `phase` is told what is done.
 
     Raises ModelError for a model or setting that cannot be used, EngineError where memory does
     not suffice.
     """
-    loaded = load_runner(spec)
+    loaded = load_runner(spec, phase)
+    phase("measuring the speed of the model, about 20 s")
     return MeasuredModel(
         name=loaded.model.files.name,
         architecture=loaded.model.config.architecture,

@@ -118,6 +118,7 @@ class StepSpeed:
     step_s: float = 0.0  # the host's part of a step: scheduling, batch building, bookkeeping
     row_s: float = 0.0  # the host's part of a decode row
     measured_at: str = ""  # ISO 8601; "": derived, not measured
+    load: float | None = None  # share of the cores that other programs had meanwhile; None: unknown
 
     @classmethod
     def from_roofline(

@@ -27,23 +27,24 @@ def lookup_speed(
     device: str = "cpu",
     cache: MeasurementCache | None = None,
 ) -> KnownSpeed | None:
-    """The best known speed of a model on this machine; None where nothing is known."""
+    """The best known speed of a model on this machine; None where nothing is known, or only what
+    was measured while other programs kept it busy."""
     cache = cache or MeasurementCache()
     name = device_name(device)
-    speed = cache.load_speed(SpeedKey(name, threads, impl, dtype, work))
+    speed = cache.quiet_speed(SpeedKey(name, threads, impl, dtype, work))
     if speed is not None:
         return KnownSpeed(speed, "calibrated", speed.measured_at)
-    limits = cache.load_device(name, threads)
+    limits = cache.quiet_device(name, threads)
     if limits is None or impl == "reference":  # far below the limits
         return None
-    flops = limits.flops.get(work.product_format(dtype))
-    if flops is None:  # measured by a version without this format
+    flops, attention_flops = map(limits.flops.get, (work.product_format(dtype), dtype))
+    if flops is None or attention_flops is None:  # no run has needed this format yet
         return None
     speed = StepSpeed.from_roofline(
         flops,
         limits.bandwidth,
         work,
         efficiency=_EFFICIENCY,
-        attention_flops=limits.flops[dtype],
+        attention_flops=attention_flops,
     )
     return KnownSpeed(speed, "device", limits.measured_at)

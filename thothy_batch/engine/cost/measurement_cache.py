@@ -3,6 +3,9 @@
 One file per device, one per device and model shape. They only save the time of measuring again, so
 nothing about them is an error: a file that cannot be read or is not ours counts as not there, one
 that cannot be written is not kept, and a warning is logged.
+
+A measurement carries the load under which it was taken. One of a busy machine never replaces one of
+a quiet machine, and serves to be shown, not to be computed with.
 """
 
 import json
@@ -21,11 +24,12 @@ from typing import Any, TypeVar
 from thothy_batch import __version__
 from thothy_batch.engine.cost.cost_model import Curve, ModelWork, StepSpeed
 from thothy_batch.engine.hardware.cpu import cpu_name, cpu_signature
+from thothy_batch.engine.hardware.cpu_load import is_quiet
 from thothy_batch.engine.hardware.gpu import find_gpu
 from thothy_batch.process import replace_file
 from thothy_batch.records import DeviceLimits
 
-_FORMAT = 2  # raised also when the computation changes, so that everything is measured again
+_FORMAT = 3  # raised also when the computation changes, so that everything is measured again
 _MAX_BYTES = 1 << 20  # a longer file is not ours
 _FORMATS = ("float32", "bfloat16", "int8")
 # Errors from parsing a file that is not ours.
@@ -60,26 +64,45 @@ class MeasurementCache:
         return self._file(f"kernels-{_in_names(device)}.json")
 
     def load_device(self, device: str, threads: int) -> DeviceLimits | None:
-        """The limits as measured last; None where no usable ones are stored."""
+        """The limits as measured last, perhaps on a busy machine; None: no usable ones are
+        stored."""
         key = {"device": device, "threads": threads}
 
         def parse(value: dict[str, Any]) -> DeviceLimits:
-            names = [n for n in _FORMATS if n != "int8" or n in value["flops"]]
-            flops = {name: _positive(value["flops"][name]) for name in names}
-            bandwidth = _positive(value["bandwidth"])
-            return DeviceLimits(device, threads, flops, bandwidth, _moment(value["measured_at"]))
+            flops = {name: _positive(rate) for name, rate in value["flops"].items()}
+            if not flops or not set(flops) <= set(_FORMATS):
+                raise ValueError(f"formats {sorted(flops)} are not known")
+            bandwidth, at = _positive(value["bandwidth"]), _moment(value["measured_at"])
+            return DeviceLimits(device, threads, flops, bandwidth, at, _load(value["load"]))
 
         return self.load(self.device_file(device, threads), key, parse)
 
+    def quiet_device(self, device: str, threads: int) -> DeviceLimits | None:
+        """The limits where they were measured on a quiet machine."""
+        limits = self.load_device(device, threads)
+        return limits if limits is not None and is_quiet(limits.load) else None
+
     def store_device(self, limits: DeviceLimits) -> None:
+        """Keep the limits, but not those of a busy machine in the place of a quiet one's."""
+        known = self.quiet_device(limits.device, limits.threads)
+        if known is not None and not is_quiet(limits.load):
+            return
         key = {"device": limits.device, "threads": limits.threads}
         self.store(self.device_file(limits.device, limits.threads), key, asdict(limits))
 
     def load_speed(self, key: SpeedKey) -> StepSpeed | None:
-        """The speed as measured last; None where no usable one is stored."""
+        """The speed as measured last, perhaps on a busy machine; None: no usable one is stored."""
         return self.load(self._speed_file(key), _plain(key), _speed_of)
 
+    def quiet_speed(self, key: SpeedKey) -> StepSpeed | None:
+        """The speed where it was measured on a quiet machine."""
+        speed = self.load_speed(key)
+        return speed if speed is not None and is_quiet(speed.load) else None
+
     def store_speed(self, key: SpeedKey, speed: StepSpeed) -> None:
+        """Keep the speed, but not that of a busy machine in the place of a quiet one's."""
+        if not is_quiet(speed.load) and self.quiet_speed(key) is not None:
+            return
         self.store(self._speed_file(key), _plain(key), asdict(speed))
 
     def _user_folder(self) -> Path | None:
@@ -171,6 +194,7 @@ def _speed_of(value: dict[str, Any]) -> StepSpeed:
         linears=_curve(value["linears"]),
         head=_curve(value["head"]),
         measured_at=_moment(value["measured_at"]),
+        load=_load(value["load"]),
         **{name: _number(value[name]) for name in names},
     )
 
@@ -196,6 +220,10 @@ def _positive(value: object) -> float:
     if not number:
         raise ValueError("0 cannot have been measured")
     return number
+
+
+def _load(value: object) -> float | None:
+    return None if value is None else _number(value)
 
 
 def _moment(value: object) -> str:

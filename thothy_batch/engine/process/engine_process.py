@@ -16,6 +16,7 @@ from thothy_batch.engine.process.messages import (
     Failed,
     GiveBack,
     LimitSteps,
+    Phase,
     Ready,
     Start,
     StopAdmitting,
@@ -33,8 +34,13 @@ class EngineProcess:
     """A RestartableEngine whose engine is a process of its own."""
 
     def __init__(
-        self, child: Child, channel: Channel, clock: Callable[[], float] = time.monotonic
+        self,
+        child: Child,
+        channel: Channel,
+        clock: Callable[[], float] = time.monotonic,
+        on_phase: Callable[[str], None] = lambda text: None,
     ) -> None:
+        self._on_phase = on_phase
         self._child = child
         self._channel = channel
         self._clock = clock
@@ -51,8 +57,10 @@ class EngineProcess:
         spec: EngineSpec,
         log_path: Path | None = None,
         clock: Callable[[], float] | None = None,
+        on_phase: Callable[[str], None] = lambda text: None,
     ) -> "EngineProcess":
-        """Start the process. It can be used once `ready` says so."""
+        """Start the process. It can be used once `ready` says so; until then `on_phase` is told
+        what it does, while `ready` waits."""
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
@@ -65,7 +73,7 @@ class EngineProcess:
         finally:
             theirs.close()
         clock = clock or time.monotonic  # looked up now, so that tests can replace it
-        engine = cls(child, Channel(ours, clock=clock), clock)
+        engine = cls(child, Channel(ours, clock=clock), clock, on_phase)
         engine._channel.send(Start(spec))
         _log.info("engine process %d started; its log: %s", engine.pid, log_path or "none")
         return engine
@@ -75,12 +83,18 @@ class EngineProcess:
         if self._info is not None:
             return True
         self._check()
-        try:
-            message = self._channel.receive(timeout_s)
-        except queue.Empty:
-            return False
-        except ChannelClosedError:
-            raise self._child.death() from None
+        until = None if timeout_s is None else self._clock() + timeout_s
+        while True:
+            try:
+                left_s = None if until is None else max(0.0, until - self._clock())
+                message = self._channel.receive(left_s)
+            except queue.Empty:
+                return False
+            except ChannelClosedError:
+                raise self._child.death() from None
+            if not isinstance(message, Phase):
+                break
+            self._on_phase(message.text)
         if isinstance(message, Failed):
             raise message.error
         assert isinstance(message, Ready)

@@ -76,6 +76,13 @@ ToChild = Submit | Cancel | StopAdmitting | GiveBack | LimitSteps  # once it is 
 
 
 @dataclass(frozen=True, slots=True)
+class Phase:
+    """From the child, before it is ready: what it does, and how far it is."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """From the child, once: it can compute."""
 

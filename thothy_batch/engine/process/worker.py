@@ -23,6 +23,7 @@ from thothy_batch.engine.process.messages import (
     Failed,
     GiveBack,
     LimitSteps,
+    Phase,
     Ready,
     Start,
     StopAdmitting,
@@ -54,7 +55,9 @@ def main(argv: list[str]) -> int:
         start = channel.receive(None)
         assert isinstance(start, Start)
         faults.at("engine.load")
-        engine, info = build_engine(start.spec, owns_process=True)
+        engine, info = build_engine(
+            start.spec, owns_process=True, phase=lambda text: channel.send(Phase(text))
+        )
         channel.send(Ready(info))
         _serve(engine, channel)
     except Exception as error:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         RefusedEntry,
         WindowGain,
     )
+    from thothy_batch.runner.commands.prepare import PreparationDocument, prepare
     from thothy_batch.runner.commands.report import export_artifacts, report_document, write_page
     from thothy_batch.runner.commands.run import run_manifest
 
@@ -37,6 +38,7 @@ __all__ = [
     "PlanEstimate",
     "PlanJob",
     "PlanSharing",
+    "PreparationDocument",
     "RefusedEntry",
     "WindowGain",
     "diagnose",
@@ -45,6 +47,7 @@ __all__ = [
     "known_dtype",
     "model_to_measure",
     "plan_manifest",
+    "prepare",
     "report_document",
     "run_manifest",
     "write_page",
@@ -77,6 +80,10 @@ __getattr__ = lazy_face(
             "PlanSharing",
             "RefusedEntry",
             "WindowGain",
+        ),
+        "prepare": (
+            "PreparationDocument",
+            "prepare",
         ),
         "report": (
             "export_artifacts",

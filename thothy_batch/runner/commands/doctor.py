@@ -14,13 +14,14 @@ from thothy_batch.engine.hardware import (
     available_bytes,
     cpu_name,
     find_gpu,
+    is_quiet,
     num_cores,
     num_threads,
     set_compute_environment,
 )
 from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.logs import collected_warnings
-from thothy_batch.records import EngineSpec, ModelSpec
+from thothy_batch.records import DeviceLimits, EngineSpec, ModelSpec
 from thothy_batch.runner.commands.doctor_document import (
     CapacityRow,
     DoctorDocument,
@@ -52,7 +53,7 @@ def diagnose(
     cannot be used.
     """
     if owns_process:
-        _match_engine_process()
+        match_engine_process()
     # Imported late: torch takes more than a second.
     import torch
 
@@ -61,7 +62,7 @@ def diagnose(
     with collected_warnings() as notes:
         cache = MeasurementCache()
         measured = None if model is None else _measure(model, cache, observer)
-        observer.phase("measuring the device")
+        observer.phase("measuring the device, about 5 s")
         faults.at("doctor.measure")
         resolved = resolve_spec(EngineSpec())
         device = resolved.device
@@ -83,6 +84,8 @@ def diagnose(
         "gflops": {name: round(flops / 1e9, 1) for name, flops in figures.flops.items()},
         "bandwidth_gb_s": round(figures.bandwidth / 1e9, 2),
         "measured_at": figures.measured_at,
+        "load": figures.load,
+        "limits_of_runs_at": _limits_of_runs_at(cache, figures),
         "model": None if measured is None else _model_json(measured),
         "versions": _versions(),
         "notes": notes,
@@ -90,7 +93,15 @@ def diagnose(
     }
 
 
-def _match_engine_process() -> None:
+def _limits_of_runs_at(cache: MeasurementCache, figures: DeviceLimits) -> str | None:
+    """When the limits that runs compute with were measured; None where there are none."""
+    if is_quiet(figures.load):
+        return figures.measured_at
+    quiet = cache.quiet_device(figures.device, figures.threads)
+    return None if quiet is None else quiet.measured_at
+
+
+def match_engine_process() -> None:
     """Gives this process what the engine's own process starts with; before torch is imported."""
     set_compute_environment()
     import torch
@@ -145,8 +156,8 @@ def _measure(model: ModelSpec, cache: MeasurementCache, observer: Observer) -> "
     """Calibrates the cost model of later runs, and frees the model again."""
     from thothy_batch.engine.calibration import measure_model
 
-    observer.phase("loading and measuring the model")
-    measured = measure_model(resolve_spec(EngineSpec(model=model, kv_memory=_KV_MEMORY)))
+    spec = resolve_spec(EngineSpec(model=model, kv_memory=_KV_MEMORY))
+    measured = measure_model(spec, observer.phase)
     cache.store_speed(measured.key, measured.speed)
     return measured
 

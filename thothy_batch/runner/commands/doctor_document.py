@@ -45,6 +45,7 @@ class SpeedDocument(TypedDict):
     step_s: float
     row_s: float
     measured_at: str
+    load: float | None
 
 
 class MeasuredModelDocument(TypedDict):
@@ -76,7 +77,9 @@ class DoctorDocument(TypedDict):
 
     gflops: 1e9 operations a second of the fastest linear, by number format; bandwidth_gb_s: 1e9
     bytes a second, of reading on a CPU, of a copy (read and write) on a GPU. gpu: null where there
-    is none; model: null where none was named.
+    is none; model: null where none was named. load: the share of the cores that other programs had
+    during the measurement (null: not known). limits_of_runs_at: when the limits that runs compute
+    with were measured, which were not taken on a busy machine; null: there are none yet.
     """
 
     device: str
@@ -92,6 +95,8 @@ class DoctorDocument(TypedDict):
     gflops: dict[str, float]
     bandwidth_gb_s: float
     measured_at: str
+    load: float | None
+    limits_of_runs_at: str | None
     model: MeasuredModelDocument | None
     versions: dict[str, str]
     notes: list[str]

@@ -6,6 +6,7 @@ Writes nothing, except that rows left by a dead run are published.
 import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from thothy_batch.engine.model_info import ModelInfo
@@ -83,7 +84,7 @@ def plan_manifest(options: RunOptions, observer: Observer) -> PlanDocument:
     """
     observer.phase("checking the manifest")
     manifest = load_manifest(options.manifest, options.overrides)
-    inputs = open_inputs(manifest, need_weights=False)
+    inputs = open_inputs(manifest, need_weights=False, phase=observer.phase)
     preview = _Preview()
     entries = _read_entries(inputs, preview, observer)
     observer.phase("looking up earlier results")
@@ -91,7 +92,7 @@ def plan_manifest(options: RunOptions, observer: Observer) -> PlanDocument:
     assignment = assign(entries, cached or {}, run_seed=manifest.run.seed)
     observer.phase("planning")
     left_s = options.time_left_s(manifest)
-    plan, problems = _plan(inputs, assignment, left_s)
+    plan, problems = _plan(inputs, assignment, left_s, observer)
     run_plan, model, block_size = plan.run_plan, inputs.model_info, inputs.spec.block_size
     for pending, why in run_plan.unfit:
         preview.refuse(pending, why)
@@ -161,20 +162,26 @@ def _cached_results(
 
 
 def _plan(
-    inputs: RunInputs, assignment: Assignment, left_s: float | None
+    inputs: RunInputs, assignment: Assignment, left_s: float | None, observer: Observer
 ) -> tuple[EnginePlan, list[str]]:
     """The plan for an engine started now, and notes on what would keep it from starting."""
     pending = assignment.pending
-    history = _history(inputs)
+    plan_for = partial(
+        plan_engine,
+        pending=pending,
+        history=_history(inputs),
+        time_left=lambda: left_s,
+        phase=observer.phase,
+    )
     try:
-        return plan_engine(inputs, pending, history=history, time_left=lambda: left_s), []
+        return plan_for(inputs), []
     except EngineError as error:
         # The run is shown as it would be with a pool that holds all of it.
         spec = sized_spec(inputs, pending)
         blocks = -(-max(spec.needed_tokens or 0, spec.longest_tokens or 0) // spec.block_size)
         large = replace(inputs, spec=replace(inputs.spec, num_blocks=2 * blocks + 1024))
         notes = [f"a run now would fail: {error.message}"] if pending else []
-        return plan_engine(large, pending, history=history, time_left=lambda: left_s), notes
+        return plan_for(large), notes
 
 
 def _history(inputs: RunInputs) -> dict[str, list[int]]:
@@ -220,7 +227,8 @@ def _estimate(
             "output_tokens_per_s": None,
             "output_tokens": None,
             "source": None,
-            "reason": f"the store has no run with {name} to go by, and nothing was measured",
+            "reason": f"unknown: the store has no run with {name} to go by, and nothing was "
+            "measured while this machine was quiet",
             "time_left_s": left_s,
         }
     return {

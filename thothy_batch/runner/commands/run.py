@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import Literal
 
 from thothy_batch.errors import LockedError, ThothyError
-from thothy_batch.logs import logged_run
+from thothy_batch.logs import logged_run, logged_run_id
 from thothy_batch.runner.loop.cancellation import JOB_STOPPED
 from thothy_batch.runner.loop.finish import failure_reason, finish_run, stop_reason
 from thothy_batch.runner.loop.result_writer import ResultWriter
@@ -19,7 +19,12 @@ from thothy_batch.runner.planning.pipeline import read_entries
 from thothy_batch.runner.session.locking import holder_of, locked
 from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.runner.session.run_context import RunContext
-from thothy_batch.runner.session.setup import begin_run, prepare_run, reload_inputs
+from thothy_batch.runner.session.setup import (
+    begin_run,
+    new_run_id,
+    prepare_run,
+    reload_inputs,
+)
 from thothy_batch.runner.session.stop_conditions import StopNow
 from thothy_batch.runner.session.summary import RunSummary
 from thothy_batch.runner.work.assignment import Assignment, assign, request_keys
@@ -38,17 +43,22 @@ def run_manifest(options: RunOptions, observer: Observer) -> RunSummary:
     engine that dies, or a store that fails but can still record it, ends the run with everything
     finished so far kept: the summary then has the error.
     """
-    run = prepare_run(options, observer)
-    check_path(run.paths.store)  # before the lock, which makes a folder beside the store
-    with run.stop_conditions.watching(), logged_run(run.run_id):
-        try:
-            return _run_locked(run)
-        except StopNow:
-            return _stopped_early(run)
-        except LockedError as busy:
-            if options.if_locked.action != "skip":
-                raise
-            return _summary(run, status="skipped", message=f"skipped: {busy.message}")
+    with logged_run(new_run_id()):
+        run = prepare_run(options, observer, logged_run_id())
+        check_path(run.paths.store)  # before the lock, which makes a folder beside the store
+        with run.stop_conditions.watching():
+            return _run_or_skip(run)
+
+
+def _run_or_skip(run: RunContext) -> RunSummary:
+    try:
+        return _run_locked(run)
+    except StopNow:
+        return _stopped_early(run)
+    except LockedError as busy:
+        if run.options.if_locked.action != "skip":
+            raise
+        return _summary(run, status="skipped", message=f"skipped: {busy.message}")
 
 
 def _run_locked(run: RunContext) -> RunSummary:
@@ -56,6 +66,7 @@ def _run_locked(run: RunContext) -> RunSummary:
     holder = holder_of(run.run_id, manifest_path, run.started)
     with ExitStack() as stack:
         with run.stop_conditions.interruptible():
+            run.observer.phase("taking the lock")
             device, if_locked = run.inputs.spec.device, run.options.if_locked
             stack.enter_context(locked(run.paths.lock, device, holder, if_locked, note))
             if time.monotonic() - run.began > _WAITED_S:

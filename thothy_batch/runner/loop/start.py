@@ -41,7 +41,9 @@ def start_loop(
     engine: EngineClient | None = None
     try:
         with run.stop_conditions.interruptible():
-            engine = run.options.start_engine(plan.spec, log_path=run.paths.engine_log)
+            engine = run.options.start_engine(
+                plan.spec, log_path=run.paths.engine_log, on_phase=run.observer.phase
+            )
         return _begin(run, writer, status, plan, engine)
     except BaseException:
         if engine is not None:
@@ -61,6 +63,7 @@ def _plan(run: RunContext, store: Store, assignment: Assignment) -> EnginePlan:
         assignment.pending,
         history=history,
         time_left=lambda: run.stop_conditions.time_left_s,
+        phase=run.observer.phase,
     )
 
 

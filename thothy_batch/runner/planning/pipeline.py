@@ -6,6 +6,7 @@ the steps of `engine_spec`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from thothy_batch.engine.core import EngineConfig
 from thothy_batch.engine.model_info import ModelInfo
@@ -44,14 +45,27 @@ class RunInputs:
     render_context: RenderContext
 
 
-def open_inputs(manifest: Manifest, *, need_weights: bool = True) -> RunInputs:
+def open_inputs(
+    manifest: Manifest,
+    *,
+    need_weights: bool = True,
+    phase: Callable[[str], None] = lambda text: None,
+) -> RunInputs:
     """Open the jobs and resolve the engine, once for everything that follows.
 
-    Raises ManifestError, with all problems, and ModelError.
+    `phase` is told what is done. Raises ManifestError, with all problems, and ModelError.
     """
+    phase("opening the inputs")
     jobs = open_jobs(manifest)
+    phase(_about_model(manifest.model.id))
     spec, model = resolve_engine(to_engine_spec(manifest), need_weights=need_weights)
     return RunInputs(manifest, jobs, spec, model, render_context(manifest, jobs, model, spec))
+
+
+def _about_model(model_id: str) -> str:
+    """The phase in which the model is described, and downloaded if it is of the hub."""
+    is_here = not model_id or ":" in model_id or Path(model_id).expanduser().exists()
+    return "looking at the model" + ("" if is_here else f": {model_id}, what is missing is fetched")
 
 
 def read_entries(inputs: RunInputs, observer: Observer) -> Iterator[Entry]:
@@ -70,11 +84,12 @@ def plan_engine(
     *,
     history: Mapping[str, Sequence[int]],
     time_left: Callable[[], float | None],
+    phase: Callable[[str], None] = lambda text: None,
 ) -> EnginePlan:
     """Plan the requests for the engine that this machine would give now.
 
     `history`: output tokens of each job's earlier artifacts. `time_left`: seconds, asked whenever
-    the plan is built. Raises ModelError and EngineError as the engine would.
+    the plan is built. `phase` is told how far the plan is. Raises ModelError and EngineError as the engine would.
     """
     model, order = inputs.model_info, inputs.manifest.engine.order
     spec = sized_spec(inputs, pending)
@@ -91,6 +106,7 @@ def plan_engine(
             model=model.work,
             known_speed=speed,
             time_left_s=time_left(),
+            phase=phase,
         )
 
     return EnginePlan(spec, config, order, estimates, speed, plan(config), plan)

@@ -1,6 +1,6 @@
 """The ordered requests of a run, their expected lengths, and the predicted time of all of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from thothy_batch.engine.core import EngineConfig, Limits, blocks_needed, why_unfit
@@ -68,12 +68,14 @@ def build_run_plan(
     model: ModelWork | None = None,
     known_speed: KnownSpeed | None = None,
     time_left_s: float | None = None,
+    phase: Callable[[str], None] = lambda text: None,
 ) -> RunPlan:
     """Plan all requests for an engine with these settings.
 
     Where the predicted time exceeds `time_left_s`, `auto` starts with the requests that give the
-    most artifacts.
+    most artifacts. `phase` is told how far the plan is.
     """
+    phase(f"planning: comparing {len(pending):,} prompts")
     limits = Limits.of(config)
     reasons = [why_unfit(each.request, limits) for each in pending]
     usable = [each for each, why in zip(pending, reasons, strict=True) if not why]
@@ -83,6 +85,7 @@ def build_run_plan(
     block_hashes = chain_prompts([each.prompt_token_ids for each in requests], config.block_size)
 
     def planned(costs: Sequence[float] | None) -> RequestPlan:
+        phase(f"planning: ordering {len(requests):,} requests")
         return plan_requests(
             requests,
             policy,
@@ -95,12 +98,16 @@ def build_run_plan(
             chains=block_hashes,
         )
 
+    def predicted(plan: RequestPlan) -> Prediction | None:
+        phase(f"planning: predicting the time of {len(requests):,} requests")
+        return predictor.predict(usable, plan, requests)
+
     plan = planned(None)
-    prediction = predictor.predict(usable, plan, requests)
+    prediction = predicted(plan)
     is_late = prediction and time_left_s is not None and prediction.seconds > time_left_s
     if prediction and is_late and policy == "auto":
         plan = planned(predictor.costs(usable, requests, prediction.seconds))
-        prediction = predictor.predict(usable, plan, requests)
+        prediction = predicted(plan)
     for index, request in zip(plan.order, plan.apply(requests), strict=True):
         usable[index].request = request
     return RunPlan([usable[index] for index in plan.order], plan, prediction, unfit, block_hashes)

@@ -10,7 +10,8 @@ from thothy_batch.engine.start import start_supervised
 from thothy_batch.errors import ManifestError
 from thothy_batch.manifest import Manifest, Overrides, parse_deadline, parse_duration
 
-# Starts an engine; the output of a child process is appended to `log_path`.
+# Starts an engine; the output of a child process is appended to `log_path`, and `on_phase` is told
+# what is done until it is ready.
 StartEngine = Callable[..., EngineClient]
 
 

@@ -22,7 +22,12 @@ from thothy_batch.runner.work.counts import RunCounts
 from thothy_batch.store import Store, StorePaths
 
 
-def prepare_run(options: RunOptions, observer: Observer) -> RunContext:
+def new_run_id() -> str:
+    """The id of a run that starts now."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def prepare_run(options: RunOptions, observer: Observer, run_id: str = "") -> RunContext:
     """Read the manifest, open its inputs and describe its model.
 
     Raises ManifestError, with all problems, and ModelError.
@@ -31,9 +36,9 @@ def prepare_run(options: RunOptions, observer: Observer) -> RunContext:
     started = datetime.now().astimezone()
     manifest = load_manifest(options.manifest, options.overrides)
     deadline = options.deadline_of(manifest, started)
-    inputs = open_inputs(manifest)
+    inputs = open_inputs(manifest, phase=observer.phase)
     return RunContext(
-        run_id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
+        run_id=run_id or new_run_id(),
         options=options,
         observer=observer,
         inputs=inputs,

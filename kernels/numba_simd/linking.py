@@ -1,0 +1,64 @@
+"""Compiler pipelines in which a kernel's code is optimised once, with its helpers inside.
+
+By itself Numba optimises each helper and translates it to machine code, with all that it calls,
+before it does the same to the caller: code that is nested four deep is compiled five times. Here
+helpers are only lowered to LLVM's language, and the kernel that they are linked into is optimised
+as a whole.
+"""
+
+from typing import Any
+
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+
+
+class _NoEnvironment:
+    """In place of a code generator: a helper's own environment is used by nobody."""
+
+    def set_env(self, env_name: str, env: Any) -> None:
+        pass
+
+
+class _HelperLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """The code of a helper, which has no address of its own."""
+
+    codegen = _NoEnvironment()
+
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._verify_declare_only_symbols()
+        self._finalized = True
+
+
+class _KernelLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """The code of a kernel and its helpers. They are internal to it, so none is kept for others."""
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage.name == "linkonce_odr":
+                function.linkage = "internal"
+        super()._optimize_final_module()
+
+
+class HelperCompiler(Compiler):  # type: ignore[misc]
+    """Compiles a helper as far as kernels need it."""
+
+    def compile_extra(self, func: Any) -> Any:
+        self.state.library = _HelperLibrary(self.state.targetctx.codegen(), func.__qualname__)
+        return super().compile_extra(func)
+
+
+class KernelCompiler(Compiler):  # type: ignore[misc]
+    """Compiles a kernel together with its helpers."""
+
+    def compile_extra(self, func: Any) -> Any:
+        library = _KernelLibrary(self.state.targetctx.codegen(), func.__qualname__)
+        library.enable_object_caching()
+        self.state.library = library
+        return super().compile_extra(func)
