@@ -136,10 +136,9 @@ def _serve(helper: "subprocess.Popen[str]", missing: "deque[Compiled]") -> None:
 
 
 def _end(helper: "subprocess.Popen[str]") -> None:
-    assert helper.stdin is not None
     helper.kill()
-    helper.wait()
-    helper.stdin.close()
+    with helper:  # waits for it, and closes both pipes
+        pass
 
 
 def _pop(missing: "deque[Compiled]") -> Compiled | None:

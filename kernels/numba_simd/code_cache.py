@@ -105,7 +105,7 @@ def _sources() -> list[Path]:
     root = Path(__file__).parents[1]
     return [
         source
-        for source in root.rglob("*.py")
+        for source in root.glob("*/**/*.py")
         if not {"triton_impl", "flex_impl"} & set(source.relative_to(root).parts)
         and source.stem not in ("triton_impl", "reference")
     ]

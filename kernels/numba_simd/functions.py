@@ -112,8 +112,3 @@ def worker(function: Function) -> Worker:
 def inlined(function: Function) -> Function:
     """Compile a helper into the kernels that call it."""
     return numba.njit(pipeline_class=HelperCompiler, **_HELPER_OPTIONS)(function)
-
-
-def spliced(function: Function) -> Function:
-    """Inline a large helper with one caller before Numba compiles anything."""
-    return numba.njit(inline="always", pipeline_class=HelperCompiler, **_HELPER_OPTIONS)(function)

@@ -18,7 +18,9 @@ from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.runner.session.summary import RunSummary
 
 
-def start_here(spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None) -> EngineClient:
+def start_here(
+    spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None
+) -> EngineClient:
     return start_in_process(spec)
 
 

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import torch
 
-from thothy_kernels.numba_simd import cpu_features, thread_pool
+from thothy_kernels.numba_simd import thread_pool
 from thothy_kernels.numba_simd.arguments import pack
 from thothy_kernels.numba_simd.functions import Compiled
 from thothy_kernels.paged_attention import AttentionMetadata
@@ -18,12 +18,6 @@ from thothy_kernels.paged_attention.cpu_impl.arguments import (
     partial_size,
     scratch_size,
 )
-from thothy_kernels.paged_attention.cpu_impl.item_kernel import (
-    AMX,
-    BFLOAT16,
-    DOT_PRODUCTS,
-    FLOAT32,
-)
 from thothy_kernels.paged_attention.cpu_impl.work_list import (
     NO_WINDOW,
     TILE_ROWS,
@@ -31,7 +25,7 @@ from thothy_kernels.paged_attention.cpu_impl.work_list import (
     WorkList,
     work_list,
 )
-from thothy_kernels.paged_attention.cpu_impl.workers import WORKERS
+from thothy_kernels.paged_attention.cpu_impl.workers import worker_for
 
 # Rows times positions (times head dim) that a thread should have before a second one is started.
 _LEAST_PER_THREAD = 1 << 18
@@ -62,7 +56,7 @@ def paged_attention(
     scratch = _scratch(num_threads * per_worker + work.num_partials * partial_size(rows, D))
     finished_spans = np.zeros(work.num_cut_tiles, np.int64) if work.num_cut_tiles else None
     stride = k_cache.stride(0)
-    worker = WORKERS[_form(q.dtype, P, D)]
+    worker = worker_for(q.dtype, P, D)
     args = pack(
         Arguments(
             next_item=0,
@@ -107,20 +101,7 @@ def paged_attention(
 
 def kernels(dtype: torch.dtype, block_size: int, head_dim: int) -> tuple[Compiled, ...]:
     """The kernels that the operation needs for a dtype and these sizes on this processor."""
-    return WORKERS[_form(dtype, block_size, head_dim)], *WORK_LIST_KERNELS
-
-
-def _form(dtype: torch.dtype, block_size: int, head_dim: int) -> int:
-    """The form of `item_kernel`. Instructions for bfloat16 need whole pieces of 16 keys in a
-    block."""
-    if dtype == torch.float32:
-        return FLOAT32
-    if block_size % 16 == 0:
-        if cpu_features.HAS_AMX and head_dim % 32 == 0:
-            return AMX
-        if cpu_features.HAS_BF16_DOT and head_dim % 64 == 0:
-            return DOT_PRODUCTS
-    return BFLOAT16
+    return worker_for(dtype, block_size, head_dim), *WORK_LIST_KERNELS
 
 
 def _work_list(meta: AttentionMetadata, shape: tuple[int, int, int, int]) -> WorkList:

@@ -94,9 +94,7 @@ def test_without_a_folder_every_process_compiles(monkeypatch: pytest.MonkeyPatch
     assert kernel.is_cached  # in this process
 
 
-def test_each_processor_has_files_of_its_own(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_processor_has_files_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Machines that share a home and compile at once would overwrite one another's code."""
     Kernel(total, (SIGNATURE,)).compile()
     monkeypatch.setattr(code_cache, "_key", lambda: "another-processor")
@@ -108,5 +106,5 @@ def test_each_processor_has_files_of_its_own(
 
 def test_the_key_has_the_sources_that_a_kernel_may_contain() -> None:
     names = {source.name for source in code_cache._sources()}
-    assert {"row_norm.py", "vec16.py", "contract.py"} <= names
-    assert not {"reference.py", "triton_impl.py"} & names
+    assert {"row_norm.py", "vec16.py", "forms.py"} <= names
+    assert not {"reference.py", "triton_impl.py", "compilation.py"} & names

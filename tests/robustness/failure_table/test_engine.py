@@ -160,5 +160,7 @@ def run_here(project: Any, overrides: Overrides | None = None, **more: Any) -> R
     return run_manifest(options, Silent())
 
 
-def start_here(spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None) -> EngineClient:
+def start_here(
+    spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None
+) -> EngineClient:
     return start_in_process(spec)

@@ -81,7 +81,9 @@ def run_to_end(manifest: Path) -> dict[str, int] | ThothyError:
     return counts
 
 
-def _start_here(spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None) -> EngineClient:
+def _start_here(
+    spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None
+) -> EngineClient:
     return start_in_process(spec)
 
 

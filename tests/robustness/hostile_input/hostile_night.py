@@ -70,7 +70,9 @@ def run_with_hostile_engine(
     """
     engines: list[HostileEngine] = []
 
-    def start(spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None) -> EngineClient:
+    def start(
+        spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None
+    ) -> EngineClient:
         engines.append(HostileEngine(start_in_process(spec)))
         return engines[0]
 

@@ -134,7 +134,9 @@ def test_a_real_run_is_predicted_and_has_its_receipt(
 ) -> None:
     monkeypatch.setattr(cpu_load, "_core_clocks", list)  # how busy the machine is, nobody knows
 
-    def start(spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None) -> EngineClient:
+    def start(
+        spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None
+    ) -> EngineClient:
         return start_in_process(spec)
 
     options = RunOptions(
@@ -171,7 +173,9 @@ def test_the_engine_is_closed_when_the_run_fails_before_it_computes(
 ) -> None:
     closed = []
 
-    def start(spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None) -> EngineClient:
+    def start(
+        spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None
+    ) -> EngineClient:
         engine = start_in_process(spec)
         monkeypatch.setattr(engine, "close", lambda: closed.append(engine))
         return engine
@@ -193,7 +197,9 @@ def test_a_pool_smaller_than_expected_is_planned_again(project: Any, pool: str) 
     shared_rows(project)
     two_jobs(project, f"{{order: auto, block_size: 8, max_seqs: 4, {pool}}}")
 
-    def start(spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None) -> EngineClient:
+    def start(
+        spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None
+    ) -> EngineClient:
         return start_in_process(replace(spec, num_blocks=40))
 
     assert project.run(start_engine=start).counts["num_done"] == 16

@@ -60,9 +60,10 @@ def present_load(sample_s: float = _SAMPLE_S) -> float | None:
 def _core_clocks() -> list[list[int]]:
     """The clocks of each core that this process may use, in ticks; empty: they are not told."""
     try:
-        lines = _STAT.read_text(encoding="ascii").splitlines()
+        words = [line.split() for line in _STAT.read_text(encoding="ascii").splitlines()]
         usable = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+        lines = [each[1 : 1 + _NUM_FIELDS] for each in words if each and each[0] in usable]
+        clocks = [[int(word) for word in line] for line in lines]
     except (OSError, ValueError, AttributeError):
         return []  # no Linux
-    words = (line.split() for line in lines if line.startswith("cpu"))
-    return [[int(word) for word in each[1 : 1 + _NUM_FIELDS]] for each in words if each[0] in usable]
+    return clocks if all(len(clock) == _NUM_FIELDS for clock in clocks) else []
