@@ -36,7 +36,7 @@ Report = Callable[[int, int], None]  # kernels compiled, kernels to compile
 
 @dataclass(frozen=True, slots=True)
 class KernelNeeds:
-    """What decides which kernels a model needs."""
+    """The properties of a model that decide which kernels it needs."""
 
     dtype: torch.dtype
     head_dim: int

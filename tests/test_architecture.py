@@ -37,7 +37,7 @@ LEVELS = {
         ("calibration",),
         ("model_loader", "simulation", "llm_engine", "model_info"),
         ("fake_model",),
-        ("execution", "cpu_kernels"),
+        ("execution",),
         ("output", "speculative"),
         ("scheduling",),
         ("kv_cache",),

@@ -112,8 +112,7 @@ class Request:
     seed: int = 0  # 63 bits, derived from seed and request_key; used where temperature > 0
     num_samples: int = 1
     priority: int = 5
-    # Planned shared prefixes, shortest first; None: not planned, equal blocks are looked up.
-    prefixes: tuple[SharedPrefix, ...] | None = None
+    prefixes: tuple[SharedPrefix, ...] | None = None  # shortest first; None: looked up by blocks
     expected_tokens: int | None = None  # output tokens of a sample; None: max_tokens
     # By time.monotonic() of this process; see engine/process/messages.py. None: no deadline.
     ends_at: float | None = None  # not started where it cannot be expected to finish by then
@@ -222,7 +221,7 @@ class DeviceLimits:
     flops: dict[str, float]  # operations a second of the linears, by dtype; "int8" on a CPU
     bandwidth: float  # bytes a second: reading; of a GPU reading and writing, as it copies
     measured_at: str  # ISO 8601
-    load: float | None = None  # share of the cores that other programs had meanwhile; None: unknown
+    load: float | None = None  # share of the cores that others had meanwhile; None: unknown
 
 
 @dataclass(frozen=True, slots=True)

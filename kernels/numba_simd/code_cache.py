@@ -4,6 +4,7 @@ It only saves the time of compiling again. A folder that cannot be written, a fu
 that is damaged cost that time and nothing else.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable
@@ -62,10 +63,8 @@ class CodeCache(FunctionCache):  # type: ignore[misc]
             _log.warning("compiled kernels are not kept: %s", error)
 
     def _forget(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the next process compiles again, too
             self.flush()
-        except OSError:
-            pass  # the next process compiles again, too
 
 
 def code_cache(function: Callable[..., Any]) -> CodeCache | None:

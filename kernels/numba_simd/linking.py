@@ -13,7 +13,7 @@ from numba.core.compiler import Compiler
 
 
 class _NoEnvironment:
-    """In place of a code generator: a helper's own environment is used by nobody."""
+    """Stands in for a code generator: a helper has no environment of its own."""
 
     def set_env(self, env_name: str, env: Any) -> None:
         pass

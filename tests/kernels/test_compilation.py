@@ -1,7 +1,6 @@
 """Kernels compiled beforehand: all that a model needs, no others, on any number of processes."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +102,7 @@ def test_only_what_is_missing_is_compiled_and_everything_is_loaded() -> None:
 
 
 @pytest.fixture
-def helpers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def helpers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Other processes that say that they compiled a kernel, or end at the first one."""
     started: list[Any] = []
     code = "import sys\nfor line in sys.stdin: print('compiled', line, end='', flush=True)"
@@ -116,7 +115,7 @@ def helpers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     popen.code = code  # type: ignore[attr-defined]
     started.append(popen)
     monkeypatch.setattr(compilation.subprocess, "Popen", popen)
-    yield started
+    return started
 
 
 def test_processes_share_the_work_and_end_with_it(helpers: list[Any]) -> None:

@@ -33,7 +33,7 @@ def doctor_blocks(found: DoctorDocument) -> list[RenderableType]:
 
 
 def preparation_blocks(done: PreparationDocument) -> list[RenderableType]:
-    """What was prepared for runs of a model."""
+    """The preparation of a machine for runs of a model."""
     name, number = sanitize(done["model"]), done["num_compiled"]
     compiled = f"{count(number)} kernels compiled in {duration(done['compile_s'])}"
     texts = [f"{name}: {compiled if number else 'all kernels are there'}"]

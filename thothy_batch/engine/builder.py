@@ -14,6 +14,7 @@ from thothy_batch.engine.core.config import EngineConfig, resolve_config, resolv
 from thothy_batch.engine.cost.cost_model import CostModel, StepSpeed, rows_at_rate
 from thothy_batch.engine.cost.known_speed import lookup_speed
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache
+from thothy_batch.engine.execution.cpu_kernels import Phase
 from thothy_batch.engine.execution.launcher import SyncLauncher
 from thothy_batch.engine.fake_model import (
     FAKE_BYTES_PER_TOKEN,
@@ -22,7 +23,6 @@ from thothy_batch.engine.fake_model import (
     FakeModelRunner,
     is_fake,
 )
-from thothy_batch.engine.cpu_kernels import Phase
 from thothy_batch.engine.hardware.cpu import num_cores
 from thothy_batch.engine.hardware.cpu_load import is_quiet, present_load
 from thothy_batch.engine.llm_engine import LLMEngine

@@ -8,7 +8,7 @@ import torch
 from thothy_batch.engine.core.config import EngineConfig, ops_impl, resolve_config
 from thothy_batch.engine.cost.cost_model import ModelWork, model_work
 from thothy_batch.engine.cost.measurement_cache import SpeedKey, device_name
-from thothy_batch.engine.cpu_kernels import Phase, prepare_kernels
+from thothy_batch.engine.execution.cpu_kernels import Phase, prepare_kernels
 from thothy_batch.engine.execution.cpu_runner import CPURunner
 from thothy_batch.engine.execution.dummy_batches import DummyBatches
 from thothy_batch.engine.execution.launcher import Launcher, Runner, SyncLauncher

@@ -1,6 +1,5 @@
 """Limits of a device: taken on a quiet machine, and never computed with where they were not."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,13 +40,13 @@ class Device:
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     found = Device()
     monkeypatch.setattr(device_limits, "present_load", lambda: found.now)
     monkeypatch.setattr(device_limits.CPULoad, "now", lambda: found)
     monkeypatch.setattr(device_limits, "_flops", found.flops)
     monkeypatch.setattr(device_limits, "_bandwidth", found.bandwidth)
-    yield found
+    return found
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from thothy_batch.engine.hardware import cpu_load
 from thothy_batch.engine.hardware.cpu_load import CPULoad, is_quiet, present_load
 
 TICKS = os.sysconf("SC_CLK_TCK")
+FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest")
 
 
 class Machine:
@@ -18,14 +19,13 @@ class Machine:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.own_s = 0.0
-        self.clocks = [[0] * 10 for _ in range(3)]
+        self.clocks = [[0] * 9 for _ in range(3)]
 
     def spend(self, core: int, **seconds: float) -> None:
-        names = "user nice system idle iowait irq softirq steal guest guest_nice".split()
         for name, value in seconds.items():
-            self.clocks[core][names.index(name)] += round(value * TICKS)
+            self.clocks[core][FIELDS.index(name)] += round(value * TICKS)
         lines = [f"cpu{i} {' '.join(map(str, clock))}" for i, clock in enumerate(self.clocks)]
-        self.path.write_text("\n".join(["cpu  9 9 9 9 9 9 9 9 9 9", *lines, "intr 1 2", ""]))
+        self.path.write_text("\n".join(["cpu  9 9 9 9 9 9 9 9 9", *lines, "intr 1 2", ""]))
 
 
 @pytest.fixture

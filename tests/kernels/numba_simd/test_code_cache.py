@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numba.core.caching import IndexDataCacheFile
 from numba.core import config
+from numba.core.caching import IndexDataCacheFile
 
 from thothy_kernels.numba_simd import code_cache
 from thothy_kernels.numba_simd.functions import Kernel

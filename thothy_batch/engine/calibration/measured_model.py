@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from thothy_batch.engine.calibration.calibrate import calibrate
 from thothy_batch.engine.cost.cost_model import StepSpeed
 from thothy_batch.engine.cost.measurement_cache import SpeedKey
-from thothy_batch.engine.cpu_kernels import Phase
+from thothy_batch.engine.execution.cpu_kernels import Phase
 from thothy_batch.engine.model_loader import load_runner
 from thothy_batch.model.config import num_parameters
 from thothy_batch.records import EngineSpec, LayerGroup

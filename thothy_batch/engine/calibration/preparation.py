@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from thothy_batch.engine.calibration.device_limits import load_or_measure_limits
 from thothy_batch.engine.cost.cost_model import model_work
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache
-from thothy_batch.engine.cpu_kernels import Phase, prepare_kernels
+from thothy_batch.engine.execution.cpu_kernels import Phase, prepare_kernels
 from thothy_batch.model.checkpoint import locate_model
 from thothy_batch.model.config import load_config, resolve_dtype
 from thothy_batch.records import EngineSpec
@@ -14,7 +14,7 @@ from thothy_batch.records import EngineSpec
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What was done for runs of a model."""
+    """The work that was done for runs of a model."""
 
     model: str
     num_compiled: int  # kernels; 0: all were there, or the device needs none

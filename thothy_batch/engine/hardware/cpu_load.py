@@ -1,4 +1,4 @@
-"""How busy other programs keep the cores of this process: what a measurement of speed is worth.
+"""The load of other programs on the cores of this process, by which a measurement is judged.
 
 Time that a hypervisor gives to others counts as theirs.
 """

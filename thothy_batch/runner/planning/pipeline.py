@@ -89,7 +89,8 @@ def plan_engine(
     """Plan the requests for the engine that this machine would give now.
 
     `history`: output tokens of each job's earlier artifacts. `time_left`: seconds, asked whenever
-    the plan is built. `phase` is told how far the plan is. Raises ModelError and EngineError as the engine would.
+    the plan is built. `phase` is told how far the plan is. Raises ModelError and EngineError as the
+    engine would.
     """
     model, order = inputs.model_info, inputs.manifest.engine.order
     spec = sized_spec(inputs, pending)
