@@ -9,7 +9,7 @@ from thothy_batch.model.config import load_config, resolve_dtype
 from thothy_batch.records import EngineSpec
 
 # Of one core, measured on a server of 2023 with 2.5 GHz; the larger kernels take longer.
-_SECONDS_PER_KERNEL = 2.0
+_SECONDS_PER_KERNEL = 2.5
 
 Phase = Callable[[str], None]
 
