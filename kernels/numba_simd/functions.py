@@ -15,7 +15,7 @@ from numba.core.ccallback import CFunc
 from numba.core.dispatcher import Dispatcher
 
 from thothy_kernels.numba_simd.code_cache import CodeCache, code_cache
-from thothy_kernels.numba_simd.linking import HelperCompiler, KernelCompiler
+from thothy_kernels.numba_simd.linking import HelperCompiler
 
 # nogil is free and lets a kernel run beside Python. error_model "numpy" omits the test for a zero
 # divisor, which would break up vector code.
@@ -69,7 +69,7 @@ class Worker(Compiled):
         # Numba's own decorator would compile at once, before our cache is in place.
         accepted = (_SIGNATURE.args, _SIGNATURE.return_type)
         options = {"error_model": "numpy"}
-        callback = CFunc(self._function, accepted, {}, options, pipeline_class=KernelCompiler)
+        callback = CFunc(self._function, accepted, {}, options)
         callback._cache = self._cache or callback._cache
         callback.compile()
         self._callback, self._is_ready = callback, True  # its machine code is freed with it
@@ -87,7 +87,7 @@ class Kernel(Compiled):
 
     @cached_property
     def _dispatcher(self) -> Dispatcher:
-        dispatcher = numba.njit(pipeline_class=KernelCompiler, **_OPTIONS)(self._function)
+        dispatcher = numba.njit(**_OPTIONS)(self._function)
         dispatcher._cache = self._cache or dispatcher._cache
         for signature in self._signatures:
             dispatcher.compile(signature)

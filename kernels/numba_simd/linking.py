@@ -1,4 +1,4 @@
-"""Compiler pipelines in which a kernel's code is optimised once, with its helpers inside.
+"""A compiler pipeline by which a kernel's code is optimised once, with its helpers inside.
 
 By itself Numba optimises each helper and translates it to machine code, with all that it calls,
 before it does the same to the caller: code that is nested four deep is compiled five times. Here
@@ -36,29 +36,9 @@ class _HelperLibrary(JITCodeLibrary):  # type: ignore[misc]
         self._finalized = True
 
 
-class _KernelLibrary(JITCodeLibrary):  # type: ignore[misc]
-    """The code of a kernel and its helpers. They are internal to it, so none is kept for others."""
-
-    def _optimize_final_module(self) -> None:
-        for function in self._final_module.functions:
-            if not function.is_declaration and function.linkage.name == "linkonce_odr":
-                function.linkage = "internal"
-        super()._optimize_final_module()
-
-
 class HelperCompiler(Compiler):  # type: ignore[misc]
     """Compiles a helper as far as kernels need it."""
 
     def compile_extra(self, func: Any) -> Any:
         self.state.library = _HelperLibrary(self.state.targetctx.codegen(), func.__qualname__)
-        return super().compile_extra(func)
-
-
-class KernelCompiler(Compiler):  # type: ignore[misc]
-    """Compiles a kernel together with its helpers."""
-
-    def compile_extra(self, func: Any) -> Any:
-        library = _KernelLibrary(self.state.targetctx.codegen(), func.__qualname__)
-        library.enable_object_caching()
-        self.state.library = library
         return super().compile_extra(func)
