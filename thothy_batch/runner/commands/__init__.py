@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         RefusedEntry,
         WindowGain,
     )
-    from thothy_batch.runner.commands.prepare import PreparationDocument, prepare
+    from thothy_batch.runner.commands.preparation import PreparationDocument, prepare
     from thothy_batch.runner.commands.report import export_artifacts, report_document, write_page
     from thothy_batch.runner.commands.run import run_manifest
 
@@ -81,7 +81,7 @@ __getattr__ = lazy_face(
             "RefusedEntry",
             "WindowGain",
         ),
-        "prepare": (
+        "preparation": (
             "PreparationDocument",
             "prepare",
         ),
