@@ -128,8 +128,6 @@ class ByteTokenizer:
 
     has_chat_template = False
     reads_clock = False
-    opens_reasoning = False
-    reasoning_tags: tuple[str, str] | None = None
     chat_notes: abc.Sequence[str] = ()
     stop_token_ids = frozenset({FAKE_STOP_ID})
     vocab_size = 256

@@ -149,9 +149,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt-oss-high": (HARMONY, {"reasoning_effort": "high"}),
     "extras": (EXTRAS, {"bos_token": "given", "unknown": [1, {"a": None}]}),
 }
-OPENS = {"r1-distill"}
-REASONS = {"qwen-3", "qwen-3-without-thinking", "r1-distill", "smollm-3-without-thinking"}
-REASONS |= {"smollm-3"}
 CONVERSATIONS = [
     [{"role": "user", "content": " Zażółć\n\n <b>x</b> {{ 1 }} "}],
     [{"role": "system", "content": "Be brief. "}, {"role": "user", "content": "Hello there"}],
@@ -236,8 +233,6 @@ def test_templates_equal_transformers(name: str, stories: Path, theirs: Any) -> 
     num_escaped = 1 if name == "extras" else 0  # its JSON shows a line's end as two characters
     assert compare(ours, oracle, variables, theirs) == len(CONVERSATIONS) - num_escaped
     bound = ours.with_chat(ChatSettings.of(variables, DAY))
-    assert bound.opens_reasoning == (name in OPENS)
-    assert bound.reasoning_tags == (("<think>", "</think>") if name in REASONS else None)
     assert bound.reads_clock == (name.startswith(("llama-3", "smollm", "gpt-oss")))
 
 
@@ -277,7 +272,6 @@ def test_the_variables_of_a_job_are_its_own(stories: Path) -> None:
     two = ours.with_chat(ChatSettings.of({"x": [2], "think": True, "y": 0}, DAY.replace(year=2031)))
     assert one.render_chat(chat) == "U|1|2026"
     assert two.render_chat(chat) == "U|[2]|2031<think>"
-    assert (ours.opens_reasoning, one.opens_reasoning, two.opens_reasoning) == (False, False, True)
     assert one.chat_notes == []
     assert two.chat_notes == ["chat_template_kwargs: the chat template reads no 'y'"]
     again = pickle.loads(pickle.dumps(two))
@@ -285,38 +279,11 @@ def test_the_variables_of_a_job_are_its_own(stories: Path) -> None:
     assert ours.with_chat(ChatSettings.of({"x": 1}, DAY)) is one
 
 
-@pytest.mark.parametrize(
-    ("end", "opens", "tags"),
-    [
-        ("<think>", True, ("<think>", "</think>")),
-        ("<think>\n\n", True, ("<think>", "</think>")),
-        ("<think>\nOkay,", True, ("<think>", "</think>")),
-        ("<think>\n\n</think>\n\n", False, ("<think>", "</think>")),
-        ("[THINK]", True, ("[THINK]", "[/THINK]")),
-        ("<seed:think>", True, ("<seed:think>", "</seed:think>")),
-        ("◁think▷", True, ("◁think▷", "◁/think▷")),
-        ("Think in <think> </think>. model:", False, ("<think>", "</think>")),
-        ("model:", False, None),
-        ("{% if false %}</think>{% endif %}model:", False, ("<think>", "</think>")),
-    ],
-)
-def test_reasoning_is_seen_from_the_end_of_a_prompt(
-    end: str, opens: bool, tags: tuple[str, str] | None, stories: Path
-) -> None:
-    (stories / "chat_template.jinja").write_text(
-        "{% for m in messages %}{{ m.content }}\n{% endfor %}" + end, encoding="utf-8"
-    )
+def test_variables_without_a_template_are_noted(stories: Path) -> None:
     ours = Tokenizer.from_dir(stories)
-    assert (ours.opens_reasoning, ours.reasoning_tags) == (opens, tags)
-
-
-def test_tags_of_the_vocabulary_are_known_without_a_template(stories: Path) -> None:
-    ours = Tokenizer.from_dir(stories)
-    assert (ours.opens_reasoning, ours.reasoning_tags, ours.chat_notes) == (False, None, [])
+    assert ours.chat_notes == []
     given = ours.with_chat(ChatSettings.of({"enable_thinking": False}, DAY))
     assert given.chat_notes == ["chat_template_kwargs: no template reads them"]
-    (stories / "added_tokens.json").write_text('{"<think>": 512, "</think>": 513}')
-    assert Tokenizer.from_dir(stories).reasoning_tags == ("<think>", "</think>")
 
 
 def test_constants_of_a_template_are_bounded_while_it_is_compiled() -> None:

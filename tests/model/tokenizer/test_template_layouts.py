@@ -98,7 +98,6 @@ def test_a_template_that_prints_no_users_text_is_refused_by_file_and_key(
     assert fault in caught.value.message
     with pytest.raises(ModelError):
         ours.render_chat(CHAT)
-    assert not ours.opens_reasoning
 
 
 def test_parts_are_marked_like_texts(with_template: Callable[[str], Tokenizer]) -> None:

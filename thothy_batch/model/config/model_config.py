@@ -8,7 +8,6 @@ from thothy_batch.model.checkpoint.files import (
     CONFIG,
     checkpoint_dtype,
     read_json,
-    read_json_if_there,
 )
 from thothy_batch.model.config.config_reader import ConfigReader
 from thothy_batch.model.config.families import family_of
@@ -20,6 +19,7 @@ from thothy_batch.model.config.rope_config import (
     parse_rope,
     parse_ropes_by_layer_type,
 )
+from thothy_batch.model.config.stop_tokens import stop_token_ids
 from thothy_batch.model.config.support import refuse_unsupported, supported_activation
 from thothy_batch.model.config.text_model import supported_architecture, text_model
 from thothy_batch.model.config.windows import sliding_layers, unrotated_layers, window_size
@@ -222,25 +222,6 @@ def load_config(directory: Path) -> ModelConfig:
     )
     _check_heads(config, str(path))
     return _with_scales(config, reader, family)
-
-
-def stop_token_ids(directory: Path) -> tuple[int, ...]:
-    """Return the end-of-text ids of config.json and generation_config.json, ascending."""
-    ids: set[int] = set()
-    for name in (CONFIG, "generation_config.json"):
-        raw = read_json_if_there(directory / name)
-        text = raw.get("text_config")  # of multimodal models
-        for section in (raw, text if isinstance(text, dict) else {}):
-            value = section.get("eos_token_id")
-            listed = value if isinstance(value, list) else [] if value is None else [value]
-            numbers = [v for v in listed if isinstance(v, int) and not isinstance(v, bool)]
-            if len(numbers) < len(listed):
-                raise ModelError(
-                    f"{directory / name}: eos_token_id is {value!r}, not a token id or a list",
-                    hint="correct it, or fetch the file again",
-                )
-            ids.update(numbers)
-    return tuple(sorted(ids))
 
 
 def _has(bias_key: str | None, reader: ConfigReader) -> bool:

@@ -6,23 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
-from thothy_batch.errors import ModelError
 from thothy_batch.model.tokenizer.chat_template import ChatTemplate
 from thothy_batch.model.tokenizer.clock import FIXED_DAY
 from thothy_batch.model.tokenizer.control_tokens import Message
 from thothy_batch.model.tokenizer.layout import Layout, Layouts, probe_layouts
-
-# Tags of the text that a model writes for itself before it answers.
-_REASONING_TAGS = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<seed:think>", "</seed:think>"),
-    ("[THINK]", "[/THINK]"),
-    ("◁think▷", "◁/think▷"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,32 +78,3 @@ class Chat:
         for name in sorted(self._variables.keys() - self._template.names):
             notes.append(f"chat_template_kwargs: the chat template reads no {name!r}")
         return notes
-
-    @cached_property
-    def _tail(self) -> str:
-        """The prompt after the user's text, as the model sees it before its first token."""
-        if self._template is None:
-            return ""
-        try:
-            layouts = self._layouts
-        except ModelError:  # of no concern to jobs that render no messages
-            return ""
-        found = layouts.with_system if isinstance(layouts.with_system, Layout) else layouts.without
-        return found.tail if isinstance(found, Layout) else ""
-
-    @property
-    def opens_reasoning(self) -> bool:
-        """True if the prompt ends inside a reasoning block, which the completion then closes."""
-        tail = self._tail
-        return any(
-            tail.rfind(opening) > tail.rfind(closing) for opening, closing in _REASONING_TAGS
-        )
-
-    def reasoning_tags(self, added_texts: frozenset[str]) -> tuple[str, str] | None:
-        """Return the tags around reasoning: of the prompt's end, else of template or vocabulary."""
-        literal = "" if self._template is None else self._template.literal_text
-        for known in (self._tail, literal, added_texts):
-            for tags in _REASONING_TAGS:
-                if any(tag in known for tag in tags):
-                    return tags
-        return None

@@ -34,7 +34,6 @@ class Layout:
     system: Form
     user: Form
     why_merged: str = ""
-    tail: str = ""  # of the tried prompt: everything after the user's text
 
     @property
     def has_parts(self) -> bool:
@@ -95,7 +94,7 @@ def probe_layouts(render: Render, where: str) -> Layouts:
     except ChatRefusedError as error:
         raise ModelError(f"{where}: {error.message}") from error
     if isinstance(with_system, str) and isinstance(without, Layout):
-        with_system = Layout("merged", without.user, with_system, without.tail)
+        with_system = Layout("merged", without.user, with_system)
     if isinstance(with_system, str):
         raise ModelError(
             f"{where}: the model's chat template {without}",
@@ -111,7 +110,7 @@ def _first(render: Render, messages: list[Message], layouts: list[Layout]) -> La
         fault, text = _try(render, layout.arrange(messages), messages)
         fault = fault or ("prints lists" if _LIST.search(text) and layout.has_parts else "")
         if not fault:
-            return Layout(layout.system, layout.user, tail=text.rpartition(_USER[1])[2])
+            return layout
         faults.append(fault)
     return faults[0]
 

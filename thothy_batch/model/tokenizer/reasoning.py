@@ -31,6 +31,7 @@ TAGS = (
     ReasoningTags("<reasoning>", "</reasoning>"),
     ReasoningTags("<seed:think>", "</seed:think>"),  # Seed-OSS
     ReasoningTags("[THINK]", "[/THINK]"),  # Magistral
+    ReasoningTags("◁think▷", "◁/think▷"),  # Kimi
     ReasoningTags("<|START_THINKING|>", "<|END_THINKING|>"),  # Command A
     ReasoningTags(
         "<|channel|>analysis<|message|>",  # gpt-oss

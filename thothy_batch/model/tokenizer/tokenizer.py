@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thothy_batch.errors import ModelError
-from thothy_batch.model.config.model_config import stop_token_ids
+from thothy_batch.model.config.stop_tokens import stop_token_ids
 from thothy_batch.model.tokenizer.backend import TOKENIZER, TokenizerParts, load_parts
 from thothy_batch.model.tokenizer.chat import Chat, ChatSettings
 from thothy_batch.model.tokenizer.chat_template import ChatTemplate
@@ -33,7 +33,6 @@ class Tokenizer:
         self._bound: dict[ChatSettings, Tokenizer] = {}
         added = parts.backend.get_added_tokens_decoder()
         self.special_token_ids = {t.content: i for i, t in added.items() if t.special}
-        self._added_texts = frozenset(t.content for t in added.values())
         self._detokenizer = Detokenizer(parts.backend)
         self.bos_token_id = self._id_of(parts.named_tokens.get("bos_token"))
         self.eos_token_id = self._id_of(parts.named_tokens.get("eos_token"))
@@ -79,16 +78,6 @@ class Tokenizer:
     def reads_clock(self) -> bool:
         """True if a prompt of the chat template may depend on the date."""
         return self._chat.reads_clock
-
-    @property
-    def opens_reasoning(self) -> bool:
-        """True if the template ends a prompt inside a reasoning block: the completion closes it."""
-        return self._chat.opens_reasoning
-
-    @property
-    def reasoning_tags(self) -> tuple[str, str] | None:
-        """Tags around what the model writes for itself before its text; None: no such model."""
-        return self._chat.reasoning_tags(self._added_texts)
 
     @property
     def chat_notes(self) -> list[str]:
