@@ -42,6 +42,7 @@ def test_measured_limits_are_recorded_as_device_figures() -> None:
         "flops": {"float32": 1e9},
         "bandwidth": 2e9,
         "measured_at": "2026-11-22T22:30:00+00:00",
+        "load": None,
     }
     assert "device_limits" not in recorded
 

@@ -48,7 +48,8 @@ FOUND: dict[str, Any] = {
     },
     **{"memory_gib": 24.0, "memory_free_gib": 20.0, "impls": ["reference", "cpu"]},
     **{"gflops": {"float32": 187.6, "bfloat16": 433.0}, "bandwidth_gb_s": 33.46},
-    **{"versions": {"torch": "2"}, "model": None, "notes": [], "warnings": []},
+    **{"load": None, "limits_of_runs_at": None, "versions": {"torch": "2"}},
+    **{"model": None, "notes": [], "warnings": []},
 }
 
 

@@ -90,7 +90,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "attention_multiplier": 0.0625,
             "residual_multiplier": 0.22,
             "logits_scaling": 8.0,
-            "tie_word_embeddings": True,
         },
     ),
     "smollm3": ("SmolLM3Config", {"num_hidden_layers": 4, "tie_word_embeddings": True}),

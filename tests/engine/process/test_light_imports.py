@@ -14,7 +14,11 @@ SHARED = (
     "thothy_batch.process.atomic_write",
     "thothy_batch.process.children",
     "thothy_batch.process.pool",  # with the face of its package
-    "thothy_batch.records",
+    "thothy_batch.records",  # with its modules
+    "thothy_batch.records.engine_state",
+    "thothy_batch.records.entries",
+    "thothy_batch.records.requests",
+    "thothy_batch.records.specs",
     "thothy_batch.errors",
 )
 # What such a program's parent loads beside: no engine is built in it.

@@ -166,7 +166,8 @@ def _record_linears(decoder: Any) -> Seen:
 
         def recorded(x: torch.Tensor) -> torch.Tensor:
             y: torch.Tensor = multiply(x)
-            seen.append((number, name, x, y))
+            # Norms of queries and keys write into the output.
+            seen.append((number, name, x, y.clone()))
             return y
 
         setattr(owner, name, recorded)

@@ -32,7 +32,9 @@ def writing(
 ) -> Callable[..., EngineClient]:
     """Start an engine that writes what `write` says of a prompt, its request and the sample."""
 
-    def start(spec: EngineSpec, *, log_path: Path | None = None) -> EngineClient:
+    def start(
+        spec: EngineSpec, *, log_path: Path | None = None, on_phase: Any = None
+    ) -> EngineClient:
         engine = start_in_process(spec)
         submit, poll = engine.submit, engine.poll
         requests: dict[int, Request] = {}

@@ -2,7 +2,6 @@
 
 from array import array
 from collections import abc
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -11,6 +10,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
+from thothy_batch.engine.core.rope_kinds import rope_offset_of
 from thothy_batch.records import Completion, FinishReason, Request, RequestResult, SharedPrefix
 
 _SEED_STEP = 0x9E3779B97F4A7C15  # odd: the seeds of all samples of a request differ
@@ -72,24 +72,6 @@ class RequestState:
             queue_s=started_at,
             engine_s=self.finished_at - started_at,
         )
-
-
-def rope_offset_of(request: Request, short_rope_len: int | None) -> int:
-    """Return the distance of a request's positions from their rows in the table of the rope.
-
-    0 for the factors of contexts up to `short_rope_len`, which is None if there are no others. If a
-    request can grow beyond it, those for longer contexts hold from its first token on: keys are
-    rotated once. The last token is drawn but never computed.
-    """
-    longest = len(request.prompt_token_ids) + request.sampling.max_tokens - 1
-    return 0 if short_rope_len is None or longest <= short_rope_len else short_rope_len
-
-
-def rope_kinds(requests: Iterable[Request], short_rope_len: int | None) -> list[int] | None:
-    """Return `rope_offset_of` each request; None if there is one rope for all."""
-    if short_rope_len is None:
-        return None
-    return [rope_offset_of(request, short_rope_len) for request in requests]
 
 
 @dataclass(slots=True, eq=False)
