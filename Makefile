@@ -58,7 +58,7 @@ run: $(STAMP) $(KERNEL_STAMP) ## run the sample night (0 and 1 are its good exit
 # Two workers, each with operations of one thread: most tests are the interpreter's work, or Python's.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test: $(DEV_STAMP) ## prove the product in minutes; says how many tests it leaves
+test: $(DEV_STAMP) $(KERNEL_STAMP) ## prove the product in minutes; says how many tests it leaves
 	$(PYTEST) -m 'not rest'
 
 test-rest: $(DEV_STAMP) ## run the tests that `make test` leaves: matrices, compilers, the whole failure table
