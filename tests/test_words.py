@@ -104,10 +104,15 @@ def test_no_replaced_name_is_left() -> None:
 
 
 def docstrings(path: Path) -> Iterator[tuple[int, str]]:
-    nodes = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(parsed(path)):
-        if isinstance(node, nodes) and (text := ast.get_docstring(node)):
+    pending: list[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]
+    pending = [parsed(path)]
+    while pending:  # statements alone: walking through all expressions takes five times as long
+        node = pending.pop()
+        if text := ast.get_docstring(node):
             yield getattr(node, "lineno", 1), text
+        for inner in node.body:
+            if isinstance(inner, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                pending.append(inner)
 
 
 def test_docstrings_begin_with_their_subject() -> None:

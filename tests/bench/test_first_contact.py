@@ -91,6 +91,7 @@ def test_a_failure_is_exit_code_1_and_in_the_document(
     assert "FAIL env.launch" in done.stdout
 
 
+@pytest.mark.rest
 def test_an_unknown_section_is_bad_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUT", str(tmp_path))
     done = command_line("opps")

@@ -67,7 +67,7 @@ def call(home: Path, *args: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "thothy_batch", "doctor", *map(str, args)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env=env,
     )
 

@@ -94,6 +94,7 @@ def test_row_whose_template_fails_is_a_template_error_beside_good_ones(folder: A
     assert folder.sql("select item_id from artifacts") == [("b",)]
 
 
+@pytest.mark.rest
 def test_undecodable_text_in_sql_ends_the_command(folder: Any) -> None:
     folder.parquet("rows.parquet", {"id": ["a", "b"], "text": pa.array([b"good", b"\xff\xfe"])})
     folder.manifest(
@@ -161,6 +162,7 @@ def test_store_of_a_newer_version_is_refused_and_left_alone(folder: Any) -> None
     assert folder.store.read_bytes() == before
 
 
+@pytest.mark.rest
 def test_stores_that_cannot_be_written_are_store_errors(folder: Any) -> None:
     folder.texts("rows.parquet", 1)
     folder.manifest(ONE_JOB)

@@ -158,6 +158,7 @@ def test_run_seed_counts_only_where_temperature_is_above_0(folder: Any) -> None:
     assert found == [("drawn", 3, 0), ("greedy", 0, 3)]
 
 
+@pytest.mark.rest
 def test_output_does_not_depend_on_neighbours_order_pool_or_preemption(folder: Any) -> None:
     rows = [{"id": f"r{n}", "prompt": f"The lamp number {n} " * 3} for n in range(20)]
     job = """

@@ -245,7 +245,7 @@ def test_every_family_gives_transformers_tokens(family: Family, impl: str, run_a
         assert (totals.num_preempted > 0) == can_preempt
 
 
-@pytest.mark.few(10)
+@pytest.mark.few(4)
 @pytest.mark.parametrize("impl", IMPLS)
 def test_the_repetition_penalty_is_that_of_transformers(
     family: Family, impl: str, run_all: Any

@@ -34,6 +34,7 @@ def entries(project: Any, query: str) -> list[Any]:
     return [row[0] for row in project.query(f"select item_id from {query} order by all")]
 
 
+@pytest.mark.rest
 def test_failures_of_equal_rows_are_written_once(failing_project: Any) -> None:
     for _ in range(4):
         run = failing_project.run()
@@ -74,6 +75,7 @@ def test_an_entry_has_the_verdict_that_it_had_in_each_run(project: Any) -> None:
     ]
 
 
+@pytest.mark.rest
 def test_reports_of_earlier_runs_stay_the_same_to_the_byte(failing_project: Any) -> None:
     """After a forced run, one whose engine dies, one of other jobs, and one of other rows."""
     project = failing_project
@@ -104,6 +106,7 @@ def test_reports_of_earlier_runs_stay_the_same_to_the_byte(failing_project: Any)
     assert project.query("select count(*) from runs where status = 'failed'") == [(1,)]
 
 
+@pytest.mark.rest
 def test_token_ids_asked_for_later_are_missing_where_nothing_is_computed(
     raw_project: Any,
 ) -> None:

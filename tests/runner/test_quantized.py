@@ -36,6 +36,7 @@ def _ask(project: Any, quantization: str) -> Any:
     return project.run()
 
 
+@pytest.mark.rest
 def test_a_quantised_run_has_request_keys_of_its_own(quantized: Any) -> None:
     runs = [_ask(quantized, quantization) for quantization in ("none", "int8", "int8")]
     assert [run.counts["num_done"] for run in runs] == [2, 2, 0]

@@ -6,6 +6,7 @@ from thothy_batch.lazy import lazy_face
 
 if TYPE_CHECKING:
     from thothy_batch.manifest.fields import ROW_SAMPLING
+    from thothy_batch.manifest.first_rows import first_rows
     from thothy_batch.manifest.items import ItemSource, open_items
     from thothy_batch.manifest.settings import (
         FileInput,
@@ -31,6 +32,7 @@ __all__ = [
     "Manifest",
     "Overrides",
     "SqlInput",
+    "first_rows",
     "json_schema",
     "load_manifest",
     "open_items",
@@ -44,6 +46,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "fields": ("ROW_SAMPLING",),
+        "first_rows": ("first_rows",),
         "items": (
             "ItemSource",
             "open_items",

@@ -102,6 +102,7 @@ def test_layers_with_windows_and_caps_draw_the_tokens_of_the_cpu(
     assert completions(found) == completions(wanted)
 
 
+@pytest.mark.rest
 def test_a_golden_prompt_continues_as_the_reference_did(shared: Path, run_all: Any) -> None:
     """The first tokens: the interpreter takes a second for each."""
     directory = shared / "data" / "weights" / "stories260K"

@@ -103,6 +103,7 @@ def test_a_poison_row_is_quarantined_and_no_other(how: str, start: Any, request_
     assert [event.event for event in update.events].count("request_quarantined") == 1
 
 
+@pytest.mark.rest
 def test_a_hang_ends_with_stacks_in_the_log(
     start: Any, request_of: Any, tmp_path: Path, shifted_clock: Any
 ) -> None:

@@ -80,6 +80,7 @@ def test_errors_at_start_arrive_as_themselves() -> None:
     assert "auto" in error.value.hint
 
 
+@pytest.mark.rest
 def test_phases_are_told_until_the_engine_is_ready() -> None:
     phases: list[str] = []
     model = ModelSpec(id=str(EMBEDDED), random_weights=True)

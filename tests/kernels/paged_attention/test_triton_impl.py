@@ -39,7 +39,7 @@ def assert_float16(case: Case, out: torch.Tensor, softcap: float = 0.0) -> None:
     assert ((out - exact).abs() <= lost + half_step * (exact.abs() + lost)).all()
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("softcap", [0.0, 3.0, 50.0])
 @pytest.mark.parametrize("window", [None, 1, 5, 64, 300, 5000])
 def test_it_is_what_the_formula_says(softcap: float, window: int | None) -> None:
@@ -47,6 +47,7 @@ def test_it_is_what_the_formula_says(softcap: float, window: int | None) -> None
     assert_float32(case, attend(case, softcap), softcap)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("window", [None, 40])
 def test_sixteen_bits_err_only_by_rounding_weights_and_result(window: int | None) -> None:
     case = Case(LENS, shape=(4, 2, 64), window=window, dtype=torch.float16, seed=2)
@@ -90,7 +91,7 @@ GROUPS = {
 }
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("groups", GROUPS)
 @pytest.mark.parametrize("shape", [(4, 2, 32), (16, 1, 64), (2, 2, 16), (40, 1, 16)])
 def test_groups_change_nothing(groups: str, shape: tuple[int, int, int]) -> None:

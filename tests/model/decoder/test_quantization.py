@@ -42,6 +42,7 @@ def test_int8_is_refused_on_a_gpu_and_without_kernels() -> None:
             check_quantization(INT8, device="cpu", impl=impl)
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_saved_bytes_are_those_of_the_linears(
     variant: str, dtype: str, make_checkpoint: Make
@@ -123,7 +124,7 @@ def expected_error(make_checkpoint: Make) -> Callable[..., tuple[torch.Tensor, f
     return compute
 
 
-@pytest.mark.few(20)
+@pytest.mark.few(8)
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_logits_are_as_near_to_the_plain_model_as_steps_of_8_bits_let_them(
@@ -139,6 +140,7 @@ def test_logits_are_as_near_to_the_plain_model_as_steps_of_8_bits_let_them(
     assert 0.25 < float((logits - exact).square().mean()) / expected**2 < 2.9
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_linears_of_cpu_and_reference_give_the_same_bits_in_a_model(
     variant: str, dtype: str, make_checkpoint: Make, feeder: Any

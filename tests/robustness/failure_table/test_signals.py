@@ -101,6 +101,7 @@ def test_signals_while_workers_tokenise_end_them_too(project: Any) -> None:
         assert_told(outcome, number)
 
 
+@pytest.mark.rest
 def test_a_signal_to_the_whole_group_drains_as_one_to_the_run(project: Any) -> None:
     """The engine's process gets it, too, also while it imports, and leaves it to the run."""
     project.manifest(more="run: {grace: 1h}")

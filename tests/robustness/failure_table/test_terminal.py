@@ -94,6 +94,7 @@ class Terminal:
         return self.process.returncode
 
 
+@pytest.mark.rest
 def test_after_ctrl_c_the_terminal_is_as_it_was(project: Any) -> None:
     project.manifest(more="run: {grace: 1h}")
     terminal = Terminal(project, project.hold("engine.step:60"))

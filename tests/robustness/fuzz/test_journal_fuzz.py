@@ -171,6 +171,7 @@ def test_a_damaged_segment_reads_as_its_whole_records(killed: Killed, damages: A
     assert found == [row for row, is_whole in zip(killed.rows, whole, strict=True) if is_whole]
 
 
+@pytest.mark.rest
 @given(damages=_DAMAGES)
 @examples(8)
 def test_a_damaged_night_keeps_its_whole_records(killed: Killed, damages: Any) -> None:

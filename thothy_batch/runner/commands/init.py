@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thothy_batch.errors import ManifestError
-from thothy_batch.manifest import json_schema
+from thothy_batch.manifest import first_rows, json_schema
 from thothy_batch.resources import data_path
 
 _SAMPLE = "products.parquet"
+_NUM_ROWS = 20  # the bad ones, which the sample night shows, come after them
 _SCHEMA = "manifest.schema.json"
 _MANIFEST = """\
 # yaml-language-server: $schema=manifest.schema.json
@@ -54,7 +55,7 @@ def init_folder(folder: Path) -> InitResult:
             hint="choose a new folder",
         )
     line = _cron_line(folder)
-    sample = (data_path("sample_data") / _SAMPLE).read_bytes()
+    sample = first_rows(data_path("sample_data") / _SAMPLE, _NUM_ROWS)
     schema = json.dumps(json_schema(), indent=1) + "\n"
     contents = (_MANIFEST.encode(), sample, schema.encode(), line.encode() + b"\n")
     try:
