@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from thothy_batch.engine.calibration.device_limits import load_or_measure_limits
 from thothy_batch.engine.cost.cost_model import model_work
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache
-from thothy_batch.engine.execution.cpu_kernels import Phase, prepare_kernels
+from thothy_batch.engine.execution.cpu_kernels import prepare_kernels
+from thothy_batch.engine.protocol import OnPhase
 from thothy_batch.model.checkpoint import locate_model
 from thothy_batch.model.config import load_config, resolve_dtype
 from thothy_batch.records import EngineSpec
@@ -22,7 +23,7 @@ class Preparation:
     has_limits: bool  # of the device, measured while nothing else used it
 
 
-def prepare_machine(spec: EngineSpec, phase: Phase) -> Preparation:
+def prepare_machine(spec: EngineSpec, phase: OnPhase) -> Preparation:
     """Compile what is not compiled yet, and measure what is not known yet.
 
     `spec` is a result of `resolve_spec`. Reads no weights. Raises ModelError.

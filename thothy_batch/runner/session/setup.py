@@ -27,7 +27,7 @@ def new_run_id() -> str:
     return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
-def prepare_run(options: RunOptions, observer: Observer, run_id: str = "") -> RunContext:
+def prepare_run(options: RunOptions, observer: Observer, run_id: str) -> RunContext:
     """Read the manifest, open its inputs and describe its model.
 
     Raises ManifestError, with all problems, and ModelError.
@@ -39,7 +39,7 @@ def prepare_run(options: RunOptions, observer: Observer, run_id: str = "") -> Ru
     inputs = open_inputs(manifest, started=started, phase=observer.phase)
     _note_templates(inputs, observer)
     return RunContext(
-        run_id=run_id or new_run_id(),
+        run_id=run_id,
         options=options,
         observer=observer,
         inputs=inputs,
