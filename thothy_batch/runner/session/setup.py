@@ -54,13 +54,14 @@ def prepare_run(options: RunOptions, observer: Observer, run_id: str) -> RunCont
 
 
 def start_clocks(run: RunContext) -> None:
-    """Count the run's time from now, when it holds the store: waiting for another is no part."""
+    """Count the run's time from now, when it holds the store; waiting for another run is no part
+    of it."""
     run.started, run.began = datetime.now().astimezone(), time.monotonic()
     run.stop_conditions.start_budget()
 
 
 def _note_templates(inputs: RunInputs, observer: Observer) -> None:
-    """Tell a surprising chat template; the test model, which computes nothing, has none."""
+    """Note what a user may not expect of the chat templates; the test model needs none."""
     if inputs.model_info.work is not None:
         for text in template_notes(inputs.render_context):
             observer.note(text)
