@@ -122,8 +122,8 @@ def _start() -> "subprocess.Popen[str]":
 
 
 def _serve(helper: "subprocess.Popen[str]", missing: "deque[Compiled]") -> None:
-    """Hand kernels to another process until there is none. What it fails at is left to this one,
-    which has the error to show."""
+    """Hand kernels to another process until none is missing. One that fails there is compiled by
+    this process, which shows the error."""
     assert helper.stdin is not None
     assert helper.stdout is not None
     try:
@@ -149,7 +149,7 @@ def _pop(missing: "deque[Compiled]") -> Compiled | None:
 
 
 def _compile_by_name() -> None:
-    """Compile the kernels that stdin names, each with a line of its own, and answer each."""
+    """Compile each kernel that a line of stdin names, and print a line when it is ready."""
     for line in sys.stdin:
         module, _, function = line.strip().partition(":")
         getattr(importlib.import_module(module), function).compile()

@@ -20,7 +20,7 @@ _OURS = ("thothy_batch", "thothy_kernels")
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
 _JSON = "json"
 _RUN_VARIABLE = "THOTHY_LOG_RUN"  # set by a run for its engine process
-_run_id = os.environ.get(_RUN_VARIABLE, "")
+_run_id = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ def configure_logging(*, verbose: bool = False, clean: Callable[[str], str] = st
     `verbose`: at least those of level info. `clean` makes a line fit for a terminal. May be called
     again. Raises ManifestError for a THOTHY_LOG that means nothing.
     """
+    global _run_id
+    _run_id = os.environ.get(_RUN_VARIABLE, _run_id)
     setting = LogSetting.parse(os.environ.get(VARIABLE, ""))
     level = min(setting.level, logging.INFO) if verbose else setting.level
     handler = _StderrHandler(clean)

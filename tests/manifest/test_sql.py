@@ -167,7 +167,7 @@ from thothy_batch.manifest.sql_input import SqlRows
 
 if __name__ == "__main__":
     sql = "select sum(a.i * b.i) as id from range(10000000) a(i), range(10000000) b(i)"
-    rows = SqlRows(sql, Path("."), Problem("")).batches()
+    rows = SqlRows(sql, Path("."), Problem("")).batches([])
     threading.Thread(target=list, args=(rows,), daemon=True).start()
     while not multiprocessing.active_children():
         time.sleep(0.01)

@@ -17,8 +17,7 @@ from thothy_batch.engine.hardware import set_compute_environment
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.model_info import ModelInfo
 from thothy_batch.errors import ManifestError
-from thothy_batch.model.checkpoint import locate_model
-from thothy_batch.model.config import load_config
+from thothy_batch.model.config import locate_supported
 from thothy_batch.plan import POLICIES, RequestPlan, chain_prompts, plan_requests
 from thothy_batch.records import EngineInfo, EngineSpec, ModelSpec, Request
 from thothy_batch.runner.planning import resolve_engine, size_pool
@@ -78,7 +77,7 @@ def vocabulary_of(model: ModelSpec) -> int:
     """The size of a model's vocabulary. Reads no weights. Raises ModelError."""
     if is_fake(model.id):
         return ByteTokenizer.vocab_size
-    return load_config(locate_model(model, need_weights=False).directory).vocab_size
+    return locate_supported(model, need_weights=False)[1].vocab_size
 
 
 def _sized(spec: EngineSpec, model: ModelInfo, requests: Sequence[Request]) -> EngineSpec:

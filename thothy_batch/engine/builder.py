@@ -14,7 +14,6 @@ from thothy_batch.engine.core.config import EngineConfig, resolve_config, resolv
 from thothy_batch.engine.cost.cost_model import CostModel, StepSpeed, rows_at_rate
 from thothy_batch.engine.cost.known_speed import lookup_speed
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache
-from thothy_batch.engine.execution.cpu_kernels import Phase
 from thothy_batch.engine.execution.launcher import SyncLauncher
 from thothy_batch.engine.fake_model import (
     FAKE_BYTES_PER_TOKEN,
@@ -27,6 +26,7 @@ from thothy_batch.engine.hardware.cpu import num_cores
 from thothy_batch.engine.hardware.cpu_load import is_quiet, present_load
 from thothy_batch.engine.llm_engine import LLMEngine
 from thothy_batch.engine.output.stop_checker import StopChecker
+from thothy_batch.engine.protocol import OnPhase, ignore_phase
 from thothy_batch.engine.speculative.policy import SpeculationPolicy
 from thothy_batch.logs import collected_warnings
 from thothy_batch.records import (
@@ -49,7 +49,7 @@ _PACKAGES = {
 
 
 def build_engine(
-    spec: EngineSpec, *, owns_process: bool, phase: Phase = lambda text: None
+    spec: EngineSpec, *, owns_process: bool, phase: OnPhase = ignore_phase
 ) -> tuple[LLMEngine, EngineInfo]:
     """Load, size, compile and warm up an engine.
 
@@ -91,7 +91,7 @@ def _build_fake(spec: EngineSpec, started_at: float) -> tuple[LLMEngine, EngineI
 
 
 def _build_real(
-    spec: EngineSpec, started_at: float, owns_process: bool, phase: Phase
+    spec: EngineSpec, started_at: float, owns_process: bool, phase: OnPhase
 ) -> tuple[LLMEngine, EngineInfo]:
     # Late: torch takes a second to import, and the fake model does not need it.
     import torch
@@ -162,7 +162,7 @@ def _with_bulk(config: EngineConfig, speed: StepSpeed | None) -> EngineConfig:
 
 
 def _limits(
-    cache: MeasurementCache, device: str, formats: Sequence[str], phase: Phase
+    cache: MeasurementCache, device: str, formats: Sequence[str], phase: OnPhase
 ) -> DeviceLimits | None:
     """The device's limits; None where they cannot be measured, as when the pool left no memory
     for it or other programs compute: no run fails for that."""
@@ -176,7 +176,7 @@ def _limits(
         return None
 
 
-def _calibrate(loaded: "LoadedRunner", cache: MeasurementCache, phase: Phase) -> None:
+def _calibrate(loaded: "LoadedRunner", cache: MeasurementCache, phase: OnPhase) -> None:
     """Measure the model's speed and cache it, where it is not known and the machine is quiet. No
     run fails for that."""
     key = loaded.speed_key

@@ -8,13 +8,14 @@ import torch
 from thothy_batch.engine.core.config import EngineConfig, ops_impl, resolve_config
 from thothy_batch.engine.cost.cost_model import ModelWork, model_work
 from thothy_batch.engine.cost.measurement_cache import SpeedKey, device_name
-from thothy_batch.engine.execution.cpu_kernels import Phase, prepare_kernels
+from thothy_batch.engine.execution.cpu_kernels import prepare_kernels
 from thothy_batch.engine.execution.cpu_runner import CPURunner
 from thothy_batch.engine.execution.dummy_batches import DummyBatches
 from thothy_batch.engine.execution.launcher import Launcher, Runner, SyncLauncher
 from thothy_batch.engine.execution.memory_profile import free_after_warm_up, memory_named
 from thothy_batch.engine.execution.sampler import Sampler
 from thothy_batch.engine.hardware.host_memory import available_bytes
+from thothy_batch.engine.protocol import OnPhase, ignore_phase
 from thothy_batch.model import KVPool, LoadedModel, load_decoder
 from thothy_batch.model.config import kv_bytes_per_token, layer_groups
 from thothy_batch.records import EngineSpec
@@ -45,7 +46,7 @@ class LoadedRunner:
         return SpeedKey(name, config.threads, config.impl, config.dtype, self.work)
 
 
-def load_runner(spec: EngineSpec, phase: Phase = lambda text: None) -> LoadedRunner:
+def load_runner(spec: EngineSpec, phase: OnPhase = ignore_phase) -> LoadedRunner:
     """Load the weights, size the pool from the memory that is left, compile and warm up.
 
     `spec` is a result of `resolve_spec`; `phase` is told what it does. Raises ModelError for a

@@ -1,9 +1,16 @@
 """The protocol that every engine implements. Imports the standard library only."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from thothy_batch.records import EngineInfo, EngineUpdate, Request
+
+# Told what an engine does until it is ready, and how far it is: `what: how far`, or `what`.
+OnPhase = Callable[[str], None]
+
+
+def ignore_phase(text: str) -> None:
+    """Serve as an OnPhase where nothing shows phases."""
 
 
 class EngineClient(Protocol):

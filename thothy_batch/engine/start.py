@@ -1,20 +1,13 @@
 """The ways to start an engine: in this process, in a child process, or supervised. No torch."""
 
 import time
-from collections.abc import Callable
 from itertools import chain, repeat
 from pathlib import Path
 
 from thothy_batch.engine.process.engine_process import EngineProcess
 from thothy_batch.engine.process.supervisor import EngineSupervisor
-from thothy_batch.engine.protocol import EngineClient
+from thothy_batch.engine.protocol import EngineClient, OnPhase, ignore_phase
 from thothy_batch.records import EngineSpec
-
-OnPhase = Callable[[str], None]
-
-
-def _tell_nobody(text: str) -> None:
-    pass
 
 
 def start_in_process(spec: EngineSpec) -> EngineClient:
@@ -26,7 +19,7 @@ def start_in_process(spec: EngineSpec) -> EngineClient:
 
 
 def start_child(
-    spec: EngineSpec, *, log_path: Path | None = None, on_phase: OnPhase | None = None
+    spec: EngineSpec, *, log_path: Path | None = None, on_phase: OnPhase = ignore_phase
 ) -> EngineClient:
     """Start an engine in a child process of its own; returns when it is ready to compute.
 
@@ -34,7 +27,7 @@ def start_child(
     (ModelError and others) are raised as they are. The child ends when this process does.
     `on_phase` is told what is done until it is ready.
     """
-    engine = EngineProcess.start(spec, log_path, on_phase=on_phase or _tell_nobody)
+    engine = EngineProcess.start(spec, log_path, on_phase=on_phase)
     try:
         engine.ready(None)
     except BaseException:
@@ -44,14 +37,14 @@ def start_child(
 
 
 def start_supervised(
-    spec: EngineSpec, *, log_path: Path | None = None, on_phase: OnPhase | None = None
+    spec: EngineSpec, *, log_path: Path | None = None, on_phase: OnPhase = ignore_phase
 ) -> EngineClient:
     """Start an engine in a child process, and another one whenever it dies. Otherwise like
     `start_child`."""
     # Looked up now, not at import, so that tests can replace them.
     clock, sleep = time.monotonic, time.sleep
     # Phases of later engines are not told: the run computes, and says that it restarts one.
-    phases = chain([on_phase or _tell_nobody], repeat(_tell_nobody))
+    phases = chain([on_phase], repeat(ignore_phase))
 
     def start(spec: EngineSpec) -> EngineProcess:
         return EngineProcess.start(spec, log_path, clock=clock, on_phase=next(phases))

@@ -22,11 +22,12 @@ from thothy_batch.manifest.times import (
     read_times,
 )
 
-_OWN_VALUES = ("arrow.uuid", "arrow.bool8")  # extension types that are no other name of another
+# Extension types with values of their own; the others are names for another type.
+_OWN_VALUES = ("arrow.uuid", "arrow.bool8")
 
 
 def value_type(kind: Any) -> Any:
-    """Return the type of a column's values: without encodings and names of other types."""
+    """Return the type of a column's values, without encodings and extension types."""
     if pt.is_dictionary(kind) or pt.is_run_end_encoded(kind):
         return value_type(kind.value_type)
     if isinstance(kind, pa.BaseExtensionType) and kind.extension_name not in _OWN_VALUES:
@@ -69,7 +70,7 @@ def read_values(column: Any) -> list[Any]:
 
 
 def decoded(column: Any) -> Any:
-    """Return an array without encodings and names of other types."""
+    """Return an array without encodings and extension types."""
     while True:
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks()

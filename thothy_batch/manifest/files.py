@@ -26,8 +26,6 @@ _OPTIONS = {
     "coerce_int96_timestamp_unit": "us",
 }
 _FAULTS = (pa.ArrowException, OSError, ValueError, IndexError)
-
-
 # Four integer fields of Thrift's compact protocol: type and two sizes of a page, its checksum.
 _FOUR_INTEGERS = re.compile(rb"(\x15[\x80-\xff]*[\x00-\x7f]){3}\x15", re.DOTALL)
 _PAGE_HEAD_BYTES = 32

@@ -241,7 +241,7 @@ class Store:
         self._run_id = ""
         try:
             deadline = time.monotonic() + _CLOSE_PATIENCE_S
-            while not (self._has_failed or not self._unpublished or self.publish()):
+            while self._unpublished and not self._has_failed and not self.publish():
                 if time.monotonic() >= deadline:
                     break
                 time.sleep(0.1)

@@ -166,12 +166,18 @@ STRAY = (
     "runs/events.json",
     "README.md",
 )
-SMALL = {"config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"}
+TEMPLATES = {
+    "chat_template.jinja",
+    "additional_chat_templates/default.jinja",
+    "chat_template.json",
+    "processor_config.json",
+}
+SMALL = {"config.json", "generation_config.json", "tokenizer.json", *TEMPLATES}
 
 
 def _hub_of(directory: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *stray: str) -> FakeHub:
     files = {path.name: path.read_bytes() for path in directory.iterdir()}
-    files |= dict.fromkeys({*stray, "tokenizer.json", "chat_template.jinja"}, b"{}")
+    files |= dict.fromkeys({*stray, "tokenizer.json", *TEMPLATES}, b"{}")
     hub = FakeHub(folder, files)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
     return hub

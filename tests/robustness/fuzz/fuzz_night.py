@@ -42,7 +42,7 @@ def prepared(manifest: Path) -> list[Entry] | ThothyError:
     options = RunOptions(manifest, Overrides(model="builtin:fake"))
     with within(SECONDS):
         try:
-            run = prepare_run(options, Silent())
+            run = prepare_run(options, Silent(), "fuzz")
             entries = list(read_entries(run.inputs, run.observer))
         except ThothyError as error:
             check_sentences(error)

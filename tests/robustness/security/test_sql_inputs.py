@@ -72,7 +72,7 @@ def test_what_is_no_plain_select_is_refused_and_leaves_no_trace(folder: Path, sq
 def test_a_manifest_is_told_in_one_sentence(folder: Path, sql: str) -> None:
     before = contents(folder)
     rows = SqlRows(sql, folder, Problem("job 'j': ", "m.yaml", 5))
-    for ask in (rows.schema, lambda: list(rows.batches())):
+    for ask in (rows.schema, lambda: list(rows.batches([]))):
         with pytest.raises(ManifestError) as caught:
             ask()
         [problem] = caught.value.problems

@@ -48,7 +48,7 @@ def entries_of(project: Any, started: datetime, *jobs: str, more: str = "", **op
     project.jobs(*jobs, model=project.model, more=more)
     manifest = load_manifest(project.manifest)
     inputs = pipeline.open_inputs(manifest, started=started)
-    found = list(prepare_entries(manifest, inputs.jobs, inputs.render_context, **options))
+    found = list(prepare_entries(inputs.jobs, inputs.render_context, **options))
     assert not [entry.message for entry in found if entry.code]
     decode = inputs.model_info.tokenizer.decode
     texts = [decode(entry.prompt_token_ids, skip_special=False) for entry in found]
@@ -185,7 +185,7 @@ def test_a_job_overrides_the_variables_of_the_model_key_by_key(dated: Any) -> No
     )
     manifest = load_manifest(dated.manifest)
     inputs = pipeline.open_inputs(manifest, started=MAY)
-    found = list(prepare_entries(manifest, inputs.jobs, inputs.render_context))
+    found = list(prepare_entries(inputs.jobs, inputs.render_context))
     decode = inputs.model_info.tokenizer.decode
     texts = {e.job.name: decode(e.prompt_token_ids) for e in found if e.item_id == "a"}
     assert "M\n" in texts["plain"]
@@ -246,7 +246,7 @@ def test_a_row_that_the_template_refuses_fails_alone(dated: Any) -> None:
     dated.jobs(JOB.format(name="j"), model=dated.model)
     manifest = load_manifest(dated.manifest)
     inputs = pipeline.open_inputs(manifest, started=MAY)
-    found = list(prepare_entries(manifest, inputs.jobs, inputs.render_context))
+    found = list(prepare_entries(inputs.jobs, inputs.render_context))
     assert [(entry.item_id, entry.code) for entry in found if entry.code] == [
         ("b", "template_error")
     ]
@@ -264,7 +264,7 @@ def test_a_run_says_what_a_template_does_with_a_system_text(dated: Any) -> None:
             file.write_text(template)
         dated.jobs(JOB.format(name="j"), model=dated.model)
         dated.notes.texts.clear()
-        setup.prepare_run(dated.options(), dated.notes)
+        setup.prepare_run(dated.options(), dated.notes, "run")
         planned = plan_manifest(dated.options(), dated.notes)["notes"]
         assert [note for note in planned if "template" in note] == dated.notes.texts
         return list(dated.notes.texts)

@@ -97,7 +97,7 @@ def test_the_store_of_the_first_release_opens(tmp_path: Path) -> None:
     path.write_bytes(gzip.decompress((GOLDEN / "store-schema-1.duckdb.gz").read_bytes()))
     store = Store.open(path)
     results = store.cached_results(["key-a"])
-    assert results["key-a"].artifact_ids == {"id-a", "id-b1", "id-b2"}
+    assert results["key-a"].verdicts.keys() == {"id-a", "id-b1", "id-b2"}
     store.begin_run({"run_id": "run3", "name": "golden"})
     store.end_run({"status": "completed"})
     store.close()

@@ -44,7 +44,7 @@ def test_the_latest_success_wins_over_any_failure(harness: Any, rows: Any) -> No
     assert set(found) == {"k1", "k2"}
     k1, k2 = found["k1"], found["k2"]
     assert (k1.failed, k1.artifact_id, k1.item_id, k1.verdict) == (False, "a7", "7", "flagged")
-    assert k1.artifact_ids == {"a1", "a7"}
+    assert k1.verdicts.keys() == {"a1", "a7"}
     assert (k2.failed, k2.code, k2.message, k2.attempt) == (True, "invalid_output", "second", 2)
     assert (k2.run_id, k2.job, k2.item_id) == ("r1", "j", "2")
 
@@ -63,7 +63,7 @@ def test_index_and_database_give_the_same_answers(harness: Any, rows: Any, block
     keys = [f"k{n}" for n in range(12)]
     from_database = _results(harness, *keys)
     assert set(from_database) == {"k0", "k1", "k2", "k3", "k4", "k9"}
-    assert from_database["k4"].artifact_ids == {"a4", "c"}
+    assert from_database["k4"].verdicts.keys() == {"a4", "c"}
     assert from_database["k4"].verdict == "ok"
     if blocked:
         with harness.reader(read_only=False):
@@ -79,7 +79,7 @@ def test_a_copy_that_waits_in_the_journal_has_its_sources_verdict(harness: Any, 
             store.end_run({"status": "completed"})
         result = _results(harness, "k1")["k1"]
     assert (result.artifact_id, result.verdict) == ("c", "ok")
-    assert result.artifact_ids == {"a1", "c"}
+    assert result.verdicts.keys() == {"a1", "c"}
 
 
 def test_a_deleted_database_is_a_fresh_start(harness: Any, rows: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache, device_name, measured_now
 from thothy_batch.engine.hardware.cpu_load import CPULoad, is_quiet, present_load
 from thothy_batch.engine.hardware.host_memory import available_bytes
+from thothy_batch.engine.protocol import OnPhase, ignore_phase
 from thothy_batch.records import DeviceLimits
 from thothy_kernels.linear import pack_linear
 from thothy_kernels.linear_int8 import pack_linear_int8
@@ -33,7 +34,7 @@ def load_or_measure_limits(
     cache: MeasurementCache,
     device: str = "cpu",
     formats: Sequence[str] = ("float32",),
-    phase: Callable[[str], None] = lambda text: None,
+    phase: OnPhase = ignore_phase,
 ) -> DeviceLimits | None:
     """The limits of a quiet device for these formats of products.
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from thothy_batch.engine.calibration.calibrate import calibrate
 from thothy_batch.engine.cost.cost_model import StepSpeed
 from thothy_batch.engine.cost.measurement_cache import SpeedKey
-from thothy_batch.engine.execution.cpu_kernels import Phase
 from thothy_batch.engine.model_loader import load_runner
+from thothy_batch.engine.protocol import OnPhase, ignore_phase
 from thothy_batch.model.config import num_parameters
 from thothy_batch.records import EngineSpec, LayerGroup
 
@@ -25,7 +25,7 @@ class MeasuredModel:
     notes: tuple[str, ...] = ()
 
 
-def measure_model(spec: EngineSpec, phase: Phase = lambda text: None) -> MeasuredModel:
+def measure_model(spec: EngineSpec, phase: OnPhase = ignore_phase) -> MeasuredModel:
     """Load a model into this process, with a pool as large as the spec says, and calibrate it.
     `phase` is told what is done.
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from thothy_batch.engine.calibration.device_limits import load_or_measure_limits
 from thothy_batch.engine.cost.cost_model import model_work
 from thothy_batch.engine.cost.measurement_cache import MeasurementCache
-from thothy_batch.engine.execution.cpu_kernels import Phase, prepare_kernels
-from thothy_batch.model.checkpoint import locate_model
-from thothy_batch.model.config import load_config, resolve_dtype
+from thothy_batch.engine.execution.cpu_kernels import prepare_kernels
+from thothy_batch.engine.protocol import OnPhase
+from thothy_batch.model.config import locate_supported, resolve_dtype
 from thothy_batch.records import EngineSpec
 
 
@@ -22,7 +22,7 @@ class Preparation:
     has_limits: bool  # of the device, measured while nothing else used it
 
 
-def prepare_machine(spec: EngineSpec, phase: Phase) -> Preparation:
+def prepare_machine(spec: EngineSpec, phase: OnPhase) -> Preparation:
     """Compile what is not compiled yet, and measure what is not known yet.
 
     `spec` is a result of `resolve_spec`. Reads no weights. Raises ModelError.
@@ -30,8 +30,7 @@ def prepare_machine(spec: EngineSpec, phase: Phase) -> Preparation:
     began = time.monotonic()
     num_compiled = prepare_kernels(spec, phase)
     compile_s = time.monotonic() - began
-    files = locate_model(spec.model, need_weights=False)
-    config = load_config(files.directory)
+    files, config = locate_supported(spec.model, need_weights=False)
     dtype = resolve_dtype(config, spec.model, spec.device)
     work = model_work(config, dtype, spec.model.quantization)
     formats = (work.product_format(dtype), dtype)

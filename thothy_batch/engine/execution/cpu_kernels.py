@@ -1,20 +1,16 @@
 """Compiles the CPU kernels of a model before it is loaded, once per machine."""
 
-from collections.abc import Callable
-
 from thothy_batch.engine.core.config import ops_impl
 from thothy_batch.engine.hardware.cpu import num_cores
-from thothy_batch.model.checkpoint import locate_model
-from thothy_batch.model.config import load_config, resolve_dtype
+from thothy_batch.engine.protocol import OnPhase, ignore_phase
+from thothy_batch.model.config import locate_supported, resolve_dtype
 from thothy_batch.records import EngineSpec
 
 # Of one core, measured on a server of 2023 with 2.5 GHz; the larger kernels take longer.
 _SECONDS_PER_KERNEL = 2.5
 
-Phase = Callable[[str], None]
 
-
-def prepare_kernels(spec: EngineSpec, phase: Phase = lambda text: None) -> int:
+def prepare_kernels(spec: EngineSpec, phase: OnPhase = ignore_phase) -> int:
     """Load the kernels that a model needs from the cache, or compile them with all cores.
 
     Returns how many were compiled. `phase` is told how far it is. `spec` is a result of
@@ -27,7 +23,7 @@ def prepare_kernels(spec: EngineSpec, phase: Phase = lambda text: None) -> int:
 
     from thothy_kernels.compilation import KernelNeeds, compile_kernels
 
-    config = load_config(locate_model(spec.model, need_weights=False).directory)
+    _, config = locate_supported(spec.model, need_weights=False)
     needs = KernelNeeds(
         dtype=getattr(torch, resolve_dtype(config, spec.model, spec.device)),
         head_dim=config.head_dim,

@@ -24,6 +24,7 @@ from thothy_batch.engine.process.messages import (
     ToChild,
     Update,
 )
+from thothy_batch.engine.protocol import OnPhase, ignore_phase
 from thothy_batch.errors import EngineError
 from thothy_batch.records import EngineInfo, EngineSpec, EngineUpdate, Request
 
@@ -38,7 +39,7 @@ class EngineProcess:
         child: Child,
         channel: Channel,
         clock: Callable[[], float] = time.monotonic,
-        on_phase: Callable[[str], None] = lambda text: None,
+        on_phase: OnPhase = ignore_phase,
     ) -> None:
         self._on_phase = on_phase
         self._child = child
@@ -57,7 +58,7 @@ class EngineProcess:
         spec: EngineSpec,
         log_path: Path | None = None,
         clock: Callable[[], float] | None = None,
-        on_phase: Callable[[str], None] = lambda text: None,
+        on_phase: OnPhase = ignore_phase,
     ) -> "EngineProcess":
         """Start the process. It can be used once `ready` says so; until then `on_phase` is told
         what it does, while `ready` waits."""

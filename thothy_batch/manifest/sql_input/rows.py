@@ -78,7 +78,7 @@ class SqlRows:
             self._note(self._described)
         return self._described.schema
 
-    def batches(self, first: Sequence[str] = ()) -> Iterator[Any]:
+    def batches(self, first: Sequence[str]) -> Iterator[Any]:
         """Yield record batches of the result. Raises ManifestError if the query fails midway.
 
         Rows that the SQL's own ORDER BY leaves in any order are ordered by the columns `first`,
@@ -169,7 +169,7 @@ def _describe(sql: str) -> _Described:
     return _Described(schema, files, changing_parts(connection, tree) if tree else [])
 
 
-def _query(sql: str, first: Sequence[str] = (), limit: int | None = None) -> Any:
+def _query(sql: str, first: Sequence[str], limit: int | None = None) -> Any:
     """Return a reader of the rows, ordered by the SQL, then by these columns and the others."""
     connection = _connect()
     sql = _one_select(connection, sql)

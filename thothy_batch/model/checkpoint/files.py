@@ -20,7 +20,10 @@ MAX_HEADER_BYTES = (
 )  # far above any real header, so that a damaged length does not fill memory
 # Pickled files run code when read; the others belong to other programs.
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf", ".h5", ".msgpack")
-_OTHER_FORMS = ("consolidated", "adapter_")
+OTHER_FORMS = ("consolidated", "adapter_")  # how their names begin
+# The chat template as a file of its own, and the files of processors that may hold it as a key.
+TEMPLATE_FILES = ("chat_template.jinja", "additional_chat_templates/default.jinja")
+PROCESSOR_FILES = ("chat_template.json", "processor_config.json")
 _HEADER_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
@@ -100,7 +103,7 @@ def _loose_names(names: Iterable[str]) -> list[str]:
     loose = [
         name
         for name in sorted(names)
-        if name.endswith(".safetensors") and not name.startswith(_OTHER_FORMS)
+        if name.endswith(".safetensors") and not name.startswith(OTHER_FORMS)
     ]
     plain = [name for name in loose if name.count(".") == 1]
     return plain or loose

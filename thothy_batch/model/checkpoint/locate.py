@@ -10,7 +10,10 @@ from thothy_batch.errors import ModelError
 from thothy_batch.model.checkpoint.files import (
     CONFIG,
     INDEX,
+    OTHER_FORMS,
+    PROCESSOR_FILES,
     SINGLE,
+    TEMPLATE_FILES,
     check_weight_file,
     indexed_names,
     weight_files,
@@ -27,12 +30,12 @@ _SMALL_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "chat_template.json",
-    "chat_template.jinja",
+    *TEMPLATE_FILES,
+    *PROCESSOR_FILES,
 )
 # Of a repository without an index and without the usual name.
 _ANY_WEIGHTS = ("*.safetensors",)
-_OTHER_FORMS = ("*/*", "consolidated*", "adapter_*")
+_OTHER_FORMS = ("*/*", *(f"{name}*" for name in OTHER_FORMS))
 _log = logging.getLogger(__name__)
 
 

@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from thothy_batch.errors import ModelError
-from thothy_batch.model.checkpoint.files import read_json_if_there
+from thothy_batch.model.checkpoint.files import (
+    PROCESSOR_FILES,
+    TEMPLATE_FILES,
+    read_json_if_there,
+)
 from thothy_batch.model.tokenizer.token_settings import TOKENIZER_CONFIG, shown
 
 _KEY = "chat_template"
 _DEFAULT = "default"  # the name of the template for plain conversations
-# Written for the processors of multimodal models; transformers itself still reads them.
-_PROCESSOR_FILES = ("chat_template.json", "processor_config.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,11 @@ def find_template(directory: Path, settings: dict[str, Any]) -> TemplateSource |
 
     Raises ModelError, with file and key, where one is there but cannot be read.
     """
-    for name in (f"{_KEY}.jinja", f"additional_chat_templates/{_DEFAULT}.jinja"):
+    for name in TEMPLATE_FILES:
         if (directory / name).is_file():
             return TemplateSource(_text(directory / name), str(directory / name))
     found = _default(settings.get(_KEY), directory / TOKENIZER_CONFIG)
-    for name in _PROCESSOR_FILES:
+    for name in PROCESSOR_FILES:
         if found is None:
             file = directory / name
             found = _default(read_json_if_there(file).get(_KEY), file)

@@ -16,7 +16,7 @@ _MAX_SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class TokenSettings:
-    """The settings of a tokenizer, later files before earlier ones."""
+    """The settings of a tokenizer; a key of a later file overrides that of an earlier one."""
 
     directory: Path
     values: dict[str, Any]

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import Literal
 
 from thothy_batch.errors import LockedError, StoreError, ThothyError
-from thothy_batch.logs import logged_run, logged_run_id
+from thothy_batch.logs import logged_run
 from thothy_batch.runner.loop.cancellation import JOB_STOPPED
 from thothy_batch.runner.loop.finish import failure_reason, finish_run, stop_reason
 from thothy_batch.runner.loop.result_writer import ResultWriter
@@ -45,8 +45,9 @@ def run_manifest(options: RunOptions, observer: Observer) -> RunSummary:
     engine that dies, or a store that fails but can still record it, ends the run with everything
     finished so far kept: the summary then has the error.
     """
-    with logged_run(new_run_id()):
-        run = prepare_run(options, observer, logged_run_id())
+    run_id = new_run_id()
+    with logged_run(run_id):
+        run = prepare_run(options, observer, run_id)
         check_path(run.paths.store)  # before the lock, which makes a folder beside the store
         with run.stop_conditions.watching():
             return _run_or_skip(run)

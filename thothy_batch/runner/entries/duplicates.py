@@ -1,4 +1,4 @@
-"""Finds entries of a job that are due twice."""
+"""Finds rows of a job that repeat an entry: the same id and, in translations, language."""
 
 import hashlib
 
@@ -24,7 +24,7 @@ class SeenEntries:
         return f"#{self._counts[digest]}"
 
     def message(self, item: Item, language: str = "") -> str:
-        """Return what is wrong with a row that is due an entry again."""
+        """Return the message of a row that repeats an entry."""
         what = f"duplicate id {item.item_id!r}" + (
             f" and language {language!r}" if language else ""
         )

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from thothy_batch.canonical import canonical_text
 from thothy_batch.errors import ManifestError
 from thothy_batch.kinds import InvalidValueError, resolve_languages, resolve_samples
-from thothy_batch.manifest import Manifest
 from thothy_batch.records import EntryKey, FailureCode, Item, Sampling
 from thothy_batch.runner.entries.duplicates import SeenEntries
 from thothy_batch.runner.entries.job import Job
@@ -46,7 +45,7 @@ class Entry:
         return self
 
 
-def iter_entries(manifest: Manifest, jobs: list[Job]) -> Iterator[Entry]:
+def iter_entries(jobs: list[Job]) -> Iterator[Entry]:
     """Stream the entries of all jobs. Group kinds yield theirs at the end of their input."""
     for job in jobs:
         try:
@@ -70,7 +69,7 @@ def _job_entries(job: Job) -> Iterator[Entry]:
 
 
 def _started(job: Job, item: Item, seen: SeenEntries, language: str = "") -> Entry:
-    """Return an entry without variables; failed if its row is unusable or due it again."""
+    """Return an entry without variables; failed if its row is unusable or repeats one."""
     mark = seen.mark(item.item_id, language)
     entry = Entry(job, item.item_id, language + mark)
     if mark:

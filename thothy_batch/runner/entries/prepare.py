@@ -102,7 +102,6 @@ def _check_stop_ids(jobs: list[Job], model: ModelInfo) -> None:
 
 
 def prepare_entries(
-    manifest: Manifest,
     jobs: list[Job],
     context: RenderContext,
     *,
@@ -114,7 +113,7 @@ def prepare_entries(
     `report` gets the number of entries so far after each chunk. Raises ManifestError where an
     input turns out to be damaged while it is read.
     """
-    entries = iter_entries(manifest, jobs)
+    entries = iter_entries(jobs)
     first = list(islice(entries, IN_PROCESS_LIMIT))
     if num_workers is None:
         small = len(first) < IN_PROCESS_LIMIT

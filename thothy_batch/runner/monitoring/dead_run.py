@@ -1,4 +1,4 @@
-"""Status and metrics files of a run whose process died: they said `running` until it ended."""
+"""Ends the status and metrics files of a run whose process died, which still say `running`."""
 
 import os
 import socket
@@ -84,7 +84,7 @@ def ended_status(
 
 
 def _is_open(status: dict[str, object] | None) -> bool:
-    """True for the status of a run that did not end it."""
+    """True if the status says that its run goes on."""
     return status is not None and "run_id" in status and status.get("state") not in ENDED
 
 

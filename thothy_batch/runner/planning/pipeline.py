@@ -80,7 +80,7 @@ def read_entries(inputs: RunInputs, observer: Observer) -> Iterator[Entry]:
     def report(num: int) -> None:
         observer.phase(f"reading and tokenising: {num:,} entries")
 
-    return prepare_entries(inputs.manifest, inputs.jobs, inputs.render_context, report=report)
+    return prepare_entries(inputs.jobs, inputs.render_context, report=report)
 
 
 def plan_engine(

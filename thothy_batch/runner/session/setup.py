@@ -27,7 +27,7 @@ def new_run_id() -> str:
     return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
-def prepare_run(options: RunOptions, observer: Observer, run_id: str = "") -> RunContext:
+def prepare_run(options: RunOptions, observer: Observer, run_id: str) -> RunContext:
     """Read the manifest, open its inputs and describe its model.
 
     Raises ManifestError, with all problems, and ModelError.
@@ -39,7 +39,7 @@ def prepare_run(options: RunOptions, observer: Observer, run_id: str = "") -> Ru
     inputs = open_inputs(manifest, started=started, phase=observer.phase)
     _note_templates(inputs, observer)
     return RunContext(
-        run_id=run_id or new_run_id(),
+        run_id=run_id,
         options=options,
         observer=observer,
         inputs=inputs,
@@ -54,13 +54,14 @@ def prepare_run(options: RunOptions, observer: Observer, run_id: str = "") -> Ru
 
 
 def start_clocks(run: RunContext) -> None:
-    """Count the run's time from now, when it holds the store: waiting for another is no part."""
+    """Count the run's time from now, when it holds the store; waiting for another run is no part
+    of it."""
     run.started, run.began = datetime.now().astimezone(), time.monotonic()
     run.stop_conditions.start_budget()
 
 
 def _note_templates(inputs: RunInputs, observer: Observer) -> None:
-    """Tell a surprising chat template; the test model, which computes nothing, has none."""
+    """Note what a user may not expect of the chat templates; the test model needs none."""
     if inputs.model_info.work is not None:
         for text in template_notes(inputs.render_context):
             observer.note(text)

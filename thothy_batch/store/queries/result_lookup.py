@@ -44,11 +44,6 @@ class CachedResult:
     failed_entries: frozenset[EntryKey] = frozenset()
 
     @property
-    def artifact_ids(self) -> frozenset[str]:
-        """The ids of the key's artifacts."""
-        return frozenset(self.verdicts)
-
-    @property
     def failed(self) -> bool:
         """True if the key has no artifact; code, message and attempt say why."""
         return not self.artifact_id

@@ -1,4 +1,4 @@
-"""Schema 4: the verdicts and flags of a run, kept when a later run replaces its artifacts."""
+"""Schema 5: the verdicts and flags of a run, kept when a later run replaces its artifacts."""
 
 import duckdb
 
