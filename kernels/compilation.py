@@ -7,12 +7,13 @@ says so: a second process, because Numba compiles one function at a time in each
 import importlib
 import logging
 import os
+import queue
 import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -94,7 +95,9 @@ def _useful_processes(missing: Sequence[Compiled], num_processes: int) -> int:
 
 @contextmanager
 def _helpers(missing: "deque[Compiled]", number: int) -> Iterator[None]:
-    """Within, other processes compile what they take from `missing`; at the end it has none."""
+    """Within, other processes compile what they take from `missing`; at the end it has none. After
+    an error or an interrupt they end at once."""
+    helpers = []
     with ExitStack() as stack:
         for _ in range(number):
             try:
@@ -102,11 +105,18 @@ def _helpers(missing: "deque[Compiled]", number: int) -> Iterator[None]:
             except OSError as error:
                 _log.warning("no second process compiles: %s", error)
                 break
+            helpers.append(helper)
             stack.callback(_end, helper)
             thread = threading.Thread(target=_serve, args=(helper, missing), daemon=True)
             thread.start()
             stack.callback(thread.join)
-        yield
+        try:
+            yield
+        except BaseException:
+            missing.clear()
+            for helper in helpers:
+                helper.kill()  # its thread waits for an answer
+            raise
 
 
 def _start() -> "subprocess.Popen[str]":
@@ -116,6 +126,7 @@ def _start() -> "subprocess.Popen[str]":
         [sys.executable, "-P", "-m", __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # what it fails at fails here again; a Ctrl-C reaches it too
         text=True,
         env={**os.environ, "PYTHONPATH": path},
     )
@@ -137,7 +148,8 @@ def _serve(helper: "subprocess.Popen[str]", missing: "deque[Compiled]") -> None:
 
 def _end(helper: "subprocess.Popen[str]") -> None:
     helper.kill()
-    with helper:  # waits for it, and closes both pipes
+    # Waits for it, and closes both pipes; what it did not read cannot be written then either.
+    with suppress(OSError), helper:
         pass
 
 
@@ -149,11 +161,33 @@ def _pop(missing: "deque[Compiled]") -> Compiled | None:
 
 
 def _compile_by_name() -> None:
+<<<<<<< HEAD
     """Compile each kernel that a line of stdin names, and print a line when it is ready."""
     for line in sys.stdin:
         module, _, function = line.strip().partition(":")
         getattr(importlib.import_module(module), function).compile()
         print("compiled", flush=True)
+=======
+    """Compile the kernels that stdin names, each with a line of its own, and answer each.
+
+    The end of stdin ends the process at once: the one that asked has ended.
+    """
+    names: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            names.put(line.strip())
+        os._exit(0)
+
+    threading.Thread(target=read, name="names", daemon=True).start()
+    try:
+        while True:
+            module, _, function = names.get().partition(":")
+            getattr(importlib.import_module(module), function).compile()
+            print("compiled", flush=True)
+    finally:
+        os._exit(1)  # an orderly exit would wait for the thread, which reads
+>>>>>>> h-rev-k
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Kernels compiled beforehand: all that a model needs, no others, on any number of processes."""
 
+import signal
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,43 @@ def test_what_another_process_fails_at_is_compiled_here(helpers: list[Any]) -> N
     fakes = [Fake(f"m:{i}") for i in range(12)]
     compile_kernels(fakes, num_processes=2)
     assert all(fake.num_compiled >= 1 for fake in fakes)
+
+
+def test_a_process_that_no_longer_reads_is_done_without(helpers: list[Any]) -> None:
+    helpers[0].code = "import os, time; os.close(0); print('compiled', flush=True); time.sleep(60)"
+    helper = compilation._start()
+    compilation._serve(helper, deque(Fake(f"m:{i}") for i in range(3)))
+    compilation._end(helper)
+    assert helper.returncode == -signal.SIGKILL
+
+
+def test_an_interrupt_ends_other_processes_at_once(helpers: list[Any]) -> None:
+    class Interrupting(Fake):
+        def compile(self) -> None:
+            raise KeyboardInterrupt
+
+    helpers[0].code = "import time; time.sleep(60)"
+    with pytest.raises(KeyboardInterrupt):
+        compile_kernels([Interrupting(f"m:{i}") for i in range(12)], num_processes=2)
+    assert helpers[1].returncode == -signal.SIGKILL
+
+
+@pytest.mark.rest
+def test_a_process_that_compiles_ends_when_no_one_asks_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = (
+        "import time\nclass kernel:\n    def compile(): print('here', flush=True); time.sleep(60)"
+    )
+    (tmp_path / "slow_module.py").write_text(slow)
+    monkeypatch.syspath_prepend(tmp_path)
+    with compilation._start() as helper:
+        assert helper.stdin is not None
+        assert helper.stdout is not None
+        print("slow_module:kernel", file=helper.stdin, flush=True)
+        assert helper.stdout.readline() == "here\n"
+        helper.stdin.close()
+        assert helper.wait(30) == 0
 
 
 def test_no_process_is_started_where_nothing_could_come_back(helpers: list[Any]) -> None:

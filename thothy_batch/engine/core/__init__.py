@@ -2,7 +2,7 @@
 
 from thothy_batch.engine.core.config import EngineConfig, ops_impl, resolve_impl, resolve_spec
 from thothy_batch.engine.core.limits import Limits, blocks_needed, why_unfit
-from thothy_batch.engine.core.rope_kinds import rope_kinds
+from thothy_batch.engine.core.rope_choice import rope_kinds
 
 __all__ = [
     "EngineConfig",

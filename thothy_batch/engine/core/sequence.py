@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 
-from thothy_batch.engine.core.rope_kinds import rope_offset_of
+from thothy_batch.engine.core.rope_choice import rope_offset_of
 from thothy_batch.records import Completion, FinishReason, Request, RequestResult, SharedPrefix
 
 _SEED_STEP = 0x9E3779B97F4A7C15  # odd: the seeds of all samples of a request differ
