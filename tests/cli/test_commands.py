@@ -199,7 +199,7 @@ def test_init_creates_a_manifest_that_plans_and_overwrites_nothing(tmp_path: Pat
     created = call("init", tmp_path / "new")
     assert created.returncode == 0, created.stderr
     assert "thothy-batch run" in created.stdout
-    assert call("plan", tmp_path / "new" / "manifest.yaml", "--limit", "5").returncode == 0
+    assert call("plan", tmp_path / "new" / "manifest.yaml").returncode == 0
     again = call("init", tmp_path / "new")
     assert again.returncode == 2
     assert "exists already" in again.stderr
