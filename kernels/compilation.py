@@ -161,13 +161,6 @@ def _pop(missing: "deque[Compiled]") -> Compiled | None:
 
 
 def _compile_by_name() -> None:
-<<<<<<< HEAD
-    """Compile each kernel that a line of stdin names, and print a line when it is ready."""
-    for line in sys.stdin:
-        module, _, function = line.strip().partition(":")
-        getattr(importlib.import_module(module), function).compile()
-        print("compiled", flush=True)
-=======
     """Compile the kernels that stdin names, each with a line of its own, and answer each.
 
     The end of stdin ends the process at once: the one that asked has ended.
@@ -187,7 +180,6 @@ def _compile_by_name() -> None:
             print("compiled", flush=True)
     finally:
         os._exit(1)  # an orderly exit would wait for the thread, which reads
->>>>>>> h-rev-k
 
 
 if __name__ == "__main__":
