@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from thothy_batch.lazy import lazy_face
 
 if TYPE_CHECKING:
+    from thothy_batch.manifest.excerpt import first_rows
     from thothy_batch.manifest.fields import ROW_SAMPLING
-    from thothy_batch.manifest.first_rows import first_rows
     from thothy_batch.manifest.items import ItemSource, open_items
     from thothy_batch.manifest.settings import (
         FileInput,
@@ -46,7 +46,7 @@ __getattr__ = lazy_face(
     __name__,
     {
         "fields": ("ROW_SAMPLING",),
-        "first_rows": ("first_rows",),
+        "excerpt": ("first_rows",),
         "items": (
             "ItemSource",
             "open_items",
