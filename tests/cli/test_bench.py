@@ -192,7 +192,7 @@ def interrupted(home: Path, phase: str, *words: str) -> tuple[int, str, str]:
             if phase in line:
                 process.send_signal(signal.SIGINT)
                 break
-        out, rest = process.communicate(timeout=120)
+        out, rest = process.communicate(timeout=900)
     return process.returncode, out, err + rest
 
 

@@ -19,7 +19,7 @@ def call(*args: object, **more: Any) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "thothy_batch", *map(str, args)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         **more,
     )
 

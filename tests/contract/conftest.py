@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 FAKE = "builtin:fake"
-TIMEOUT_S = 120
+TIMEOUT_S = 900
 EXIT_CODES = range(6)
 
 _HOLD = """

@@ -45,7 +45,7 @@ def test_a_child_starts_with_them_blocked_and_then_ignores_them() -> None:
             env={**os.environ, "PYTHONPATH": path},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=900,
         )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"{sorted(map(int, SIGNALS))} []"

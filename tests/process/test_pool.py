@@ -143,7 +143,7 @@ def test_ctrl_c_ends_parent_and_workers_without_their_tracebacks(tmp_path: Path)
     pids = worker_pids(parent)
     for pid in [parent.pid, *pids]:
         os.kill(pid, signal.SIGINT)
-    _, errors = parent.communicate(timeout=120)
+    _, errors = parent.communicate(timeout=900)
     wait_until_gone(pids)
     assert errors.count("Traceback") == 1  # the parent's own KeyboardInterrupt
 
@@ -178,7 +178,7 @@ if __name__ == "__main__":
         capture_output=True,
         text=True,
         env=env,
-        timeout=120,
+        timeout=900,
         check=False,
     )
     assert "told: a worker process that renders and tokenises ended unexpectedly" in done.stderr

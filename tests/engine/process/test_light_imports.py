@@ -37,7 +37,7 @@ print(*sorted(name for name in sys.modules if name.startswith("thothy_batch.")))
 def loaded(*names: str) -> tuple[set[str], set[str]]:
     """Top-level modules, and our own, that a fresh interpreter has after importing these."""
     command = [sys.executable, "-I", "-S", "-c", SCRIPT, str(ROOT), *names]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     tops, ours = done.stdout.splitlines()
     return set(tops.split()), set(ours.split())

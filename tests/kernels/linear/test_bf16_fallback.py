@@ -121,7 +121,7 @@ def test_the_small_tile_of_processors_without_wide_registers():
 def _said_by(command, changes):
     paths = [str(Path(__file__).resolve().parents[2] / "oracles"), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **changes}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert run.returncode == 0, run.stderr[-2000:]
     return run.stdout.strip()
 

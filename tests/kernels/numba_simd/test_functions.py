@@ -174,7 +174,7 @@ def test_kernels_run_from_a_tree_that_cannot_be_written(tmp_path):
             for _ in range(2)
         ]
         for run in runs:
-            output, _ = run.communicate(timeout=120)
+            output, _ = run.communicate(timeout=900)
             assert run.returncode == 0
             assert output.strip() == repr(expected)
     assert list(home.rglob("*.nbi")), "the user's cache folder was not used"

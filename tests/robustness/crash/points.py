@@ -109,7 +109,7 @@ def run(folder: Path, faults: str = "", kill_after: float | None = None) -> tupl
             process.wait(kill_after)
         except subprocess.TimeoutExpired:
             process.kill()
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=900)
     return process.returncode, said
 
 

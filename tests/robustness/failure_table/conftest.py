@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-TIMEOUT_S = 120  # after which something hangs
+TIMEOUT_S = 900  # after which something hangs
 NUM_ROWS = 60
 MANIFEST = """\
 model: {{id: "builtin:fake?{knobs}"}}

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-TIMEOUT_S = 120  # after which something hangs
+TIMEOUT_S = 900  # after which something hangs
 _CURSOR = re.compile(r"\x1b\[\?25([hl])")
 _OTHER_SCREEN = re.compile(r"\x1b\[\?(?:1049|1047|47)([hl])")
 
