@@ -18,7 +18,7 @@ _CACHE = tempfile.TemporaryDirectory(prefix="thothy-tests-", ignore_cleanup_erro
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Undo a background shell's ignoring of Ctrl-C, which every process of the tests would inherit.
+    """Undo the ignoring of Ctrl-C and SIGHUP, which every process of the tests would inherit.
 
     What tests measure of this machine is kept for them alone. Tests see no GPU, and Triton's
     kernels are interpreted, unless told otherwise: `make gpu` runs them on a device.
@@ -29,6 +29,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(tryfirst=True)
