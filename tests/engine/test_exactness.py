@@ -85,6 +85,7 @@ def test_golden_tokens_come_out_of_the_reference(
     assert (totals.wasted_tokens > rejected) == (way == "blocks-of-16-preempting")
 
 
+@pytest.mark.rest
 def test_golden_tokens_come_out_in_shuffled_order(
     stories: tuple[Path, list[dict[str, Any]]], run_all: Any
 ) -> None:
@@ -160,6 +161,7 @@ class _Tap:
         return logits
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("impl", IMPLS)
 def test_logits_of_a_row_have_the_same_bits_alone_and_in_any_batch(
     stories: tuple[Path, list[dict[str, Any]]], impl: str, monkeypatch: pytest.MonkeyPatch

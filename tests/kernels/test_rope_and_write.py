@@ -152,6 +152,7 @@ def test_triton_is_within_rounding_of_the_definition(heads, dtype, norm):
     args.assert_nothing_else_was_written()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("norm", ["weight", "offset"])
 @pytest.mark.parametrize("dtype", TRITON_DTYPES)
 @pytest.mark.parametrize("heads", [(4, 2, 16), (14, 2, 64), (17, 9, 128)])
@@ -180,6 +181,7 @@ def test_quarter_turns_in_triton_move_the_bits_of_its_rms_norm(heads, dtype, nor
     assert torch.equal(args.stored(args.caches[0]), turned[1][args.slots >= 0])
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_row_alone_equals_row_in_batch(norm, impl):
@@ -196,6 +198,7 @@ def test_row_alone_equals_row_in_batch(norm, impl):
             assert torch.equal(found[blocks], wanted[blocks])
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_rows_may_lie_apart_and_are_left_as_they_were(norm, impl):

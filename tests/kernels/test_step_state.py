@@ -46,6 +46,7 @@ def test_a_new_table_has_a_bit_for_every_token_and_a_slot_for_padding(vocab_size
     assert torch.equal(table.seen, torch.zeros(4, num_words, dtype=torch.int32))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("R", [1, 3, 17])
 def test_recorded_tokens_are_the_last_and_are_seen(R, impl):
@@ -131,6 +132,7 @@ def _assert_same(simulation, inputs, table, ring, counter):
     assert counter.tolist() == [simulation.counter]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize(("S", "num_groups"), [(1, 1), (3, 2), (17, 1), (20, 5)])
 def test_many_steps_are_those_of_thesimulation_of(S, num_groups, impl):

@@ -214,6 +214,7 @@ def settings_in(meta: Any) -> tuple[LaunchSettings, LaunchSettings]:
     return plan.decode.settings, plan.prefill.settings
 
 
+@pytest.mark.few(1)
 @interpreted
 @pytest.mark.parametrize("number", range(max(len(DECODES), len(PREFILLS))))
 def test_attention_is_the_same_with_any_settings(

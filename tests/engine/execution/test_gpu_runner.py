@@ -113,6 +113,7 @@ def test_a_golden_prompt_continues_as_the_reference_did(shared: Path, run_all: A
     assert completions(results) == [[tuple(row["output_token_ids"][:4])]]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("impl", "way"), [("reference", TOGETHER), ("reference", PREEMPTING), ("flex", TOGETHER)]
 )

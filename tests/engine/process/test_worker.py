@@ -243,6 +243,7 @@ def test_no_child_outlives_a_parent_that_was_killed(knobs: str) -> None:
     kill_parent(parent, child_pid)
 
 
+@pytest.mark.rest
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_no_child_outlives_a_parent_that_was_killed_while_it_loads() -> None:
     parent = start_parent("load_ms=3600000")

@@ -46,6 +46,7 @@ def test_any_heads(shape: tuple[int, int, int], window: int | None, block_size: 
     assert_float32(Case(lens, shape=shape, window=window, block_size=block_size))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("window", [None, 20])
 def test_decode_rows_alone(window: int | None) -> None:
     assert_float32(Case(DECODE, window=window), 20.0)
@@ -113,6 +114,7 @@ def finite(case: Case) -> Case:
     return case
 
 
+@pytest.mark.few(2)
 @pytest.mark.usefixtures("reads_in_place")
 @pytest.mark.parametrize("stride", [1, 3])
 @pytest.mark.parametrize("window", [None, 5, 64])

@@ -15,6 +15,7 @@ IMPLS = ("reference", "cpu")
 LENS = [(1, 1), (17, 17), (300, 1), (520, 3), (SPAN, 1), (SPAN + 1, 70), (900, 1)]
 
 
+@pytest.mark.few(12)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("softcap", [0.0, 3.0, 50.0])
 @pytest.mark.parametrize("window", [None, 1, 5, 64, 300, 5000])

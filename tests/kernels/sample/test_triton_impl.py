@@ -174,6 +174,7 @@ def test_a_vocabulary_in_several_chunks_draws_the_references_tokens():
     _assert_same_tokens(logits, _mixed(16, generator))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("temperature", [1e-30, 1e-4, 0.05, 1.0, 30.0])
 def test_screening_of_equal_logits_never_loses_the_winner(temperature):
     logits = torch.randn(12, 4200, generator=_seeded(5)) * 20 + 50

@@ -94,6 +94,7 @@ BAD_VALUES: list[tuple[str, str, object]] = [
 ]
 
 
+@pytest.mark.few(20)
 @pytest.mark.parametrize(("name", "key", "value"), BAD_VALUES)
 def test_a_value_of_another_type_is_named_with_file_and_key(
     name: str, key: str, value: object, folder: Path

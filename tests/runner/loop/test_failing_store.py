@@ -36,6 +36,7 @@ class Disk:
         self._write(fd, data, offset)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("room", [10**6, 1000], ids=["its reserve", "a last record"])
 def test_a_full_disk_ends_the_run_as_failed_and_not_killed(
     raw_project: Any, monkeypatch: pytest.MonkeyPatch, room: int
@@ -61,6 +62,7 @@ def test_a_full_disk_ends_the_run_as_failed_and_not_killed(
     assert "reserve.tmp" not in {path.name for path in journal_folder(raw_project.store).iterdir()}
 
 
+@pytest.mark.rest
 def test_a_database_that_cannot_take_the_end_ends_the_run_as_failed(
     raw_project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

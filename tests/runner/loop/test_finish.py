@@ -176,7 +176,7 @@ def test_a_signal_while_the_run_is_entered_leaves_it_stopped_not_killed(
 PHASES = ("opening the store", "reading", "looking up", "planning", "loading", "computing")
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("phase", [*PHASES, "publishing"])
 def test_the_document_of_a_run_has_the_same_keys_whenever_it_stops(
     raw_project: Any, monkeypatch: Any, phase: str

@@ -56,6 +56,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_next_command_ends_the_files_of_a_killed_run(killed_project: Any, command: str) -> None:
     before = status_of(killed_project)
@@ -73,6 +74,7 @@ def test_the_next_command_ends_the_files_of_a_killed_run(killed_project: Any, co
     assert status_of(killed_project) == status, "and once only"
 
 
+@pytest.mark.rest
 def test_the_next_run_ends_a_metrics_file_that_it_does_not_write_itself(
     killed_project: Any,
 ) -> None:

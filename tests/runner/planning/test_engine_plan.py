@@ -42,7 +42,7 @@ def two_jobs(project: Any, engine: str, priorities: tuple[int, int] = (5, 5)) ->
     project.jobs(*jobs, more=f"engine: {engine}")
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("priorities", [(5, 5), (9, 1)])
 @pytest.mark.parametrize("order", ["auto", "prefix", "fifo", "length"])
 def test_computed_prompt_tokens_are_those_of_the_plan(

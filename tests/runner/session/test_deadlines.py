@@ -233,6 +233,7 @@ def while_computing(project: Any, monkeypatch: pytest.MonkeyPatch, action: Any) 
     monkeypatch.setattr(project.notes, "phase", phase)
 
 
+@pytest.mark.rest
 def test_a_deadline_comes_while_the_machine_is_suspended(
     one_row: Any, virtual_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.records import Request
 
@@ -27,6 +29,7 @@ def write_kind(project: Any, polish: str, *, temperature: float = 0.0, more: str
     (project.folder / "staged.yaml").write_text(text)
 
 
+@pytest.mark.rest
 def test_variables_of_a_later_stage_are_part_of_the_request_key(project: Any) -> None:
     write_kind(project, "In {{ params.style }} style, mind {{ note }}: {{ previous }}")
     project.rows("rows.parquet", id=["a"], text=["one"], note=["this"])
@@ -64,6 +67,7 @@ def test_a_prompt_truncated_in_a_later_stage_is_flagged(project: Any) -> None:
     assert project.query("select num_flagged from job_stats") == [(1,)]
 
 
+@pytest.mark.rest
 def test_only_the_last_stage_draws_several_samples(project: Any) -> None:
     seen: list[Request] = []
 

@@ -155,6 +155,7 @@ def test_a_kill_between_any_two_writes_keeps_the_list_whole(harness: Any, rows: 
         assert sorted(found) == (sorted(ALL) if is_known else [])
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("owner", "step"),
     [
