@@ -119,6 +119,8 @@ def main(args: list[str] | None = None) -> NoReturn:
         _log.debug("this ended the command", exc_info=error)
         code = report_error(error, as_json="--json" in words)
     code = _flush_stdout(code, refused)
+    if signals.received():
+        signals.show_cursor()
     signals.ignore_all()
     sys.exit(code)
 

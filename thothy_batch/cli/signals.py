@@ -55,6 +55,12 @@ def raising() -> Iterator[None]:
         _may_raise = False
 
 
+def show_cursor() -> None:
+    """Shows the terminal's cursor again: a signal may end a display while it is being set up."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        os.write(2, _SHOW_CURSOR)
+
+
 def ignore() -> None:
     """Ignores signals from now on: the work is done and its exit code known."""
     global _may_raise, _is_done
@@ -72,8 +78,7 @@ def _receive(number: int, frame: FrameType | None) -> None:
     global _may_raise
     _received.append(number)
     if len(_received) >= _MAX_SIGNALS and not _is_done:
-        if sys.stderr is not None and sys.stderr.isatty():
-            os.write(2, _SHOW_CURSOR)
+        show_cursor()
         os._exit(_EXIT_CODE)
     if not _may_raise:
         return
