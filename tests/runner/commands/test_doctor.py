@@ -181,8 +181,9 @@ def test_a_speed_too_high_to_measure_is_null(
 @pytest.mark.rest
 def test_a_cache_that_cannot_be_written_is_a_note(cache_home: Path) -> None:
     cache_home.write_text("a file where the folder should be")
-    (note,) = [text for text in _diagnose()["notes"] if str(cache_home) in text]
-    assert "figures are not kept" in note
+    # On a busy machine earlier figures are looked for, too.
+    (note,) = [text for text in _diagnose()["notes"] if "figures are not kept" in text]
+    assert str(cache_home) in note
 
 
 def test_a_bad_model_is_refused_before_anything_is_measured(
