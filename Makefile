@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null \
 	  || { echo "Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
 	@test -x $(BIN)/python || { echo "== 1/4 making the virtual environment $(VENV): a few seconds"; $(PYTHON) -m venv $(VENV); }
-	@echo "== 2/4 installing PyTorch, Numba, DuckDB and what they need, 1.3 GB: one to three minutes"
+	@echo "== 2/4 installing PyTorch, Numba, DuckDB and what they need, 2.5 GB on disk: one to three minutes"
 	@set -o pipefail; $(PIP) -e . | $(PIP_LINES)
 	@touch $(STAMP)
 
