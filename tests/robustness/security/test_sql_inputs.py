@@ -63,7 +63,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_is_no_plain_select_is_refused_and_leaves_no_trace(folder: Path, sql: str) -> None:
     before = contents(folder)
     with pytest.raises((duckdb.Error, ValueError)) as caught:
-        _query(sql).read_all()
+        _query(sql, []).read_all()
     assert str(caught.value).strip()
     assert contents(folder) == before
 
@@ -95,14 +95,14 @@ def test_a_manifest_is_told_in_one_sentence(folder: Path, sql: str) -> None:
 )
 def test_what_only_reads_still_does(folder: Path, sql: str, rows: list[object]) -> None:
     before = contents(folder)
-    assert _query(sql).read_all().to_pylist() == rows
+    assert _query(sql, []).read_all().to_pylist() == rows
     assert contents(folder) == before
 
 
 def test_no_database_of_the_user_is_open_to_it(folder: Path) -> None:
-    (found,) = _query("select count(*) as n from duckdb_tables()").read_all().to_pylist()
+    (found,) = _query("select count(*) as n from duckdb_tables()", []).read_all().to_pylist()
     assert found == {"n": 0}
-    names = _query("select database_name as n from duckdb_databases()").read_all()
+    names = _query("select database_name as n from duckdb_databases()", []).read_all()
     assert set(names["n"].to_pylist()) == {"memory", "system", "temp"}
 
 
@@ -111,7 +111,7 @@ def test_nothing_is_loaded_from_the_extensions_of_the_user(folder: Path) -> None
     off = (
         "select name, value from duckdb_settings() where name similar to 'auto.*_known_extensions'"
     )
-    settings = {r["name"]: r["value"] for r in _query(off).read_all().to_pylist()}
+    settings = {r["name"]: r["value"] for r in _query(off, []).read_all().to_pylist()}
     assert settings == {
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
