@@ -22,6 +22,8 @@ PEERS ?= .peers
 
 # OpenMP threads that spin for long stall a test run as soon as something else has a core.
 export GOMP_SPINCOUNT ?= 2000
+# Tests start hundreds of programs: none of them is to compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-rest test-all check lint format wheel gpu gpu-dry-run gpu-first-contact gpu-pack bench peers bench-peers faults fuzz docs clean

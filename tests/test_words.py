@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for name in ("thothy_batch", "kernels") for path in (ROOT / name).rglob("*.py"))
 TEST_FILES = sorted((ROOT / "tests").rglob("*.py"))
@@ -125,6 +127,7 @@ def test_docstrings_begin_with_their_subject() -> None:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.rest
 def test_nothing_but_a_person_is_spoken_of_as_a_person() -> None:
     found = [
         f"{relative(path)}:{line}: {text_line.strip()}"

@@ -121,6 +121,7 @@ def test_sections_that_fail_or_die_leave_the_others(
     assert sorted(line.split()[1] for line in told) == sorted(map(str, seen))
 
 
+@pytest.mark.rest
 def test_a_section_that_hangs_is_cut_off_and_the_next_runs(sections: str) -> None:
     results = run_phases([["hanging"], ["fine"]], limit_s=2, budget_s=60, package=sections)
     assert outcomes(results) == {"hanging.sleep": "FAIL", "fine.sum": "PASS"}

@@ -196,7 +196,7 @@ def interrupted(home: Path, phase: str, *words: str) -> tuple[int, str, str]:
     return process.returncode, out, err + rest
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("phase", "words"),
     [

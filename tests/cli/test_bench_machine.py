@@ -101,7 +101,7 @@ def test_peak_memory_is_that_of_the_time_since() -> None:
     assert memory.num_bytes() > before + len(data) // 2
 
 
-@pytest.mark.few(2)
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("options", "environment", "seen"),
     [

@@ -45,6 +45,7 @@ def store(folder: Path) -> Path:
     return folder / "artifacts.duckdb"
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("command", ["run", "plan"])
 def test_json_is_one_document_and_progress_goes_to_stderr(folder: Path, command: str) -> None:
     done = call(command, folder / "manifest.yaml", "--json")
@@ -59,6 +60,7 @@ def test_a_second_run_finds_nothing_left_to_do(folder: Path) -> None:
     assert "nothing left to do" in done.stdout
 
 
+@pytest.mark.rest
 def test_plan_shows_reused_and_failing_entries(folder: Path) -> None:
     plan = json.loads(call("plan", folder / "manifest.yaml", "--json").stdout)
     assert plan["num_already_done"] == 2
@@ -93,6 +95,7 @@ def test_report_writes_a_page(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv"])
 def test_export_chooses_the_format_by_extension(folder: Path, tmp_path: Path, ending: str) -> None:
     out = tmp_path / f"all.{ending}"
@@ -106,7 +109,7 @@ def test_export_to_an_unknown_format_is_bad_usage(folder: Path, tmp_path: Path) 
     assert "parquet | jsonl | csv" in done.stderr
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -153,6 +156,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in call("report", tmp_path / "none.duckdb", env=env).stderr
 
 
+@pytest.mark.rest
 def test_help_and_status_do_not_import_torch(folder: Path) -> None:
     code = (
         "import sys\n"
@@ -195,6 +199,7 @@ def test_every_command_and_option_has_help() -> None:
             assert getattr(parameter, "help", None), (name, parameter.name)
 
 
+@pytest.mark.rest
 def test_init_creates_a_manifest_that_plans_and_overwrites_nothing(tmp_path: Path) -> None:
     created = call("init", tmp_path / "new")
     assert created.returncode == 0, created.stderr

@@ -84,7 +84,7 @@ def test_a_model_is_measured_into_one_document(model: Path, tmp_path: Path) -> N
     assert len(list((tmp_path / "cache" / "thothy-batch").iterdir())) == 2  # device and speed
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -109,6 +109,7 @@ def test_the_status_and_the_report_of_a_run_that_goes_on(
     assert document(capsys, "status", store)["state"] == "idle"
 
 
+@pytest.mark.rest
 def test_a_store_held_open_by_another_program_and_one_without_a_run(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ def shell(folder: Path, words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize(
     "where",
     ["2>&1 | true", "| true", ">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full", "--json | true"],
@@ -44,7 +44,7 @@ def test_a_lost_reader_or_log_does_not_change_how_a_run_ends(folder: Path, where
     assert (again["num_reused"], again["num_items"]) == (2, 2)
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("words", ["run manifest.yaml", "run manifest.yaml --json", "--help"])
 def test_a_full_disk_under_stdout_is_reported(folder: Path, words: str) -> None:
     done = shell(folder, f"{words} > /dev/full")
@@ -102,6 +102,7 @@ def test_a_file_that_cannot_be_a_store_is_refused_before_anything_is_computed(
     assert not list(folder.glob("*.journal"))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("words", ["run manifest.yaml", "init"])
 def test_a_hostile_file_name_does_not_reach_the_terminal(folder: Path, words: str) -> None:
     name = "$'store\\e[31m\\u202e'"

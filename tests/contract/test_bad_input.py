@@ -106,6 +106,7 @@ def test_undecodable_text_in_sql_ends_the_command(folder: Any) -> None:
     assert "q" in outcome.stderr
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     "on_too_long",
     [
@@ -192,6 +193,7 @@ def test_full_disk_is_a_store_error_and_the_next_run_goes_on(folder: Any) -> Non
     assert folder.one("select count(*) from artifacts") == 3
 
 
+@pytest.mark.rest
 def test_missing_files_and_stores_are_said(folder: Any) -> None:
     missing = folder.call("run", folder.path / "nowhere.yaml")
     assert missing.code == 2

@@ -57,7 +57,7 @@ def test_help_names_every_command_and_every_option_of_run(folder: Any) -> None:
         assert option in text, option
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "words",
     [
@@ -128,6 +128,7 @@ def test_same_program_by_python_m(night: Any) -> None:
     assert "last run" in done.stdout
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("format", ["parquet", "jsonl", "csv"])
 def test_export_writes_the_finished_artifacts(night: Any, format: str) -> None:
     target = night.path / f"out.{format}"
@@ -153,6 +154,7 @@ def _read(path: Path, format: str) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.rest
 def test_export_of_a_run_or_job_that_is_not_there_is_an_error(night: Any) -> None:
     for option in (["--job", "three"], ["--run", "1999"]):
         outcome = night.call("export", night.store, *option, "-o", night.path / "none.csv")

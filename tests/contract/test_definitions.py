@@ -193,6 +193,7 @@ def test_output_does_not_depend_on_neighbours_order_pool_or_preemption(folder: A
     assert json.loads(run["engine"])["num_blocks"] == 24
 
 
+@pytest.mark.rest
 def test_job_stops_when_too_many_answered_rows_failed(folder: Any) -> None:
     folder.texts("rows.parquet", 200)
     folder.path.joinpath("strict.yaml").write_text(ALWAYS_FAILS)

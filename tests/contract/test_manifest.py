@@ -125,6 +125,7 @@ def test_every_key_of_the_contract_is_taken(folder: Any) -> None:
     assert tokens == len(ids) == 12
 
 
+@pytest.mark.rest
 def test_auto_and_null_are_taken_wherever_the_contract_has_them(folder: Any) -> None:
     folder.texts("rows.parquet", 2)
     folder.manifest(AUTOS)
@@ -165,6 +166,7 @@ def test_every_wrong_key_is_named_with_its_line_and_the_nearest_name(folder: Any
         outcome.error_line(f"night.yaml:{folder.line_of(value)}:", value.split()[-1], right)
 
 
+@pytest.mark.rest
 def test_two_jobs_of_one_name_are_an_error_with_line(folder: Any) -> None:
     folder.texts("rows.parquet", 2)
     folder.manifest("""
@@ -179,6 +181,7 @@ def test_two_jobs_of_one_name_are_an_error_with_line(folder: Any) -> None:
     outcome.error_line(f"night.yaml:{second}:", "twin")
 
 
+@pytest.mark.rest
 def test_impossible_sampling_values_are_errors_with_lines(folder: Any) -> None:
     folder.texts("rows.parquet", 2)
     folder.manifest(SAMPLING)
@@ -198,7 +201,7 @@ def test_impossible_sampling_values_are_errors_with_lines(folder: Any) -> None:
         outcome.error_line(f"night.yaml:{folder.line_of(f' {key}:')}:", key)
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("text", "parts"),
     [

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 NIGHT_ROWS = [
     {
@@ -92,6 +93,7 @@ def test_parquet_job_manifest_mixes_jobs_and_kinds(folder: Any) -> None:
     assert (run["num_reused"], run["num_failed"], run["output_tokens"]) == (4, 1, 0)
 
 
+@pytest.mark.rest
 def test_params_of_a_parquet_job_manifest_may_be_a_struct(folder: Any) -> None:
     folder.parquet(
         "night.parquet",

@@ -130,6 +130,7 @@ def test_run_stops_in_time_with_reason_deadline(slow_night: Any, option: str) ->
     assert reasons == [("deadline",)]
 
 
+@pytest.mark.rest
 def test_killed_run_is_marked_failed_with_counts_that_add_up(killed_night: Any) -> None:
     assert killed_night.status.code == 0
     assert "killed" in killed_night.status.stdout
@@ -149,6 +150,7 @@ def test_killed_run_has_every_entry_in_run_items(killed_night: Any) -> None:
     assert killed_night.one("select count(distinct item_id) from run_items") == 60
 
 
+@pytest.mark.rest
 def test_run_after_a_killed_one_does_what_is_missing(killed_night: Any) -> None:
     hurry(killed_night)
     assert killed_night.run().code == 0

@@ -48,7 +48,7 @@ def golden_requests(rows: list[dict[str, Any]], sampling: Sampling = GREEDY) -> 
     ]
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("way", WAYS)
 def test_golden_tokens_come_out_however_they_are_scheduled(
     stories: tuple[Path, list[dict[str, Any]]], way: str, run_all: Any

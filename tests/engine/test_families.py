@@ -245,7 +245,7 @@ def test_every_family_gives_transformers_tokens(family: Family, impl: str, run_a
         assert (totals.num_preempted > 0) == can_preempt
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("impl", IMPLS)
 def test_the_repetition_penalty_is_that_of_transformers(
     family: Family, impl: str, run_all: Any
@@ -284,7 +284,7 @@ def test_one_text_under_two_ropes_shares_no_keys(family: Family, run_all: Any) -
     assert totals.prefill_tokens == 70 + 32 + 4 + 4
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("impl", IMPLS)
 def test_orders_groups_and_copies_change_no_token(family: Family, impl: str, run_all: Any) -> None:
     """Four samples of each prompt beside the prompts that share a beginning with it."""

@@ -68,6 +68,7 @@ def begun(engine: Any, request_of: Any, num: int = 10, **more: Any) -> EngineUpd
     return poll_until(engine, lambda update: update.num_waiting < num)
 
 
+@pytest.mark.few(1)
 def test_stop_admitting_alone_finishes_what_runs_and_keeps_the_rest_waiting(
     start: Any, request_of: Any
 ) -> None:
@@ -95,6 +96,7 @@ def test_what_is_submitted_after_the_stop_is_given_back(start: Any, request_of: 
     assert is_idle(update)
 
 
+@pytest.mark.few(1)
 def test_give_back_returns_the_queue_and_later_requests_run(start: Any, request_of: Any) -> None:
     engine = start("?step_ms=5", max_seqs=2)
     first = begun(engine, request_of)
@@ -108,7 +110,7 @@ def test_give_back_returns_the_queue_and_later_requests_run(start: Any, request_
     assert {each.request_id for each in third.results} == given_back
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 def test_cancelled_requests_are_given_back_where_they_are_queued(
     start: Any, request_of: Any
 ) -> None:
@@ -121,6 +123,7 @@ def test_cancelled_requests_are_given_back_where_they_are_queued(
     assert 0 in {each.request_id for each in (*first.results, *rest.results)}
 
 
+@pytest.mark.few(1)
 def test_a_prefix_is_not_pinned_for_readers_that_are_cancelled_or_given_back(
     start: Any, request_of: Any
 ) -> None:

@@ -52,6 +52,7 @@ def test_cpu_and_reference_make_the_same_tokens(
     assert fast == exact
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "way", [{"max_seqs": 1}, {"max_step_tokens": 7}, {"block_size": 4, "prefix_sharing": False}]
 )

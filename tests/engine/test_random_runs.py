@@ -217,7 +217,7 @@ def check_runs(seed: int, num: int, check_one: Callable[[RandomRun], bool], conf
     assert kept >= num // 8, "too few runs tested the promise"
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("seed", range(CHUNKS))
 def test_a_random_run_keeps_its_promises(seed: int, config_of: Any) -> None:
     check_runs(seed, RUNS, check, config_of)
@@ -247,7 +247,7 @@ def check_engine(run: RandomRun, engine: LLMEngine, expected: Any, finish: Any) 
         assert (totals.prefill_tokens, totals.num_steps) == (done.prefill_tokens, done.num_steps)
 
 
-@pytest.mark.few(16)
+@pytest.mark.few(4)
 @pytest.mark.parametrize("seed", range(200, 216))
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_engine_keeps_the_promise_and_every_policy_gives_the_same_tokens(

@@ -134,7 +134,7 @@ def _exact(x, weight, args):
     return exact, error + (exact.abs() + error) * narrow / 2 + step
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("dtype", TRITON_DTYPES)
 @pytest.mark.parametrize("heads", HEADS)
@@ -243,7 +243,7 @@ def test_what_lies_outside_is_refused_before_anything_is_written(name, value, im
     assert all(pool.isnan().all() for pool in args.pools)
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize(("name", "value"), OUTSIDE)
 def test_in_triton_such_a_token_is_stored_nowhere_and_its_query_is_nan(name, value, norm):

@@ -228,6 +228,7 @@ def test_attention_is_the_same_with_any_settings(
     assert ((out - exact).abs() <= case.float32_error()).all()
 
 
+@pytest.mark.rest
 @interpreted
 def test_a_plan_is_launched_with_the_settings_that_it_was_made_with(case: Case) -> None:
     """Whatever the table says by then: tiles were counted, and queries dealt out, for them."""
@@ -257,6 +258,7 @@ def small_trials() -> dict[str, Trial]:
     return {trial.op: trial for trial in found}
 
 
+@pytest.mark.few(2)
 @interpreted
 @torch.inference_mode()
 @pytest.mark.parametrize("op", OPERATIONS)

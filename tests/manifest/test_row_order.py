@@ -70,7 +70,7 @@ ORDERED = {
 }
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("sql", ORDERED)
 def test_rows_stand_in_the_querys_order_then_by_id_and_content(
     shuffled: Callable[[int], None], sql: str
@@ -87,6 +87,7 @@ def test_rows_stand_in_the_querys_order_then_by_id_and_content(
         assert [row[0] for row in results[0]] == sorted(row[0] for row in results[0])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("sql", "expected"),
     [

@@ -57,11 +57,13 @@ def test_relative_paths_start_at_the_manifest_and_nowhere_else(
     assert Path.cwd() == tmp_path / "elsewhere"
 
 
+@pytest.mark.rest
 def test_a_folder_with_a_comma_is_no_trouble(source: Open, parquet: Write, tmp_path: Path) -> None:
     parquet("a,b/a.parquet", id=["1"], text=["t"])
     assert [i.item_id for i in source({"sql": "from 'a,b/*.parquet'"})] == ["1"]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "sql",
     [

@@ -24,6 +24,7 @@ def planned(prompts: list[list[int]], block_size: int, policy: str = "auto") -> 
     return plan_requests(requests, policy, block_size=block_size)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("policy", ["auto", "prefix"])
 def test_mooncake_shares_what_its_hash_ids_say(shared: Path, policy: str) -> None:
     rows = rows_of(shared, "mooncake_conversation")

@@ -46,6 +46,7 @@ def test_failures_of_equal_rows_are_written_once(failing_project: Any) -> None:
     assert len(entries(failing_project, "failures")) == 8, "one for each attempt and entry"
 
 
+@pytest.mark.rest
 def test_a_new_row_that_equals_a_failed_one_fails_with_a_row_of_its_own(
     failing_project: Any,
 ) -> None:

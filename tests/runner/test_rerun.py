@@ -33,6 +33,7 @@ def test_an_edited_row_is_new_work(raw_project: Any) -> None:
     assert latest == [(12,)]
 
 
+@pytest.mark.rest
 def test_ten_added_rows_are_ten_requests(raw_project: Any) -> None:
     raw_project.run()
     raw_project.rows("rows.parquet", **prompts(22))
@@ -40,6 +41,7 @@ def test_ten_added_rows_are_ten_requests(raw_project: Any) -> None:
     assert (again.counts["num_done"], again.counts["num_reused"]) == (10, 12)
 
 
+@pytest.mark.rest
 def test_the_order_of_rows_changes_nothing(raw_project: Any) -> None:
     raw_project.run()
     raw_project.rows("rows.parquet", **{k: v[::-1] for k, v in prompts(12).items()})
@@ -65,6 +67,7 @@ def test_identical_rows_are_computed_once(project: Any) -> None:
     assert project.run().counts["num_reused"] == 3
 
 
+@pytest.mark.rest
 def test_a_shared_request_has_the_highest_priority_of_its_jobs(project: Any) -> None:
     project.rows("rows.parquet", **prompts(1))
     job = "kind: raw, input: rows.parquet, sampling: {max_tokens: 4}"
@@ -81,6 +84,7 @@ def test_a_shared_request_has_the_highest_priority_of_its_jobs(project: Any) -> 
     assert [request.priority for request in seen] == [9]
 
 
+@pytest.mark.rest
 def test_limit_and_job_select_rows(project: Any) -> None:
     project.rows("rows.parquet", **prompts(10))
     job = "kind: raw, input: rows.parquet, sampling: {max_tokens: 4}"
@@ -119,6 +123,7 @@ def test_an_empty_input_is_reported(project: Any) -> None:
     assert run.messages == ["nothing to do: the inputs have no rows"]
 
 
+@pytest.mark.rest
 def test_wasted_tokens_are_those_recomputed_after_preemption(project: Any) -> None:
     texts = ["one and the same beginning of a prompt, " * 3 + str(i) for i in range(24)]
     project.rows("rows.parquet", id=list(range(24)), text=texts)

@@ -22,7 +22,7 @@ def store_rows(project: Any, seed: int) -> None:
         project.rows(f"data/{index}.parquet", **columns)
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize(
     "sql",
     [

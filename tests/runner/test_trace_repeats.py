@@ -9,11 +9,13 @@ from random import Random
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 NAME = "servegen_offline_b_text_generation_sample"
 TIMES = 10
 
 
+@pytest.mark.rest
 def test_repeats_of_the_text_generation_job_are_computed_once(project: Any, shared: Path) -> None:
     rows = pq.read_table(shared / f"data/traces/{NAME}.parquet").to_pylist()
     once = [" ".join(map(str, row["hash_ids"])) for row in rows]

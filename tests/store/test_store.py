@@ -65,6 +65,7 @@ def test_tick_syncs_a_row_within_a_second(harness: Any, rows: Any) -> None:
         store.end_run({"status": "completed"})
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("read_only", [True, False], ids=["read-only", "read-write"])
 def test_a_reader_during_the_whole_run_changes_nothing(
     harness: Any, rows: Any, read_only: bool
@@ -147,6 +148,7 @@ def test_a_dead_run_is_counted_before_the_next_run_replaces_its_rows(
     assert harness.query("SELECT run_id, text FROM artifacts") == [("r2", "made anew")]
 
 
+@pytest.mark.rest
 def test_a_backlog_is_merged_piece_by_piece_while_the_run_goes_on(
     harness: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

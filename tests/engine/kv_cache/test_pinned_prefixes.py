@@ -110,7 +110,7 @@ def check_outputs(requests: list[Request], results: Any, expected: Any, window: 
         assert got == expected(request, window)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("shape", LAYOUTS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[FIXED])
 @given(
@@ -155,7 +155,7 @@ def test_shared_blocks_are_computed_once_and_nothing_is_preempted(
     assert engine.pop_update().blocks_used == 0, "a block leaked"
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("shape", LAYOUTS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[FIXED])
 @given(

@@ -43,6 +43,7 @@ def loaded(*names: str) -> tuple[set[str], set[str]]:
     return set(tops.split()), set(ours.split())
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("names", [(each,) for each in (*SHARED, *PARENT)] + [SHARED])
 def test_only_the_standard_library_is_loaded(names: tuple[str, ...]) -> None:
     tops, _ = loaded(*names)

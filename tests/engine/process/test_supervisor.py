@@ -65,7 +65,7 @@ def rows(request_of: Any, num: int, poison: tuple[int, ...] = ()) -> list[Any]:
     ]
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("how", ["kill", "segv", "exit", "error"])
 def test_one_death_loses_nothing_and_repeats_nothing(
     how: str, start: Any, request_of: Any, tmp_path: Path
@@ -182,6 +182,7 @@ def test_a_death_while_the_run_drains_ends_it(
     assert not drain(engine).results
 
 
+@pytest.mark.rest
 def test_finished_planned_readers_are_not_waited_for(
     start: Any, request_of: Any, tmp_path: Path
 ) -> None:

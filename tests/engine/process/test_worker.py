@@ -138,6 +138,7 @@ def test_close_does_not_wait_for_a_step_to_end(child: Any, request_of: Any) -> N
     engine.close()
 
 
+@pytest.mark.rest
 def test_a_parent_that_does_not_poll_blocks_neither_side(child: Any, request_of: Any) -> None:
     """Far more than a socket buffer holds is sent both ways without a poll."""
     engine = child()
@@ -149,6 +150,7 @@ def test_a_parent_that_does_not_poll_blocks_neither_side(child: Any, request_of:
     assert sorted(r.request_id for r in update.results) == list(range(3000))
 
 
+@pytest.mark.rest
 def test_a_working_child_reports_every_second(child: Any, request_of: Any) -> None:
     engine = child("?step_ms=10")
     engine.submit([request_of(0, b"x", ENDLESS, ignore_eos=True)])

@@ -103,7 +103,7 @@ def run(engine: LLMEngine, runner: ShadowRunner, requests: list[Request], random
     return results
 
 
-@pytest.mark.few(40)
+@pytest.mark.few(10)
 @pytest.mark.parametrize("groups", [(LayerGroup((0, 1)),), WINDOWED, (LayerGroup((0,), 7),)])
 @pytest.mark.parametrize("seed", range(40))
 def test_outputs_are_those_of_single_steps(

@@ -49,6 +49,7 @@ def test_a_function_is_compiled_on_first_use_and_kept(folder: Path) -> None:
     assert sum(second._dispatcher.stats.cache_hits.values()) == 1
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("ending", ["nbi", "nbc"])
 @pytest.mark.parametrize("content", [b"", b"\x80\x04", b"no pickle"])
 def test_a_damaged_file_is_compiled_again(

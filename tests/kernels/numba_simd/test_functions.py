@@ -121,6 +121,7 @@ def test_arguments_are_filled_by_name():
         _Arguments(next_index=0, num_values=0, values=0, count=0)
 
 
+@pytest.mark.rest
 def test_importing_a_contract_compiles_nothing():
     code = "import sys, thothy_kernels.sample, thothy_kernels.paged_attention as p; "
     code += "assert 'numba' not in sys.modules, 'numba was imported'"

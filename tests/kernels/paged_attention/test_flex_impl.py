@@ -114,7 +114,7 @@ def finite(case: Case) -> Case:
     return case
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.usefixtures("reads_in_place")
 @pytest.mark.parametrize("stride", [1, 3])
 @pytest.mark.parametrize("window", [None, 5, 64])

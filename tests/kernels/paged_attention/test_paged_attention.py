@@ -82,6 +82,7 @@ def _all_work(pool: Pool) -> list[tuple[int, int, int]]:
     return [(seq, context - n, context) for seq, (n, context) in enumerate(WORK)]
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("heads", HEADS)
 def test_float32_is_within_rounding_of_the_definition(heads, impl):
@@ -91,6 +92,7 @@ def test_float32_is_within_rounding_of_the_definition(heads, impl):
         assert ((rows - exact.rows).abs() <= exact.float32_error()).all()
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("heads", HEADS)
 def test_bfloat16_errs_only_by_rounding_the_result(heads, impl):
@@ -115,6 +117,7 @@ def test_row_alone_equals_row_in_batch(heads, impl):
         assert torch.equal(rows, pool.attend([mine], impl)[0])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("heads", [(4, 2, 16), (3, 1, 8), (3, 1, 128)])
 def test_chunks_of_a_prompt_equal_the_prompt_in_one_go(heads, impl):

@@ -67,7 +67,7 @@ def test_any_heads(shape: tuple[int, int, int], window: int | None, block_size: 
     assert_float32(case, attend(case))
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("num_programs", [1, 2, 3, 64])
 def test_where_pieces_are_cut_changes_nothing(
     num_programs: int, monkeypatch: pytest.MonkeyPatch
@@ -91,7 +91,7 @@ GROUPS = {
 }
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("groups", GROUPS)
 @pytest.mark.parametrize("shape", [(4, 2, 32), (16, 1, 64), (2, 2, 16), (40, 1, 16)])
 def test_groups_change_nothing(groups: str, shape: tuple[int, int, int]) -> None:
@@ -100,6 +100,7 @@ def test_groups_change_nothing(groups: str, shape: tuple[int, int, int]) -> None
     assert_float32(case, out, 30.0)
 
 
+@pytest.mark.rest
 def test_groups_in_sixteen_bits() -> None:
     lens = [(410 + 7 * i, 1) for i in range(9)]
     case = Case(lens, shared=GROUPS["head and documents"], dtype=torch.float16)

@@ -113,7 +113,7 @@ def test_reference_and_cpu_draw_the_same_tokens():
         assert torch.equal(sample(logits, params, impl="cpu"), expected), (num_rows, V)
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("temperature", [1e-4, 0.05, 1.0, 30.0])
 def test_screening_never_loses_the_winner(temperature):
     logits = torch.randn(20, 4099, generator=_seeded(5)) * 20 + 50
@@ -143,6 +143,7 @@ def test_temperature_zero_takes_the_lowest_id_among_the_highest(impl):
     assert sample(logits, _params(3, temperature=0.0), impl=impl).tolist() == [7, 1499, 0]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("impl", HOST_IMPLS)
 def test_top_k_keeps_exactly_k_and_what_equals_the_last(impl):
     row = torch.tensor([0.0, 3.0, 1.0, 2.0, 2.0, -1.0])
@@ -155,6 +156,7 @@ def test_top_k_keeps_exactly_k_and_what_equals_the_last(impl):
     assert draws[9] == {0, 1, 2, 3, 4, 5}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("impl", HOST_IMPLS)
 def test_top_p_keeps_the_shortest_head_that_reaches_p(impl):
     row = torch.tensor([0.1, 0.5, 0.15, 0.25]).log()

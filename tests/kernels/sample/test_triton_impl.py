@@ -136,6 +136,7 @@ def _threshold_kernel(values, wanted, found, V, COUNTS: tl.constexpr, BITS: tl.c
     tl.store(found + 1, above)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("counts", [True, False])
 def test_a_threshold_is_the_highest_value_from_which_on_the_weight_is_reached(counts):
     values = (torch.randn(200, generator=_seeded(1)) * 12).round().clamp(max=36) / 4
@@ -174,7 +175,7 @@ def test_a_vocabulary_in_several_chunks_draws_the_references_tokens():
     _assert_same_tokens(logits, _mixed(16, generator))
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("temperature", [1e-30, 1e-4, 0.05, 1.0, 30.0])
 def test_screening_of_equal_logits_never_loses_the_winner(temperature):
     logits = torch.randn(12, 4200, generator=_seeded(5)) * 20 + 50
@@ -244,7 +245,7 @@ def test_minus_zero_equals_zero(small_pieces):
         _assert_same_tokens(logits, _params(10, 0.5, top_k, top_p))
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("bad", [float("nan"), INF, -INF])
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p"), [(0.0, 0, 1.0), (1.0, 0, 1.0), (1.0, 5, 1.0), (1.0, 0, 0.9)]

@@ -34,7 +34,7 @@ def _rms(difference: torch.Tensor) -> float:
     return float(difference.double().square().mean().sqrt())
 
 
-@pytest.mark.few(19)
+@pytest.mark.few(6)
 @pytest.mark.parametrize("impl", [*IMPLS, "transformers"])
 def test_logits_miss_float64_by_no_more_than_the_roundings_of_float32(
     variant: str, impl: str, make_checkpoint: Make, feeder: Any, float64_logits: Logits
@@ -90,7 +90,7 @@ FAULTS: dict[str, Callable[[Any], None]] = {
 }
 
 
-@pytest.mark.few(6)
+@pytest.mark.rest
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("variant", ["llama", "qwen3", "gemma2-2b-heads", "gemma3-1b-heads"])
 def test_faults_miss_float64_by_more(
@@ -103,6 +103,7 @@ def test_faults_miss_float64_by_more(
     assert _rms(feeder(model).logits(ids) - exact) > 2 * bound
 
 
+@pytest.mark.few(8)
 def test_greedy_tokens_equal_transformers(variant: str, make_checkpoint: Make, feeder: Any) -> None:
     directory, oracle = make_checkpoint(variant)
     prompt = _prompt(21, seed=2)
@@ -113,6 +114,7 @@ def test_greedy_tokens_equal_transformers(variant: str, make_checkpoint: Make, f
     assert feeder(_load(directory)).greedy(prompt, 24) == expected[0, len(prompt) :].tolist()
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("variant", ["qwen3", *MIXED])
 def test_bfloat16_misses_float64_by_no_more_than_its_roundings(
@@ -126,6 +128,7 @@ def test_bfloat16_misses_float64_by_no_more_than_its_roundings(
     assert 0 < _rms(ours - exact) < bound
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("variant", ["llama-odd-heads", "qwen2", "qwen3", *MIXED])
 def test_a_row_has_the_same_bits_alone_and_in_a_batch(
@@ -139,6 +142,7 @@ def test_a_row_has_the_same_bits_alone_and_in_a_batch(
         assert torch.equal(one, in_batch)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize(
     ("variant", "length", "chunk"),
@@ -264,6 +268,7 @@ def test_packing_takes_the_layers_out_of_the_weights(make_checkpoint: Make) -> N
     assert weights.layers == []
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("impl", IMPLS)
 def test_stories_golden(impl: str, shared: Path, feeder: Any) -> None:
     directory = shared / "data" / "weights" / "stories260K"

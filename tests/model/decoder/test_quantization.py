@@ -59,6 +59,7 @@ def test_saved_bytes_are_those_of_the_linears(
     assert saved_bytes(config, dtype, "none") == (0, 0)
 
 
+@pytest.mark.rest
 def test_plain_weights_are_freed_when_a_decoder_is_packed(make_checkpoint: Make) -> None:
     config = load_config(make_checkpoint("llama")[0])
     weights = random_weights(config, "bfloat16", 0)
@@ -124,7 +125,7 @@ def expected_error(make_checkpoint: Make) -> Callable[..., tuple[torch.Tensor, f
     return compute
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("impl", ["reference", "cpu"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_logits_are_as_near_to_the_plain_model_as_steps_of_8_bits_let_them(

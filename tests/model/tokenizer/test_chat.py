@@ -36,6 +36,7 @@ def test_chat_equals_transformers(name: str, pair: Pair, texts: list[str]) -> No
     assert ours.chat_ids_batch(conversations) == [ours.chat_ids(m) for m in conversations]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", WITH_TEMPLATE)
 def test_no_message_makes_a_control_token(name: str, pair: Pair) -> None:
     ours, oracle = pair(name)
@@ -50,6 +51,7 @@ def test_no_message_makes_a_control_token(name: str, pair: Pair) -> None:
             assert text.strip() in ours.decode(ids, skip_special=False)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", WITH_TEMPLATE)
 def test_control_texts_are_encoded_like_transformers_does_on_request(name: str, pair: Pair) -> None:
     ours, oracle = pair(name)

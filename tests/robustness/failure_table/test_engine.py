@@ -38,7 +38,7 @@ def engine_of(command: Any) -> int:
     return int(pid)
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, pytest.param(signal.SIGSEGV, marks=pytest.mark.rest)]
 )

@@ -48,7 +48,7 @@ def test_a_second_run_fails_skips_or_waits_as_it_was_told(
     held_project.check_whole(undisturbed)
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_waiting_for_a_lock(held_project: Any, number: int) -> None:
     waiting = held_project.start_run("--if-locked", "wait=30m", "--json")
@@ -86,6 +86,7 @@ def _details(pid: int) -> bytes:
     return json.dumps({**fields, "manifest": "/m.yaml", "extra": {}}).encode()
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     "left",
     ["dead", pytest.param("other", marks=pytest.mark.rest)]

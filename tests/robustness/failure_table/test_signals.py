@@ -51,6 +51,7 @@ def assert_told(outcome: Any, number: int) -> None:
     assert sum(outcome.said.count(text) for text in (before, begun, entered)) == 1, outcome
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("phase", ["importing", "opening the store", "loading"])
 def test_a_signal_is_an_end_with_a_sentence(project: Any, phase: str) -> None:
     outcome = stopped_in(project, phase, signal.SIGTERM)

@@ -128,6 +128,7 @@ def _lengths(killed: Killed) -> list[int]:
     return sorted(near)
 
 
+@pytest.mark.rest
 def test_a_night_cut_off_anywhere_keeps_its_whole_records(killed: Killed) -> None:
     for length in _lengths(killed):
         with fresh_folder(killed.folder) as folder:

@@ -235,6 +235,7 @@ def test_no_template_reaches_python(template: str) -> None:
     assert values == {"text": "some text", "params": {"tone": "dry"}}
 
 
+@pytest.mark.rest
 @given(template=templates())
 @examples(5)
 def test_rows_of_a_hostile_kind_fail_by_themselves(template: str) -> None:

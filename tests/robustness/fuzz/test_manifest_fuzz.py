@@ -156,7 +156,7 @@ MUCH = {
 }
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", MUCH)
 def test_much_of_anything_ends_in_time(folder: Path, name: str) -> None:
     check(folder, MUCH[name].encode())

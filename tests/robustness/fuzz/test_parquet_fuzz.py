@@ -65,6 +65,7 @@ def names_file(error: ThothyError, name: str) -> bool:
     return isinstance(error, ManifestError) and all(name in str(p) for p in error.problems)
 
 
+@pytest.mark.rest
 @given(rows=ROWS, job=st.sampled_from(JOBS))
 @examples(80)
 def test_rows_of_any_type_become_entries_or_the_file_is_refused(
@@ -74,7 +75,7 @@ def test_rows_of_any_type_become_entries_or_the_file_is_refused(
     assert not isinstance(found, ThothyError) or names_file(found, "rows.parquet")
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", [*COLUMNS, *MORE, "job", "kind"])
 def test_every_type_in_every_column_is_read_or_refused(folder: Path, name: str) -> None:
     """In a file of rows and in a job manifest, for a kind that reads the column."""
@@ -89,6 +90,7 @@ def test_every_type_in_every_column_is_read_or_refused(folder: Path, name: str) 
         prepared(manifest)
 
 
+@pytest.mark.rest
 @given(rows=JOB_ROWS)
 @examples(50)
 def test_job_manifests_of_any_type_become_jobs_or_are_refused(folder: Path, rows: bytes) -> None:

@@ -105,6 +105,7 @@ def test_a_malformed_file_is_named_before_anything_is_allocated(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100_000
 
 
+@pytest.mark.rest
 def test_a_wrong_header_length_does_not_make_a_plan_read_the_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

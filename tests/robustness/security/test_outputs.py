@@ -151,6 +151,7 @@ except StoreError as error:
 """
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["o.csv", "o.jsonl", "o.parquet", "o.html"])
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     store: Path, tmp_path: Path, name: str

@@ -68,6 +68,7 @@ def test_what_is_no_plain_select_is_refused_and_leaves_no_trace(folder: Path, sq
     assert contents(folder) == before
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("sql", [COPY, IN_A_SELECT[0], "from 'https://127.0.0.1:9/a.parquet'"])
 def test_a_manifest_is_told_in_one_sentence(folder: Path, sql: str) -> None:
     before = contents(folder)

@@ -100,7 +100,7 @@ def _fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "MAX_STEPS", 200_000)
 
 
-@pytest.mark.few(10)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("render", [of_a_kind, of_a_checkpoint])
 @pytest.mark.parametrize(("template", "message"), {**LARGE, **LONG}.items())
 def test_a_template_without_bounds_is_refused_without_being_carried_out(

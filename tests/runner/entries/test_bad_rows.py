@@ -45,6 +45,7 @@ def test_bad_rows_are_failures_again_in_the_next_run(project: Any) -> None:
     assert again.output_tokens == 0
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("ids", [[300], [-1, 5], []])
 def test_token_ids_out_of_range_are_refused(project: Any, ids: list[int]) -> None:
     project.rows(
@@ -59,6 +60,7 @@ def test_token_ids_out_of_range_are_refused(project: Any, ids: list[int]) -> Non
     assert (item, code) == ("bad", "invalid_input")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("how", "kept"), [("truncate_head", "END"), ("truncate_tail", "BEGIN")])
 def test_a_truncated_document_keeps_its_instruction(project: Any, how: str, kept: str) -> None:
     seen: list[str] = []
@@ -102,6 +104,7 @@ def test_an_instruction_alone_that_is_too_long_fails(project: Any) -> None:
     assert "document cut away" in message
 
 
+@pytest.mark.rest
 def test_a_truncation_keeps_a_part_of_the_document(project: Any) -> None:
     project.rows("rows.parquet", id=["a"], text=["x" * 5000])
     job = "name: j, kind: summary, input: rows.parquet, on_too_long: truncate_tail"
@@ -116,6 +119,7 @@ def test_a_truncation_keeps_a_part_of_the_document(project: Any) -> None:
     assert project.run().counts["num_done"] == 1
 
 
+@pytest.mark.rest
 def test_a_truncated_row_and_its_whole_twin_have_different_keys(project: Any) -> None:
     project.rows("rows.parquet", id=["a", "b"], prompt=["x" * 4090, "x" * 5000])
     project.jobs(
@@ -127,6 +131,7 @@ def test_a_truncated_row_and_its_whole_twin_have_different_keys(project: Any) ->
     assert found == [("a", []), ("b", ["truncated"])]
 
 
+@pytest.mark.rest
 def test_a_group_is_drafted_again_when_an_item_becomes_unusable(project: Any) -> None:
     job = "name: j, kind: report, input: rows.parquet, params: {group_by: week}, "
     project.jobs(job + "sampling: {max_tokens: 20}")
@@ -141,6 +146,7 @@ def test_a_group_is_drafted_again_when_an_item_becomes_unusable(project: Any) ->
         ]
 
 
+@pytest.mark.rest
 def test_a_row_that_the_pool_was_too_small_for_is_done_with_a_larger_one(project: Any) -> None:
     project.rows("rows.parquet", id=["a"], prompt=["x" * 100])
     job = "name: j, kind: raw, input: rows.parquet, sampling: {max_tokens: 8}"

@@ -85,6 +85,7 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in task.read_text().split()]
 
 
+@pytest.mark.rest
 def test_a_signal_drains_and_the_next_run_does_the_rest(slow_project: Any) -> None:
     process = start(slow_project, MIDDLE)
     wait_for_artifacts(slow_project)
@@ -223,6 +224,7 @@ def test_an_engine_that_dies_ends_the_run_with_what_was_finished(project: Any, h
     assert project.query("select status, exit_code from runs") == [("failed", 5)]
 
 
+@pytest.mark.rest
 def test_a_store_that_fails_for_a_while_ends_the_run_as_failed_not_killed(
     raw_project: Any, monkeypatch: Any
 ) -> None:
@@ -264,6 +266,7 @@ def test_a_second_run_names_the_holder_of_the_store(slow_project: Any) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.rest
 def test_a_reader_never_fails_a_run(raw_project: Any) -> None:
     raw_project.run(limit=2)
     code = (

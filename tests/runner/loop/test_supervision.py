@@ -28,7 +28,7 @@ def rows(project: Any, num: int, poison: int, model: str, more: str = "") -> Non
     )
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("how", ["segv", "kill"])
 def test_a_poison_row_among_200_costs_itself_alone(project: Any, how: str) -> None:
     rows(project, 200, 123, f"builtin:fake?fail={how}&poison={POISON}")

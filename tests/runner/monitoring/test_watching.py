@@ -33,6 +33,7 @@ def test_the_event_log_has_the_run_line_by_line(raw_project: Any) -> None:
     assert len({each["run_id"] for each in events(raw_project)}) == 2, "runs follow one another"
 
 
+@pytest.mark.rest
 def test_deaths_of_the_engine_are_among_them(project: Any, tmp_path: Path) -> None:
     project.rows("rows.parquet", id=list(range(12)), prompt=[f"prompt {i}" for i in range(12)])
     knobs = f"fail=kill&fail_at_step=3&fail_once={tmp_path / 'once'}"
@@ -43,6 +44,7 @@ def test_deaths_of_the_engine_are_among_them(project: Any, tmp_path: Path) -> No
     assert death["num_requests"] == 12
 
 
+@pytest.mark.rest
 def test_the_log_is_put_aside_when_it_is_long(
     raw_project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

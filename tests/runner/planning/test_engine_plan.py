@@ -191,6 +191,7 @@ def test_the_engine_is_closed_when_the_run_fails_before_it_computes(
     assert summary.counts["num_not_run"] == 1
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("pool", ["num_blocks: 2000", "num_blocks: 40"])
 def test_a_pool_smaller_than_expected_is_planned_again(project: Any, pool: str) -> None:
     """The engine has less memory than expected: the recorded plan is for its actual pool."""

@@ -211,6 +211,7 @@ def test_a_deadline_ends_the_waiting_for_a_lock(one_row: Any, left_s: float) -> 
     assert not one_row.store.exists()
 
 
+@pytest.mark.rest
 def test_a_run_begins_when_it_holds_the_store(one_row: Any, virtual_clock: Any) -> None:
     """Waiting for another run is no part of its time budget, nor of its times."""
     lock, released = held_elsewhere(one_row), []

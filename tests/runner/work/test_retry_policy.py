@@ -153,6 +153,7 @@ def test_an_error_leaves_what_waited_for_another_attempt_to_the_next_run(project
     assert 5 in ends
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("virtual_clock")
 def test_a_stop_keeps_what_waited_for_another_attempt(project: Any) -> None:
     strict_project(project, "flag")
@@ -169,6 +170,7 @@ def test_a_stop_keeps_what_waited_for_another_attempt(project: Any) -> None:
     assert again.counts["num_reused"] == run.counts["num_done"]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("warmer", [None, 0.8])
 def test_a_kind_may_name_a_temperature_for_greedy_rows(project: Any, warmer: float | None) -> None:
     """Sections are always missing, so every attempt fails; only a higher temperature changes it."""

@@ -62,6 +62,7 @@ def test_records_hold_entries_of_one_job_in_their_order() -> None:
     assert [row.get("variants") for row in rows] == [None] * 3 + [["de", "fr"]] * 2
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("published", [False, True], ids=["journal", "database"])
 def test_a_killed_run_lists_what_it_did_not_reach(harness: Any, rows: Any, published: bool) -> None:
     store = begun(harness)
@@ -123,6 +124,7 @@ def test_a_reader_keeps_the_merge_for_the_next_command(harness: Any, rows: Any) 
     assert harness.query("SELECT text FROM artifacts WHERE artifact_id = 'a1'") == [("forced",)]
 
 
+@pytest.mark.rest
 def test_a_forced_run_after_a_killed_one_has_its_own_list(harness: Any, rows: Any) -> None:
     dead = begun(harness)
     rows.add_done(dead, 1)

@@ -42,6 +42,7 @@ def test_the_last_run_is_the_default_and_values_are_plain(harness: Any, rows: An
     assert flags == [("cut_off", 1), ("one_line", 1)]
 
 
+@pytest.mark.rest
 def test_a_report_of_a_run_is_the_same_after_later_runs(harness: Any, rows: Any) -> None:
     """They replace its artifacts, and say other things of its failures."""
     _two_runs(harness, rows)
@@ -120,6 +121,7 @@ def test_a_missing_store_is_an_error_and_is_not_made(blank: Any) -> None:
     assert not blank.path.exists()
 
 
+@pytest.mark.rest
 def test_reading_waits_for_a_merge_to_end(
     harness: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

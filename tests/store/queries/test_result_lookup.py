@@ -49,6 +49,7 @@ def test_the_latest_success_wins_over_any_failure(harness: Any, rows: Any) -> No
     assert (k2.run_id, k2.job, k2.item_id) == ("r1", "j", "2")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("blocked", [False, True], ids=["readable", "blocked"])
 def test_index_and_database_give_the_same_answers(harness: Any, rows: Any, blocked: bool) -> None:
     with harness.run("r1") as store:
@@ -90,6 +91,7 @@ def test_a_deleted_database_is_a_fresh_start(harness: Any, rows: Any) -> None:
         assert _results(harness, "k1") == {}
 
 
+@pytest.mark.rest
 def test_an_older_copy_of_the_database_is_believed_and_not_the_index(
     harness: Any, rows: Any
 ) -> None:
@@ -113,6 +115,7 @@ def test_rows_that_somebody_deleted_are_open_again(harness: Any, rows: Any) -> N
         assert set(_results(harness, "k1", "k2")) == {"k2"}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("damage", ["head", "lines", "both gone", "half a head"])
 def test_a_damaged_index_is_rebuilt(harness: Any, rows: Any, damage: str) -> None:
     _complete_run(harness, rows)
@@ -131,6 +134,7 @@ def test_a_damaged_index_is_rebuilt(harness: Any, rows: Any, damage: str) -> Non
         assert set(_results(harness, "k1", "k2")) == {"k1", "k2"}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("read_only", [True, False])
 def test_a_store_without_its_journal_folder_answers_while_it_is_blocked(
     harness: Any, rows: Any, read_only: bool
