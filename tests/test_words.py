@@ -89,6 +89,7 @@ def identifiers(path: Path) -> Iterator[tuple[int, str]]:
             yield node.value.lineno, node.arg
 
 
+@pytest.mark.rest
 def test_no_replaced_name_is_left() -> None:
     found = []
     for path in FILES:
@@ -117,6 +118,7 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
                 pending.append(inner)
 
 
+@pytest.mark.rest
 def test_docstrings_begin_with_their_subject() -> None:
     found = [
         f"{relative(path)}:{line}: {text.splitlines()[0]}"

@@ -54,6 +54,7 @@ def test_json_is_one_document_and_progress_goes_to_stderr(folder: Path, command:
     assert "checking the manifest" in done.stderr
 
 
+@pytest.mark.rest
 def test_a_second_run_finds_nothing_left_to_do(folder: Path) -> None:
     done = call("run", folder / "manifest.yaml")
     assert done.returncode == 1
@@ -72,12 +73,14 @@ def test_plan_shows_reused_and_failing_entries(folder: Path) -> None:
     assert "2 reused" in text.stdout
 
 
+@pytest.mark.rest
 def test_plan_writes_nothing(folder: Path, tmp_path: Path) -> None:
     done = call("plan", folder / "manifest.yaml", "--store", tmp_path / "new.duckdb")
     assert done.returncode == 1
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.rest
 def test_status_and_report_show_the_last_run(folder: Path) -> None:
     status = json.loads(call("status", store(folder), "--json").stdout)
     assert status["state"] == "idle"
@@ -89,13 +92,14 @@ def test_status_and_report_show_the_last_run(folder: Path) -> None:
     assert json.loads(call("report", store(folder), "--json").stdout)["run"]["num_failed"] == 1
 
 
+@pytest.mark.rest
 def test_report_writes_a_page(folder: Path, tmp_path: Path) -> None:
     done = call("report", store(folder), "--html", tmp_path / "page.html")
     assert (done.returncode, done.stdout) == (0, "")
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("ending", ["parquet", "jsonl", "csv"])
 def test_export_chooses_the_format_by_extension(folder: Path, tmp_path: Path, ending: str) -> None:
     out = tmp_path / f"all.{ending}"
@@ -135,6 +139,7 @@ def test_bad_usage_is_exit_code_2_with_a_sentence(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.rest
 def test_a_bad_manifest_prints_one_json_document_too(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text("jobs:\n  - {name: j, kinds: raw, input: x.parquet}\n")
     done = call("run", tmp_path / "m.yaml", "--json")
@@ -144,6 +149,7 @@ def test_a_bad_manifest_prints_one_json_document_too(tmp_path: Path) -> None:
     assert error["problems"][0]["line"] == 2
 
 
+@pytest.mark.rest
 def test_a_missing_store_is_exit_code_5(tmp_path: Path) -> None:
     for command in ("status", "report"):
         done = call(command, tmp_path / "none.duckdb")
@@ -151,6 +157,7 @@ def test_a_missing_store_is_exit_code_5(tmp_path: Path) -> None:
         assert "there is no store" in done.stderr
 
 
+@pytest.mark.rest
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     env = {**os.environ, "THOTHY_DEBUG": "1"}
     assert "Traceback" in call("report", tmp_path / "none.duckdb", env=env).stderr

@@ -88,11 +88,11 @@ def test_a_model_is_measured_into_one_document(model: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--model", "{model}"], "model.safetensors"),
         (["--model", "/no/such/folder"], "/no/such/folder"),
         (["--model", "{model}", "--dtype", "int8"], "int8"),
         (["--random-weights"], "--model"),
         (["--modle", "x"], "--modle"),
+        (["--model", "{model}"], "model.safetensors"),
     ],
 )
 def test_bad_usage_and_a_bad_model_are_exit_code_2(

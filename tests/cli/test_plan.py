@@ -103,7 +103,7 @@ def test_entries_that_failed_before_are_exit_code_1_too(
     assert "1 failed in an earlier run and are not tried again without --retry-failed" in text
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("entry", ["item", "group"])
 def test_no_rows_at_all_are_exit_code_0(
     call: Called, write: Callable[..., None], entry: str

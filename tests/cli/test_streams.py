@@ -87,7 +87,7 @@ def test_no_output_may_replace_the_store(folder: Path) -> None:
     assert (folder / "artifacts.duckdb").read_bytes() == before
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("name", ["rows.parquet", "table.csv", "pipe", "what?.duckdb"])
 def test_a_file_that_cannot_be_a_store_is_refused_before_anything_is_computed(
     folder: Path, name: str
@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_a_store_is_refused_before_anything_is_computed(
     assert not list(folder.glob("*.journal"))
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("words", ["run manifest.yaml", "init"])
 def test_a_hostile_file_name_does_not_reach_the_terminal(folder: Path, words: str) -> None:
     name = "$'store\\e[31m\\u202e'"

@@ -38,6 +38,7 @@ BREAKS = UNFILLED.replace("{{ price }}", "{{ text | length // (text | length - 7
 )
 
 
+@pytest.mark.rest
 def test_inputs_that_cannot_be_read_are_all_named_before_anything_starts(folder: Any) -> None:
     folder.texts("rows.parquet", 2)
     (folder.path / "broken.parquet").write_bytes(b"PAR1 this is not Parquet PAR1")
@@ -82,6 +83,7 @@ def test_inputs_that_cannot_be_read_are_all_named_before_anything_starts(folder:
     assert "'good'" not in outcome.stderr
 
 
+@pytest.mark.rest
 def test_row_whose_template_fails_is_a_template_error_beside_good_ones(folder: Any) -> None:
     folder.parquet("rows.parquet", {"id": ["a", "b"], "text": ["seven..", "eight..."]})
     (folder.path / "breaks.yaml").write_text(BREAKS)
@@ -223,6 +225,7 @@ def test_incomplete_model_directory_is_named_with_the_missing_file(
     assert not folder.store.exists()
 
 
+@pytest.mark.rest
 def test_model_that_is_nowhere_is_said_without_a_traceback(folder: Any) -> None:
     folder.texts("rows.parquet", 1)
     folder.manifest(ONE_JOB, model="nobody/has-this-model")

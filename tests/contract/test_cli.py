@@ -117,6 +117,7 @@ def test_plan_counts_and_names_bad_rows_without_a_store(night: Any) -> None:
     assert not store.exists()
 
 
+@pytest.mark.rest
 def test_same_program_by_python_m(night: Any) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "thothy_batch", "status", str(night.store)],

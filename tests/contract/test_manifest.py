@@ -135,6 +135,7 @@ def test_auto_and_null_are_taken_wherever_the_contract_has_them(folder: Any) -> 
     assert not folder.store.exists(), "plan writes no store"
 
 
+@pytest.mark.rest
 def test_every_wrong_key_is_named_with_its_line_and_the_nearest_name(folder: Any) -> None:
     folder.texts("rows.parquet", 2)
     folder.manifest(WRONG, model=None)

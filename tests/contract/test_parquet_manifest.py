@@ -60,6 +60,7 @@ NIGHT_ROWS = [
 ]
 
 
+@pytest.mark.rest
 def test_parquet_job_manifest_mixes_jobs_and_kinds(folder: Any) -> None:
     schema = pa.schema(
         [(name, pa.string()) for name in ("job", "kind", "id", "text", "params")]

@@ -108,6 +108,7 @@ def test_second_run_meets_the_lock_and_sigterm_stops_the_first(slow_night: Any) 
     assert then["num_done"] == 60 - run["num_done"]
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     "option", ["--time-budget", pytest.param("--deadline", marks=pytest.mark.rest)]
 )
@@ -143,6 +144,7 @@ def test_killed_run_is_marked_failed_with_counts_that_add_up(killed_night: Any) 
     assert kept == run["num_done"] == statuses(killed_night, run["run_id"])["done"]
 
 
+@pytest.mark.rest
 def test_killed_run_has_every_entry_in_run_items(killed_night: Any) -> None:
     assert_counts_add_up(killed_night, killed_night.run_row)
     reasons = killed_night.sql("select distinct reason from run_items where status = 'not_run'")

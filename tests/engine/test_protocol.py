@@ -87,6 +87,7 @@ def test_stop_admitting_alone_finishes_what_runs_and_keeps_the_rest_waiting(
     assert reported(first, rest, last) == Counter(range(10))
 
 
+@pytest.mark.few(1)
 def test_what_is_submitted_after_the_stop_is_given_back(start: Any, request_of: Any) -> None:
     engine = start()
     engine.stop_admitting()
@@ -143,6 +144,7 @@ def test_a_prefix_is_not_pinned_for_readers_that_are_cancelled_or_given_back(
     assert not poll_until(engine, lambda update: bool(update.results)).blocks_used
 
 
+@pytest.mark.few(1)
 def test_a_deadline_lets_through_what_can_be_done(start: Any, request_of: Any) -> None:
     engine = start("?step_ms=5")
     now = time.monotonic()
@@ -158,6 +160,7 @@ def test_a_deadline_lets_through_what_can_be_done(start: Any, request_of: Any) -
     assert update.expired == [1]
 
 
+@pytest.mark.few(1)
 def test_close_may_be_called_again(start: Any) -> None:
     engine = start()
     engine.close()

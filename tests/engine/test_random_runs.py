@@ -247,7 +247,7 @@ def check_engine(run: RandomRun, engine: LLMEngine, expected: Any, finish: Any) 
         assert (totals.prefill_tokens, totals.num_steps) == (done.prefill_tokens, done.num_steps)
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("seed", range(200, 216))
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_engine_keeps_the_promise_and_every_policy_gives_the_same_tokens(

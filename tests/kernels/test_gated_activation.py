@@ -60,6 +60,7 @@ def _float32_bound(gate_up, activation):
     )
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize(("impl", "dtype"), CASES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("F", SIZES)

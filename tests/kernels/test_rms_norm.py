@@ -93,6 +93,7 @@ def test_bfloat16_with_an_offset_rounds_once(N, impl):
     assert ((normed - exact).abs() <= exact.abs() * share).all()
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("offset", [0.0, 1.0])
 @pytest.mark.parametrize("N", SIZES)
@@ -117,6 +118,7 @@ def test_heads_of_a_merged_projection_are_rows(impl):
     assert rms_norm(x[:0], weight, 1e-5, impl=impl).shape == (0, 16)
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize(("impl", "dtype"), CASES)
 @pytest.mark.parametrize("offset", [0.0, 1.0])
 @pytest.mark.parametrize("N", SIZES)

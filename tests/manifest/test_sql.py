@@ -63,7 +63,7 @@ def test_a_folder_with_a_comma_is_no_trouble(source: Open, parquet: Write, tmp_p
     assert [i.item_id for i in source({"sql": "from 'a,b/*.parquet'"})] == ["1"]
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize(
     "sql",
     [
@@ -112,6 +112,7 @@ def test_what_fails_on_the_way_ends_with_the_reason(source: Open) -> None:
     assert "boom" in refusal(opened)
 
 
+@pytest.mark.rest
 def test_undecodable_text_ends_with_the_reason(parquet: Write, source: Open) -> None:
     raw = pa.array([b"ok", b"\xff"], pa.binary())
     parquet("a.parquet", id=["1", "2"], text=pa.Array.from_buffers(pa.string(), 2, raw.buffers()))

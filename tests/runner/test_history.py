@@ -59,6 +59,7 @@ def test_a_new_row_that_equals_a_failed_one_fails_with_a_row_of_its_own(
     assert found == ("invalid_output", 2)
 
 
+@pytest.mark.rest
 def test_an_entry_has_the_verdict_that_it_had_in_each_run(project: Any) -> None:
     project.rows("rows.parquet", **TEXTS)
     project.jobs("name: s, kind: summary, input: rows.parquet, sampling: {max_tokens: 4}")

@@ -22,6 +22,7 @@ def test_a_second_run_generates_no_token(raw_project: Any) -> None:
     assert raw_project.query("select count(*) from artifacts") == [(12,)]
 
 
+@pytest.mark.rest
 def test_an_edited_row_is_new_work(raw_project: Any) -> None:
     raw_project.run()
     rows = prompts(12)

@@ -141,6 +141,7 @@ def test_nothing_waits_for_the_device(checkpoint: Path, run_all: Any) -> None:
     assert found == completions(wanted)
 
 
+@pytest.mark.rest
 def test_a_launch_that_fails_midway_is_the_end_of_its_runner(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

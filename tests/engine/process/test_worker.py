@@ -72,6 +72,7 @@ def test_a_child_computes_what_an_engine_in_process_computes(child: Any, request
     assert completions[0] == completions[1]
 
 
+@pytest.mark.rest
 def test_errors_at_start_arrive_as_themselves() -> None:
     with pytest.raises(ModelError, match="no_such_knob"):
         start_child(spec("?no_such_knob=1"))

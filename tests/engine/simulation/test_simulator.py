@@ -81,6 +81,7 @@ def test_planned_requests_compute_the_prompt_tokens_that_were_promised(
     assert result.output_tokens == outputs
 
 
+@pytest.mark.rest
 @settings(max_examples=60, deadline=None, suppress_health_check=[FIXED])
 @given(policy=st.sampled_from(POLICIES), room=st.integers(0, 40), seed=st.integers(0, 2**32))
 def test_outputs_longer_than_expected_are_preempted_and_still_end(

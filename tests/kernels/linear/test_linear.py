@@ -23,6 +23,7 @@ def _matrices(N, K, rows, dtype=torch.float32):
     )
 
 
+@pytest.mark.few(16)
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)

@@ -33,12 +33,14 @@ def assert_float32(case: Case, softcap: float = 0.0) -> None:
     assert (error <= case.float32_error(softcap)).all()
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("softcap", [0.0, 3.0])
 @pytest.mark.parametrize("window", [None, 1, 64, 300])
 def test_it_is_what_the_formula_says(softcap: float, window: int | None) -> None:
     assert_float32(Case(LENS, window=window, stride=3, seed=window or 0), softcap)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("shape", [(3, 1, 8), (9, 3, 64), (7, 1, 80), (16, 2, 128), (5, 5, 20)])
 @pytest.mark.parametrize(("window", "block_size"), [(None, 7), (40, 16), (None, 1)])
 def test_any_heads(shape: tuple[int, int, int], window: int | None, block_size: int) -> None:

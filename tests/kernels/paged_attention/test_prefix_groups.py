@@ -149,7 +149,7 @@ def test_a_group_is_seen_by_all_queries() -> None:
         case.run("cpu", grouped=True)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(4, 2, 32), (16, 1, 64), (70, 1, 32)])
 def test_members_may_have_several_queries(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:

@@ -58,7 +58,7 @@ def test_sixteen_bits_err_only_by_rounding_weights_and_result(window: int | None
 SHAPES = [(3, 1, 8), (9, 3, 64), (7, 1, 80), (6, 2, 96), (2, 2, 256), (5, 5, 20), (70, 1, 32)]
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("shape", [*SHAPES, (16, 2, 128)])
 @pytest.mark.parametrize(("window", "block_size"), [(None, 7), (40, 16), (None, 1)])
 def test_any_heads(shape: tuple[int, int, int], window: int | None, block_size: int) -> None:

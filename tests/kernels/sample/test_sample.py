@@ -156,7 +156,7 @@ def test_top_k_keeps_exactly_k_and_what_equals_the_last(impl):
     assert draws[9] == {0, 1, 2, 3, 4, 5}
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("impl", HOST_IMPLS)
 def test_top_p_keeps_the_shortest_head_that_reaches_p(impl):
     row = torch.tensor([0.1, 0.5, 0.15, 0.25]).log()

@@ -214,7 +214,7 @@ def test_row_alone_equals_row_in_batch(small_pieces):
         assert _tokens(logits[row : row + 1], own) == together[row]
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("top_k", "top_p"),
     [

@@ -141,7 +141,7 @@ def test_logits_are_as_near_to_the_plain_model_as_steps_of_8_bits_let_them(
     assert 0.25 < float((logits - exact).square().mean()) / expected**2 < 2.9
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_linears_of_cpu_and_reference_give_the_same_bits_in_a_model(
     variant: str, dtype: str, make_checkpoint: Make, feeder: Any

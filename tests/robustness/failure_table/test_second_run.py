@@ -23,6 +23,7 @@ def held_project(project: Any) -> Any:
     return project
 
 
+@pytest.mark.rest
 def test_a_second_run_fails_skips_or_waits_as_it_was_told(
     held_project: Any, undisturbed: Any
 ) -> None:

@@ -190,6 +190,7 @@ def try_stages(kind: Kind) -> None:
                 message["content"].encode()
 
 
+@pytest.mark.rest
 @given(text=mutated_trees(TREES, KEYS))
 @examples(150)
 def test_changed_kinds_load_or_are_refused_by_line(text: str) -> None:
@@ -219,6 +220,7 @@ def test_hostile_templates_are_refused_or_fail_their_row(template: str) -> None:
     _check_file(f"{head}{stage}document: |\n{lines}\n".encode())
 
 
+@pytest.mark.rest
 @given(template=templates())
 @examples(150)
 def test_no_template_reaches_python(template: str) -> None:

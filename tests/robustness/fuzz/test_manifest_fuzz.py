@@ -98,6 +98,7 @@ def check(folder: Path, data: bytes) -> bool:
     return True
 
 
+@pytest.mark.rest
 def test_every_value_at_every_key_loads_or_is_refused_by_line(folder: Path) -> None:
     """In CI every 37th of them."""
     for text in islice(every_change(TREES), 0, None, 1 if LONG else 37):

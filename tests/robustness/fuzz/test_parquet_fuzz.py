@@ -99,6 +99,7 @@ def test_job_manifests_of_any_type_become_jobs_or_are_refused(folder: Path, rows
     prepared(manifest)
 
 
+@pytest.mark.rest
 @given(rows=ROWS.flatmap(lambda data: mutated_bytes((data,), num=3)), job=st.sampled_from(JOBS))
 @examples(80)
 def test_damaged_files_are_named(folder: Path, rows: bytes, job: str) -> None:
@@ -106,6 +107,7 @@ def test_damaged_files_are_named(folder: Path, rows: bytes, job: str) -> None:
     assert not isinstance(found, ThothyError) or names_file(found, "rows.parquet")
 
 
+@pytest.mark.rest
 @given(rows=JOB_ROWS.flatmap(lambda data: mutated_bytes((data,), num=3)))
 @examples(50)
 def test_damaged_job_manifests_are_named(folder: Path, rows: bytes) -> None:

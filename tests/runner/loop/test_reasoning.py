@@ -111,6 +111,7 @@ def test_each_sample_has_reasoning_of_its_own(project: Any) -> None:
     assert reasoning == "Sample 0.\n\n---\n\nSample 2."
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("rows")
 def test_a_later_stage_reads_no_reasoning(project: Any) -> None:
     (project.folder / "staged.yaml").write_text(STAGED)

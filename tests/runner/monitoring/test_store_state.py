@@ -69,6 +69,7 @@ def test_a_killed_run_is_known_from_the_status_file(done_project: Any) -> None:
     )
 
 
+@pytest.mark.rest
 def test_without_a_finished_run_in_the_status_file_the_store_is_busy(done_project: Any) -> None:
     status_path(done_project.store).unlink()
     with held_open(done_project.store), pytest.raises(StoreBusyError):

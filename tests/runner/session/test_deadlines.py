@@ -71,6 +71,7 @@ def test_rows_that_cannot_finish_are_not_started(
     assert again.counts["num_reused"] == 120
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("virtual_clock")
 def test_the_job_that_is_due_first_goes_first(project: Any) -> None:
     project.rows("rows.parquet", id=list(range(20)), prompt=[f"row {i}" for i in range(20)])
@@ -109,6 +110,7 @@ def test_a_job_ends_at_its_deadline_and_the_others_go_on(project: Any) -> None:
     assert second.jobs[0]["num_reused"] == due["num_done"]
 
 
+@pytest.mark.rest
 @pytest.mark.usefixtures("virtual_clock")
 def test_a_row_of_two_jobs_is_wanted_until_the_later_one_is_over(project: Any) -> None:
     project.rows("rows.parquet", id=[1, 2], prompt=["one", "two"])

@@ -4,6 +4,8 @@ import os
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+
 from thothy_batch.cli.render_run import summary_blocks
 from thothy_batch.errors import LockHolder
 from thothy_batch.report import to_text
@@ -13,6 +15,7 @@ from thothy_batch.store.lock import FileLock
 from thothy_batch.store.paths import StorePaths
 
 
+@pytest.mark.rest
 def test_a_run_that_ended_before_its_entries_were_counted_has_zeros(raw_project: Any) -> None:
     done = raw_project.run().as_json()
     holder = LockHolder(pid=os.getpid(), run_id="other")

@@ -120,6 +120,7 @@ def test_of_equal_attempts_the_first_counts_and_a_worse_one_never(project: Any) 
         assert output_tokens <= (12 if attempt == 2 else 6)
 
 
+@pytest.mark.rest
 def test_a_job_is_judged_by_first_attempts(project: Any) -> None:
     """Further attempts come last, so a failing job must be stopped without waiting for them."""
     strict_project(project, "fail")
@@ -170,7 +171,7 @@ def test_a_stop_keeps_what_waited_for_another_attempt(project: Any) -> None:
     assert again.counts["num_reused"] == run.counts["num_done"]
 
 
-@pytest.mark.few(1)
+@pytest.mark.rest
 @pytest.mark.parametrize("warmer", [None, 0.8])
 def test_a_kind_may_name_a_temperature_for_greedy_rows(project: Any, warmer: float | None) -> None:
     """Sections are always missing, so every attempt fails; only a higher temperature changes it."""

@@ -140,6 +140,7 @@ def test_force_replaces_the_artifact_of_the_same_id(harness: Any, rows: Any) -> 
     assert harness.query("SELECT count(*) FROM artifacts") == [(2,)]
 
 
+@pytest.mark.rest
 def test_latest_views_follow_the_last_answer(harness: Any, rows: Any) -> None:
     with harness.run("r1") as store:
         rows.add_done(store, 1)
