@@ -35,8 +35,28 @@ _PASSWORDS = (
 )
 
 
+# Values of variables that a manifest took from secrets, in this process. Shorter ones would hide
+# parts of ordinary words.
+_SECRETS: set[str] = set()
+_MIN_SECRET = 4
+
+
+def hide_secret(value: str) -> None:
+    """Keeps a value out of all messages and log lines of this process from now on."""
+    if len(value) >= _MIN_SECRET:
+        _SECRETS.add(value)
+
+
+def without_secrets(text: str) -> str:
+    """Replaces the values that `hide_secret` was told of by `***`."""
+    for value in sorted(_SECRETS, key=len, reverse=True):
+        text = text.replace(value, "***")
+    return text
+
+
 def without_passwords(text: str) -> str:
-    """Replaces what looks like a password or a token by `***`."""
+    """Replaces what looks like a password or a token, and what is known as one, by `***`."""
+    text = without_secrets(text)
     for pattern, shown in _PASSWORDS:
         text = pattern.sub(shown, text)
     return text

@@ -38,6 +38,15 @@ Limit = Annotated[
     int | None,
     typer.Option(metavar="N", parser=_num_rows, help="Read only the first N rows of each job."),
 ]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--var",
+        metavar="NAME=VALUE",
+        help="Value of ${NAME} in the manifest, before the environment's; repeatable. "
+        "--var date=2026-12-01 pins the day that ${date} shows.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the summary.")]
 
@@ -49,6 +58,7 @@ def run(
     device: Device = None,
     job: JobNames = None,
     limit: Limit = None,
+    var: Variables = None,
     deadline: Annotated[
         str | None,
         typer.Option(metavar="06:00|ISO", help="Stop at this time of day, or date and time."),
@@ -81,7 +91,7 @@ def run(
 
     options = RunOptions(
         manifest=manifest,
-        overrides=_overrides(store, model, device, job, limit),
+        overrides=_overrides(store, model, device, job, limit, var),
         deadline=deadline,
         time_budget_s=time_budget_s(time_budget),
         if_locked=IfLocked.parse(if_locked),
@@ -104,6 +114,7 @@ def plan(
     device: Device = None,
     job: JobNames = None,
     limit: Limit = None,
+    var: Variables = None,
     full: Annotated[bool, typer.Option("--full", help="Show the first prompt whole.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -117,7 +128,7 @@ def plan(
     from thothy_batch.runner.commands import plan_manifest
     from thothy_batch.runner.session import RunOptions
 
-    options = RunOptions(manifest, _overrides(store, model, device, job, limit))
+    options = RunOptions(manifest, _overrides(store, model, device, job, limit, var))
     with choose_display(quiet=quiet) as display:
         found = plan_manifest(options, display)
     print_json(found) if as_json else print_blocks(plan_blocks(found, full=full))
@@ -130,7 +141,9 @@ def _overrides(
     device: str | None,
     jobs: list[str] | None,
     limit: int | None,
+    variables: list[str] | None,
 ) -> "Overrides":
-    from thothy_batch.manifest import Overrides
+    from thothy_batch.manifest import Overrides, parse_variables
 
-    return Overrides(store, model, device, tuple(jobs or ()), limit)
+    given = parse_variables(variables or ())
+    return Overrides(store, model, device, tuple(jobs or ()), limit, given)

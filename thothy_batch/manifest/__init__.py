@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         load_manifest,
         parse_deadline,
         parse_duration,
+        parse_variables,
         to_engine_spec,
     )
     from thothy_batch.manifest.units import parse_memory
@@ -39,6 +40,7 @@ __all__ = [
     "parse_deadline",
     "parse_duration",
     "parse_memory",
+    "parse_variables",
     "to_engine_spec",
 ]
 
@@ -62,6 +64,7 @@ __getattr__ = lazy_face(
             "load_manifest",
             "parse_deadline",
             "parse_duration",
+            "parse_variables",
             "to_engine_spec",
         ),
         "units": ("parse_memory",),

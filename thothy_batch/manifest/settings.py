@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,12 @@ from thothy_batch.manifest.sections import (
     SamplingSettings,
 )
 from thothy_batch.manifest.units import parse_deadline, parse_duration, parse_memory
+from thothy_batch.manifest.variables import (
+    ManifestVariables,
+    add_variables,
+    parse_variables,
+    without_secret_values,
+)
 from thothy_batch.records import EngineSpec, ModelSpec
 from thothy_batch.yaml_source import Located, did_you_mean, load_yaml, validate
 
@@ -41,6 +49,7 @@ __all__ = [
     "parse_deadline",
     "parse_duration",
     "parse_memory",
+    "parse_variables",
     "to_engine_spec",
 ]
 
@@ -57,6 +66,7 @@ class Overrides:
     device: str | None = None
     jobs: tuple[str, ...] = ()  # empty: all
     limit: int | None = None  # read only the first rows of each job
+    variables: Mapping[str, str] = field(default_factory=dict)  # by name, before the environment's
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,7 @@ class Manifest:
     jobs: tuple[JobSettings, ...]
     output: OutputSettings
     limit: int | None = None
+    notes: tuple[str, ...] = ()  # what may surprise a user
 
     def as_json(self) -> dict[str, object]:
         """Return all settings as plain JSON values without passwords, as stored with the run."""
@@ -79,7 +90,8 @@ class Manifest:
         for job in settings["jobs"]:
             if isinstance(job["input"], dict) and "sql" in job["input"]:
                 job["input"]["sql"] = without_passwords(job["input"]["sql"])
-        return settings
+        hidden: dict[str, object] = without_secret_values(settings)
+        return hidden
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -106,14 +118,19 @@ class Manifest:
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def load_manifest(path: Path, overrides: Overrides | None = None) -> Manifest:
+def load_manifest(
+    path: Path, overrides: Overrides | None = None, *, day: date | None = None
+) -> Manifest:
     """Load and validate a manifest: YAML, or a Parquet job manifest.
 
+    `day`: the local day on which the run began, which `${date}` shows; by default today.
     Raises ManifestError with every problem that shows without reading the jobs' inputs.
     """
     overrides = overrides or Overrides()
     path = Path(path).absolute()
-    settings, problems, located = _read(path)
+    day = day or datetime.now().astimezone().date()
+    variables = ManifestVariables(overrides.variables, day)
+    settings, problems, located = _read(path, variables)
     problems += _override_problems(overrides)
     if settings is None:
         raise ManifestError(problems)
@@ -136,6 +153,7 @@ def load_manifest(path: Path, overrides: Overrides | None = None) -> Manifest:
         jobs=tuple(jobs),
         output=settings.output,
         limit=overrides.limit,
+        notes=variables.notes(),
     )
 
 
@@ -167,7 +185,7 @@ def to_engine_spec(manifest: Manifest) -> EngineSpec:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a YAML manifest, for editors."""
-    schema = ManifestFile.model_json_schema()
+    schema = add_variables(ManifestFile.model_json_schema())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
@@ -175,10 +193,12 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> tuple[ManifestFile | None, list[Problem], Located | None]:
+def _read(
+    path: Path, variables: ManifestVariables
+) -> tuple[ManifestFile | None, list[Problem], Located | None]:
     if os.path.isfile(path) and is_parquet(path):
         return ManifestFile(jobs=JobFileSettings(parquet=[path.name])), [], None
-    located = load_yaml(path)
+    located = load_yaml(path, variables)
     settings, problems = validate(ManifestFile, located)
     problems += _same_names(located)
     return settings, sorted(problems, key=lambda p: p.line or 0), located

@@ -2,11 +2,12 @@
 
 Only `true` and `false` are booleans (`no` is text), there are no base-60 numbers, `0123` is 123,
 times and dates stay text, and `<<` is a key like any other. Keys are their text: `1` and `"1"` are
-one key.
+one key. A plain scalar gets its type after its variables have got their values; keys have none.
 """
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from thothy_batch.errors import Problem
 from thothy_batch.yaml_source.located import Keys, Located
@@ -21,6 +22,7 @@ from thothy_batch.yaml_source.syntax import (
     SequenceNode,
     UnsupportedYamlError,
 )
+from thothy_batch.yaml_source.variables import VariableFault, Variables, expand
 
 # The plain scalars of the core schema (YAML 1.2.2, section 10.3.2), tried in this order.
 _PLAIN = (
@@ -31,28 +33,46 @@ _PLAIN = (
     ("float", re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")),
 )
 _MAX_DIGITS = 400  # Python refuses to convert thousands of digits
+_MAX_EXPANDED = 16 << 20  # characters of all texts that hold variables
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def build_values(root: Node | None, path: str, line_at: Callable[[int], int]) -> Located:
-    """Return the values of a document; `line_at` gives the line of a character's index.
+def build_values(
+    root: Node | None,
+    path: str,
+    line_at: Callable[[int], int],
+    source: str = "",
+    variables: Variables | None = None,
+) -> Located:
+    """Return the values of a document; `line_at` gives the line of an index into `source`.
 
-    Raises UnsupportedYamlError where aliases repeat too much.
+    Raises UnsupportedYamlError where aliases or variables repeat too much.
     """
-    builder = _Builder(path, line_at)
+    builder = _Builder(path, line_at, source, variables)
     value = None if root is None else builder.value(root, ())
-    return Located(value, path, builder.lines, tuple(builder.problems))
+    unreadable = frozenset(builder.unreadable)
+    return Located(value, path, builder.lines, tuple(builder.problems), unreadable)
 
 
 class _Builder:
     """Collects the line of each value, and the problems that leave a readable value."""
 
-    def __init__(self, path: str, line_at: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        path: str,
+        line_at: Callable[[int], int],
+        source: str,
+        variables: Variables | None,
+    ) -> None:
         self._path = path
         self._line_at = line_at
+        self._source = source
+        self._variables = variables
         self.lines: dict[Keys, int] = {}
         self.problems: list[Problem] = []
+        self.unreadable: set[Keys] = set()
         self._num_values = 0
+        self._num_expanded = 0  # characters
 
     def value(self, node: Node, keys: Keys) -> object:
         node = _target(node)
@@ -65,7 +85,7 @@ class _Builder:
         if len(keys) > MAX_DEPTH:
             raise UnsupportedYamlError("is nested too deeply", node.start)
         if isinstance(node, ScalarNode):
-            return self._scalar(node)
+            return self._scalar(self._expanded(node, keys))
         if isinstance(node, MappingNode):
             return self._mapping(node, keys)
         self._check_tag(node, "seq")
@@ -97,6 +117,31 @@ class _Builder:
             self.lines[(*keys, key)] = self._line_at(key_node.start)
             values[key] = self.value(child, (*keys, key))
         return values
+
+    def _expanded(self, node: ScalarNode, keys: Keys) -> ScalarNode:
+        """Put the values of variables into a text."""
+        if self._variables is None or "${" not in node.text:
+            return node
+        parts, faults = expand(node.text, self._variables)
+        # Values are long at times: a small file could stand for billions of characters.
+        self._num_expanded += sum(map(len, parts))
+        if self._num_expanded > _MAX_EXPANDED:
+            message = f"holds variables of more than {_MAX_EXPANDED:,} characters in all"
+            raise UnsupportedYamlError(message, node.start)
+        begin = node.start
+        for fault in faults:
+            begin = self._report_variable(fault, begin)
+        if faults:
+            self.unreadable.add(keys)
+            return ScalarNode(node.text, node.start)
+        return replace(node, text="".join(parts))
+
+    def _report_variable(self, fault: VariableFault, begin: int) -> int:
+        """Report a fault at its own line; return the index behind it, where the next is sought."""
+        found = self._source.find(fault.written, begin)
+        line = self._line_at(begin if found < 0 else found)
+        self.problems.append(Problem(fault.message, self._path, line, fault.hint))
+        return begin if found < 0 else found + len(fault.written)
 
     def _scalar(self, node: ScalarNode) -> object:
         kind = self._kind(node)

@@ -37,7 +37,8 @@ def validate(
         instance = model_cls.model_validate(located.value)
     except ValidationError as error:
         for fault in error.errors(include_url=False):
-            problems.append(_problem(model_cls, located, where, dict(fault)))
+            if located.resolve(fault["loc"]) not in located.unreadable:
+                problems.append(_problem(model_cls, located, where, dict(fault)))
     problems.sort(key=lambda p: p.line or 0)
     return (None if problems else instance), problems
 

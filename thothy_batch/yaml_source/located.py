@@ -13,13 +13,14 @@ class Located:
     """The values of a YAML file and the line of each key and list entry.
 
     `problems` are faults that left a readable value (duplicate keys, unknown tags); `validate`
-    returns them with its own.
+    returns them with its own, and looks no further at the values at `unreadable`.
     """
 
     value: object
     path: str
     lines: Mapping[Keys, int]
     problems: tuple[Problem, ...] = ()
+    unreadable: frozenset[Keys] = frozenset()
 
     def line(self, *keys: str | int) -> int | None:
         """Return the line of the value at `keys`, or of its nearest existing parent."""

@@ -9,6 +9,7 @@ from thothy_batch.errors import ManifestError, Problem
 from thothy_batch.yaml_source.building import build_values
 from thothy_batch.yaml_source.located import Located
 from thothy_batch.yaml_source.syntax import UnsupportedYamlError, YamlError, read_document
+from thothy_batch.yaml_source.variables import Variables
 
 # Reading takes about a second for each MB in the worst case.
 _MAX_BYTES = 16 << 20
@@ -16,8 +17,11 @@ _MAX_BYTES = 16 << 20
 _STRIDE = 2048
 
 
-def load_yaml(path: Path) -> Located:
-    """Read a YAML file. Raises ManifestError if it cannot be read or is not YAML."""
+def load_yaml(path: Path, variables: Variables | None = None) -> Located:
+    """Read a YAML file. `variables` stand in its text values; None: `${` is text like any other.
+
+    Raises ManifestError if it cannot be read or is not YAML.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)
@@ -37,15 +41,20 @@ def load_yaml(path: Path) -> Located:
         name = encoding.upper().removesuffix("-SIG")
         problem = Problem(f"is not {name} text", str(path), line, "save the file as UTF-8")
         raise ManifestError([problem]) from error
-    return parse_yaml(text, path)
+    return parse_yaml(text, path, variables)
 
 
-def parse_yaml(text: str, path: str | Path = "") -> Located:
-    """Parse one YAML document. Raises ManifestError, with the line, on anything else."""
+def parse_yaml(text: str, path: str | Path = "", variables: Variables | None = None) -> Located:
+    """Parse one YAML document, with `variables` as `load_yaml`.
+
+    Raises ManifestError, with the line, on anything else.
+    """
     text = text.removeprefix("\ufeff")
-    line_at = _line_counter(text)
+    source = text.replace("\r\n", "\n").replace("\r", "\n")
+    line_at = _line_counter(source)
     try:
-        return build_values(read_document(text), str(path), line_at)
+        root = read_document(source, has_variables=variables is not None)
+        return build_values(root, str(path), line_at, source, variables)
     except YamlError as error:
         is_valid = isinstance(error, UnsupportedYamlError)
         message = error.message if is_valid else f"not valid YAML: {error.message}"
@@ -54,8 +63,7 @@ def parse_yaml(text: str, path: str | Path = "") -> Located:
 
 
 def _line_counter(text: str) -> Callable[[int], int]:
-    """Return a function from index to line, counted from 1; `\\r\\n` counts as one character."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    """Return a function from index to line, counted from 1; all lines end with `\\n`."""
     counts = (text.count("\n", begin, begin + _STRIDE) for begin in range(0, len(text), _STRIDE))
     lines = list(accumulate(counts, initial=1))
 

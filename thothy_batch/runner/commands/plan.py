@@ -6,6 +6,7 @@ Writes nothing, except that rows left by a dead run are published.
 import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -84,8 +85,9 @@ def plan_manifest(options: RunOptions, observer: Observer) -> PlanDocument:
     Raises ManifestError and ModelError with everything that would keep a run from starting.
     """
     observer.phase("checking the manifest")
-    manifest = load_manifest(options.manifest, options.overrides)
-    inputs = open_inputs(manifest, need_weights=False, phase=observer.phase)
+    started = datetime.now().astimezone()
+    manifest = load_manifest(options.manifest, options.overrides, day=started.date())
+    inputs = open_inputs(manifest, started=started, need_weights=False, phase=observer.phase)
     preview = _Preview()
     entries = _read_entries(inputs, preview, observer)
     observer.phase("looking up earlier results")
@@ -106,6 +108,7 @@ def plan_manifest(options: RunOptions, observer: Observer) -> PlanDocument:
     costs, cost_notes = costs_json(run_plan, _repeated_text(run_plan), job_fields)
     notes = [
         *problems,
+        *manifest.notes,
         *cost_notes,
         *template_notes(inputs.render_context),
         *([note] if note else []),

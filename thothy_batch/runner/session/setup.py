@@ -34,7 +34,9 @@ def prepare_run(options: RunOptions, observer: Observer, run_id: str) -> RunCont
     """
     observer.phase("checking the manifest")
     started = datetime.now().astimezone()
-    manifest = load_manifest(options.manifest, options.overrides)
+    manifest = load_manifest(options.manifest, options.overrides, day=started.date())
+    for note in manifest.notes:
+        observer.note(note)
     deadline = options.deadline_of(manifest, started)
     inputs = open_inputs(manifest, started=started, phase=observer.phase)
     _note_templates(inputs, observer)

@@ -21,11 +21,12 @@ _SPACES = re.compile(r" *")
 
 
 class Cursor:
-    """Text and position."""
+    """Text and position. `has_variables`: whether `${...}` has a meaning."""
 
-    def __init__(self, text: str, pos: int = 0) -> None:
+    def __init__(self, text: str, pos: int = 0, *, has_variables: bool = False) -> None:
         self.text = text
         self.pos = pos
+        self.has_variables = has_variables
         self.quoted: list[tuple[int, int]] = []
         self._depth = 0
         self._num_values = 0

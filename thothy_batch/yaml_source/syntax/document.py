@@ -20,9 +20,10 @@ _DIRECTIVE = re.compile(r"%([^ \t\n]+)[^\n]*\n")
 _TOO_MANY = "holds more than one document: a second one begins here"
 
 
-def read_document(text: str) -> Node | None:
+def read_document(text: str, *, has_variables: bool = False) -> Node | None:
     """Return the root of a YAML text, None where it holds comments alone.
 
+    `has_variables`: a plain text in brackets may hold `${...}`, which YAML refuses there.
     Raises YamlError. Indexes count a line break of two characters as one.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -35,7 +36,7 @@ def read_document(text: str) -> Node | None:
         return None
     marker = _MARKER.search(text, begin)
     end = marker.start() if marker else len(text)
-    cursor = Cursor(text[:end], begin)
+    cursor = Cursor(text[:end], begin, has_variables=has_variables)
     root = BlockReader(cursor, handles).node(-1, is_new_line=is_bare)
     cursor.skip()
     if not cursor.at_end:

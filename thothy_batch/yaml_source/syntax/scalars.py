@@ -38,6 +38,7 @@ _DOUBLE_TOKEN = re.compile(
 )
 _LINE = re.compile(r"\n( *)(?=([ \t]*)[^ \t\n])")
 _CONTENT = re.compile(r"[^ \t\n]")
+_VARIABLE = re.compile(r"\$\{[^{}\n]*\}")
 _SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
@@ -83,6 +84,11 @@ def read_plain_rest(cursor: Cursor, text: str, indent: int, *, in_flow: bool = F
 def _to_end(cursor: Cursor, plain: _Plain) -> str:
     """Read to the end of the line or scalar, less the white space before it."""
     end = plain.end.search(cursor.text, cursor.pos)
+    while cursor.has_variables and end and end[0] == "{":
+        variable = _VARIABLE.match(cursor.text, max(cursor.pos, end.start() - 1))
+        if variable is None:
+            break
+        end = plain.end.search(cursor.text, variable.end())
     assert end is not None
     line = cursor.text[cursor.pos : end.start()].rstrip(" \t")
     cursor.pos += len(line)
