@@ -1,4 +1,4 @@
-"""Variables in YAML: what stands for a value, what stays as it is, and every fault with its line."""
+"""Variables in YAML: their values, what stays as it is, and every fault with its line."""
 
 from typing import Any
 
@@ -169,6 +169,17 @@ def test_a_value_that_does_not_fit_is_reported_once_and_with_what_stood_there() 
     assert [(problem.line, problem.message) for problem in problems] == [
         (1, 'count must be a whole number, found "oak"'),
         (2, "there is no variable 'NONE'"),
+    ]
+
+
+def test_a_key_that_takes_only_text_has_the_text_of_a_number() -> None:
+    text = "word: ${ZEROS}\ncount: ${ZEROS}\n"
+    found, problems = validate(Settings, parse_yaml(text, "m.yaml", Fixed(VALUES)))
+    assert (found, problems) == (Settings(word="007", count=7), [])
+    _, problems = validate(Settings, parse_yaml("word: 7\ncount: ${ON}\n", "", Fixed(VALUES)))
+    assert [(problem.line, problem.message) for problem in problems] == [
+        (1, "word must be text, found 7 (put it in quotes)"),
+        (2, "count must be a whole number, found true"),
     ]
 
 

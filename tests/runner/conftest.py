@@ -52,7 +52,7 @@ class Project:
         self.manifest.write_text(f'model: {{id: "{model}"}}\n{more}\njobs:\n{lines}\n')
 
     def options(self, **more: Any) -> RunOptions:
-        overrides = {k: more.pop(k) for k in ("jobs", "limit") if k in more}
+        overrides = {k: more.pop(k) for k in ("jobs", "limit", "variables") if k in more}
         more.setdefault("start_engine", start_here)
         return RunOptions(self.manifest, Overrides(**overrides), **more)
 

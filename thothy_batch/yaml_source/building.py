@@ -51,7 +51,8 @@ def build_values(
     builder = _Builder(path, line_at, source, variables)
     value = None if root is None else builder.value(root, ())
     unreadable = frozenset(builder.unreadable)
-    return Located(value, path, builder.lines, tuple(builder.problems), unreadable)
+    problems = tuple(builder.problems)
+    return Located(value, path, builder.lines, problems, unreadable, builder.texts)
 
 
 class _Builder:
@@ -71,6 +72,7 @@ class _Builder:
         self.lines: dict[Keys, int] = {}
         self.problems: list[Problem] = []
         self.unreadable: set[Keys] = set()
+        self.texts: dict[Keys, str] = {}
         self._num_values = 0
         self._num_expanded = 0  # characters
 
@@ -85,7 +87,11 @@ class _Builder:
         if len(keys) > MAX_DEPTH:
             raise UnsupportedYamlError("is nested too deeply", node.start)
         if isinstance(node, ScalarNode):
-            return self._scalar(self._expanded(node, keys))
+            expanded = self._expanded(node, keys)
+            value = self._scalar(expanded)
+            if expanded is not node and not isinstance(value, str):
+                self.texts[keys] = expanded.text
+            return value
         if isinstance(node, MappingNode):
             return self._mapping(node, keys)
         self._check_tag(node, "seq")

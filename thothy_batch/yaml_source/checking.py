@@ -32,15 +32,38 @@ def validate(
     if not isinstance(located.value, dict):
         found = "empty" if located.value is None else f"not a mapping but {show(located.value)}"
         return None, [*problems, Problem(f"the file is {found}", where)]
-    instance = None
-    try:
-        instance = model_cls.model_validate(located.value)
-    except ValidationError as error:
-        for fault in error.errors(include_url=False):
-            if located.resolve(fault["loc"]) not in located.unreadable:
-                problems.append(_problem(model_cls, located, where, dict(fault)))
+    instance, faults = _validated(model_cls, located.value)
+    texts = {
+        keys: located.texts[keys] for keys in map(located.resolve, faults) if keys in located.texts
+    }
+    if texts:
+        for keys, text in texts.items():
+            _replace(located.value, keys, text)
+        instance, left = _validated(model_cls, located.value)
+        # What fits neither as text is reported as what it is without quotes.
+        faults = {loc: faults.get(loc, fault) for loc, fault in left.items()}
+    for loc, fault in faults.items():
+        if located.resolve(loc) not in located.unreadable:
+            problems.append(_problem(model_cls, located, where, fault))
     problems.sort(key=lambda p: p.line or 0)
     return (None if problems else instance), problems
+
+
+def _validated(
+    model_cls: type[Model], value: object
+) -> tuple[Model | None, dict[Keys, dict[str, Any]]]:
+    """Return the instance, or None with the findings of pydantic by place."""
+    try:
+        return model_cls.model_validate(value), {}
+    except ValidationError as error:
+        return None, {fault["loc"]: dict(fault) for fault in error.errors(include_url=False)}
+
+
+def _replace(value: Any, keys: Keys, text: str) -> None:
+    """Put a text at `keys` of plain values."""
+    for key in keys[:-1]:
+        value = value[key]
+    value[keys[-1]] = text
 
 
 def _problem(

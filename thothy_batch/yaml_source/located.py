@@ -1,7 +1,7 @@
 """Plain values of a YAML file with the line of each."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from thothy_batch.errors import Problem
 
@@ -13,7 +13,9 @@ class Located:
     """The values of a YAML file and the line of each key and list entry.
 
     `problems` are faults that left a readable value (duplicate keys, unknown tags); `validate`
-    returns them with its own, and looks no further at the values at `unreadable`.
+    returns them with its own, and looks no further at the values at `unreadable`. `texts` are the
+    texts of values that variables made a number, a switch or null: `validate` takes them where
+    only text fits.
     """
 
     value: object
@@ -21,6 +23,7 @@ class Located:
     lines: Mapping[Keys, int]
     problems: tuple[Problem, ...] = ()
     unreadable: frozenset[Keys] = frozenset()
+    texts: Mapping[Keys, str] = field(default_factory=dict)
 
     def line(self, *keys: str | int) -> int | None:
         """Return the line of the value at `keys`, or of its nearest existing parent."""
