@@ -1,4 +1,4 @@
-"""What a variable in a prompt means for work that was done before."""
+"""Variables in prompts: which earlier results a run with another value can use."""
 
 from datetime import datetime, timedelta
 from typing import Any
