@@ -185,7 +185,7 @@ def test_the_schema_offers_what_can_be_written() -> None:
     schema = json_schema()["$defs"]
     job = schema["JobSettings"]["properties"]
     assert {"type": "string"} in job["input"]["oneOf"][0]["anyOf"]
-    impls = schema["EngineSettings"]["properties"]["impl"]["enum"]
+    impls = schema["EngineSettings"]["properties"]["impl"]["anyOf"][0]["enum"]
     assert impls == ["auto", "reference", "cpu", "triton", "flex"]
     assert {"const": "auto"} in schema["EngineSettings"]["properties"]["max_seqs"]["anyOf"]
 
