@@ -44,6 +44,7 @@ def night(project: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return project
 
 
+@pytest.mark.rest
 def test_a_pinned_day_computes_nothing_twice_and_a_day_of_its_own_is_new_work(night: Any) -> None:
     pinned = {"variables": {"date": "2026-12-01"}}
     assert night.run_after(**pinned, limit=2)["num_done"] == 2

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
+# Only the first of several dollar signs begins a match: a run of them is read once.
 _BEGIN = re.compile(r"(?<!\$)(\$+)\{")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
