@@ -12,8 +12,9 @@ from thothy_batch.store.database import run_summary
 from thothy_batch.store.files import journal_folder
 from thothy_batch.store.journal import open_entries
 from thothy_batch.store.journal.segment import MARKER, read_segment, segment_paths
+from thothy_batch.store.leftovers import publish_if_free
 from thothy_batch.store.queries.result_index import ResultIndex
-from thothy_batch.store.store import Store, publish_if_free
+from thothy_batch.store.store import Store
 
 JOBS = [{"job": "j", "kind": "summary", "num_items": 5}, {"job": "t", "num_items": 4}]
 ENTRIES = [

@@ -4,7 +4,7 @@ import platform
 import secrets
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -77,30 +77,29 @@ def reload_inputs(run: RunContext) -> None:
     run.inputs = replace(inputs, jobs=jobs, render_context=context)
 
 
-def begin_run(run: RunContext, store: Store, entries: Iterable[Entry]) -> None:
-    """Record the run and its entries in the store's history."""
+def begin_row(run: RunContext) -> dict[str, object]:
+    """The run as the store's history has it from its beginning, before its entries are known."""
     manifest = run.inputs.manifest
-    store.begin_run(
-        {
-            "run_id": run.run_id,
-            "name": manifest.path.stem,
-            "status": "running",
-            "started_at": run.started,
-            "manifest": manifest.as_json(),
-            "manifest_hash": manifest.manifest_hash,
-            "model": {"id": manifest.model.id, "name": run.inputs.model_info.name},
-            "engine": manifest.engine.model_dump(mode="json"),
-            "versions": {"thothy-batch": __version__, "python": platform.python_version()},
-            "host": socket.gethostname(),
-            "jobs": [
-                {
-                    "job": count.name,
-                    "kind": count.kind,
-                    "priority": count.priority,
-                    "num_items": count.num_items,
-                }
-                for count in run.counts.jobs
-            ],
-        },
-        (entry.key for entry in entries),
-    )
+    return {
+        "run_id": run.run_id,
+        "name": manifest.path.stem,
+        "status": "running",
+        "started_at": run.started,
+        "manifest": manifest.as_json(),
+        "manifest_hash": manifest.manifest_hash,
+        "model": {"id": manifest.model.id, "name": run.inputs.model_info.name},
+        "engine": manifest.engine.model_dump(mode="json"),
+        "versions": {"thothy-batch": __version__, "python": platform.python_version()},
+        "host": socket.gethostname(),
+        "jobs": [
+            {"job": count.name, "kind": count.kind, "priority": count.priority}
+            for count in run.counts.jobs
+        ],
+    }
+
+
+def record_entries(run: RunContext, store: Store, entries: Sequence[Entry]) -> None:
+    """Count the run's entries, and record them in the store's history."""
+    run.counts.add_entries(entries)
+    numbers = [{"job": count.name, "num_items": count.num_items} for count in run.counts.jobs]
+    store.record_entries(numbers, (entry.key for entry in entries))
