@@ -13,7 +13,7 @@ from pathlib import Path
 from thothy_batch.errors import StoreBusyError
 from thothy_batch.records import EngineTotals, EntryKey
 from thothy_batch.store import columns as col
-from thothy_batch.store.database.database import open_copy, open_database
+from thothy_batch.store.database.database import open_database
 from thothy_batch.store.database.merge import BEGIN_RUN, COPIES, END_RUN, TABLES, UPDATE_RUN
 from thothy_batch.store.files import (
     check_path,
@@ -27,8 +27,8 @@ from thothy_batch.store.journal.reserve import Reserve
 from thothy_batch.store.journal.segment import Record, Row
 from thothy_batch.store.publisher import Publisher
 from thothy_batch.store.queries.outputs import count_without_token_ids, read_outputs
-from thothy_batch.store.queries.result_index import ResultIndex
-from thothy_batch.store.queries.result_lookup import CachedResult, ResultLookup, read_results
+from thothy_batch.store.queries.result_index import ResultIndex, read_database
+from thothy_batch.store.queries.result_lookup import CachedResult, ResultLookup
 from thothy_batch.store.recovery import Recovery, recover
 
 _log = logging.getLogger(__name__)
@@ -221,20 +221,24 @@ class Store:
     def cached_results(self, keys: Iterable[str]) -> dict[str, CachedResult]:
         """Return the cached results of these request keys from before this run.
 
-        Complete even while a reader holds the database: the result index or, without one, a copy
-        of the file is read. Ask for many keys at once.
+        Complete even while a reader holds the database. Ask for many keys at once.
         """
         lookup = ResultLookup(frozenset(keys) - {""})
-        try:
-            with open_database(self.path, read_only=True) as connection:
-                read_results(connection, lookup)
-        except StoreBusyError:
-            if not self._index.read(lookup):  # a store without its journal folder
-                with open_copy(self.path) as connection:
-                    read_results(connection, lookup)
+        self._read(lookup)
+        return lookup.results()
+
+    def last_failures(self, entries: Iterable[EntryKey]) -> dict[EntryKey, tuple[str, str]]:
+        """Return code and message of these entries' last failures before this run; complete as
+        `cached_results` is."""
+        lookup = ResultLookup(frozenset(), frozenset(entries))
+        if lookup.entries:
+            self._read(lookup)
+        return lookup.last_failures()
+
+    def _read(self, lookup: ResultLookup) -> None:
+        read_database(self.path, self._index, lookup)
         for table, row in self._leftovers:
             (lookup.add_failure if table == "failures" else lookup.add_artifact)(row)
-        return lookup.results()
 
     def past_outputs(self, jobs: Iterable[str], model_name: str) -> dict[str, list[int]]:
         """Return output lengths by job; see `outputs.read_outputs`.

@@ -31,7 +31,7 @@ from thothy_batch.runner.session.setup import (
 )
 from thothy_batch.runner.session.stop_conditions import StopNow
 from thothy_batch.runner.session.summary import RunSummary
-from thothy_batch.runner.work.assignment import Assignment, assign, request_keys
+from thothy_batch.runner.work.assignment import Assignment, assign, failed_keys, request_keys
 from thothy_batch.store import Store, check_path
 from thothy_batch.testing import faults
 
@@ -235,13 +235,12 @@ def _assign(run: RunContext, store: Store, entries: list[Entry]) -> Assignment:
     with run.stop_conditions.interruptible():
         run.observer.phase("looking up earlier results")
         cached = {} if run.options.force else store.cached_results(request_keys(entries))
-        return assign(
-            entries,
-            cached,
-            run_seed=run.inputs.manifest.run.seed,
-            retry_failed=run.options.retry_failed,
-            force=run.options.force,
-        )
+        retry_failed, force = run.options.retry_failed, run.options.force
+        seed = run.inputs.manifest.run.seed
+        found = assign(entries, cached, run_seed=seed, retry_failed=retry_failed, force=force)
+        if not (retry_failed or force):  # which ask for a new attempt, and so for its row
+            found.last_failures = store.last_failures(failed_keys(found))
+        return found
 
 
 def _end_open_entries(
