@@ -317,7 +317,7 @@ def test_a_new_attempt_that_was_asked_for_has_its_row(project: Any, option: str)
 
 @pytest.mark.rest
 def test_a_reader_makes_no_failure_be_written_anew(project: Any, monkeypatch: Any) -> None:
-    """What the database cannot tell while it is held, the index of results does."""
+    """The index of results tells what the database cannot tell while it is held."""
     project.rows("rows.parquet", id=["a", "b"], text=["fine", None])
     project.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 20}")
     project.run()
