@@ -10,6 +10,7 @@ from datetime import datetime
 
 from thothy_batch import __version__
 from thothy_batch.manifest import load_manifest
+from thothy_batch.model.checkpoint import is_on_hub
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.job import open_jobs
 from thothy_batch.runner.entries.prepare import render_context, template_notes
@@ -36,7 +37,9 @@ def prepare_run(options: RunOptions, observer: Observer, run_id: str) -> RunCont
     started = datetime.now().astimezone()
     manifest = load_manifest(options.manifest, options.overrides)
     deadline = options.deadline_of(manifest, started)
-    inputs = open_inputs(manifest, started=started, phase=observer.phase)
+    # Of the hub's models the weights are fetched when the store is held and the clocks run.
+    need_weights = not is_on_hub(manifest.model.id)
+    inputs = open_inputs(manifest, started=started, need_weights=need_weights, phase=observer.phase)
     _note_templates(inputs, observer)
     return RunContext(
         run_id=run_id,
