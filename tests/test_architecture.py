@@ -54,6 +54,7 @@ LEVELS = {
         ("entries",),
     ),
     "thothy_batch.store": (
+        ("leftovers",),
         ("store",),
         ("recovery",),
         ("publisher",),

@@ -16,8 +16,9 @@ import pytest
 from thothy_batch.errors import StoreError
 from thothy_batch.store.files import journal_folder
 from thothy_batch.store.journal.segment import segment_paths
+from thothy_batch.store.leftovers import publish_if_free
 from thothy_batch.store.queries.read import report_data
-from thothy_batch.store.store import Store, publish_if_free
+from thothy_batch.store.store import Store
 
 WRITER = Path(__file__).parent / "writer.py"
 NUM_KILLS = 4

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from thothy_batch.errors import LockedError, LockHolder, StoreError
+from thothy_batch.store.leftovers import publish_if_free
 from thothy_batch.store.lock import FileLock, read_holder
 from thothy_batch.store.status import read_status, write_status
-from thothy_batch.store.store import publish_if_free
 
 ME = LockHolder(pid=os.getpid(), host="box", run_id="r1", since="22:30", manifest="m.yaml")
 

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from thothy_batch.records import EngineTotals
+from thothy_batch.store.leftovers import publish_if_free
 from thothy_batch.store.queries import outputs
 from thothy_batch.store.queries.read import list_runs, past_outputs, report_data
-from thothy_batch.store.store import Store, publish_if_free
+from thothy_batch.store.store import Store
 
 JOBS = [
     {"job": "j", "kind": "summary", "priority": 9, "num_items": 2},

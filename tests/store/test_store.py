@@ -14,7 +14,8 @@ from thothy_batch.errors import StoreError
 from thothy_batch.records import EngineTotals
 from thothy_batch.store.files import journal_folder
 from thothy_batch.store.journal.segment import segment_paths
-from thothy_batch.store.store import Store, publish_if_free
+from thothy_batch.store.leftovers import publish_if_free
+from thothy_batch.store.store import Store
 
 
 def test_a_run_is_in_the_tables_and_nothing_else_is_left(blank: Any, rows: Any) -> None:

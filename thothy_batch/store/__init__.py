@@ -16,10 +16,11 @@ if TYPE_CHECKING:
         real_path,
         status_path,
     )
+    from thothy_batch.store.leftovers import publish_if_free
     from thothy_batch.store.lock import FileLock, read_holder
     from thothy_batch.store.paths import StorePaths
     from thothy_batch.store.status import read_status, write_status
-    from thothy_batch.store.store import Store, publish_if_free
+    from thothy_batch.store.store import Store
 
 __all__ = [
     "FileLock",
@@ -46,6 +47,7 @@ __getattr__ = lazy_face(
             "real_path",
             "status_path",
         ),
+        "leftovers": ("publish_if_free",),
         "lock": (
             "FileLock",
             "read_holder",
@@ -55,9 +57,6 @@ __getattr__ = lazy_face(
             "read_status",
             "write_status",
         ),
-        "store": (
-            "Store",
-            "publish_if_free",
-        ),
+        "store": ("Store",),
     },
 )

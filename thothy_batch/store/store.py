@@ -6,34 +6,29 @@ this run or by the next command.
 """
 
 import logging
-import os
-import socket
 import time
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from pathlib import Path
 
-from thothy_batch.errors import LockedError, LockHolder, StoreBusyError, StoreError
+from thothy_batch.errors import StoreBusyError
 from thothy_batch.records import EngineTotals, EntryKey
 from thothy_batch.store import columns as col
-from thothy_batch.store.database.database import open_copy, open_database
+from thothy_batch.store.database.database import open_database
 from thothy_batch.store.database.merge import BEGIN_RUN, COPIES, END_RUN, TABLES, UPDATE_RUN
 from thothy_batch.store.files import (
     check_path,
     journal_folder,
-    lock_path,
     real_path,
     remove_temporary,
 )
 from thothy_batch.store.journal.journal import Journal
 from thothy_batch.store.journal.open_entries import open_rows
 from thothy_batch.store.journal.reserve import Reserve
-from thothy_batch.store.journal.segment import Record, Row, segment_paths
-from thothy_batch.store.lock import FileLock
+from thothy_batch.store.journal.segment import Record, Row
 from thothy_batch.store.publisher import Publisher
 from thothy_batch.store.queries.outputs import count_without_token_ids, read_outputs
-from thothy_batch.store.queries.result_index import ResultIndex
-from thothy_batch.store.queries.result_lookup import CachedResult, ResultLookup, read_results
+from thothy_batch.store.queries.result_index import ResultIndex, read_database
+from thothy_batch.store.queries.result_lookup import CachedResult, ResultLookup
 from thothy_batch.store.recovery import Recovery, recover
 
 _log = logging.getLogger(__name__)
@@ -86,23 +81,51 @@ class Store:
     def begin_run(self, row: Mapping[str, object], entries: Iterable[EntryKey] = ()) -> None:
         """Start a run: columns of `runs`, and `jobs`: mappings of job, kind, priority, num_items.
 
-        `entries`: all entries of the run, job by job, which name the unfinished ones after a kill;
-        entries without a row count as not run. Durable on return: from then on the run is in the
-        history, however it ends.
+        `entries` as in `record_entries`, where they are known already. Durable on return: from then
+        on the run is in the history, however it ends.
         """
         values = dict(row)
-        jobs = values.pop("jobs", None)
-        values.setdefault("started_at", time.time())
-        cells = col.clean_row(col.RUNS, values)
+        jobs = values.pop("jobs", None) or ()
+        cells = _begin_cells(values)
         self._run_id = str(cells["run_id"])
         self._reserve.take()
-        for part in open_rows(entries):  # before the run itself, so that no run lacks its entries
-            self._append("open_entries", self._cells("open_entries", part))
         self._append(BEGIN_RUN, cells)
-        for job in jobs or ():  # type: ignore[attr-defined]
+        self.record_entries(jobs, entries)  # type: ignore[arg-type]
+        self._publisher.hurry()
+
+    def record_entries(
+        self, jobs: Iterable[Mapping[str, object]], entries: Iterable[EntryKey]
+    ) -> None:
+        """Record the jobs as `begin_run` does, and all entries of the run, job by job.
+
+        The entries name the unfinished ones after a kill; those without a row count as not run.
+        Durable on return.
+        """
+        for part in open_rows(entries):  # before their number, so that no counted entry lacks a row
+            self._append("open_entries", self._cells("open_entries", part))
+        for job in jobs:
             self._append("job_entries", self._cells("job_entries", job))
         self._journal.commit()
-        self._publisher.hurry()
+
+    @classmethod
+    def record_ended(cls, path: Path, row: Mapping[str, object], end: Mapping[str, object]) -> None:
+        """Record a run that ended while its store was being opened: `row` as for `begin_run`, `end`
+        as for `end_run`.
+
+        Durable on return, and published unless much else has to be published first. Raises
+        StoreError.
+        """
+        store, values = cls(real_path(path)), dict(row)
+        jobs = values.pop("jobs", None) or ()
+        try:
+            store._run_id = str(values["run_id"])
+            store._append(BEGIN_RUN, _begin_cells(values))
+            store.record_entries(jobs, ())  # type: ignore[arg-type]
+            store._append(END_RUN, store._end_cells(end))
+            store._run_id = ""
+            store._publish(max_segments=_SEGMENTS_PER_TICK)
+        finally:
+            store._journal.close()
 
     def update_run(self, row: Mapping[str, object]) -> None:
         """Update columns of `runs`, such as engine, model, versions, engine_ready_at."""
@@ -198,20 +221,24 @@ class Store:
     def cached_results(self, keys: Iterable[str]) -> dict[str, CachedResult]:
         """Return the cached results of these request keys from before this run.
 
-        Complete even while a reader holds the database: the result index or, without one, a copy
-        of the file is read. Ask for many keys at once.
+        Complete even while a reader holds the database. Ask for many keys at once.
         """
         lookup = ResultLookup(frozenset(keys) - {""})
-        try:
-            with open_database(self.path, read_only=True) as connection:
-                read_results(connection, lookup)
-        except StoreBusyError:
-            if not self._index.read(lookup):  # a store without its journal folder
-                with open_copy(self.path) as connection:
-                    read_results(connection, lookup)
+        self._read(lookup)
+        return lookup.results()
+
+    def last_failures(self, entries: Iterable[EntryKey]) -> dict[EntryKey, tuple[str, str]]:
+        """Return code and message of these entries' last failures before this run; complete as
+        `cached_results` is."""
+        lookup = ResultLookup(frozenset(), frozenset(entries))
+        if lookup.entries:
+            self._read(lookup)
+        return lookup.last_failures()
+
+    def _read(self, lookup: ResultLookup) -> None:
+        read_database(self.path, self._index, lookup)
         for table, row in self._leftovers:
             (lookup.add_failure if table == "failures" else lookup.add_artifact)(row)
-        return lookup.results()
 
     def past_outputs(self, jobs: Iterable[str], model_name: str) -> dict[str, list[int]]:
         """Return output lengths by job; see `outputs.read_outputs`.
@@ -268,25 +295,6 @@ class Store:
         return cells
 
 
-def publish_if_free(path: Path) -> bool:
-    """Publish what a dead run left, for commands that only read; True if nothing is left.
-
-    Does nothing while a run holds the store, or without write permission.
-    """
-    path = real_path(path)
-    folder = journal_folder(path)
-    if not folder.is_dir() or not segment_paths(folder):
-        return True
-    since = datetime.now().astimezone().isoformat(timespec="seconds")
-    holder = LockHolder(pid=os.getpid(), host=socket.gethostname(), since=since)
-    lock = FileLock(lock_path(path))
-    try:
-        lock.acquire(holder, patience_s=0.0)
-    except (LockedError, StoreError):
-        return False
-    try:
-        store = Store.open(path)
-        store.close()
-    finally:
-        lock.release()
-    return not segment_paths(folder)
+def _begin_cells(values: dict[str, object]) -> Row:
+    values.setdefault("started_at", time.time())
+    return col.clean_row(col.RUNS, values)

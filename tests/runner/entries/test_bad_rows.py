@@ -8,10 +8,12 @@ import pyarrow as pa
 import pytest
 
 from thothy_batch.engine.start import start_in_process
-from thothy_batch.errors import ManifestError
+from thothy_batch.errors import ManifestError, StoreBusyError
 from thothy_batch.records import EngineSpec
 from thothy_batch.runner.commands.plan import plan_manifest
+from thothy_batch.runner.commands.report import report_document
 from thothy_batch.runner.monitoring.progress import Silent
+from thothy_batch.store.queries import result_index
 
 FAILURES = "select item_id, variant, code, message from failures order by all"
 
@@ -267,3 +269,63 @@ def test_a_job_with_too_many_failures_stops_and_the_others_go_on(project: Any) -
     assert run.exit_code == 1
     reasons = project.query("select distinct reason from run_items where status = 'not_run'")
     assert reasons == [("job_stopped",)]
+
+
+ROWS_OF_FAILURES = "select run_id, item_id, code, message from failures order by failed_at, rowid"
+LATEST = "select item_id, code, message, run_id from latest_failures order by item_id"
+
+
+def test_an_identical_failure_of_a_bad_row_is_not_written_anew_every_night(project: Any) -> None:
+    """Its entry is failed in every run all the same, and every report says why."""
+    project.rows("rows.parquet", id=["a", "b", "c"], text=["fine", None, "x" * 5000])
+    project.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 20}")
+    first = project.run()
+    written = project.query(ROWS_OF_FAILURES)
+    assert len(written) == 2
+    again = project.run()
+    assert project.query(ROWS_OF_FAILURES) == written
+    assert (again.exit_code, again.counts["num_failed"]) == (1, 2)
+    status = "select count(*) from run_items where run_id = ? and status = 'failed'"
+    assert project.query(status, again.run_id) == [(2,)]
+    reports = [report_document(project.store, run.run_id) for run in (first, again)]
+    assert reports[0]["failures"] == reports[1]["failures"] != []
+    assert [row[:3] for row in project.query(LATEST)] == [row[1:] for row in written]
+
+
+@pytest.mark.rest
+def test_another_failure_of_a_bad_row_is_written_and_so_is_the_first_one_come_back(
+    project: Any,
+) -> None:
+    project.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 20}")
+    for text in (None, "x" * 5000, None, None):
+        project.rows("rows.parquet", id=["a", "b"], text=["fine", text])
+        project.run()
+    codes = [row[2] for row in project.query(ROWS_OF_FAILURES)]
+    assert codes == ["invalid_input", "prompt_too_long", "invalid_input"]
+    assert [row[1] for row in project.query(LATEST)] == ["invalid_input"]
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("option", ["retry_failed", "force"])
+def test_a_new_attempt_that_was_asked_for_has_its_row(project: Any, option: str) -> None:
+    project.rows("rows.parquet", id=["a"], text=pa.array([None], pa.string()))
+    project.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 20}")
+    project.run()
+    project.run(**{option: True})
+    assert len(project.query(ROWS_OF_FAILURES)) == 2
+
+
+@pytest.mark.rest
+def test_a_reader_makes_no_failure_be_written_anew(project: Any, monkeypatch: Any) -> None:
+    """The index of results tells what the database cannot tell while it is held."""
+    project.rows("rows.parquet", id=["a", "b"], text=["fine", None])
+    project.jobs("name: j, kind: summary, input: rows.parquet, sampling: {max_tokens: 20}")
+    project.run()
+
+    def busy(*args: Any, **more: Any) -> Any:
+        raise StoreBusyError("it is open in another program")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(result_index, "open_database", busy)
+        project.run()
+    assert len(project.query(ROWS_OF_FAILURES)) == 1

@@ -55,7 +55,7 @@ def test_a_full_disk_ends_the_run_as_failed_and_not_killed(
         "select count(*), count(distinct item_id) from run_items where run_id = ?", run.run_id
     ) == [(12, 12)]
     left = [row for row in raw_project.query(ENTRIES, run.run_id) if row[0] != "done"]
-    assert [row[:2] for row in left] in ([], [("not_run", "store_failed")])
+    assert [row[:2] for row in left] in ([], [("not_run", "engine_failed")])
     kept = raw_project.query("select num_done from runs")[0][0]
     again = raw_project.run()
     assert (again.exit_code, again.counts["num_done"]) == (0, 12 - kept)

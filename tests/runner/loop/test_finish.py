@@ -14,6 +14,8 @@ import pytest
 
 from thothy_batch.engine.start import start_child
 from thothy_batch.errors import EngineError, LockedError, StoreError
+from thothy_batch.runner.commands import run as run_command
+from thothy_batch.runner.session import setup
 from thothy_batch.runner.session.options import IfLocked
 from thothy_batch.store.files import journal_folder, lock_path, status_path
 from thothy_batch.store.journal.journal import Journal
@@ -162,13 +164,13 @@ def test_a_deadline_in_the_past_starts_nothing(slow_project: Any) -> None:
 def test_a_signal_while_the_run_is_entered_leaves_it_stopped_not_killed(
     raw_project: Any, monkeypatch: Any
 ) -> None:
-    begin = Store.begin_run
+    record = setup.record_entries
 
-    def interrupted(store: Store, *values: Any) -> None:
-        begin(store, *values)
+    def interrupted(*values: Any) -> None:
+        record(*values)
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Store, "begin_run", interrupted)
+    monkeypatch.setattr(run_command, "record_entries", interrupted)
     run = raw_project.run()
     assert (run.exit_code, run.stop_reason, run.counts["num_not_run"]) == (4, "signal", 12)
     assert raw_project.query("select status, stop_reason from runs") == [("stopped", "signal")]

@@ -119,7 +119,7 @@ def test_an_artifact_that_somebody_deleted_opens_its_entry_again(harness: Any, r
         _item(store, "j", "1", "reused", artifact_id="c1")
         store.end_run({"status": "completed"})
     assert harness.query("SELECT status, reason, artifact_id FROM run_items") == [
-        ("not_run", "artifact_deleted", None)
+        ("not_run", "engine_failed", None)
     ]
     assert harness.query("SELECT num_items, num_reused, num_not_run FROM runs") == [(1, 0, 1)]
 

@@ -10,8 +10,9 @@ import pytest
 from thothy_batch.errors import StoreError
 from thothy_batch.store import columns
 from thothy_batch.store.database import schema
+from thothy_batch.store.leftovers import publish_if_free
 from thothy_batch.store.queries.read import past_outputs, report_data
-from thothy_batch.store.store import Store, publish_if_free
+from thothy_batch.store.store import Store
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 

@@ -12,8 +12,9 @@ from thothy_batch.store.database import run_summary
 from thothy_batch.store.files import journal_folder
 from thothy_batch.store.journal import open_entries
 from thothy_batch.store.journal.segment import MARKER, read_segment, segment_paths
+from thothy_batch.store.leftovers import publish_if_free
 from thothy_batch.store.queries.result_index import ResultIndex
-from thothy_batch.store.store import Store, publish_if_free
+from thothy_batch.store.store import Store
 
 JOBS = [{"job": "j", "kind": "summary", "num_items": 5}, {"job": "t", "num_items": 4}]
 ENTRIES = [
@@ -202,3 +203,18 @@ def _keep(path: Path, num_records: int) -> None:
     data = path.read_bytes()
     starts = [n for n in range(len(data)) if data.startswith(MARKER, n)]
     path.write_bytes(data[: starts[num_records] + 9])
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize("stop_reason", ["store_failed", "counts_do_not_add_up", "engine_failed"])
+def test_what_a_failed_run_did_not_reach_has_a_reason_of_the_closed_list(
+    harness: Any, stop_reason: str
+) -> None:
+    """The run's own row says what failed."""
+    store = begun(harness)
+    store.fail_run({"run_id": "r1", "status": "failed", "stop_reason": stop_reason, "exit_code": 5})
+    store.close()
+    publish_if_free(harness.path)
+    found = harness.query("SELECT DISTINCT status, reason FROM run_items")
+    assert found == [("not_run", "engine_failed")]
+    assert harness.query("SELECT stop_reason, num_items FROM runs") == [(stop_reason, len(ALL))]

@@ -72,6 +72,35 @@ def locate_model(spec: ModelSpec, *, need_weights: bool = True) -> ModelFiles:
     return files
 
 
+def is_on_hub(model_id: str) -> bool:
+    """True for an id of the hub, whose files may have to be downloaded."""
+    if not model_id or ":" in model_id or _looks_like_path(model_id):
+        return False
+    return not Path(model_id).expanduser().is_dir()
+
+
+def weights_size(spec: ModelSpec) -> tuple[Path, int | None]:
+    """The folder of the hub client's cache into which a model's files go, and their size in bytes
+    as far as the hub tells it: it is for a progress display."""
+    import huggingface_hub
+
+    folder = Path(huggingface_hub.constants.HF_HUB_CACHE)
+    folder = folder / f"models--{spec.id.replace('/', '--')}" / "blobs"
+    try:
+        found = huggingface_hub.HfApi().model_info(
+            spec.id, revision=spec.revision, files_metadata=True
+        )
+        sizes = {file.rfilename: file.size or 0 for file in found.siblings or ()}
+    except Exception:  # the download itself tells what is wrong
+        return folder, None
+    return folder, sum(size for name, size in sizes.items() if _is_wanted(name))
+
+
+def _is_wanted(name: str) -> bool:
+    is_weights = name.endswith(".safetensors") and "/" not in name
+    return name in _SMALL_FILES or (is_weights and not name.startswith(OTHER_FORMS))
+
+
 def _looks_like_path(model_id: str) -> bool:
     return model_id.startswith((".", "/", "~")) or model_id.count("/") > 1
 

@@ -1,13 +1,14 @@
 """The command `run`: check, lock, prepare, compute what is missing, count, publish."""
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Literal
 
-from thothy_batch.errors import LockedError, StoreError, ThothyError
+from thothy_batch.errors import LockedError, ManifestError, ModelError, StoreError, ThothyError
 from thothy_batch.logs import logged_run
+from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.loop.cancellation import JOB_STOPPED
-from thothy_batch.runner.loop.finish import failure_reason, finish_run, stop_reason
+from thothy_batch.runner.loop.finish import end_unread, failure_reason, finish_run, stop_reason
 from thothy_batch.runner.loop.result_writer import ResultWriter
 from thothy_batch.runner.loop.run_loop import RunLoop
 from thothy_batch.runner.loop.start import start_loop
@@ -21,15 +22,16 @@ from thothy_batch.runner.session.locking import holder_of, locked
 from thothy_batch.runner.session.options import RunOptions
 from thothy_batch.runner.session.run_context import RunContext
 from thothy_batch.runner.session.setup import (
-    begin_run,
+    begin_row,
     new_run_id,
     prepare_run,
+    record_entries,
     reload_inputs,
     start_clocks,
 )
 from thothy_batch.runner.session.stop_conditions import StopNow
 from thothy_batch.runner.session.summary import RunSummary
-from thothy_batch.runner.work.assignment import Assignment, assign, request_keys
+from thothy_batch.runner.work.assignment import Assignment, assign, failed_keys, request_keys
 from thothy_batch.store import Store, check_path
 from thothy_batch.testing import faults
 
@@ -80,13 +82,10 @@ def _run_locked(run: RunContext) -> RunSummary:
                 may_wait=lambda: not run.stop_conditions.reason,
             )
             stack.enter_context(locks)
-            waited_s = time.monotonic() - run.began
-            start_clocks(run)
-            if waited_s > _WAITED_S:
-                reload_inputs(run)
-            run.observer.phase("opening the store")
-            store = Store.open(run.paths.store)
-            stack.callback(store.close)
+        waited_s = time.monotonic() - run.began
+        start_clocks(run)
+        store = _open_store(run, has_waited=waited_s > _WAITED_S)
+        stack.callback(store.close)
         rewrite_files(run.paths.store)
         log = EventLog(run.paths.event_log, run.run_id)
         _report_recovery(store, log, run.observer)
@@ -105,6 +104,30 @@ def _run_locked(run: RunContext) -> RunSummary:
             raise
         status.write("finished", **summary.as_json())
         return summary
+
+
+def _open_store(run: RunContext, *, has_waited: bool) -> Store:
+    """Open the store of a run that holds its lock. A run that ends here is in the history too, but
+    for one whose error leaves no store."""
+    try:
+        with run.stop_conditions.interruptible():
+            if has_waited:
+                reload_inputs(run)
+            run.observer.phase("opening the store")
+            return Store.open(run.paths.store)
+    except StopNow:
+        _record_ended(run, None)
+        raise
+    except (ManifestError, ModelError) as error:
+        if run.paths.store.exists():
+            _record_ended(run, error)
+        raise
+
+
+def _record_ended(run: RunContext, error: ThothyError | None) -> None:
+    with suppress(StoreError):  # what ended the run is reported
+        Store.record_ended(run.paths.store, begin_row(run), end_unread(run, error))
+        run.is_recorded = True
 
 
 def _report_recovery(store: Store, log: EventLog, observer: Observer) -> None:
@@ -142,6 +165,7 @@ def _summary(
     """The summary of a run that ended before its entries were counted."""
     return RunSummary(
         run.paths.store,
+        run.run_id if run.is_recorded else "",
         status=status,
         stop_reason=stop_reason,
         exit_code=exit_code,
@@ -152,15 +176,14 @@ def _summary(
 
 
 def _run_in_store(run: RunContext, store: Store, status: StatusFile) -> RunSummary:
-    assignment = _assign(run, store)
-    run.counts.add_entries(assignment.entries)
+    entries = _begin(run, store)
     keep_ids = run.inputs.manifest.output.token_ids
     writer = ResultWriter(store, run.counts, run.inputs.model_info.name, keep_ids, status.metrics)
-    # From here on a stop is recorded in the history.
-    begin_run(run, store, assignment.entries)
+    assignment = Assignment(entries)
     loop: RunLoop | None = None
     error: ThothyError | None = None
     try:
+        assignment = _assign(run, store, entries)
         writer.write_assigned(assignment)
         store.tick()
         if assignment.pending and not run.stop_conditions.reason:
@@ -177,19 +200,47 @@ def _run_in_store(run: RunContext, store: Store, status: StatusFile) -> RunSumma
     return _finish(run, writer, loop, error)
 
 
-def _assign(run: RunContext, store: Store) -> Assignment:
-    """Render and tokenise everything, and look it up in the store."""
+def _begin(run: RunContext, store: Store) -> list[Entry]:
+    """Begin the run in the store's history, render and tokenise everything, and record the entries.
+
+    Whatever ends the run before its entries are recorded is its recorded end.
+    """
+    try:
+        store.begin_run(begin_row(run))
+        run.is_recorded = True
+        with run.stop_conditions.interruptible():
+            entries = list(read_entries(run.inputs, run.observer))
+        record_entries(run, store, entries)
+    except StopNow:
+        _end_unread(run, store, None)
+        raise
+    except ThothyError as error:
+        _end_unread(run, store, error)
+        raise
+    return entries
+
+
+def _end_unread(run: RunContext, store: Store, error: ThothyError | None) -> None:
+    end = end_unread(run, error)
+    with suppress(StoreError):  # what ended the run is reported
+        if not isinstance(error, StoreError):
+            with suppress(StoreError):
+                store.end_run(end)
+                return
+        store.fail_run(end)
+
+
+def _assign(run: RunContext, store: Store, entries: list[Entry]) -> Assignment:
+    """Look everything up in the store."""
     with run.stop_conditions.interruptible():
-        entries = list(read_entries(run.inputs, run.observer))
         run.observer.phase("looking up earlier results")
         cached = {} if run.options.force else store.cached_results(request_keys(entries))
-        return assign(
-            entries,
-            cached,
-            run_seed=run.inputs.manifest.run.seed,
-            retry_failed=run.options.retry_failed,
-            force=run.options.force,
-        )
+        retry_failed, force = run.options.retry_failed, run.options.force
+        seed = run.inputs.manifest.run.seed
+        found = assign(entries, cached, run_seed=seed, retry_failed=retry_failed, force=force)
+        if not (retry_failed or force):  # which ask for a new attempt, and so for its row
+            found.last_failures = store.last_failures(failed_keys(found))
+        return found
 
 
 def _end_open_entries(
@@ -211,10 +262,9 @@ def _end_open_entries(
         # rejected one, and every one after an error, is left to the next run.
         if loop is not None and error is None and pending.is_storable:
             loop.results.finalize(pending)
-        for entry in pending.entries:
-            if writer.counts.is_open(entry):
-                stopped = writer.counts.job_of(entry).stopped
-                writer.write_not_run(entry, JOB_STOPPED if stopped else reason)
+    for entry in filter(writer.counts.is_open, assignment.entries):
+        stopped = writer.counts.job_of(entry).stopped
+        writer.write_not_run(entry, JOB_STOPPED if stopped else reason)
 
 
 def _finish(

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from thothy_batch.errors import StoreError, ThothyError
+from thothy_batch.errors import ManifestError, StoreError, ThothyError
 from thothy_batch.runner.loop.result_writer import ResultWriter
 from thothy_batch.runner.loop.run_loop import RunLoop
 from thothy_batch.runner.session.run_context import RunContext
@@ -26,7 +26,7 @@ def finish_run(
         summary.messages.append(
             f"{num_late:,} entries were not started: there was no time left to finish them"
         )
-    summary.wall_s = (datetime.now().astimezone() - run.started).total_seconds()
+    summary.wall_s = _wall_s(run)
     computed = _first_prompt_tokens(loop) if loop is not None else 0
     try:
         summary.published = writer.store.end_run(_end_row(summary, computed))
@@ -42,6 +42,23 @@ def finish_run(
         summary.published = False
         writer.store.fail_run(_end_row(summary, computed))
     return summary
+
+
+def end_unread(run: RunContext, error: ThothyError | None) -> dict[str, object]:
+    """The end of a run whose entries never became known, which a stop (`error` None) or an error
+    ended: the columns of `runs`, whose counts are 0."""
+    summary = RunSummary(run.paths.store, run.run_id, model=run.inputs.model_info.name)
+    if error is None:
+        reason = run.stop_conditions.reason
+        summary.status, summary.stop_reason, summary.exit_code = "stopped", reason, 4
+    else:
+        _set_failed(summary, error)
+    summary.wall_s = _wall_s(run)
+    return _end_row(summary, 0)
+
+
+def _wall_s(run: RunContext) -> float:
+    return (datetime.now().astimezone() - run.started).total_seconds()
 
 
 def _add_token_id_message(run: RunContext, store: Store, summary: RunSummary) -> None:
@@ -79,6 +96,8 @@ def stop_reason(run: RunContext, loop: RunLoop | None) -> str:
 
 def failure_reason(error: ThothyError) -> str:
     """The stop reason of a run that an error ended."""
+    if isinstance(error, ManifestError):  # an input that turns out to be damaged
+        return "manifest_error"
     return "store_failed" if isinstance(error, StoreError) else "engine_failed"
 
 

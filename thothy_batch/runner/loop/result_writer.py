@@ -1,10 +1,12 @@
 """Writes how each entry ended to the store, and counts it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from thothy_batch.records import (
     Completion,
+    EntryKey,
     FailureCode,
     FinishReason,
     ItemStatus,
@@ -35,16 +37,15 @@ class ResultWriter:
 
     def write_assigned(self, assignment: Assignment) -> None:
         """Write the entries that need no engine: unusable, reused, failed before."""
+        last = assignment.last_failures
         for entry in assignment.failed:
             assert entry.code is not None
-            self._fail(entry, entry.code, entry.message)
+            self._fail_again(entry, entry.code, entry.message, 1, last)
         for entry, cached in assignment.reused:
             self._reuse(entry, cached)
         for entry, cached in assignment.failed_before:
-            # One row per attempt and entry: a row of every run would pile up night after night.
-            if entry.key not in cached.failed_entries:
-                self._add_failure(entry, FailureCode(cached.code), cached.message, cached.attempt)
-            self._record_end(entry, ItemStatus.FAILED)
+            code = FailureCode(cached.code)
+            self._fail_again(entry, code, cached.message, cached.attempt, last)
 
     def count_first(self, pending: PendingRequest) -> None:
         """Count a request's first attempt, by which its job is judged."""
@@ -99,6 +100,20 @@ class ResultWriter:
     def count_not_run(self, entry: Entry) -> None:
         """Count an entry that was not computed, where the store can write no rows."""
         self.counts.record(entry, ItemStatus.NOT_RUN)
+
+    def _fail_again(
+        self,
+        entry: Entry,
+        code: FailureCode,
+        message: str,
+        attempt: int,
+        last_failures: Mapping[EntryKey, tuple[str, str]],
+    ) -> None:
+        """Fail an entry that was not attempted. One row per attempt and entry: its last one stands
+        where it says the same, or rows would pile up night after night."""
+        if last_failures.get(entry.key) != (code.value, message or code.value):
+            self._add_failure(entry, code, message, attempt)
+        self._record_end(entry, ItemStatus.FAILED)
 
     def _fail_all(
         self, pending: PendingRequest, code: FailureCode, message: str, attempt: int

@@ -1,14 +1,15 @@
 """Starts the loop of a run: plan, load the engine, record what it is, queue the requests."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 
 from thothy_batch import __version__
 from thothy_batch.engine.protocol import EngineClient
 from thothy_batch.errors import StoreError
+from thothy_batch.model.checkpoint import download_weights, is_on_hub
 from thothy_batch.model.tokenizer import ReasoningSplitter
-from thothy_batch.records import EngineInfo, ResolvedModel
+from thothy_batch.records import EngineInfo, ModelSpec, ResolvedModel
 from thothy_batch.runner.entries.rendering import make_renderer
 from thothy_batch.runner.loop.cancellation import Cancellations
 from thothy_batch.runner.loop.engine_feed import EngineFeed
@@ -37,6 +38,7 @@ def start_loop(
     run.observer.phase("planning")
     with run.stop_conditions.interruptible():
         plan = _plan(run, writer.store, assignment)
+    _download(run, status, plan.spec.model)
     run.observer.phase(f"loading {run.inputs.model_info.name}")
     status.write("loading", **run.counts.as_json())
     engine: EngineClient | None = None
@@ -50,6 +52,16 @@ def start_loop(
         if engine is not None:
             engine.close()
         raise
+
+
+def _download(run: RunContext, status: StatusFile, model: ModelSpec) -> None:
+    """Fetch what is missing of a hub model, in the commit that the requests were made for."""
+    if model.random_weights or not is_on_hub(model.id):
+        return
+    status.write("downloading", **run.counts.as_json())
+    commit = run.inputs.model_info.commit or model.revision
+    with run.stop_conditions.interruptible():
+        download_weights(replace(model, revision=commit), run.observer.phase)
 
 
 def _plan(run: RunContext, store: Store, assignment: Assignment) -> EnginePlan:

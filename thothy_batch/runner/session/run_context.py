@@ -25,3 +25,4 @@ class RunContext:
     started: datetime  # local time at which it held the store; before that, of the command
     began: float  # the same moment, of time.monotonic()
     load_s: float = 0.0  # of the engine, once it is loaded
+    is_recorded: bool = False  # it has its row in the store's history

@@ -4,12 +4,13 @@ import platform
 import secrets
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from thothy_batch import __version__
 from thothy_batch.manifest import load_manifest
+from thothy_batch.model.checkpoint import is_on_hub
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.entries.job import open_jobs
 from thothy_batch.runner.entries.prepare import render_context, template_notes
@@ -38,7 +39,9 @@ def prepare_run(options: RunOptions, observer: Observer, run_id: str) -> RunCont
     for note in manifest.notes:
         observer.note(note)
     deadline = options.deadline_of(manifest, started)
-    inputs = open_inputs(manifest, started=started, phase=observer.phase)
+    # Of the hub's models the weights are fetched when the store is held and the clocks run.
+    need_weights = not is_on_hub(manifest.model.id)
+    inputs = open_inputs(manifest, started=started, need_weights=need_weights, phase=observer.phase)
     _note_templates(inputs, observer)
     return RunContext(
         run_id=run_id,
@@ -79,30 +82,29 @@ def reload_inputs(run: RunContext) -> None:
     run.inputs = replace(inputs, jobs=jobs, render_context=context)
 
 
-def begin_run(run: RunContext, store: Store, entries: Iterable[Entry]) -> None:
-    """Record the run and its entries in the store's history."""
+def begin_row(run: RunContext) -> dict[str, object]:
+    """The run as the store's history has it from its beginning, before its entries are known."""
     manifest = run.inputs.manifest
-    store.begin_run(
-        {
-            "run_id": run.run_id,
-            "name": manifest.path.stem,
-            "status": "running",
-            "started_at": run.started,
-            "manifest": manifest.as_json(),
-            "manifest_hash": manifest.manifest_hash,
-            "model": {"id": manifest.model.id, "name": run.inputs.model_info.name},
-            "engine": manifest.engine.model_dump(mode="json"),
-            "versions": {"thothy-batch": __version__, "python": platform.python_version()},
-            "host": socket.gethostname(),
-            "jobs": [
-                {
-                    "job": count.name,
-                    "kind": count.kind,
-                    "priority": count.priority,
-                    "num_items": count.num_items,
-                }
-                for count in run.counts.jobs
-            ],
-        },
-        (entry.key for entry in entries),
-    )
+    return {
+        "run_id": run.run_id,
+        "name": manifest.path.stem,
+        "status": "running",
+        "started_at": run.started,
+        "manifest": manifest.as_json(),
+        "manifest_hash": manifest.manifest_hash,
+        "model": {"id": manifest.model.id, "name": run.inputs.model_info.name},
+        "engine": manifest.engine.model_dump(mode="json"),
+        "versions": {"thothy-batch": __version__, "python": platform.python_version()},
+        "host": socket.gethostname(),
+        "jobs": [
+            {"job": count.name, "kind": count.kind, "priority": count.priority}
+            for count in run.counts.jobs
+        ],
+    }
+
+
+def record_entries(run: RunContext, store: Store, entries: Sequence[Entry]) -> None:
+    """Count the run's entries, and record them in the store's history."""
+    run.counts.add_entries(entries)
+    numbers = [{"job": count.name, "num_items": count.num_items} for count in run.counts.jobs]
+    store.record_entries(numbers, (entry.key for entry in entries))

@@ -12,7 +12,7 @@ from thothy_batch.runner.work.counts import RunCounts
 
 @dataclass(slots=True)
 class RunSummary:
-    """The end of a run. `run_id` "": it ended before its entries were counted."""
+    """The end of a run. `run_id` "": it has no row in the store."""
 
     store: Path
     run_id: str = ""

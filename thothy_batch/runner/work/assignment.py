@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from thothy_batch.plan import artifact_id, row_seed
-from thothy_batch.records import FailureCode, Request
+from thothy_batch.records import EntryKey, FailureCode, Request
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.work.pending_request import PendingRequest
 from thothy_batch.store.queries import CachedResult
@@ -20,6 +20,8 @@ class Assignment:
     reused: list[tuple[Entry, CachedResult]] = field(default_factory=list)
     failed_before: list[tuple[Entry, CachedResult]] = field(default_factory=list)
     pending: list[PendingRequest] = field(default_factory=list)  # to be computed
+    # Code and message of an entry's last failure before this run.
+    last_failures: Mapping[EntryKey, tuple[str, str]] = field(default_factory=dict)
 
 
 def entry_artifact_id(entry: Entry) -> str:
@@ -53,6 +55,12 @@ def assign(
             by_key[entry.request_key] = pending
             found.pending.append(pending)
     return found
+
+
+def failed_keys(assignment: Assignment) -> Iterator[EntryKey]:
+    """The entries that fail without an engine: unusable, or failed before."""
+    yield from (entry.key for entry in assignment.failed)
+    yield from (entry.key for entry, _ in assignment.failed_before)
 
 
 def request_keys(entries: Iterable[Entry]) -> Iterator[str]:

@@ -63,11 +63,11 @@ class Merger:
         self._flush()
 
     def _end_run(self, row: Row) -> None:
-        """Count a run. One whose store failed could not record the entries that were left."""
+        """Count a run. One whose store failed could not record the entries that were left: the
+        reason is that of any failure, the run's own stop_reason tells which."""
         run_id = str(row["run_id"])
         if row.get("status") == "failed":
-            reason = str(row.get("stop_reason") or "engine_failed")
-            open_entries.insert_not_run(self._connection, run_id, reason)
+            open_entries.insert_not_run(self._connection, run_id, "engine_failed")
         count_run(self._connection, run_id)
         open_entries.keep_only(self._connection, "")
 

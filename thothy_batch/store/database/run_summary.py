@@ -5,9 +5,10 @@ import duckdb
 from thothy_batch.store.journal import open_entries
 
 # All entries are counted from run_items. Known entries of a job without a row were not run.
-# `reused` needs its artifact: if a user deleted it by hand, the entry is open again.
+# `reused` needs its artifact: if a user deleted it by hand, the entry is open again. Its reason is
+# that of what a run could not do; those of `run_items.reason` are a closed list.
 _REOPEN_MISSING = """
-UPDATE run_items SET status = 'not_run', reason = 'artifact_deleted', artifact_id = NULL,
+UPDATE run_items SET status = 'not_run', reason = 'engine_failed', artifact_id = NULL,
     verdict = NULL
 WHERE run_id = $run_id AND status = 'reused'
     AND NOT EXISTS (SELECT 1 FROM artifacts a WHERE a.artifact_id = run_items.artifact_id)

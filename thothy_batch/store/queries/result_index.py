@@ -16,14 +16,16 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from thothy_batch.errors import StoreBusyError
 from thothy_batch.process import replace_file, sync_folder
-from thothy_batch.store.database.database import fetch_row
+from thothy_batch.store.database.database import fetch_row, open_copy, open_database
 from thothy_batch.store.files import storage_error
 from thothy_batch.store.journal.segment import Row
 from thothy_batch.store.queries.result_lookup import (
     ARTIFACT_FIELDS,
     FAILURE_FIELDS,
     ResultLookup,
+    read_results,
     slim,
 )
 from thothy_batch.testing import faults
@@ -134,6 +136,17 @@ class ResultIndex:
             replace_file(self._head, json.dumps(head).encode())
         except OSError as error:
             raise storage_error(error, "cannot write the result index", self._lines) from error
+
+
+def read_database(path: Path, index: ResultIndex, lookup: ResultLookup) -> None:
+    """Add the store's published rows to a lookup, by the index while a reader holds the file."""
+    try:
+        with open_database(path, read_only=True) as connection:
+            read_results(connection, lookup)
+    except StoreBusyError:
+        if not index.read(lookup):  # a store without its journal folder
+            with open_copy(path) as connection:
+                read_results(connection, lookup)
 
 
 def _lines(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[bytes]:

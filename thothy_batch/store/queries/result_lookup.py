@@ -28,7 +28,7 @@ class CachedResult:
     """The latest success under a request key, or its latest failure if it has none.
 
     `verdicts` holds every artifact of the key by its id: an entry whose own is among them needs no
-    copy. `failed_entries` likewise: an entry among them has a failure.
+    copy.
     """
 
     run_id: str
@@ -41,7 +41,6 @@ class CachedResult:
     message: str = ""
     attempt: int = 0
     verdicts: Mapping[str, str] = field(default_factory=dict)
-    failed_entries: frozenset[EntryKey] = frozenset()
 
     @property
     def failed(self) -> bool:
@@ -54,10 +53,11 @@ class ResultLookup:
     """Folds rows, oldest first, into one result per key."""
 
     keys: frozenset[str]  # the keys to keep
+    entries: frozenset[EntryKey] = frozenset()  # whose last failure is to be kept, under any key
     _artifacts: dict[str, Row] = field(default_factory=dict)
     _verdicts: dict[str, dict[str, str]] = field(default_factory=dict)
     _failures: dict[str, Row] = field(default_factory=dict)
-    _failed_entries: dict[str, set[EntryKey]] = field(default_factory=dict)
+    _last_failures: dict[EntryKey, Row] = field(default_factory=dict)
 
     def add_artifact(self, row: Row) -> None:
         key = str(row.get("request_key", ""))
@@ -72,21 +72,45 @@ class ResultLookup:
         key = str(row.get("request_key", ""))
         if key in self.keys:
             self._failures[key] = row
-            self._failed_entries.setdefault(key, set()).add(_entry_of(row))
+        if self.entries and (entry := _entry_of(row)) in self.entries:
+            self._last_failures[entry] = row
+
+    def last_failures(self) -> dict[EntryKey, tuple[str, str]]:
+        """Return code and message of the last failure of each entry that has one."""
+        return {e: (_text(r, "code"), _text(r, "message")) for e, r in self._last_failures.items()}
 
     def results(self) -> dict[str, CachedResult]:
         """Return the result of each key that has one."""
-        found = {
-            key: _failure(row, frozenset(self._failed_entries[key]))
-            for key, row in self._failures.items()
-        }
+        found = {key: _failure(row) for key, row in self._failures.items()}
         for key, row in self._artifacts.items():
             found[key] = _success(row, self._verdicts[key])
         return found
 
 
 def read_results(connection: duckdb.DuckDBPyConnection, lookup: ResultLookup) -> None:
-    """Add the database's rows under the lookup's keys, oldest first."""
+    """Add the database's rows under the lookup's keys and of its entries, oldest first."""
+    if lookup.keys:
+        _read_keys(connection, lookup)
+    if lookup.entries:
+        _read_entries(connection, lookup)
+
+
+def _read_entries(connection: duckdb.DuckDBPyConnection, lookup: ResultLookup) -> None:
+    names = ("job", "item_id", "variant")
+    columns = {n: pa.array([getattr(e, n) for e in lookup.entries], pa.string()) for n in names}
+    connection.register("wanted", pa.table(columns))
+    try:
+        query = (
+            f"SELECT {', '.join(FAILURE_FIELDS)} FROM failures SEMI JOIN wanted "
+            f"USING ({', '.join(names)}) ORDER BY failed_at, failures.rowid"
+        )
+        for row in connection.execute(query).fetchall():
+            lookup.add_failure(dict(zip(FAILURE_FIELDS, row, strict=True)))
+    finally:
+        connection.unregister("wanted")
+
+
+def _read_keys(connection: duckdb.DuckDBPyConnection, lookup: ResultLookup) -> None:
     connection.register("wanted", pa.table({"request_key": pa.array(lookup.keys, pa.string())}))
     try:
         for fields, table, order, add in (
@@ -129,7 +153,7 @@ def _success(row: Row, verdicts: Mapping[str, str]) -> CachedResult:
     )
 
 
-def _failure(row: Row, failed_entries: frozenset[EntryKey]) -> CachedResult:
+def _failure(row: Row) -> CachedResult:
     entry = _entry_of(row)
     return CachedResult(
         run_id=_text(row, "run_id"),
@@ -139,5 +163,4 @@ def _failure(row: Row, failed_entries: frozenset[EntryKey]) -> CachedResult:
         code=_text(row, "code"),
         message=_text(row, "message"),
         attempt=int(str(row.get("attempt") or 0)),
-        failed_entries=failed_entries,
     )
