@@ -52,7 +52,10 @@ REPLACED: dict[tuple[str, ...], str] = {
     ("kernels/numba_simd/", "kernels/linear/"): "lanes matrix_tiles widened",
 }
 # `end_run` is a method of the store, which the runner calls.
-RIGHT_USES = {("thothy_batch/runner/loop/finish.py", "end_run")}
+RIGHT_USES = {
+    ("thothy_batch/runner/loop/finish.py", "end_run"),
+    ("thothy_batch/runner/commands/run.py", "end_run"),
+}
 OLD_MODULES = re.compile(
     r"thothy_batch[./](engine[./](client|supervised|facts|assembly|loaded|local|fake|bisection|step_budget|span|"
     r"time_limits|drafting|acceptance|speculation|death_notices|synthetic|gpu_tenants|upload)|"

@@ -140,3 +140,18 @@ def test_untrusted_text_is_escaped() -> None:
     model = {**MODEL, "name": nasty, "architecture": nasty}
     text = doctor_text(FOUND | {"model": model, "notes": [nasty], "warnings": [nasty]})
     assert all(character == "\n" or character.isprintable() for character in text)
+
+
+def test_a_bad_model_is_refused_before_torch_is_imported(model: Path, tmp_path: Path) -> None:
+    """Importing torch takes seconds, and so does measuring."""
+    (model / "tokenizer.json").write_text("{}")
+    program = (
+        "import sys; from thothy_batch.records import ModelSpec; from thothy_batch import errors\n"
+        "from thothy_batch.engine.model_info import check_small_files\n"
+        "try:\n    check_small_files(ModelSpec(id=sys.argv[1]))\n"
+        "except errors.ModelError as error:\n    print(error.message, 'torch' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", program, str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert "tokenizer.json cannot be used" in done.stdout
+    assert done.stdout.endswith("False\n")

@@ -141,6 +141,9 @@ class ByteTokenizer:
     def check_chat(self) -> None:
         pass
 
+    def stop_notes(self, vocab_size: int) -> list[str]:
+        return []
+
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 

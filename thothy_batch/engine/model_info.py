@@ -15,7 +15,7 @@ from thothy_batch.model.config import (
     resolve_dtype,
 )
 from thothy_batch.model.tokenizer import Tokenizer, load_tokenizer
-from thothy_batch.records import EngineSpec, LayerGroup
+from thothy_batch.records import EngineSpec, LayerGroup, ModelSpec
 
 AnyTokenizer = Tokenizer | ByteTokenizer
 
@@ -93,3 +93,10 @@ def model_info(spec: EngineSpec, *, need_weights: bool = True) -> ModelInfo:
         quantization=model.quantization,
         short_rope_len=config.short_rope_len,
     )
+
+
+def check_small_files(model: ModelSpec) -> None:
+    """Read all but the weights of a model, without torch. Raises ModelError for an unusable one."""
+    if not is_fake(model.id):
+        files, _ = locate_supported(model, need_weights=False)
+        load_tokenizer(files.directory)

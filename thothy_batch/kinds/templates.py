@@ -7,12 +7,14 @@ no other files, no randomness, no clock and no time zone of the machine. Values 
 
 import json
 import math
+from collections.abc import Callable
 from datetime import date, datetime, time
 from functools import lru_cache
 from typing import Any
 
 from thothy_batch.canonical import canonical_text
 from thothy_batch.kinds.languages import language_name
+from thothy_batch.kinds.text_formats import OF_THE_ZONE, format_values, percent_values, reads_zone
 from thothy_batch.templating import BoundedSandbox, bounded_filter, jinja
 
 _FILENAME = "<template>"  # jinja2's own name for templates made from a string
@@ -50,10 +52,42 @@ class _Sandbox(BoundedSandbox):
     def text_of(self, value: Any) -> str:
         return value if isinstance(value, str) else canonical_text(value)
 
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "%" and isinstance(left, str):
+            right = percent_values(left, right, self.text_of)
+        return super().call_binop(context, operator, left, right)
+
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+        owner = getattr(__obj, "__self__", None)
+        if isinstance(owner, date | time) and any(map(reads_zone, [*args, *kwargs.values()])):
+            raise jinja.TemplateRuntimeError(OF_THE_ZONE)
+        return super().call(__context, __obj, *args, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+
+        def format_text(*args: Any, **kwargs: Any) -> str:
+            if value.__name__ == "format_map" and len(args) == 1 and isinstance(args[0], dict):
+                _, named = format_values(value.__self__, (), args[0], self.text_of)
+                return wrapped(named)
+            shown, named = format_values(value.__self__, args, kwargs, self.text_of)
+            return wrapped(*shown, **named)
+
+        return format_text
+
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, date | time) and attr in _OF_THE_MACHINE:
             return attr == "timestamp" and isinstance(obj, datetime) and obj.tzinfo is not None
         return super().is_safe_attribute(obj, attr, value)
+
+
+def _format(value: object, *args: Any, **kwargs: Any) -> str:
+    """Format as Jinja's own filter does, with canonical texts for `%s`."""
+    form = canonical_text(value)
+    text: str = form % percent_values(form, kwargs or args, canonical_text)
+    return text
 
 
 def _json(value: object, **options: Any) -> str:
@@ -69,6 +103,7 @@ def _environment() -> BoundedSandbox:
         finalize=_shown,
     )
     environment.filters["string"] = bounded_filter("string", environment.text_of, environment.made)
+    environment.filters["format"] = bounded_filter("format", _format, environment.made)
     environment.filters["language_name"] = language_name
     environment.policies["json.dumps_function"] = _json
     return environment

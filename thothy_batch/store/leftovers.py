@@ -1,5 +1,6 @@
 """Publishes what a dead run left, for commands that only read."""
 
+import logging
 import os
 import socket
 from datetime import datetime
@@ -11,11 +12,14 @@ from thothy_batch.store.journal.segment import segment_paths
 from thothy_batch.store.lock import FileLock
 from thothy_batch.store.store import Store
 
+_log = logging.getLogger(__name__)
+
 
 def publish_if_free(path: Path) -> bool:
     """Publish what a dead run left; True if nothing is left.
 
-    Does nothing while a run holds the store, or without write permission.
+    Does nothing while a run holds the store, or without write permission. What the disk has no
+    room for is left to a later command.
     """
     path = real_path(path)
     folder = journal_folder(path)
@@ -31,6 +35,11 @@ def publish_if_free(path: Path) -> bool:
     try:
         store = Store.open(path)
         store.close()
+    except StoreError as error:  # reading may work all the same
+        _log.warning(
+            "the rows of the last run that are still in the journal are not shown: %s", error
+        )
+        return False
     finally:
         lock.release()
     return not segment_paths(folder)

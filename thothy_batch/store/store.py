@@ -15,12 +15,7 @@ from thothy_batch.records import EngineTotals, EntryKey
 from thothy_batch.store import columns as col
 from thothy_batch.store.database.database import open_database
 from thothy_batch.store.database.merge import BEGIN_RUN, COPIES, END_RUN, TABLES, UPDATE_RUN
-from thothy_batch.store.files import (
-    check_path,
-    journal_folder,
-    real_path,
-    remove_temporary,
-)
+from thothy_batch.store.files import check_path, journal_folder, real_path, remove_temporary
 from thothy_batch.store.journal.journal import Journal
 from thothy_batch.store.journal.open_entries import open_rows
 from thothy_batch.store.journal.reserve import Reserve
@@ -178,15 +173,18 @@ class Store:
         self._run_id = ""
         return self.publish()
 
-    def fail_run(self, row: Mapping[str, object]) -> None:
-        """End the run as failed by its store, also after `end_run`. `row` has its run_id, too.
-
-        Room is made by the reserve, then by the rows that are not durable yet. Entries without a
-        row count as not run, for the stop_reason. The next command publishes what is there. Raises
-        StoreError if even the journal takes nothing.
-        """
-        self._has_failed = True
+    def make_room(self) -> list[Record]:
+        """Give the reserve back and make durable what waits; return the rows for which there is no
+        room, which are dropped: their entries count as not run."""
+        self._has_failed = True  # the next command publishes what is there
         self._reserve.release()
+        return self._journal.salvage()
+
+    def fail_run(self, row: Mapping[str, object]) -> None:
+        """End the run as failed by its store, after `make_room`. `row` has its run_id, too.
+
+        Raises StoreError if even the journal takes nothing.
+        """
         self._journal.append_last(END_RUN, self._end_cells(row))
         self._run_id = ""
 

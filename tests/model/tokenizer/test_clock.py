@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thothy_batch.model.tokenizer.clock import format_moment
+from thothy_batch.model.tokenizer.clock import FIXED_DAY, format_moment
 
 DIRECTIVES = "aAbBhcxXrpPdeHIjmMSyYuwUVWGgCDFTRnt%"
 MOMENTS = st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(2100, 1, 1))
@@ -66,3 +66,19 @@ def test_a_format_without_end_is_refused() -> None:
         format_moment(datetime(2026, 1, 1), "%c" * 2_000_000)
     assert len(format_moment(datetime(2026, 1, 1), "%999c%999d")) < 2_000
     assert time.thread_time() - began < 5  # without bounds it fills memory
+
+
+def test_seconds_of_the_fixed_day_do_not_depend_on_the_zone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Request keys are made with that day."""
+    try:
+        for zone in ("Asia/Tokyo", "America/New_York", "UTC"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            assert format_moment(FIXED_DAY, "%s") == "946684800"
+            other = datetime(2026, 1, 5)
+            assert format_moment(other, "at %s") == other.strftime("at %s")
+    finally:
+        monkeypatch.undo()
+        time.tzset()

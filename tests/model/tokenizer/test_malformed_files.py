@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +66,11 @@ def change(folder: Path, name: str, **values: object) -> None:
 
 BAD_TOKENS: list[object] = [7, True, [], {}, {"content": 7}, {"content": None}, ["x"], "\ud800"]
 BAD_LISTS: list[object] = [7, "x", [7], [None], [{"lstrip": True}], [["x"]]]
+BAD_IDS: list[object] = ["2", 1.5, True, ["2"], {}, -1, [1, -1], [[1]], [None]]
 BAD_TEMPLATES: list[object] = [
     7, True, ["a", "b"], [{"name": "default"}], [{"template": "x"}], [{"name": 1, "template": "x"}],
     {"default": 7}, [None], [{"name": "a", "template": "x"}, {"name": "b", "template": "y"}],
+    [], {}, {"tool_use": "{{ messages }}"}, [{"name": "rag", "template": "{{ messages }}"}],
     "{% for %}", "{{ x", "{% endfor %}", "{{ x | nofilter }}", "{% for i in " + "(" * 3000 + "%}",
     "{% if x %}" * 120 + "{{ messages }}" + "{% endif %}" * 120, "{{ " + "9" * 5000 + " }}",
     "{% for i in [1] %}" * 30 + "{{ messages }}" + "{% endfor %}" * 30, "x" * 600_000, "",
@@ -85,12 +86,16 @@ BAD_VALUES: list[tuple[str, str, object]] = [
     *((CONFIG, "added_tokens_decoder", value) for value in (7, [], "x", {"x": {"content": "a"}})),
     (CONFIG, "added_tokens_decoder", {"1": {"content": "a", "special": "yes"}}),
     *((CONFIG, "chat_template", value) for value in BAD_TEMPLATES),
+    *((CONFIG, key, "yes") for key in ("add_bos_token", "add_eos_token")),
+    *((CONFIG, key, 1) for key in ("add_bos_token", "add_eos_token")),
+    *((CONFIG, "model_max_length", value) for value in ("abc", "512", -1, 0, True, [512], {})),
     *((CONFIG, "tokenizer_class", value) for value in (7, [], {})),
     *(("chat_template.json", "chat_template", value) for value in BAD_TEMPLATES),
     *(("special_tokens_map.json", "eos_token", value) for value in BAD_TOKENS),
-    *(("added_tokens.json", "<x>", value) for value in ("x", None, [1], 1.5, True)),
-    *(("generation_config.json", "eos_token_id", value) for value in ("2", 1.5, True, ["2"], {})),
-    *(("config.json", "eos_token_id", value) for value in ("2", 1.5, True, ["2"], {})),
+    *(("added_tokens.json", "<x>", value) for value in ("x", None, [1], 1.5, True, -1)),
+    *(("generation_config.json", "eos_token_id", value) for value in BAD_IDS),
+    *(("config.json", "eos_token_id", value) for value in BAD_IDS),
+    *(("config.json", "text_config", {"eos_token_id": value}) for value in BAD_IDS),
 ]
 
 
@@ -149,7 +154,8 @@ def test_values_that_transformers_takes_are_taken(folder: Path) -> None:
         pad_token={"__type": "AddedToken", "content": "<|endoftext|>", "id": 0, "new": [1]},
         additional_special_tokens=None,
         extra_special_tokens={"image_token": "<image>", "none_token": None},
-        add_bos_token="perhaps",
+        add_bos_token=None,
+        model_max_length=1000000000000000019884624838656,
         legacy=None,
         chat_template={
             "tool_use": "no",
@@ -266,8 +272,62 @@ def test_a_template_without_end_is_refused_once(folder: Path, monkeypatch: Any) 
     assert str(file) in caught.value.message
 
 
-def test_a_template_file_that_is_a_folder_is_passed_over(
-    folder: Path, edit_json: Callable[..., None]
-) -> None:
-    (folder / "chat_template.jinja").mkdir()
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_or_a_dangling_link_in_place_of_a_file_is_named(name: str, folder: Path) -> None:
+    if name == "chat_template.json":
+        change(folder, CONFIG, chat_template=None)
+    for put in (Path.mkdir, lambda path: path.symlink_to(folder / "nothing")):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).unlink(missing_ok=True)
+        put(folder / name)
+        with pytest.raises(ModelError) as caught:
+            load(folder)
+        assert str(folder / name) in caught.value.message
+        if (folder / name).is_dir():
+            (folder / name).rmdir()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".json")])
+def test_a_byte_order_mark_is_called_by_its_name(name: str, folder: Path) -> None:
+    if name == "chat_template.json":
+        change(folder, CONFIG, chat_template=None)
+    text = (folder / name).read_text()
+    for encoding in ("utf-8-sig", "utf-16"):
+        (folder / name).write_text(text, encoding=encoding)
+        with pytest.raises(ModelError, match="byte order mark") as caught:
+            load(folder)
+        assert str(folder / name) in caught.value.message
+        assert "save it as UTF-8" in caught.value.hint
+
+
+def test_damage_shows_in_files_that_newer_settings_make_unnecessary(folder: Path) -> None:
+    change(folder, CONFIG, added_tokens_decoder={})
     assert load(folder).has_chat_template
+    for name, content in (
+        ("special_tokens_map.json", "[]"),
+        ("special_tokens_map.json", '{"eos_token": 7}'),
+        ("special_tokens_map.json", '{"pad_token": [1]}'),
+        ("added_tokens.json", '{"<x>": -1}'),
+    ):
+        before = (folder / name).read_text()
+        (folder / name).write_text(content)
+        with pytest.raises(ModelError, match=name):
+            load(folder)
+        (folder / name).write_text(before)
+
+
+def test_end_tokens_beyond_the_vocabulary_are_noted_with_file_and_key(folder: Path) -> None:
+    size = load_config(folder).vocab_size
+    assert load(folder).stop_notes(size) == []
+    change(folder, "special_tokens_map.json", eos_token="<nope>")  # it comes last
+    change(folder, "config.json", eos_token_id=[0, size])
+    change(folder, "generation_config.json", eos_token_id=999_999)
+    notes = "\n".join(load(folder).stop_notes(size))
+    assert f"{folder / 'config.json'}: eos_token_id has the id {size}, beyond" in notes
+    assert f"{folder / 'generation_config.json'}: eos_token_id has the id 999999" in notes
+    assert "has no end token" not in notes
+    change(folder, "config.json", eos_token_id=None)
+    change(folder, "generation_config.json", eos_token_id=None)
+    notes = "\n".join(load(folder).stop_notes(size))
+    assert f"{folder / 'special_tokens_map.json'}: eos_token '<nope>' has the id" in notes
+    assert "the model has no end token" in notes

@@ -201,6 +201,17 @@ def test_a_translation_without_a_language_is_a_manifest_error(project: Any) -> N
         project.run()
 
 
+def test_a_language_listed_twice_is_a_manifest_error_with_its_line(project: Any) -> None:
+    project.rows("rows.parquet", id=["a"], text=["one"])
+    project.jobs(
+        "name: j, kind: translation, input: rows.parquet, params: {target_langs: [fr, de, fr]}"
+    )
+    with pytest.raises(ManifestError, match=r"target_langs lists 'fr' twice") as caught:
+        project.run()
+    [problem] = caught.value.problems
+    assert problem.line is not None
+
+
 def test_a_row_without_a_language_fails_by_itself(project: Any) -> None:
     project.rows("rows.parquet", id=["a", "b"], text=["x", "y"], target_lang=["de", None])
     project.jobs("name: j, kind: translation, input: rows.parquet, sampling: {max_tokens: 12}")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from thothy_batch.errors import StoreError
+from thothy_batch.runner.commands.report import report_document
 from thothy_batch.runner.monitoring.dead_run import publish_leftovers
 from thothy_batch.store.files import journal_folder, status_path
 from thothy_batch.store.journal import journal
@@ -56,10 +57,49 @@ def test_a_full_disk_ends_the_run_as_failed_and_not_killed(
     ) == [(12, 12)]
     left = [row for row in raw_project.query(ENTRIES, run.run_id) if row[0] != "done"]
     assert [row[:2] for row in left] in ([], [("not_run", "engine_failed")])
-    kept = raw_project.query("select num_done from runs")[0][0]
+    counted = "select num_done, num_failed, num_reused, num_not_run, output_tokens from runs"
+    (found,) = raw_project.query(counted)
+    assert found[:4] == tuple(
+        run.counts[f"num_{name}"] for name in ("done", "failed", "reused", "not_run")
+    )
+    assert found[4] == run.output_tokens
+    kept = found[0]
     again = raw_project.run()
     assert (again.exit_code, again.counts["num_done"]) == (0, 12 - kept)
     assert "reserve.tmp" not in {path.name for path in journal_folder(raw_project.store).iterdir()}
+
+
+@pytest.mark.rest
+def test_no_finished_row_is_counted_that_the_disk_has_no_room_for(
+    raw_project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is durable of what was computed: the disk takes the end of the run alone."""
+    monkeypatch.setattr("thothy_batch.store.store._COMMIT_AFTER_S", 1e9)
+    Disk(raw_project, monkeypatch, 2000)
+    run = raw_project.run()
+    monkeypatch.undo()
+    assert (run.exit_code, run.counts["num_done"], run.output_tokens) == (5, 0, 0)
+    assert run.counts["num_not_run"] == run.counts["num_items"] == 12
+    assert run.wasted_tokens > 0
+    assert publish_leftovers(raw_project.store)
+    found = raw_project.query(
+        "select num_done, num_not_run, output_tokens, wasted_tokens from runs"
+    )
+    assert found == [(0, 12, 0, run.wasted_tokens)]
+
+
+def test_a_store_that_cannot_grow_is_read_as_it_is(
+    raw_project: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = raw_project.run()
+
+    def full(path: Any) -> Store:
+        raise StoreError("the store cannot grow: the disk is full")
+
+    monkeypatch.setattr(Store, "open", full)
+    monkeypatch.setattr("thothy_batch.store.leftovers.segment_paths", lambda folder: [folder])
+    assert report_document(raw_project.store, None)["run"]["run_id"] == run.run_id
+    assert "the disk is full" in caplog.text
 
 
 @pytest.mark.rest

@@ -12,6 +12,8 @@ Tree = dict[str, Any]
 _READER = re.compile(r"(read_(parquet|csv|ndjson|json|text|blob)|parquet_scan)(_auto|_objects)*")
 _FILE_NAME = re.compile(r"[^/]*[.*?\[][^/]*$")
 _CLOCK = ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp")
+# Functions with a form that reads the clock, called with so many arguments or fewer.
+_CLOCK_FORMS = {"age": 1}
 _ENDS_ORDER = (b"limit", b"offset", b"fetch", b")")
 
 
@@ -57,7 +59,11 @@ def changing_parts(connection: duckdb.DuckDBPyConnection, tree: Tree) -> list[st
     for node in _nodes(tree):
         column = node.get("column_names", [])
         if node.get("type") == "FUNCTION":
-            names.add(str(node.get("function_name")).lower())
+            name = str(node.get("function_name")).lower()
+            names.add(name)
+            given = node.get("arguments") or node.get("children") or []
+            if len(given) <= _CLOCK_FORMS.get(name, -1):
+                found.append(f"{name}()")
         elif len(column) == 1 and str(column[0]).lower() in _CLOCK:
             found.append(column[0])
         if (sample := node.get("sample")) and not sample.get("repeatable"):

@@ -5,6 +5,7 @@ and the data.
 """
 
 import json
+import os
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -24,19 +25,50 @@ OTHER_FORMS = ("consolidated", "adapter_")  # how their names begin
 # The chat template as a file of its own, and the files of processors that may hold it as a key.
 TEMPLATE_FILES = ("chat_template.jinja", "additional_chat_templates/default.jinja")
 PROCESSOR_FILES = ("chat_template.json", "processor_config.json")
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_FETCH = "or fetch the file again"
 _HEADER_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
-def read_json(path: Path) -> dict[str, object]:
-    """Read the JSON object in `path`. ModelError names the file and the position of the fault."""
+def read_text(path: Path) -> str:
+    """Read UTF-8 text. ModelError names a file that is missing, a folder, or something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a named pipe would be waited for
+            what = "a folder" if path.is_dir() else "a pipe or a device"
+            raise ModelError(f"{path} is {what}, not a file", hint=f"remove it, {_FETCH}")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ModelError(
             f"{path} is missing", hint="the model directory is incomplete: fetch it again"
         ) from None
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise ModelError(
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="check who may read the file and its folder",
+        ) from error
+    except UnicodeDecodeError as error:
+        begin = error.object[:2]
+        why = "it begins with a byte order mark of UTF-16" if begin in _UTF_16 else str(error)
+        raise ModelError(
+            f"{path} is not UTF-8: {why}", hint=f"save it as UTF-8, {_FETCH}"
+        ) from error
+
+
+def read_json_text(path: Path) -> str:
+    """Read the text of a JSON file. ModelError names one that begins with a byte order mark."""
+    text = read_text(path)
+    if text.startswith("\ufeff"):
+        raise ModelError(
+            f"{path} begins with a byte order mark, which JSON does not allow",
+            hint=f"save it as UTF-8 without a byte order mark (BOM), {_FETCH}",
+        )
+    return text
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Read the JSON object in `path`. ModelError names the file and the position of the fault."""
+    try:
+        value = json.loads(read_json_text(path))
     except (ValueError, RecursionError) as error:
         raise ModelError(
             f"{path} is not valid JSON: {error}", hint="fetch the file again"
@@ -48,7 +80,12 @@ def read_json(path: Path) -> dict[str, object]:
 
 def read_json_if_there(path: Path) -> dict[str, object]:
     """Read like `read_json`; a missing file is an empty object."""
-    return read_json(path) if path.is_file() else {}
+    return read_json(path) if is_there(path) else {}
+
+
+def is_there(path: Path) -> bool:
+    """True for a file, and for whatever else has its name: a folder, or a link to nothing."""
+    return os.path.lexists(path)
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -57,7 +94,7 @@ def weight_files(directory: Path) -> list[Path]:
     They are those that the index names, else the one of the usual name, else all that are no other
     form of the same weights.
     """
-    if (directory / INDEX).is_file():
+    if is_there(directory / INDEX):
         names = indexed_names(directory)
         _check_present(directory, names)
         return [directory / name for name in names]

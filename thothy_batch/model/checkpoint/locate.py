@@ -16,6 +16,7 @@ from thothy_batch.model.checkpoint.files import (
     TEMPLATE_FILES,
     check_weight_file,
     indexed_names,
+    is_there,
     weight_files,
 )
 from thothy_batch.records import ModelSpec
@@ -106,7 +107,7 @@ def _looks_like_path(model_id: str) -> bool:
 
 
 def _check_complete(files: ModelFiles, *, need_weights: bool) -> None:
-    if not (files.directory / CONFIG).is_file():
+    if not is_there(files.directory / CONFIG):
         raise ModelError(
             f"model {files.name!r}: {files.directory / CONFIG} is missing",
             hint="a model directory holds config.json, *.safetensors and tokenizer.json",

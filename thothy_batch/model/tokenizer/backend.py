@@ -15,7 +15,12 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from thothy_batch.errors import ModelError
-from thothy_batch.model.checkpoint.files import CONFIG, read_json_if_there
+from thothy_batch.model.checkpoint.files import (
+    CONFIG,
+    is_there,
+    read_json_if_there,
+    read_json_text,
+)
 from thothy_batch.model.tokenizer.token_settings import TokenSettings
 
 TOKENIZER = "tokenizer.json"
@@ -42,12 +47,13 @@ class TokenizerParts:
     backend: Backend
     named_tokens: dict[str, str]  # "bos_token" → "<s>"; available to chat templates
     settings: dict[str, Any]
+    eos_file: Path  # the file that names the end token
 
 
 def load_parts(directory: Path) -> TokenizerParts:
     """Read tokenizer.json and its companions. ModelError names a missing or broken file."""
     file = directory / TOKENIZER
-    if not file.is_file():
+    if not is_there(file):
         raise ModelError(
             f"{file} is missing",
             hint="save it with transformers: "
@@ -57,13 +63,13 @@ def load_parts(directory: Path) -> TokenizerParts:
     backend = _backend(file, settings)
     named = _named_tokens(settings)
     _add_tokens(backend, settings, named)
-    return TokenizerParts(backend, named, settings.values)
+    return TokenizerParts(backend, named, settings.values, settings.file_of("eos_token"))
 
 
 def _backend(file: Path, settings: TokenSettings) -> Backend:
     is_llama, with_spaces = _is_llama(settings), _llama_spaces(settings)
+    text = read_json_text(file)
     try:
-        text = file.read_text(encoding="utf-8")
         # Llama 3 and others name the same class for byte-level files.
         if is_llama and '"ByteLevel"' not in text:
             text = json.dumps(_with_llama_spaces(json.loads(text), *with_spaces))

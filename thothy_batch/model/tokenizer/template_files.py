@@ -8,7 +8,9 @@ from thothy_batch.errors import ModelError
 from thothy_batch.model.checkpoint.files import (
     PROCESSOR_FILES,
     TEMPLATE_FILES,
+    is_there,
     read_json_if_there,
+    read_text,
 )
 from thothy_batch.model.tokenizer.token_settings import TOKENIZER_CONFIG, shown
 
@@ -30,8 +32,8 @@ def find_template(directory: Path, settings: dict[str, Any]) -> TemplateSource |
     Raises ModelError, with file and key, where one is there but cannot be read.
     """
     for name in TEMPLATE_FILES:
-        if (directory / name).is_file():
-            return TemplateSource(_text(directory / name), str(directory / name))
+        if is_there(directory / name):
+            return TemplateSource(read_text(directory / name), str(directory / name))
     found = _default(settings.get(_KEY), directory / TOKENIZER_CONFIG)
     for name in PROCESSOR_FILES:
         if found is None:
@@ -40,29 +42,18 @@ def find_template(directory: Path, settings: dict[str, Any]) -> TemplateSource |
     return found
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{file} is not UTF-8: {error}", hint="fetch the file again") from error
-    except OSError as error:
-        raise ModelError(f"{file} cannot be read: {error.strerror or error}") from error
-
-
 def _default(value: object, file: Path) -> TemplateSource | None:
-    """Return the one template, or that of several which is named "default"."""
+    """Return the one template, or that of the named ones which is named "default"."""
     if value is None or isinstance(value, str):
         return None if value is None else TemplateSource(value, f"{file}: {_KEY}")
     named = _named(value, file)
-    if not named:
-        return None
-    name = _DEFAULT if _DEFAULT in named else next(iter(named))
-    if name != _DEFAULT and len(named) > 1:
+    if _DEFAULT not in named:
+        names = ", ".join(sorted(named)) or "no template"
         raise ModelError(
-            f"{file}: {_KEY} names {', '.join(sorted(named))}, and none of them is {_DEFAULT!r}",
-            hint=f"name the one for plain conversations {_DEFAULT!r}",
+            f"{file}: {_KEY} holds {names}, and none that is named {_DEFAULT!r}",
+            hint=f"name the one for plain conversations {_DEFAULT!r}, or remove the key",
         )
-    return TemplateSource(named[name], f"{file}: {_KEY} {name!r}")
+    return TemplateSource(named[_DEFAULT], f"{file}: {_KEY} {_DEFAULT!r}")
 
 
 def _named(value: object, file: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 _SPECIAL_TOKENS = "special_tokens_map.json"
 _ADDED_TOKENS = "added_tokens.json"
 _TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+_ADDING = ("add_bos_token", "add_eos_token")
 _MAX_SHOWN = 60
 
 
@@ -26,13 +27,39 @@ class TokenSettings:
     def read(cls, directory: Path) -> "TokenSettings":
         """Read the files that are there. Raises ModelError where one holds no JSON object."""
         values: dict[str, Any] = dict(read_json_if_there(directory / TOKENIZER_CONFIG))
-        files = {}
-        if "added_tokens_decoder" not in values:
-            file = directory / _SPECIAL_TOKENS
-            more = read_json_if_there(file)
+        file = directory / _SPECIAL_TOKENS
+        more = read_json_if_there(file)
+        files = dict.fromkeys(more, file)
+        # Damage shows even where the newer form of the settings makes these files unnecessary.
+        cls(directory, more, files)._check_tokens()
+        if "added_tokens_decoder" in values:
+            files = {}
+        else:
             values.update(more)
-            files = dict.fromkeys(more, file)
-        return cls(directory, values, files)
+        settings = cls(directory, values, files)
+        settings.plain_added_tokens()
+        settings._check_numbers()
+        return settings
+
+    def _check_tokens(self) -> None:
+        """Refuse what is no token, no list of tokens, and no null."""
+        for key, value in self.values.items():
+            if isinstance(value, list):
+                self.token_list(key)
+            elif isinstance(value, dict) and key.endswith("_tokens"):
+                self.token_mapping(key)
+            elif value is not None and not (isinstance(value, bool) and key in _ADDING):
+                self._content(key, value)
+
+    def _check_numbers(self) -> None:
+        """Refuse values of another type that only other programs read, and read otherwise."""
+        for key in _ADDING:
+            self.flag(key)
+        value = self.values.get("model_max_length")
+        # A float is usual: transformers writes 1e30 where there is no limit.
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (is_number and value > 0):
+            raise self.fault("model_max_length", value, "a number above 0")
 
     def text(self, key: str) -> str:
         """Return a text, "" where it is missing or null."""
@@ -77,7 +104,7 @@ class TokenSettings:
         if not isinstance(value, dict):
             raise self.fault(key, value, "an object of tokens by id")
         return {
-            _number(i, self._where(key), key): self._token_fields(f"{key}.{i}", entry)
+            _number(i, self.file_of(key), key): self._token_fields(f"{key}.{i}", entry)
             for i, entry in value.items()
         }
 
@@ -92,9 +119,10 @@ class TokenSettings:
 
     def fault(self, key: str, value: object, expected: str) -> ModelError:
         """Make the error of a value that is not what was expected."""
-        return _fault(self._where(key), key, value, expected)
+        return _fault(self.file_of(key), key, value, expected)
 
-    def _where(self, key: str) -> Path:
+    def file_of(self, key: str) -> Path:
+        """Return the file that gives a key, tokenizer_config.json where none does."""
         top = key.split("[")[0].split(".")[0]
         return self.files.get(top, self.directory / TOKENIZER_CONFIG)
 
@@ -102,7 +130,7 @@ class TokenSettings:
         content = value.get("content") if isinstance(value, dict) else value
         if not isinstance(content, str):
             raise self.fault(key, value, "a token: a text, or an object with the text `content`")
-        return _encodable(content, self._where(key), key)
+        return _encodable(content, self.file_of(key), key)
 
     def _token_fields(self, key: str, entry: object) -> dict[str, Any]:
         """Return what a token is made with; other fields are left out."""
@@ -133,7 +161,7 @@ def _fault(file: Path, key: str, value: object, expected: str) -> ModelError:
 
 def _number(value: object, file: Path, key: str) -> int:
     """Return a token's id, in JSON's objects a text."""
-    is_number = isinstance(value, int) and not isinstance(value, bool)
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     is_digits = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10
     if not (is_number or is_digits):
         raise _fault(file, key, value, "a token id")

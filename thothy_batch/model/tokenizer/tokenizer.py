@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thothy_batch.errors import ModelError
-from thothy_batch.model.config.stop_tokens import stop_token_ids
+from thothy_batch.model.checkpoint.files import is_there
+from thothy_batch.model.config.stop_tokens import stop_token_places
 from thothy_batch.model.tokenizer.backend import TOKENIZER, TokenizerParts, load_parts
 from thothy_batch.model.tokenizer.chat import Chat, ChatSettings
 from thothy_batch.model.tokenizer.chat_template import ChatTemplate
@@ -38,8 +39,11 @@ class Tokenizer:
         self.eos_token_id = self._id_of(parts.named_tokens.get("eos_token"))
         self._leading_ids = self._find_leading_ids()
         self._newline_ids = self.encode("\n")
-        own = set() if self.eos_token_id is None else {self.eos_token_id}
-        self.stop_token_ids = frozenset(own | set(stop_token_ids(directory)))
+        self._stop_places = stop_token_places(directory)
+        if self.eos_token_id is not None:
+            place = f"{parts.eos_file}: eos_token {parts.named_tokens['eos_token']!r}"
+            self._stop_places.setdefault(self.eos_token_id, place)
+        self.stop_token_ids = frozenset(self._stop_places)
         self._control = ControlTokens(
             control_texts(
                 ((token.content, token.special) for token in added.values()),
@@ -83,6 +87,21 @@ class Tokenizer:
     def chat_notes(self) -> list[str]:
         """Sentences on what a user may not expect of the chat template."""
         return self._chat.notes
+
+    def stop_notes(self, vocab_size: int) -> list[str]:
+        """Sentences on end tokens that a model with this vocabulary cannot write."""
+        beyond = [i for i in sorted(self._stop_places) if i >= vocab_size]
+        notes = [
+            f"{self._stop_places[i]} has the id {i}, beyond the model's vocabulary of "
+            f"{vocab_size:,}: no completion ends there"
+            for i in beyond
+        ]
+        if beyond and len(beyond) == len(self._stop_places):
+            notes.append(
+                "the model has no end token: completions end at max_tokens, unless "
+                "sampling.stop_token_ids or sampling.stop ends them"
+            )
+        return notes
 
     def check_chat(self) -> None:
         """Try the chat template. Raises ModelError if it drops the text of a user."""
@@ -205,7 +224,7 @@ class Tokenizer:
 
 def load_tokenizer(directory: Path) -> Tokenizer | None:
     """Load the checkpoint's tokenizer; None if it has none (token-id prompts need none)."""
-    return Tokenizer.from_dir(directory) if (directory / TOKENIZER).is_file() else None
+    return Tokenizer.from_dir(directory) if is_there(directory / TOKENIZER) else None
 
 
 def _load_with_chat(directory: Path, settings: ChatSettings) -> Tokenizer:

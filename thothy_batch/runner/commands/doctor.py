@@ -19,6 +19,7 @@ from thothy_batch.engine.hardware import (
     num_threads,
     set_compute_environment,
 )
+from thothy_batch.engine.model_info import check_small_files
 from thothy_batch.errors import ManifestError, ModelError
 from thothy_batch.logs import collected_warnings
 from thothy_batch.records import DeviceLimits, EngineSpec, ModelSpec
@@ -52,6 +53,8 @@ def diagnose(
     `owns_process`: nothing else computes in this process. Raises ModelError for a model that
     cannot be used.
     """
+    if model is not None:
+        check_small_files(model)  # before torch, which takes seconds, is imported
     if owns_process:
         match_engine_process()
     # Imported late: torch takes more than a second.

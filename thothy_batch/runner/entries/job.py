@@ -119,6 +119,7 @@ def _open_job(index: int, settings: JobSettings, manifest: Manifest) -> Job:
         params = resolve_params(kind, settings.params)
         if kind.entry == "target_lang" and params.get("target_langs"):
             resolve_languages(kind, params, None)
+            problems += _repeated_languages(settings)
     except InvalidValueError as error:
         problems += [settings.problem("params", text) for text in error.problems]
     try:
@@ -140,6 +141,21 @@ def _open_job(index: int, settings: JobSettings, manifest: Manifest) -> Job:
         group_by=str(params["group_by"]) if _has_groups(kind, params) else "",
     )
     return Job(index, settings, kind, source, params, sampling, num_samples)
+
+
+def _repeated_languages(settings: JobSettings) -> list[Problem]:
+    """Find languages that the manifest lists twice: which one was meant is not for us to guess."""
+    given = settings.params.get("target_langs")
+    languages = given if isinstance(given, list) else []
+    return [
+        settings.problem(
+            f"params.target_langs.{i}",
+            f"params.target_langs lists {language!r} twice",
+            "an item is due one translation per language: remove one, or correct it",
+        )
+        for i, language in enumerate(languages)
+        if language in languages[:i]
+    ]
 
 
 def _load_kind(settings: JobSettings, manifest: Manifest) -> Kind:

@@ -67,9 +67,11 @@ def render_context(
 
 
 def template_notes(context: RenderContext) -> list[str]:
-    """Sentences on the chat template that a user should read before the run."""
+    """Sentences on the chat template and the end tokens that a user should read before the run."""
     tokenizers = _rendering_tokenizers(context)
     notes = [note for each in tokenizers for note in each.chat_notes]
+    if context.model_info.tokenizer is not None:
+        notes += context.model_info.tokenizer.stop_notes(context.model_info.vocab_size)
     if tokenizers and not tokenizers[0].has_chat_template:
         notes.insert(
             0,

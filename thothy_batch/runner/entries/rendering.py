@@ -159,12 +159,13 @@ def _prompt(context: RenderContext, draft: Draft, tokenizer: AnyTokenizer | None
             f"model {model.name!r} has no tokenizer.json: only prompt_token_ids can be used",
         )
     if kind.raw:
-        return _Prompt(tokenizer.encode_raw(str(draft.variables["prompt"])), [])
+        ids = tokenizer.encode_raw(str(draft.variables["prompt"]))
+        return _Prompt(_known_ids(ids, model), [])
     try:
         prompt = render(kind, draft.stage, draft.variables)
     except TemplateProblem as problem:
         raise _Unusable(FailureCode.TEMPLATE_ERROR, str(problem)) from None
-    ids = _chat_ids(tokenizer, prompt.messages)
+    ids = _known_ids(_chat_ids(tokenizer, prompt.messages), model)
     return _Prompt(ids, prompt.messages, prompt.num_document_chars, tokenizer.reads_clock)
 
 
@@ -173,6 +174,18 @@ def _chat_ids(tokenizer: AnyTokenizer, messages: Sequence[dict[str, str]]) -> li
         return tokenizer.chat_ids(messages)
     except ChatRefusedError as error:
         raise _Unusable(FailureCode.TEMPLATE_ERROR, error.message) from None
+
+
+def _known_ids(ids: list[int], model: ModelInfo) -> list[int]:
+    """Return a text's ids. A tokenizer may have tokens for which the model has no embedding."""
+    if ids and max(ids) >= model.vocab_size:
+        raise _Unusable(
+            FailureCode.INVALID_INPUT,
+            f"the tokenizer makes the id {max(ids)} of the prompt, but ids of model {model.name!r} "
+            f"go from 0 to {model.vocab_size - 1}: a token of tokenizer_config.json or "
+            "tokenizer.json is not in the model's vocabulary",
+        )
+    return ids
 
 
 def _checked_ids(ids: list[int], vocab_size: int) -> list[int]:

@@ -18,6 +18,27 @@ def finish_run(
 
     A store that fails now ends the run as failed. Raises StoreError if it cannot even record that.
     """
+    summary = _ended(run, loop, error)
+    try:
+        summary.published = writer.store.end_run(_end_row(summary, loop))
+    except StoreError as failed:
+        writer.uncount(writer.store.make_room())
+        summary = _ended(run, loop, error or failed)
+        summary.published = False
+        writer.store.fail_run(_end_row(summary, loop))
+        return summary
+    if not summary.published:
+        summary.messages.append(
+            "another program has the store open: the journal keeps the unpublished rows, and "
+            "the next command that opens the store publishes them"
+        )
+    elif writer.keep_token_ids:
+        _add_token_id_message(run, writer.store, summary)
+    return summary
+
+
+def _ended(run: RunContext, loop: RunLoop | None, error: ThothyError | None) -> RunSummary:
+    """The summary of a run by its counts so far."""
     num_late = loop.cancellations.num_late if loop is not None else 0
     summary = _summarize(run, loop, error)
     _set_status(run.counts, stop_reason(run, loop), num_late, summary)
@@ -27,20 +48,6 @@ def finish_run(
             f"{num_late:,} entries were not started: there was no time left to finish them"
         )
     summary.wall_s = _wall_s(run)
-    computed = _first_prompt_tokens(loop) if loop is not None else 0
-    try:
-        summary.published = writer.store.end_run(_end_row(summary, computed))
-        if summary.published and writer.keep_token_ids:
-            _add_token_id_message(run, writer.store, summary)
-        if not summary.published:
-            summary.messages.append(
-                "another program has the store open: the journal keeps the unpublished rows, and "
-                "the next command that opens the store publishes them"
-            )
-    except StoreError as failed:
-        _set_failed(summary, summary.error or failed)
-        summary.published = False
-        writer.store.fail_run(_end_row(summary, computed))
     return summary
 
 
@@ -54,7 +61,7 @@ def end_unread(run: RunContext, error: ThothyError | None) -> dict[str, object]:
     else:
         _set_failed(summary, error)
     summary.wall_s = _wall_s(run)
-    return _end_row(summary, 0)
+    return _end_row(summary, None)
 
 
 def _wall_s(run: RunContext) -> float:
@@ -71,7 +78,7 @@ def _add_token_id_message(run: RunContext, store: Store, summary: RunSummary) ->
         )
 
 
-def _end_row(summary: RunSummary, computed_prompt_tokens: int) -> dict[str, object]:
+def _end_row(summary: RunSummary, loop: RunLoop | None) -> dict[str, object]:
     """The columns of `runs` that are known at the end; the store counts the others."""
     return {
         "run_id": summary.run_id,
@@ -83,7 +90,7 @@ def _end_row(summary: RunSummary, computed_prompt_tokens: int) -> dict[str, obje
         "wall_s": summary.wall_s,
         "wasted_tokens": summary.wasted_tokens,
         "roofline_fraction": summary.roofline_fraction,
-        "computed_prompt_tokens": computed_prompt_tokens,
+        "computed_prompt_tokens": _first_prompt_tokens(loop) if loop is not None else 0,
     }
 
 

@@ -1,8 +1,9 @@
 """Writes how each entry ended to the store, and counts it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from thothy_batch.records import (
     Completion,
@@ -114,6 +115,18 @@ class ResultWriter:
         if last_failures.get(entry.key) != (code.value, message or code.value):
             self._add_failure(entry, code, message, attempt)
         self._record_end(entry, ItemStatus.FAILED)
+
+    def uncount(self, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        """Count what the store has no room for as not run, and its tokens as wasted."""
+        for table, row in rows:
+            if table == "run_items":
+                status, flagged = ItemStatus(str(row["status"])), row.get("verdict") == "flagged"
+                self.counts.uncount(str(row["job"]), status, flagged=flagged)
+            elif table == "artifacts":
+                tokens = self.counts.tokens
+                tokens.prompt_tokens -= row["prompt_tokens"]
+                tokens.cached_prompt_tokens -= row["cached_prompt_tokens"]
+                tokens.output_tokens -= row["output_tokens"]
 
     def _fail_all(
         self, pending: PendingRequest, code: FailureCode, message: str, attempt: int

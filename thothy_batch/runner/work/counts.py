@@ -107,6 +107,14 @@ class RunCounts:
         name = f"num_{status.value}"
         setattr(count, name, getattr(count, name) + 1)
 
+    def uncount(self, job: str, status: ItemStatus, *, flagged: bool) -> None:
+        """Count an entry as not run whose recorded end the store has no room for."""
+        count = next(count for count in self.jobs if count.name == job)
+        name = f"num_{status.value}"
+        setattr(count, name, getattr(count, name) - 1)
+        count.num_not_run += 1
+        count.num_flagged -= flagged
+
     def is_open(self, entry: Entry) -> bool:
         return entry not in self._ended
 

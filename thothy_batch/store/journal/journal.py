@@ -12,6 +12,7 @@ from thothy_batch.store.files import storage_error
 from thothy_batch.store.journal.segment import (
     MAGIC,
     SUFFIX,
+    Record,
     Row,
     SegmentContent,
     cut_tail,
@@ -39,6 +40,7 @@ class Journal:
         self._fd = -1
         self._end = 0  # durable bytes of the open segment
         self._buffer: list[bytes] = []
+        self._buffered: list[Record] = []  # the same rows
         self._buffered_bytes = 0
         self.oldest_unsynced: float | None = None  # time.monotonic() of the first buffered row
         try:
@@ -75,6 +77,7 @@ class Journal:
         if self.oldest_unsynced is None:
             self.oldest_unsynced = time.monotonic()
         self._buffer.append(record)
+        self._buffered.append((table, row))
         self._buffered_bytes += len(record)
         if self._buffered_bytes >= _MAX_BUFFERED_BYTES:
             self.commit()
@@ -94,14 +97,23 @@ class Journal:
             assert self._path is not None
             raise storage_error(error, "cannot write the journal", self._path) from error
         self._end += len(data)
-        self._buffer.clear()
-        self._buffered_bytes = 0
-        self.oldest_unsynced = None
+        self._forget_buffer()
         if self._end >= MAX_SEGMENT_BYTES:
             self.rotate()
 
+    def salvage(self) -> list[Record]:
+        """Make the buffered rows durable; return those that were dropped where that failed.
+
+        After a failure the open segment is left as it was at the last commit.
+        """
+        try:
+            self.commit()
+        except StoreError:
+            return self._abandon()
+        return []
+
     def append_last(self, table: str, row: Row) -> None:
-        """Append a row and make it durable, if need be at the cost of all that is not.
+        """Append a row and make it durable, in a new segment if the open one takes no more.
 
         Raises StoreError where not even a new segment can be written.
         """
@@ -113,17 +125,22 @@ class Journal:
             self.append(table, row)
             self.commit()
 
-    def _abandon(self) -> None:
-        """Drop the buffered rows and leave the open segment as it was at the last commit."""
+    def _abandon(self) -> list[Record]:
+        """Drop the buffered rows and leave the open segment; return the rows."""
+        dropped = list(self._buffered)
+        self._forget_buffer()
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._end)
+            os.close(self._fd)
+            self._path, self._fd = None, -1
+        return dropped
+
+    def _forget_buffer(self) -> None:
         self._buffer.clear()
+        self._buffered.clear()
         self._buffered_bytes = 0
         self.oldest_unsynced = None
-        if self._fd < 0:
-            return
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._fd, self._end)
-        os.close(self._fd)
-        self._path, self._fd = None, -1
 
     def _check_name(self) -> None:
         """Detect a deleted segment: its rows would be lost when this process ends."""
