@@ -109,7 +109,7 @@ def test_unknown_variables_are_errors_with_line_and_the_nearest_name(
         (2, "there is no variable 'SHOP_FOLDRE'", "did you mean 'SHOP_FOLDER'"),
         (2, "there is no variable 'Date'", "did you mean 'date'"),
         (2, "there is no variable 'NOTHING_LIKE_IT'",
-         "give it with --var NOTHING_LIKE_IT=VALUE, or a default: ${NOTHING_LIKE_IT:-...}"),
+         "give it by --var or in the environment, or write a default behind the name: :-"),
     ]  # fmt: skip
 
 

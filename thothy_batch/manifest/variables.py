@@ -57,7 +57,7 @@ class ManifestVariables:
             known = [*self._given, _DAY, *self._environment]
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
             near += [each for each in known if each.lower() == name.lower()]
-            ways = f"give it with --var {name}=VALUE, or a default: ${{{name}:-...}}"
+            ways = "give it by --var or in the environment, or write a default behind the name: :-"
             self._hints[name] = f"did you mean {near[0]!r}? Else {ways}" if near else ways
         return self._hints[name]
 

@@ -125,7 +125,10 @@ def test_errors_hold_no_password() -> None:
         assert ":pw@" not in f"{error} {error.message} {error.as_json()}"
 
 
-def test_the_hash_of_a_manifest_still_tells_passwords_apart(tmp_path: Path) -> None:
+def test_the_hash_of_a_manifest_still_tells_passwords_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_PASSWORD", "oaklamp98765")
     hashes = set()
     for password in ("firstword", "secondword"):
         path = tmp_path / "m.yaml"
