@@ -7,6 +7,7 @@ from thothy_batch.process.children import (
     end_with_parent,
     ignore_parent_signals,
     parent_signals_blocked,
+    spawned,
 )
 from thothy_batch.process.pool import map_chunks
 
@@ -18,5 +19,6 @@ __all__ = [
     "map_chunks",
     "parent_signals_blocked",
     "replace_file",
+    "spawned",
     "sync_folder",
 ]

@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 
 _PARENT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
@@ -26,6 +27,28 @@ def parent_signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def spawned(serve: Callable[..., None], *job: object) -> Iterator[Connection]:
+    """Run `serve(connection, *job)` in a new process, which is killed at the end of the block.
+
+    Yields the end that receives what `serve` sends; the child leaves the parent's signals blocked.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=serve, args=(theirs, *job), daemon=True)
+    try:
+        with parent_signals_blocked():
+            child.start()
+        theirs.close()  # so that the pipe ends when the child ends
+        yield ours
+    finally:
+        ours.close()
+        if child.pid is not None:
+            child.kill()
+            child.join()
+        child.close()
 
 
 def ignore_parent_signals() -> None:

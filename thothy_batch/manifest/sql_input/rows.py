@@ -8,7 +8,6 @@ floats, lists, limits of subqueries and texts of times are the same on every mac
 """
 
 import logging
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from thothy_batch.manifest.files import BATCH_ROWS
 from thothy_batch.manifest.sql_input.files import SqlFiles, look_at_files
 from thothy_batch.manifest.sql_input.tree import changing_parts, in_total_order, parse_select
 from thothy_batch.manifest.sql_input.types import carried_by_arrow
-from thothy_batch.process import end_with_parent, parent_signals_blocked
+from thothy_batch.process import end_with_parent, spawned
 
 _RUN_TEXT = (b"query", b"json_execute_serialized_sql")
 _SETTINGS = (
@@ -101,21 +100,9 @@ class SqlRows:
 
     @contextmanager
     def _child(self, first: list[str] | None) -> Iterator[Iterator[Any]]:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe(duplex=False)
-        job = (theirs, self._sql, str(self._base), first, self._limit)
-        child = context.Process(target=_serve, args=job, daemon=True)
-        try:
-            with parent_signals_blocked():  # in the child they stay so
-                child.start()
-            theirs.close()  # so that the pipe ends when the child ends
-            yield self._messages(ours)
-        finally:
-            ours.close()
-            if child.pid is not None:
-                child.kill()
-                child.join()
-            child.close()
+        job = (self._sql, str(self._base), first, self._limit)
+        with spawned(_serve, *job) as connection:
+            yield self._messages(connection)
 
     def _messages(self, connection: Connection) -> Iterator[Any]:
         while True:

@@ -4,7 +4,6 @@ The hub client waits for its threads, however long they wait for the network. Wh
 stays in its cache, and the next download goes on there.
 """
 
-import multiprocessing
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from thothy_batch.errors import ModelError
 from thothy_batch.model.checkpoint.locate import locate_model, weights_size
-from thothy_batch.process import end_with_parent, parent_signals_blocked
+from thothy_batch.process import end_with_parent, spawned
 from thothy_batch.records import ModelSpec
 
 _LOOK_S = 1.0  # between two reports of the bytes so far
@@ -23,20 +22,8 @@ def download_weights(spec: ModelSpec, phase: Callable[[str], None]) -> None:
 
     Raises ModelError as `locate_model` does.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_serve, args=(theirs, spec), daemon=True)
-    try:
-        with parent_signals_blocked():  # in the child they stay so
-            child.start()
-        theirs.close()
-        error = _watch(ours, spec, phase)
-    finally:
-        ours.close()
-        if child.pid is not None:
-            child.kill()
-            child.join()
-        child.close()
+    with spawned(_serve, spec) as connection:
+        error = _watch(connection, spec, phase)
     if error is not None:
         raise ModelError(error[0], hint=error[1])
 
