@@ -227,6 +227,7 @@ def _end_unread(run: RunContext, store: Store, error: ThothyError | None) -> Non
             with suppress(StoreError):
                 store.end_run(end)
                 return
+        store.make_room()
         store.fail_run(end)
 
 
