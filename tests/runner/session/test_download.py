@@ -96,8 +96,15 @@ def started(*args: Any, **more: Any) -> Any:
 
 @pytest.mark.rest
 def test_weights_are_fetched_when_there_is_something_to_compute(hub_project: Any) -> None:
-    run = hub_project.run(start_engine=started)
+    commits = []
+
+    def of_commit(spec: Any, **more: Any) -> Any:
+        commits.append(spec.model.revision)
+        return started()
+
+    run = hub_project.run(start_engine=of_commit)
     assert "the engine was reached" in str(run.error)
+    assert commits == [COMMIT], "the engine would load what the branch has become meanwhile"
     folder = hub_project.hub.root / "snapshots" / COMMIT
     assert (folder / "model.safetensors").exists()
 
