@@ -96,7 +96,9 @@ def started(*args: Any, **more: Any) -> Any:
 
 
 @pytest.mark.rest
-def test_weights_of_one_commit_are_fetched_when_there_is_something_to_compute(hub_project: Any) -> None:
+def test_weights_of_one_commit_are_fetched_when_there_is_something_to_compute(
+    hub_project: Any,
+) -> None:
     commits = []
 
     def of_commit(spec: Any, **more: Any) -> Any:
