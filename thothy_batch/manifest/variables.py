@@ -12,8 +12,8 @@ from thothy_batch.yaml_source import is_variable_name, value_fault
 
 _DAY = "date"
 _OF_SECRETS = re.compile(
-    r"(^|_)(PASS(WORD|WD|PHRASE)?|SECRET|TOKEN|CREDENTIALS?|(API|ACCESS|ACCOUNT|PRIVATE|SECRET)_?KEY"
-    r"(_ID)?)(_|$)",
+    r"(PASSWORD|PASSWD|PASSPHRASE|_PWD|(^|_)(PASS|SECRET|TOKEN|CREDENTIALS?|"
+    r"(API|ACCESS|ACCOUNT|PRIVATE|SECRET)_?KEY(_ID)?))(_|$)",
     re.IGNORECASE,
 )
 _FORM = "write --var NAME=VALUE, and --var NAME= for an empty value"

@@ -316,6 +316,22 @@ def test_damage_shows_in_files_that_newer_settings_make_unnecessary(folder: Path
         (folder / name).write_text(before)
 
 
+def test_other_keys_beside_named_tokens_are_nobodys_business(folder: Path) -> None:
+    """transformers takes any key of special_tokens_map.json, or does not read the file."""
+    for name in (CONFIG, "special_tokens_map.json"):
+        change(
+            folder,
+            name,
+            eos_token_id=2,
+            add_prefix_space=False,
+            split_special_tokens=False,
+            add_bos_token=None,
+            model_input_names=["input_ids"],
+            auto_map={"AutoTokenizer": ["a.B", None]},
+        )
+        assert load(folder).has_chat_template
+
+
 def test_end_tokens_beyond_the_vocabulary_are_noted_with_file_and_key(folder: Path) -> None:
     size = load_config(folder).vocab_size
     assert load(folder).stop_notes(size) == []

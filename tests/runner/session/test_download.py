@@ -19,7 +19,7 @@ MODEL = "someone/larch"
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 # Stands in for the hub client, also in the process that downloads. `state` says how it goes.
 CLIENT = """
-import fnmatch, pathlib, shutil, time
+import fnmatch, os, pathlib, shutil, time
 from huggingface_hub import constants, errors
 
 root, source = pathlib.Path({root!r}), pathlib.Path({source!r})
@@ -35,6 +35,7 @@ def snapshot_download(model, *, revision, allow_patterns, ignore_patterns=None):
     return str(folder)
 
 def fetch_weights():
+    (root / "bars").write_text(os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "shown"))
     state = (root / "state").read_text()
     if state == "fails":
         raise errors.HfHubHTTPError("the line is down")
@@ -95,9 +96,19 @@ def started(*args: Any, **more: Any) -> Any:
 
 
 @pytest.mark.rest
-def test_weights_are_fetched_when_there_is_something_to_compute(hub_project: Any) -> None:
-    run = hub_project.run(start_engine=started)
+def test_weights_of_one_commit_are_fetched_when_there_is_something_to_compute(
+    hub_project: Any,
+) -> None:
+    commits = []
+
+    def of_commit(spec: Any, **more: Any) -> Any:
+        commits.append(spec.model.revision)
+        return started()
+
+    run = hub_project.run(start_engine=of_commit)
     assert "the engine was reached" in str(run.error)
+    assert (hub_project.hub.root / "bars").read_text() == "1", "bars would spoil our own display"
+    assert commits == [COMMIT], "the engine would load what the branch has become meanwhile"
     folder = hub_project.hub.root / "snapshots" / COMMIT
     assert (folder / "model.safetensors").exists()
 

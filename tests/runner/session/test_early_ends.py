@@ -14,6 +14,7 @@ from thothy_batch.runner.commands import run as run_command
 from thothy_batch.runner.commands.report import report_document
 from thothy_batch.runner.monitoring.store_state import read_store_state
 from thothy_batch.store import status_path
+from thothy_batch.store.files import journal_folder
 from thothy_batch.store.journal import journal
 
 ROW = (
@@ -161,6 +162,30 @@ def test_a_disk_that_fills_before_anything_is_computed_leaves_a_failed_run(
     status, reason, code, _ = last_row(raw_project)
     assert (status, reason, code) == ("failed", "store_failed", 5)
     assert raw_project.run().exit_code == 0
+
+
+@pytest.mark.rest
+def test_the_reserve_records_the_end_of_a_run_whose_entries_have_no_room(
+    raw_project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk stays full: what the run held back is all the room there is."""
+    reserve = journal_folder(raw_project.store) / "reserve.tmp"
+    state = {"is_full": False}
+    write = journal._write_at
+
+    def no_room(fd: int, data: bytes, offset: int) -> None:
+        if state["is_full"] and reserve.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(fd, data, offset)
+
+    monkeypatch.setattr(journal, "_write_at", no_room)
+    in_phase(raw_project, monkeypatch, "reading", lambda: state.update(is_full=True))
+    with pytest.raises(StoreError):
+        raw_project.run()
+    monkeypatch.undo()
+    read_store_state(raw_project.store)
+    status, reason, code, _ = last_row(raw_project)
+    assert (status, reason, code) == ("failed", "store_failed", 5)
 
 
 @pytest.mark.rest

@@ -1,5 +1,6 @@
 """The journal: what was committed is read back, whatever happened to the end of the file."""
 
+import errno
 import os
 import random
 from pathlib import Path
@@ -150,6 +151,30 @@ def test_a_failed_write_keeps_the_rows_and_a_retry_writes_them_once(
     content = read_segment(path)
     assert [row["n"] for _, row in content.records] == [0, 1]
     assert (content.tail_bytes, content.damaged_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_row_for_which_no_segment_can_be_made_is_dropped_by_name_or_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_full: bool
+) -> None:
+    """A disk may be full just when the next segment begins."""
+
+    def no_room(path: Path) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    journal = Journal(tmp_path / "j")
+    rows = [("run_items", {"run_id": "r", "item_id": "1"}), ("failures", {"run_id": "r"})]
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module, "_create", no_room)
+        for row in rows:
+            with pytest.raises(StoreError):
+                journal.append(*row)
+        if is_full:
+            assert journal.salvage() == rows
+    assert journal.salvage() == []
+    journal.close()
+    found = [read_segment(path).records for path in (tmp_path / "j").iterdir()]
+    assert found == ([] if is_full else [rows])
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The hub client waits for its threads, however long they wait for the network. Wh
 stays in its cache, and the next download goes on there.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -65,6 +66,7 @@ def _so_far(folder: Path, num_bytes: int | None) -> str:
 def _serve(connection: Connection, spec: ModelSpec) -> None:
     """Run in the child: send ("size", (folder, bytes)), last ("end", None) or ("end", error)."""
     end_with_parent()
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # the parent tells how far it is, or nothing
     error: tuple[str, str] | None = None
     try:
         connection.send(("size", weights_size(spec)))

@@ -12,6 +12,7 @@ _SPECIAL_TOKENS = "special_tokens_map.json"
 _ADDED_TOKENS = "added_tokens.json"
 _TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _ADDING = ("add_bos_token", "add_eos_token")
+_SWITCHES = (*_ADDING, "split_special_tokens")
 _MAX_SHOWN = 60
 
 
@@ -42,13 +43,15 @@ class TokenSettings:
         return settings
 
     def _check_tokens(self) -> None:
-        """Refuse what is no token, no list of tokens, and no null."""
+        """Refuse a named token that is none, and lists of others; null and other keys are usual."""
         for key, value in self.values.items():
+            if not key.endswith(("_token", "_tokens")) or key in _SWITCHES:
+                continue
             if isinstance(value, list):
                 self.token_list(key)
             elif isinstance(value, dict) and key.endswith("_tokens"):
                 self.token_mapping(key)
-            elif value is not None and not (isinstance(value, bool) and key in _ADDING):
+            elif value is not None:
                 self._content(key, value)
 
     def _check_numbers(self) -> None:

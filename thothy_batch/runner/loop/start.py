@@ -38,14 +38,17 @@ def start_loop(
     run.observer.phase("planning")
     with run.stop_conditions.interruptible():
         plan = _plan(run, writer.store, assignment)
-    _download(run, status, plan.spec.model)
+    # The commit that the requests were made for, even if the branch has moved meanwhile.
+    commit = run.inputs.model_info.commit or plan.spec.model.revision
+    spec = replace(plan.spec, model=replace(plan.spec.model, revision=commit))
+    _download(run, status, spec.model)
     run.observer.phase(f"loading {run.inputs.model_info.name}")
     status.write("loading", **run.counts.as_json())
     engine: EngineClient | None = None
     try:
         with run.stop_conditions.interruptible():
             engine = run.options.start_engine(
-                plan.spec, log_path=run.paths.engine_log, on_phase=run.observer.phase
+                spec, log_path=run.paths.engine_log, on_phase=run.observer.phase
             )
         return _begin(run, writer, status, plan, engine)
     except BaseException:
@@ -55,13 +58,12 @@ def start_loop(
 
 
 def _download(run: RunContext, status: StatusFile, model: ModelSpec) -> None:
-    """Fetch what is missing of a hub model, in the commit that the requests were made for."""
+    """Fetch what is missing of a hub model."""
     if model.random_weights or not is_on_hub(model.id):
         return
     status.write("downloading", **run.counts.as_json())
-    commit = run.inputs.model_info.commit or model.revision
     with run.stop_conditions.interruptible():
-        download_weights(replace(model, revision=commit), run.observer.phase)
+        download_weights(model, run.observer.phase)
 
 
 def _plan(run: RunContext, store: Store, assignment: Assignment) -> EnginePlan:

@@ -39,8 +39,8 @@ class Journal:
         self._name = ""
         self._fd = -1
         self._end = 0  # durable bytes of the open segment
-        self._buffer: list[bytes] = []
-        self._buffered: list[Record] = []  # the same rows
+        self._buffered: list[Record] = []
+        self._buffer: list[bytes] = []  # the same rows, but for those without a segment so far
         self._buffered_bytes = 0
         self.oldest_unsynced: float | None = None  # time.monotonic() of the first buffered row
         try:
@@ -71,21 +71,22 @@ class Journal:
         self._path, self._name, self._end = path, segment_id(path), len(MAGIC)
 
     def append(self, table: str, row: Row) -> None:
-        """Buffer a row of journal cells; durable after the next `commit`."""
-        self.open_segment()
-        record = encode_record(self._name, table, row)
+        """Buffer a row of journal cells; durable after the next `commit`.
+
+        Raises StoreError; the row is buffered all the same.
+        """
         if self.oldest_unsynced is None:
             self.oldest_unsynced = time.monotonic()
-        self._buffer.append(record)
         self._buffered.append((table, row))
-        self._buffered_bytes += len(record)
+        self._encode()
         if self._buffered_bytes >= _MAX_BUFFERED_BYTES:
             self.commit()
 
     def commit(self) -> None:
         """Write and sync the buffered rows. Raises StoreError; the rows then stay buffered."""
-        if not self._buffer:
+        if not self._buffered:
             return
+        self._encode()
         data = b"".join(self._buffer)
         try:
             _write_at(self._fd, data, self._end)
@@ -135,6 +136,14 @@ class Journal:
             os.close(self._fd)
             self._path, self._fd = None, -1
         return dropped
+
+    def _encode(self) -> None:
+        """Encode the buffered rows that are not, for the open segment or a new one."""
+        self.open_segment()
+        for table, row in self._buffered[len(self._buffer) :]:
+            record = encode_record(self._name, table, row)
+            self._buffer.append(record)
+            self._buffered_bytes += len(record)
 
     def _forget_buffer(self) -> None:
         self._buffer.clear()
