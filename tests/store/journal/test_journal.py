@@ -153,6 +153,19 @@ def test_a_failed_write_keeps_the_rows_and_a_retry_writes_them_once(
     assert (content.tail_bytes, content.damaged_bytes) == (0, 0)
 
 
+def test_a_last_row_that_has_no_room_is_not_tried_again_on_closing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    journal = Journal(tmp_path / "j")
+    monkeypatch.setattr(journal_module, "_write_at", no_room)
+    with pytest.raises(StoreError):
+        journal.append_last("failures", {"run_id": "r"})
+    journal.close()
+
+
 @pytest.mark.parametrize("is_full", [True, False])
 def test_a_row_for_which_no_segment_can_be_made_is_dropped_by_name_or_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_full: bool

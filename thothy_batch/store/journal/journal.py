@@ -116,15 +116,19 @@ class Journal:
     def append_last(self, table: str, row: Row) -> None:
         """Append a row and make it durable, in a new segment if the open one takes no more.
 
-        Raises StoreError where not even a new segment can be written.
+        Raises StoreError where not even a new segment can be written; the row is then dropped.
         """
         try:
             self.append(table, row)
             self.commit()
         except StoreError:
             self._abandon()
-            self.append(table, row)
-            self.commit()
+            try:
+                self.append(table, row)
+                self.commit()
+            except StoreError:
+                self._abandon()
+                raise
 
     def _abandon(self) -> list[Record]:
         """Drop the buffered rows and leave the open segment; return the rows."""
