@@ -61,8 +61,8 @@ class TokenSettings:
         value = self.values.get("model_max_length")
         # A float is usual: transformers writes 1e30 where there is no limit.
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (is_number and value > 0):
-            raise self.fault("model_max_length", value, "a number above 0")
+        if value is not None and not is_number:
+            raise self.fault("model_max_length", value, "a number")
 
     def text(self, key: str) -> str:
         """Return a text, "" where it is missing or null."""

@@ -8,7 +8,7 @@ from thothy_batch.errors import LockedError, ManifestError, ModelError, StoreErr
 from thothy_batch.logs import logged_run
 from thothy_batch.runner.entries.entry import Entry
 from thothy_batch.runner.loop.cancellation import JOB_STOPPED
-from thothy_batch.runner.loop.finish import end_unread, failure_reason, finish_run, stop_reason
+from thothy_batch.runner.loop.finish import end_unread, finish_run, stop_reason
 from thothy_batch.runner.loop.result_writer import ResultWriter
 from thothy_batch.runner.loop.run_loop import RunLoop
 from thothy_batch.runner.loop.start import start_loop
@@ -257,7 +257,7 @@ def _end_open_entries(
             writer.count_not_run(entry)
         return
     stop = stop_reason(run, loop)
-    reason = failure_reason(error) if error is not None else _NOT_RUN_REASONS.get(stop, stop)
+    reason = "engine_failed" if error is not None else _NOT_RUN_REASONS.get(stop, stop)
     for pending in assignment.pending:
         # It waited for another attempt. A stop keeps its best one if that passed the checks; a
         # rejected one, and every one after an error, is left to the next run.
