@@ -9,6 +9,7 @@ ThothyError
     StoreBusyError     exit 5  another program has the database file open right now
 """
 
+import json
 import re
 from dataclasses import dataclass, field, replace
 from typing import NotRequired, TypedDict
@@ -42,9 +43,11 @@ _MIN_SECRET = 4
 
 
 def hide_secret(value: str) -> None:
-    """Keeps a value out of all messages and log lines of this process from now on."""
+    """Keeps a value out of all messages and log lines of this process from now on, also as JSON and
+    as Python quote it."""
     if len(value) >= _MIN_SECRET:
-        _SECRETS.add(value)
+        quoted = json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value)
+        _SECRETS.update((value, *(text[1:-1] for text in quoted)))
 
 
 def without_secrets(text: str) -> str:
@@ -130,7 +133,10 @@ class ManifestError(ThothyError):
 
     def __init__(self, problems: "list[Problem] | str", *, hint: str = "") -> None:
         found = [Problem(problems)] if isinstance(problems, str) else problems
-        self.problems = [replace(p, message=without_passwords(p.message)) for p in found]
+        self.problems = [
+            replace(p, message=without_passwords(p.message), hint=without_passwords(p.hint))
+            for p in found
+        ]
         super().__init__("\n".join(str(p) for p in self.problems), hint=hint)
 
     def as_json(self) -> ErrorDocument:

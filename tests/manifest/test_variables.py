@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from thothy_batch import errors
-from thothy_batch.errors import ManifestError, without_passwords
+from thothy_batch.errors import ManifestError, Problem, without_passwords
 from thothy_batch.manifest.settings import Manifest, Overrides, json_schema, load_manifest
 from thothy_batch.manifest.variables import ManifestVariables, parse_variables
 
@@ -185,6 +185,23 @@ def test_values_of_secrets_are_neither_stored_nor_shown(
     assert "***-x" in stored
     [(_, message)] = faults_of(tmp_path, text + 'engine: {num_blocks: "${SHOP_PASSWORD}"}\n')
     assert message == 'engine.num_blocks must be a whole number, found "***"'
+
+
+@pytest.mark.usefixtures("no_secrets")
+def test_a_secret_is_hidden_as_messages_quote_it_in_hints_and_as_a_number(tmp_path: Path) -> None:
+    given = {"A_PASSWORD": "pa'ss\\wörd\"9", "B_TOKEN": "123456"}
+    text = 'jobs: [{name: a, kind: raw, input: a.parquet, priority: "${A_PASSWORD}"}]\n'
+    assert faults_of(tmp_path, text, **given) == [
+        (1, 'jobs[0].priority must be a whole number, found "***"')
+    ]
+    secret = given["A_PASSWORD"]
+    for quoted in (repr(secret)[1:-1], json.dumps(secret), json.dumps(secret, ensure_ascii=False)):
+        assert without_passwords(quoted).strip('"') == "***"
+    [problem] = ManifestError([Problem("wrong", hint=f"write '{secret}'")]).problems
+    assert problem.hint == "write '***'"
+    job = "{name: a, kind: raw, input: a.parquet, params: {pin: ${B_TOKEN}, other: 1234567}}"
+    params = load(tmp_path, f"jobs: [{job}]\n", **given).as_json()["jobs"][0]["params"]
+    assert params == {"pin": "***", "other": 1234567}
 
 
 @pytest.mark.usefixtures("no_secrets")

@@ -55,6 +55,9 @@ def _idle(status: IdleDocument) -> list[RenderableType]:
         ),
     ]
     if not status["published"]:
-        text = "another program has the store open: some rows are still in the journal"
+        text = (
+            "another program has the store open, or its disk is full: some rows are still in the "
+            "journal"
+        )
         blocks.append(Line(text))
     return blocks

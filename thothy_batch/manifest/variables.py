@@ -16,6 +16,7 @@ _OF_SECRETS = re.compile(
     r"(API|ACCESS|ACCOUNT|PRIVATE|SECRET)_?KEY(_ID)?))(_|$)",
     re.IGNORECASE,
 )
+_HIDDEN = "***"
 _FORM = "write --var NAME=VALUE, and --var NAME= for an empty value"
 _SCHEMA_NAME = "Variable"
 _SCHEMA = {
@@ -96,7 +97,10 @@ def without_secret_values(value: Any) -> Any:
         return {key: without_secret_values(each) for key, each in value.items()}
     if isinstance(value, list):
         return [without_secret_values(each) for each in value]
-    return without_secrets(value) if isinstance(value, str) else value
+    if isinstance(value, bool) or value is None:
+        return value
+    shown = without_secrets(str(value))  # a secret of digits may have become a number
+    return shown if isinstance(value, str) or shown == _HIDDEN else value
 
 
 def add_variables(schema: dict[str, Any]) -> dict[str, Any]:

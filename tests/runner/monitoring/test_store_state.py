@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from thothy_batch.errors import StoreBusyError
+from thothy_batch.runner.monitoring import dead_run
 from thothy_batch.runner.monitoring.store_state import read_store_state
 from thothy_batch.store.files import status_path
 from thothy_batch.store.queries import read
@@ -67,6 +69,18 @@ def test_a_killed_run_is_known_from_the_status_file(done_project: Any) -> None:
     assert (last_run["status"], last_run["stop_reason"], last_run["num_done"]) == (
         ("failed", "killed", 2)
     )
+
+
+def test_a_run_whose_end_has_no_room_in_the_store_is_not_running(
+    done_project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_store_state(done_project.store)["last_run"]
+    with duckdb.connect(str(done_project.store)) as connection:
+        connection.execute("update runs set status = 'running', num_done = null, num_items = null")
+    monkeypatch.setattr(dead_run, "publish_if_free", lambda store: False)  # as by a full disk
+    last_run = read_store_state(done_project.store)["last_run"]
+    for name in ("run_id", "status", "num_items", "num_done", "num_failed"):
+        assert last_run[name] == before[name]
 
 
 @pytest.mark.rest

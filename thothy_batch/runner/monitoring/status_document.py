@@ -91,9 +91,9 @@ class RunningDocument(TypedDict):
 class IdleDocument(TypedDict):
     """A store that no run holds.
 
-    `published` is false where another program keeps the database open: rows then wait in the
-    journal, and `last_run` comes from the status file. `progress` is null unless the store has no
-    run yet.
+    `published` is false where another program keeps the database open or its disk is full: rows
+    then wait in the journal, and `last_run` comes from the status file. `progress` is null unless
+    the store has no run yet.
     """
 
     store: str

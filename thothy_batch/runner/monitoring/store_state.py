@@ -58,6 +58,8 @@ def _idle(store: Path) -> IdleDocument:
     try:
         runs = list_runs(store, limit=1) if store.exists() else []
         last_run = cast(NightRow, runs[0]) if runs else None
+        if last_run is not None and progress is not None and _has_end_of(last_run, progress):
+            last_run = progress
     except StoreBusyError:
         # Another program holds the file; the status file has the end of the last run too. Where it
         # has none, its process died: no run holds the store.
@@ -71,3 +73,10 @@ def _idle(store: Path) -> IdleDocument:
         "last_run": last_run,
         "progress": progress if last_run is None else None,
     }
+
+
+def _has_end_of(row: NightRow, progress: StatusFileDocument) -> bool:
+    """True for a run that ended but whose end waits in the journal, where the disk has no room to
+    publish it: no run holds the store, and the status file has its counts."""
+    is_same = row["status"] == "running" and row["run_id"] == progress.get("run_id")
+    return is_same and progress["state"] == "finished" and "num_items" in progress
