@@ -22,7 +22,7 @@ def test_an_unknown_variable_is_an_error_with_its_line(folder: Any) -> None:
     [problem] = found.json["error"]["problems"]
     assert problem["line"] == folder.line_of("${N}")
     assert "'N'" in problem["message"]
-    assert "--var N=VALUE" in problem["hint"]
+    assert "--var" in problem["hint"]
 
 
 @pytest.mark.rest
