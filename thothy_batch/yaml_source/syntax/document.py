@@ -24,9 +24,8 @@ def read_document(text: str, *, has_variables: bool = False) -> Node | None:
     """Return the root of a YAML text, None where it holds comments alone.
 
     `has_variables`: a plain text in brackets may hold `${...}`, which YAML refuses there.
-    Raises YamlError. Indexes count a line break of two characters as one.
+    All lines end with `\\n`. Raises YamlError.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
     # The end of the file ends its last line, in block scalars too.
     text += "" if text.endswith("\n") else "\n"
     if match := _CONTROL.search(text):
